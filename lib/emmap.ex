@@ -1,0 +1,540 @@
+defmodule Emmap do
+  @moduledoc """
+  Memory-mapped files whose handles are files and whose binaries are the file.
+
+  `open/2` maps a file and returns a handle that OTP and Elixir take for a file: `:file.pread/3`,
+  `IO.binread/2`, `IO.binstream/2`, `File.close/1`, `File.copy/2` work on it, and so do the functions
+  of this module, which are the same and a little faster.
+
+      iex> path = Path.join(System.tmp_dir!(), "emmap_doc.bin")
+      iex> File.write!(path, "hello, world")
+      iex> {:ok, mem} = Emmap.open(path, [:read, :write])
+      iex> Emmap.pread(mem, 7, 5)
+      {:ok, "world"}
+      iex> :ok = Emmap.pwrite(mem, 7, "there")
+      iex> IO.binread(mem, 12)
+      "hello, there"
+      iex> File.close(mem)
+      :ok
+      iex> File.read!(path)
+      "hello, there"
+
+  ## The contract
+
+    * A handle belongs to no process: any process of the node may use it.
+    * Positions and sizes are bytes; positions count from 0.
+    * Answers are OTP's: `:ok`, `{:ok, result}`, `:eof` or `{:error, posix_atom}`. After `close/1`
+      every call, a second `close/1` too, is `{:error, :closed}`. A caller's bug (an unknown option, a
+      term that is no handle of this node) raises `ArgumentError`.
+    * With `:lock`, the default, a `pread/3` or `pwrite/3` of any length is atomic towards the others
+      on the same map.
+    * A shared, writable map of a whole file grows when it is written past its end, unless
+      `:fixed_size`; others answer `{:error, :enospc}`. Live binaries stay where they are.
+    * What an operation has written survives the death of the VM (the pages are the kernel's);
+      what `sync/1` has answered `:ok` to survives a power failure.
+    * Copies up to 64 KiB run on the caller's scheduler; longer ones, and everything that may
+      wait for a disk, on a dirty I/O scheduler.
+
+  ## Live binaries
+
+  On a handle opened with `:direct`, `read/2`, `pread/3` and `read_line/1` return binaries that *are* the
+  mapped memory: they cost the same at any length, and they change when the memory changes, whoever
+  changes it. `view/3` returns one from any handle.
+
+      iex> path = Path.join(System.tmp_dir!(), "emmap_live.bin")
+      iex> File.write!(path, "one two")
+      iex> {:ok, mem} = Emmap.open(path, [:write, :direct])
+      iex> {:ok, live} = Emmap.pread(mem, 4, 3)
+      iex> Emmap.pwrite(mem, 4, "ten")
+      iex> live
+      "ten"
+      iex> Emmap.close(mem)
+      iex> live
+      "ten"
+
+  A live binary keeps the memory mapped (and the file open) until it is collected, after `close/1`
+  too. A *part* of at most 64 bytes taken of it by matching or `binary_part/3` is an ordinary copy;
+  so is what `:binary.copy/1` makes. `view/3` and `pread/3` of a short range are live at any length.
+  A live binary must not be a key or part of a pattern that is expected to stay the same.
+  The kernel does not wait for lost pages in system calls: writing a live binary of a file
+  that was cut meanwhile to a socket or another file answers `{:error, :efault}`.
+
+  A handle opened with `:direct` holds a reference to the whole map: sending it to another
+  *node* sends the file's contents. (To use a map from another node, call a process on its own.)
+  """
+
+  alias Emmap.{Native, Options, Root}
+
+  @enforce_keys [:ref]
+  defstruct [:ref, :root]
+
+  @typedoc "What `open/2` returns: a `:file` handle, to be taken as opaque."
+  @type t :: {:file_descriptor, Emmap.File, %__MODULE__{ref: reference, root: Root.t()}}
+  @type position :: non_neg_integer
+  @type reason :: :closed | :file.posix()
+  @type failure :: {:error, reason}
+  @type location ::
+          integer | :bof | :cur | :eof | {:bof, integer} | {:cur, integer} | {:eof, integer}
+  @type info :: %{
+          path: Path.t() | nil,
+          fd: non_neg_integer | nil,
+          size: non_neg_integer,
+          offset: non_neg_integer,
+          position: position,
+          flags: [atom],
+          growable_up_to: non_neg_integer | :infinity | nil,
+          page_size: pos_integer,
+          resident_pages: non_neg_integer,
+          address_ranges: pos_integer,
+          faults: non_neg_integer,
+          fault: {position, failure} | nil
+        }
+
+  defmacrop handle(ref) do
+    quote do: {:file_descriptor, Emmap.File, %Emmap{ref: unquote(ref)}}
+  end
+
+  defmacrop handle(ref, root) do
+    quote do: {:file_descriptor, Emmap.File, %Emmap{ref: unquote(ref), root: unquote(root)}}
+  end
+
+  # Opening and closing
+
+  @doc """
+  Maps a file read-only and shared, or anonymous memory: `open(path)` or `open([:anon, size: n])`.
+
+      iex> {:ok, mem} = Emmap.open([:anon, size: 4096])
+      iex> Emmap.pread(mem, 4094, 10)
+      {:ok, <<0, 0>>}
+  """
+  @doc group: "Opening and closing"
+  @spec open(Path.t() | :file.name_all() | Options.t()) :: {:ok, t} | failure
+  def open([first | _] = options) when is_atom(first) or is_tuple(first),
+    do: do_open(nil, options)
+
+  def open(path), do: open(path, [])
+
+  @doc """
+  Maps a file. `Emmap.Options` has the table of options; the default is `[:read, :shared]`.
+
+  `path` is a string, a charlist, or raw bytes; it is relative to the current directory. Only
+  regular files can be mapped.
+
+  Costs a few system calls, on a dirty I/O scheduler; with `:create`, `:size` or `:length` also the
+  allocation of blocks, so that a full disk is an error here and not later (`:sparse` leaves holes
+  instead). If it fails, the file is as it was, and a new one is gone.
+
+  Errors: `:enoent`, `:eacces`, `:erofs`, `:eisdir`, `:enodev` (not a regular file), `:eexist`
+  (`:exclusive`; or the `:fixed` address is taken), `:enospc`, `:efbig`, `:emfile`, `:enfile`, `:enomem`,
+  `:enametoolong`, `:einval` (a NUL in the path; an address that is not page aligned), `:enotsup`
+  (an option that this system or file system lacks).
+  """
+  @doc group: "Opening and closing"
+  @spec open(Path.t() | :file.name_all(), Options.t()) :: {:ok, t} | failure
+  def open(path, options), do: do_open(path_bytes(path), options)
+
+  @doc """
+  As `open/2`, but returns the handle alone and raises `Emmap.Error` on failure.
+  """
+  @doc group: "Opening and closing"
+  @spec open!(Path.t() | :file.name_all(), Options.t()) :: t
+  def open!(path, options \\ []) do
+    case open(path, options) do
+      {:ok, mem} -> mem
+      {:error, reason} -> raise Emmap.Error, op: :open, path: path_bytes(path), reason: reason
+    end
+  end
+
+  defp do_open(path, options) do
+    request = Options.request!(path, options)
+    with {:ok, ref, root} <- Native.open(request), do: {:ok, new(ref, root)}
+  end
+
+  defp new(ref, root), do: handle(ref, Root.wrap(root))
+
+  defp path_bytes(path) when is_binary(path), do: path
+
+  defp path_bytes(path) when is_list(path) do
+    case :unicode.characters_to_binary(path) do
+      bytes when is_binary(bytes) -> bytes
+      _ -> :erlang.iolist_to_binary(path)
+    end
+  rescue
+    ArgumentError -> raise ArgumentError, "not a path: #{inspect(path)}"
+  end
+
+  defp path_bytes(other) do
+    raise ArgumentError, "a path is a string or a charlist, got #{inspect(other)}"
+  end
+
+  @doc """
+  Closes the handle, at once and for all processes: every later call is `{:error, :closed}`.
+
+  Live binaries and other handles on the same map (`dup/1`) stay valid. The memory is unmapped
+  and the file closed when the last of them, and the handle itself, have been collected. Does not
+  sync.
+  """
+  @doc group: "Opening and closing"
+  @spec close(t) :: :ok | failure
+  def close(handle(ref)), do: Native.close(ref)
+
+  @doc """
+  Returns another handle on the same map, with a cursor of its own (at 0) and a `close/1` of its own.
+  """
+  @doc group: "Opening and closing"
+  @spec dup(t) :: {:ok, t} | failure
+  def dup(handle(ref)) do
+    with {:ok, ref, root} <- Native.dup(ref), do: {:ok, new(ref, root)}
+  end
+
+  # Reading
+
+  @doc """
+  Reads up to `count` bytes at `position`: fewer at the end, `:eof` at or past it.
+
+  A copy, or a live binary on a handle opened with `:direct`. As with a file, `:eof` is also the
+  answer to 0 bytes. A negative position is `{:error, :einval}`.
+  """
+  @doc group: "Reading"
+  @spec pread(t, position, non_neg_integer) :: {:ok, binary} | :eof | failure
+  def pread(handle(ref, nil), position, count), do: Native.pread(ref, position, count)
+  def pread(handle(ref, root), position, count), do: Native.view(ref, root.(), position, count)
+
+  @doc """
+  Reads several ranges: `[{position, count}]` gives `{:ok, [binary | :eof]}`.
+
+      iex> {:ok, mem} = Emmap.open([:anon, size: 8])
+      iex> Emmap.pread(mem, [{0, 2}, {7, 2}, {8, 2}])
+      {:ok, [<<0, 0>>, <<0>>, :eof]}
+  """
+  @doc group: "Reading"
+  @spec pread(t, [{position, non_neg_integer}]) :: {:ok, [binary | :eof]} | failure
+  def pread(handle(_) = mem, ranges) when is_list(ranges), do: pread_list(mem, ranges, [])
+
+  defp pread_list(_mem, [], done), do: {:ok, Enum.reverse(done)}
+
+  defp pread_list(mem, [{position, count} | rest], done)
+       when is_integer(position) and is_integer(count) and count >= 0 do
+    case pread(mem, position, count) do
+      {:ok, data} -> pread_list(mem, rest, [data | done])
+      :eof -> pread_list(mem, rest, [:eof | done])
+      error -> error
+    end
+  end
+
+  defp pread_list(_mem, _other, _done), do: {:error, :badarg}
+
+  @doc """
+  Returns up to `count` bytes at `position` as a live binary, from any handle.
+
+  Constant time. The binary is the mapped memory itself; see "Live binaries" above. `:eof` at or
+  past the end.
+  """
+  @doc group: "Reading"
+  @spec view(t, position, non_neg_integer) :: {:ok, binary} | :eof | failure
+  def view(handle(ref, root), position, count),
+    do: Native.view(ref, Root.unwrap(root), position, count)
+
+  @doc """
+  Reads up to `count` bytes at the cursor and moves it behind them; `:eof` at the end.
+
+  Processes that read one handle at the same time never get the same bytes.
+  """
+  @doc group: "Reading"
+  @spec read(t, non_neg_integer) :: {:ok, binary} | :eof | failure
+  def read(handle(ref, root), count), do: Native.read(ref, Root.unwrap(root), count)
+
+  @doc """
+  Reads from the cursor to the next newline, which is part of the line; `:eof` at the end.
+
+  As with `:file.read_line/1`, CRLF is answered as LF. The last line may have no newline.
+  """
+  @doc group: "Reading"
+  @spec read_line(t) :: {:ok, binary} | :eof | failure
+  def read_line(handle(ref, root)), do: Native.read_line(ref, Root.unwrap(root))
+
+  # Writing
+
+  @doc """
+  Writes `data` (iodata) at `position`.
+
+  Past the end of a shared, writable map of a whole file, the file and the map grow (bytes
+  between are zeros, and their blocks are allocated unless `:sparse`); other maps answer
+  `{:error, :enospc}`, and nothing is written. On a read-only map: `{:error, :eacces}`.
+  """
+  @doc group: "Writing"
+  @spec pwrite(t, position, iodata) :: :ok | failure | {:error, :badarg}
+  def pwrite(handle(ref), position, data) when is_binary(data),
+    do: Native.pwrite(ref, position, data)
+
+  def pwrite(handle(ref), position, data) do
+    with {:ok, data} <- flatten(data), do: Native.pwrite(ref, position, data)
+  end
+
+  @doc """
+  Writes `[{position, iodata}]` in order. If one fails, those before it are done:
+  `{:error, {how_many_done, reason}}`.
+  """
+  @doc group: "Writing"
+  @spec pwrite(t, [{position, iodata}]) ::
+          :ok | {:error, :badarg | {non_neg_integer, reason | :badarg}}
+  def pwrite(handle(_) = mem, writes) when is_list(writes), do: pwrite_list(mem, writes, 0)
+
+  defp pwrite_list(_mem, [], _done), do: :ok
+
+  defp pwrite_list(mem, [{position, data} | rest], done) when is_integer(position) do
+    # As with a raw file, data that is no iodata fails the whole call.
+    with {:ok, data} <- flatten(data) do
+      case pwrite(mem, position, data) do
+        :ok -> pwrite_list(mem, rest, done + 1)
+        {:error, reason} -> {:error, {done, reason}}
+      end
+    end
+  end
+
+  defp pwrite_list(_mem, _other, _done), do: {:error, :badarg}
+
+  @doc """
+  Writes `data` (iodata) at the cursor and moves it behind. Grows as `pwrite/3` does.
+
+  Processes that write to one handle at the same time write one behind the other.
+  """
+  @doc group: "Writing"
+  @spec write(t, iodata) :: :ok | failure | {:error, :badarg}
+  def write(handle(ref), data) when is_binary(data), do: Native.write(ref, data)
+
+  def write(handle(ref), data) do
+    with {:ok, data} <- flatten(data), do: Native.write(ref, data)
+  end
+
+  defp flatten(data) when is_binary(data), do: {:ok, data}
+
+  defp flatten(data) do
+    {:ok, :erlang.iolist_to_binary(data)}
+  rescue
+    ArgumentError -> {:error, :badarg}
+  end
+
+  @doc """
+  Moves the cursor and returns where it is: a number, `:bof`, `:cur`, `:eof`, or one of these with an
+  offset, as `{:eof, -10}`.
+
+  Past the end is allowed (a read there is `:eof`, a write grows); before the beginning is
+  `{:error, :einval}`.
+  """
+  @doc group: "Reading"
+  @spec position(t, location) :: {:ok, position} | {:error, :einval | :badarg | :closed}
+  def position(handle(ref), offset) when is_integer(offset), do: Native.position(ref, 0, offset)
+  def position(handle(ref), :bof), do: Native.position(ref, 0, 0)
+  def position(handle(ref), :cur), do: Native.position(ref, 1, 0)
+  def position(handle(ref), :eof), do: Native.position(ref, 2, 0)
+  def position(handle(ref), {:bof, n}) when is_integer(n), do: Native.position(ref, 0, n)
+  def position(handle(ref), {:cur, n}) when is_integer(n), do: Native.position(ref, 1, n)
+  def position(handle(ref), {:eof, n}) when is_integer(n), do: Native.position(ref, 2, n)
+  def position(handle(_), _other), do: {:error, :badarg}
+
+  # Size
+
+  @doc """
+  Makes the map and its file twice as long, but at most `:max_inc_size` longer. Returns the new size.
+  """
+  @doc group: "Size"
+  @spec resize(t) :: {:ok, non_neg_integer} | failure
+  def resize(handle(ref)) do
+    with {:ok, size} <- Native.doubled_size(ref),
+         :ok <- Native.resize(ref, size),
+         do: {:ok, size}
+  end
+
+  @doc """
+  Makes the map and its file exactly `size` bytes long.
+
+  Growing allocates blocks (unless `:sparse`) and moves nothing: live binaries stay. After
+  shrinking, what live binaries have of the tail reads as zeros.
+
+  Errors: `:eacces` (read-only), `:enospc` (the disk is full, `:max_size` is reached, or the map
+  cannot grow: it is private, part of a file, or `:fixed_size`), `:einval` (such a map cannot
+  shrink), `:estale` (another program cut the file), `:efbig`, `:enomem`.
+  """
+  @doc group: "Size"
+  @spec resize(t, non_neg_integer) :: :ok | failure
+  def resize(handle(ref), size), do: Native.resize(ref, bytes!(:size, size))
+
+  @doc "Cuts (or lengthens) the map and its file to the cursor. Errors as `resize/2`."
+  @doc group: "Size"
+  @spec truncate(t) :: :ok | failure
+  def truncate(handle(ref)), do: Native.truncate(ref)
+
+  @doc """
+  Allocates disk blocks for a range, past the end too; the size stays. Later writes there, and
+  growth up to there, find their room.
+  """
+  @doc group: "Size"
+  @spec allocate(t, position, non_neg_integer) :: :ok | failure
+  def allocate(handle(ref), position, count) do
+    ranged(position, count, fn -> Native.allocate(ref, position, count) end)
+  end
+
+  # Durability
+
+  @doc """
+  Writes the map's changes to the disk and waits: `:ok` means they survive a power failure.
+
+  With `:async` only starts the writing. The first sync of a new file makes its name durable too.
+  Maps that change no file (read-only, private, anonymous) answer `:ok`. `{:error, :estale | :enospc
+  | :eio}` when pages of the map were lost.
+  """
+  @doc group: "Durability"
+  @spec sync(t, :sync | :async | {position, non_neg_integer}) :: :ok | failure
+  def sync(mem, how \\ :sync)
+  def sync(handle(ref), :sync), do: Native.sync(ref, true)
+  def sync(handle(ref), :async), do: Native.sync(ref, false)
+  def sync(mem, {position, count}), do: sync(mem, {position, count}, :sync)
+  def sync(handle(_), other), do: bad_sync!(other)
+
+  @doc "As `sync/2`, for the pages of `{position, count}` alone."
+  @doc group: "Durability"
+  @spec sync(t, {position, non_neg_integer}, :sync | :async) :: :ok | failure
+  def sync(handle(ref), {position, count}, how) when how in [:sync, :async] do
+    ranged(position, count, fn -> Native.sync_range(ref, position, count, how == :sync) end)
+  end
+
+  def sync(handle(_), _range, other), do: bad_sync!(other)
+
+  defp bad_sync!(other) do
+    raise ArgumentError,
+          "sync takes :sync, :async or {position, count}, got #{inspect(other)}"
+  end
+
+  @doc "As `sync/1`, but without the file's times."
+  @doc group: "Durability"
+  @spec datasync(t) :: :ok | failure
+  def datasync(handle(ref)), do: Native.datasync(ref)
+
+  # Memory
+
+  @doc """
+  Tells the kernel how a range will be used (`count` 0: up to the end): `:normal`, `:sequential`,
+  `:random`, `:no_reuse`, `:will_need`, `:dont_need`; another word is `{:error, :einval}`.
+
+  `:dont_need` gives memory back; what was written stays, also in a private map.
+  """
+  @doc group: "Memory"
+  @spec advise(t, position, non_neg_integer, :file.posix_file_advise()) :: :ok | failure
+  def advise(handle(ref), position, count, advice)
+      when advice in [:normal, :sequential, :random, :no_reuse, :will_need, :dont_need] do
+    ranged(position, count, fn -> Native.advise(ref, position, count, advice) end)
+  end
+
+  def advise(handle(_), _position, _count, _advice), do: {:error, :einval}
+
+  @doc """
+  Reads a range from the disk into memory and waits, on a dirty I/O scheduler.
+  """
+  @doc group: "Memory"
+  @spec prefetch(t, position, non_neg_integer) :: :ok | failure
+  def prefetch(handle(ref), position, count) do
+    ranged(position, count, fn -> Native.prefetch(ref, position, count) end)
+  end
+
+  @doc """
+  Keeps all pages of the map in memory (mlock). `{:error, :enomem}` or `:eagain` above the limit
+  (`ulimit -l`), `:eperm` where it is 0. What the map grows by later is not locked.
+  """
+  @doc group: "Memory"
+  @spec lock(t) :: :ok | failure
+  def lock(handle(ref)), do: Native.lock_memory(ref)
+
+  @doc "Undoes `lock/1`."
+  @doc group: "Memory"
+  @spec unlock(t) :: :ok | failure
+  def unlock(handle(ref)), do: Native.unlock_memory(ref)
+
+  @doc """
+  Returns what there is to know about a map.
+
+    * `:path` – absolute, `nil` for an anonymous map
+    * `:fd` – the file descriptor, open until the map is collected; `nil` for an anonymous map
+    * `:size`, `:offset` – bytes of the map, and where it begins in the file
+    * `:position` – the cursor of this handle
+    * `:flags` – such as `[:read, :write, :shared, :lock]`
+    * `:growable_up_to` – bytes, `:infinity`, or `nil` when the size is fixed
+    * `:page_size`, `:resident_pages` – bytes; how many of the map's pages are in memory
+    * `:address_ranges` – 1, and one more for each time the map outgrew its addresses
+    * `:faults`, `:fault` – pages lost under the map, and where the first was: `{position, {:error, reason}}`
+
+  Walks the page tables: a few milliseconds a gigabyte, on a dirty I/O scheduler.
+  """
+  @doc group: "Memory"
+  @spec info(t) :: {:ok, info} | failure
+  def info(handle(ref)) do
+    with {:ok, info} <- Native.info(ref) do
+      {flags, info} =
+        Map.split(info, [:writable, :private, :direct, :lock, :auto_unlink, :resizable, :grows])
+
+      {max_size, info} = Map.pop!(info, :max_size)
+
+      {:ok,
+       Map.merge(info, %{
+         flags: flags(flags, info),
+         growable_up_to: if(flags.resizable, do: max_size || :infinity)
+       })}
+    end
+  end
+
+  defp flags(flags, info) do
+    [
+      :read,
+      flags.writable && :write,
+      if(flags.private, do: :private, else: :shared),
+      is_nil(info.path) && :anon,
+      flags.direct && :direct,
+      if(flags.lock, do: :lock, else: :nolock),
+      flags.auto_unlink && :auto_unlink,
+      flags.writable and not flags.resizable && :fixed_size
+    ]
+    |> Enum.filter(& &1)
+  end
+
+  @doc """
+  Whether the SIGBUS guard is in place: `:ok`, `:lost` (another library took the signal later), `:off`.
+  """
+  @doc group: "Memory"
+  @spec guard() :: :ok | :lost | :off
+  def guard, do: Native.guard_status()
+
+  # A range as OTP takes it: what is no place in any file is the world's answer, not a crash.
+  defp ranged(position, count, call) when is_integer(position) and is_integer(count) do
+    if position in 0..0x7FFF_FFFF_FFFF_FFFF and count in 0..0x7FFF_FFFF_FFFF_FFFF,
+      do: call.(),
+      else: {:error, :einval}
+  end
+
+  defp ranged(position, count, _call) do
+    raise ArgumentError,
+          "position and count are integers, in bytes, got #{inspect(position)} and #{inspect(count)}"
+  end
+
+  defp bytes!(_name, n) when is_integer(n) and n >= 0 and n < 0x8000_0000_0000_0000, do: n
+
+  defp bytes!(name, other) do
+    raise ArgumentError,
+          "#{name} is an integer number of bytes, 0 to 2^63 - 1, got #{inspect(other)}"
+  end
+
+  defimpl Inspect do
+    def inspect(%Emmap{ref: ref}, _opts) do
+      case ref && Emmap.Native.info(ref) do
+        {:ok, %{path: path, size: size, writable: writable}} ->
+          access = if writable, do: "read write", else: "read"
+
+          "#Emmap<#{if path, do: Kernel.inspect(path), else: "anonymous"} #{size} bytes, #{access}>"
+
+        {:error, :closed} ->
+          "#Emmap<closed>"
+      end
+    rescue
+      ArgumentError -> "#Emmap<not a handle of this node>"
+    end
+  end
+end

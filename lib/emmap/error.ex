@@ -1,0 +1,33 @@
+defmodule Emmap.Error do
+  @moduledoc """
+  Raised by the functions that end in `!` when the world gets in the way.
+
+  `reason` is what the function without `!` answers in `{:error, reason}`: a POSIX name such as
+  `:enoent`, `:eacces`, `:enospc`, or `:closed`. What the *caller* did wrong raises
+  `ArgumentError` instead.
+
+      iex> Emmap.open!("no/such/file")
+      ** (Emmap.Error) could not open "no/such/file": no such file or directory
+  """
+
+  defexception [:op, :path, :reason]
+
+  @type t :: %__MODULE__{op: atom, path: Path.t() | nil, reason: term}
+
+  @impl true
+  def message(%{op: op, path: path, reason: reason}) do
+    "could not #{op}#{path && " " <> inspect(path)}: #{describe(reason)}"
+  end
+
+  defp describe(:closed), do: "the handle is closed"
+  defp describe(:estale), do: "the file was cut while it was mapped"
+
+  defp describe(reason) when is_atom(reason) do
+    case :file.format_error(reason) do
+      ~c"unknown POSIX error" ++ _ -> inspect(reason)
+      text -> List.to_string(text)
+    end
+  end
+
+  defp describe(reason), do: inspect(reason)
+end

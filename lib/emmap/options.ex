@@ -1,0 +1,263 @@
+defmodule Emmap.Options do
+  # One row an option: what it is worth when given as an atom or as {name, value}, what it does,
+  # and where. The table in the module's documentation is made of these rows.
+  @access [
+    read: "read the file (always on: a map that cannot be read is of no use)",
+    write: "write to the map too",
+    create: "make the file if there is none; needs `:write`",
+    exclusive: "with `:create`: `{:error, :eexist}` if there is one",
+    truncate: "cut an existing file to 0 bytes first; needs `:write`"
+  ]
+  @sharing [
+    shared: "(default) what is written is the file's, and all who map it see it",
+    private: "copy-on-write: what is written stays in this map and never reaches the file",
+    anon:
+      "memory without a file, zeroed, readable and writable; needs `{:size, n}` and takes no path"
+  ]
+  @reading [
+    direct: "reads return live binaries, which *are* the file, instead of copies",
+    lock:
+      "(default) each `pread` and `pwrite` is atomic towards the others on this map, at any length",
+    nolock: "leaves that out: a read may see half of a concurrent write"
+  ]
+  @shape [
+    fixed_size: "the map never changes its size: a write past the end is `{:error, :enospc}`",
+    fit: "a file longer than `:size` (or `:offset` + `:length`) is cut to it; needs `:write`",
+    sparse: "creating and growing leave holes instead of allocating blocks; needs `:write`",
+    auto_unlink:
+      "delete the file at `close`, or with `:direct` when its last live binary is collected"
+  ]
+  @paging [
+    noreserve: "reserve no swap for private pages (MAP_NORESERVE)",
+    fixed: "with `{:address, a}`: exactly there, or `{:error, :eexist}`"
+  ]
+  @linux [
+    populate: "read all pages at open (MAP_POPULATE)",
+    nonblock: "with `:populate`: only pages already in memory (MAP_NONBLOCK)",
+    hugetlb: "huge pages (MAP_HUGETLB): `:anon` maps, or files on hugetlbfs",
+    huge_2mb: "huge pages of 2 MB",
+    huge_1gb: "huge pages of 1 GB",
+    shared_validate: "shared, and the kernel refuses flags it does not know",
+    sync: "with `:shared_validate`, on persistent memory: stores are durable (MAP_SYNC)"
+  ]
+  @macos [nocache: "pages are not kept in the page cache (MAP_NOCACHE)"]
+
+  @values [
+    size: {:size, "the file is brought to at least `n` bytes; needs `:write` (or `:anon`)"},
+    offset: {:size, "the map begins `n` bytes into the file; any `n`, page aligned or not"},
+    length:
+      {:size,
+       "the map is `n` bytes long; 0: up to the end. With `:write` a shorter file is brought to `:offset` + `n`"},
+    max_size: {:size, "the map never grows beyond `n` bytes; needs `:write` (or `:anon`)"},
+    max_inc_size:
+      {:size, "`resize/1` doubles the map, but adds at most `n` bytes (default 64 MiB)"},
+    chmod: {:mode, "the mode of a new file, exactly (default 0666 less the umask)"},
+    address: {:size, "map there if it is free; page aligned"}
+  ]
+
+  @groups [
+    {"Linux, macOS", @access ++ @sharing ++ @reading ++ @shape ++ @paging},
+    {"Linux", @linux},
+    {"macOS", @macos}
+  ]
+
+  @table (for {systems, rows} <- @groups, {name, text} <- rows do
+            "| `#{inspect(name)}` | #{text} | #{systems} |\n"
+          end) ++
+           for({name, {_, text}} <- @values, do: "| `{:#{name}, n}` | #{text} | Linux, macOS |\n")
+
+  @moduledoc """
+  The options of `Emmap.open/2`.
+
+  | option | what it does | systems |
+  | --- | --- | --- |
+  #{@table}
+  All numbers are bytes; positions and offsets count from 0. An option the system lacks is
+  `{:error, :enotsup}`. An option that does not exist, stands twice or contradicts another raises
+  `ArgumentError`, which names it and the valid ones.
+
+      iex> Emmap.open("data.bin", [:raed])
+      ** (ArgumentError) unknown option :raed; valid are #{Enum.map_join(Enum.flat_map(@groups, fn {_, rows} -> Keyword.keys(rows) end), ", ", &inspect/1)}, #{Enum.map_join(@values, ", ", fn {name, _} -> "{:#{name}, n}" end)}
+  """
+
+  @flags Enum.flat_map(@groups, fn {_, rows} -> Keyword.keys(rows) end)
+  @valid Enum.map_join(@flags, ", ", &inspect/1) <>
+           ", " <> Enum.map_join(@values, ", ", fn {name, _} -> "{:#{name}, n}" end)
+
+  # Pairs of which a list can hold only one.
+  @contradictions [
+    [:shared, :private],
+    [:shared, :shared_validate],
+    [:private, :shared_validate],
+    [:private, :sync],
+    [:lock, :nolock],
+    [:huge_2mb, :huge_1gb],
+    [:fixed_size, :max_size],
+    [:fixed_size, :max_inc_size],
+    [:anon, :create],
+    [:anon, :exclusive],
+    [:anon, :truncate],
+    [:anon, :auto_unlink],
+    [:anon, :fit],
+    [:anon, :sparse],
+    [:anon, :offset],
+    [:anon, :chmod],
+    [:anon, :sync]
+  ]
+
+  # An option and what it is nothing without.
+  @needs [
+    exclusive: [:create],
+    create: [:write],
+    truncate: [:write],
+    fit: [:write],
+    sparse: [:write],
+    size: [:write, :anon],
+    max_size: [:write, :anon],
+    max_inc_size: [:write, :anon],
+    chmod: [:create],
+    fixed: [:address],
+    nonblock: [:populate],
+    sync: [:shared_validate],
+    fit: [:size, :length],
+    anon: [:size, :length]
+  ]
+
+  @type option ::
+          :read
+          | :write
+          | :create
+          | :exclusive
+          | :truncate
+          | :shared
+          | :private
+          | :anon
+          | :direct
+          | :lock
+          | :nolock
+          | :auto_unlink
+          | :noreserve
+          | :populate
+          | :nonblock
+          | :hugetlb
+          | :huge_2mb
+          | :huge_1gb
+          | :shared_validate
+          | :sync
+          | :nocache
+          | :fit
+          | :fixed_size
+          | :fixed
+          | :sparse
+          | {:size, non_neg_integer}
+          | {:offset, non_neg_integer}
+          | {:length, non_neg_integer}
+          | {:max_size, non_neg_integer}
+          | {:max_inc_size, non_neg_integer}
+          | {:chmod, non_neg_integer}
+          | {:address, non_neg_integer}
+  @type t :: [option]
+
+  @doc false
+  # The request that `Emmap.Native.open/1` takes. `path` is `nil` for an anonymous map.
+  @spec request!(binary | nil, t) :: map
+  def request!(path, options) do
+    given = collect(options)
+    has? = &is_map_key(given, &1)
+
+    for [one, other] <- @contradictions, has?.(one) and has?.(other) do
+      raise ArgumentError,
+            "#{name(one)} and #{name(other)} contradict each other; #{valid()}"
+    end
+
+    for {option, any} <- @needs, has?.(option) and not Enum.any?(any, has?) do
+      raise ArgumentError,
+            "#{name(option)} needs #{Enum.map_join(any, " or ", &name/1)}; #{valid()}"
+    end
+
+    if is_nil(path) and not has?.(:anon),
+      do: raise(ArgumentError, "a map without a path needs :anon; #{valid()}")
+
+    %{
+      path: path,
+      write: has?.(:write) or has?.(:anon),
+      create: has?.(:create),
+      exclusive: has?.(:exclusive),
+      truncate: has?.(:truncate),
+      sharing: sharing(has?),
+      direct: has?.(:direct),
+      offset: given[:offset] || 0,
+      length: given[:length],
+      size: given[:size],
+      fit: has?.(:fit),
+      fixed_size: has?.(:fixed_size),
+      max_size: given[:max_size],
+      max_inc_size: given[:max_inc_size] || 64 * 1024 * 1024,
+      sparse: has?.(:sparse),
+      lock: not has?.(:nolock),
+      auto_unlink: has?.(:auto_unlink),
+      chmod: given[:chmod],
+      address: given[:address],
+      fixed: has?.(:fixed),
+      noreserve: has?.(:noreserve),
+      populate: has?.(:populate),
+      nonblock: has?.(:nonblock),
+      huge: Enum.find([:huge_2mb, :huge_1gb, :hugetlb], has?),
+      sync: has?.(:sync),
+      nocache: has?.(:nocache)
+    }
+  end
+
+  @doc false
+  def anonymous?(options), do: is_list(options) and :anon in options
+
+  @doc false
+  def valid, do: "valid are #{@valid}"
+
+  defp sharing(has?) do
+    cond do
+      has?.(:private) -> :private
+      has?.(:shared_validate) -> :shared_validate
+      true -> :shared
+    end
+  end
+
+  defp collect(options) when is_list(options) do
+    Enum.reduce(options, %{}, fn option, given ->
+      {name, value} = check(option)
+
+      if is_map_key(given, name),
+        do: raise(ArgumentError, "option #{name(name)} stands twice; #{valid()}")
+
+      Map.put(given, name, value)
+    end)
+  end
+
+  defp collect(other) do
+    raise ArgumentError, "options must be a list, got #{inspect(other)}; #{valid()}"
+  end
+
+  defp check(flag) when flag in @flags, do: {flag, true}
+
+  for {name, {kind, _}} <- @values do
+    defp check({unquote(name), value}),
+      do: {unquote(name), value!(unquote(kind), unquote(name), value)}
+  end
+
+  defp check(other), do: raise(ArgumentError, "unknown option #{inspect(other)}; #{valid()}")
+
+  defp value!(:size, _, n) when is_integer(n) and n >= 0 and n < 0x8000_0000_0000_0000, do: n
+  defp value!(:mode, _, n) when is_integer(n) and n >= 0 and n <= 0o7777, do: n
+
+  defp value!(:mode, name, other) do
+    raise ArgumentError, "{:#{name}, n} takes a file mode, 0 to 0o7777, got #{inspect(other)}"
+  end
+
+  defp value!(:size, name, other) do
+    raise ArgumentError,
+          "{:#{name}, n} takes an integer number of bytes, 0 to 2^63 - 1, got #{inspect(other)}"
+  end
+
+  for {name, _} <- @values, do: defp(name(unquote(name)), do: unquote("{:#{name}, n}"))
+  defp name(name), do: inspect(name)
+end

@@ -1,0 +1,115 @@
+//! What a caller may ask of a mapping. Whether options contradict each other is decided by the
+//! caller's side, which can name them; here each field is taken at its word.
+
+use std::path::PathBuf;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sharing {
+    #[default]
+    Shared,
+    /// Shared, and the kernel refuses flags it does not know.
+    SharedValidate,
+    /// Copy-on-write: what is written stays in this map.
+    Private,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HugePage {
+    Default,
+    TwoMegabytes,
+    OneGigabyte,
+}
+
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `None`: anonymous memory of `size` bytes.
+    pub path: Option<PathBuf>,
+    pub write: bool,
+    pub create: bool,
+    pub exclusive: bool,
+    pub truncate: bool,
+    pub sharing: Sharing,
+    /// Where the map begins in the file, in bytes; need not be page aligned.
+    pub offset: u64,
+    /// `None`: up to the end of the file.
+    pub length: Option<u64>,
+    /// The file is brought to at least this size.
+    pub size: Option<u64>,
+    /// The file is brought to exactly `size` (or `offset + length`): a longer one is cut.
+    pub fit: bool,
+    pub fixed_size: bool,
+    /// The map never grows beyond this.
+    pub max_size: Option<u64>,
+    /// Above this, [`crate::Region::doubled`] adds instead of doubling.
+    pub max_increment: u64,
+    /// Create and grow leave holes instead of allocating blocks.
+    pub sparse: bool,
+    /// Copies are atomic towards each other.
+    pub lock: bool,
+    pub auto_unlink: bool,
+    /// The mode of a new file, exactly; `None`: 0666 less the umask.
+    pub mode: Option<u32>,
+    pub address: Option<usize>,
+    /// `address` is a demand, not a hint.
+    pub fixed: bool,
+    pub no_reserve: bool,
+    pub populate: bool,
+    pub nonblock: bool,
+    pub huge: Option<HugePage>,
+    /// MAP_SYNC: for files on persistent memory.
+    pub map_sync: bool,
+    /// MAP_NOCACHE: macOS only.
+    pub no_cache: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            path: None,
+            write: false,
+            create: false,
+            exclusive: false,
+            truncate: false,
+            sharing: Sharing::Shared,
+            offset: 0,
+            length: None,
+            size: None,
+            fit: false,
+            fixed_size: false,
+            max_size: None,
+            max_increment: 64 << 20,
+            sparse: false,
+            lock: true,
+            auto_unlink: false,
+            mode: None,
+            address: None,
+            fixed: false,
+            no_reserve: false,
+            populate: false,
+            nonblock: false,
+            huge: None,
+            map_sync: false,
+            no_cache: false,
+        }
+    }
+}
+
+impl Options {
+    pub fn private(&self) -> bool {
+        self.sharing == Sharing::Private
+    }
+
+    /// The size the file must have before it is mapped, if any is asked for.
+    pub(crate) fn wanted_size(&self) -> crate::Result<Option<u64>> {
+        let length = self.length.filter(|length| *length > 0);
+        let end = match length {
+            Some(length) => Some(crate::range::checked_end(self.offset, length)?),
+            None => None,
+        };
+        let size = match self.size {
+            Some(size) => Some(crate::range::checked_end(size, 0)?),
+            None => None,
+        };
+        Ok(size.max(end))
+    }
+}

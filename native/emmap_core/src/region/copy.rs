@@ -1,0 +1,130 @@
+//! Bytes in and out of a region.
+
+use std::ptr;
+use std::sync::atomic::Ordering;
+
+use super::Region;
+use crate::range::{checked_range, clamped_range};
+use crate::{Errno, Result};
+
+/// Whether the calling thread may wait for another's long copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    No,
+    Yes,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// This many bytes were copied; fewer than asked when the map became shorter meanwhile.
+    Done(usize),
+    /// Another copy is in the way; call again with [`Wait::Yes`].
+    Busy,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    Done,
+    /// Another copy is in the way; call again with [`Wait::Yes`].
+    Busy,
+    /// It ends past the end of the map; grow and call again. Nothing was written.
+    PastEnd,
+    /// The claim was refused. Nothing was written.
+    Refused,
+}
+
+impl Region {
+    /// Where a read of `count` bytes at `position` begins, and how many it gets; `None` at the end.
+    #[inline]
+    pub fn locate(&self, position: u64, count: usize) -> Option<(usize, usize)> {
+        clamped_range(position, count, self.len())
+    }
+
+    /// The address of a byte inside the map. It stays readable for as long as the region lives.
+    #[inline]
+    pub fn pointer(&self, start: usize) -> *mut u8 {
+        debug_assert!(start <= self.len());
+        // SAFETY: the caller has `start` from `locate`, so it is inside the map (1: Alive) and
+        // `base` has room for it (2: Published in order).
+        unsafe { self.base.load(Ordering::Acquire).add(start) }
+    }
+
+    /// Copies `count` bytes at `start` to `out`.
+    ///
+    /// # Safety
+    /// `out` must have room for `count` bytes, outside of this region.
+    #[inline]
+    pub unsafe fn copy_out(&self, start: usize, count: usize, out: *mut u8, wait: Wait) -> Read {
+        let copy = || {
+            let count = count.min(self.len().saturating_sub(start));
+            if count > 0 {
+                // SAFETY: inside the map by the line above (1: Alive); `out` by the caller's word.
+                unsafe { ptr::copy_nonoverlapping(self.pointer(start), out, count) };
+            }
+            count
+        };
+        match (&self.lock, wait) {
+            (None, _) => Read::Done(copy()),
+            (Some(lock), Wait::No) => lock.read_short(copy).map_or(Read::Busy, Read::Done),
+            (Some(lock), Wait::Yes) => Read::Done(lock.read_long(copy)),
+        }
+    }
+
+    /// Copies `count` bytes from `data` to `position`, after `claim` agreed (it moves the cursor).
+    ///
+    /// # Safety
+    /// `data` must have `count` readable bytes; they may lie in this region.
+    #[inline]
+    pub unsafe fn copy_in(
+        &self,
+        position: u64,
+        data: *const u8,
+        count: usize,
+        wait: Wait,
+        claim: impl FnOnce() -> bool,
+    ) -> Result<Written> {
+        if !self.shape.writable {
+            return Err(Errno::ACCES);
+        }
+        let _guard = match (&self.lock, wait) {
+            (None, _) => None,
+            (Some(lock), Wait::Yes) => Some(lock.write()),
+            (Some(lock), Wait::No) => match lock.try_write() {
+                None => return Ok(Written::Busy),
+                guard => guard,
+            },
+        };
+        if count == 0 {
+            return Ok(Written::Done);
+        }
+        let Some(start) = checked_range(position, count, self.len()) else {
+            return Ok(Written::PastEnd);
+        };
+        if !claim() {
+            return Ok(Written::Refused);
+        }
+        // SAFETY: `start + count` is inside the map (1: Alive), which is writable; `data` by the
+        // caller's word. A live binary of this map may overlap, which `copy` allows.
+        unsafe { ptr::copy(data, self.pointer(start), count) };
+        Ok(Written::Done)
+    }
+
+    /// The length of the line at `start`, its newline included, looking at most at `count` bytes;
+    /// `None` when they have no newline.
+    pub fn line_length(&self, start: usize, count: usize) -> Option<usize> {
+        let count = count.min(self.len().saturating_sub(start));
+        if count == 0 {
+            return None;
+        }
+        let from = self.pointer(start);
+        // SAFETY: `start + count` is inside the map (1: Alive).
+        let found = unsafe { libc::memchr(from.cast(), i32::from(b'\n'), count) };
+        (!found.is_null()).then(|| found as usize - from as usize + 1)
+    }
+
+    /// The byte at `start`, which must lie inside the map.
+    pub fn byte(&self, start: usize) -> u8 {
+        // SAFETY: inside the map, by the caller's word and the assertion in `pointer`.
+        unsafe { self.pointer(start).read_volatile() }
+    }
+}

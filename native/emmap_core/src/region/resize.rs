@@ -1,0 +1,224 @@
+//! Growing and shrinking under readers.
+
+use std::sync::atomic::Ordering;
+
+use super::{Range, Region, Shape};
+use crate::file::MappedFile;
+use crate::reservation::Place;
+use crate::{os, Errno, Result};
+
+impl Region {
+    /// Makes the map, and its file, exactly `to` bytes long. Blocks on the disk.
+    pub fn resize(&self, to: u64) -> Result<()> {
+        let mut ranges = self.ranges();
+        self.check_fault()?;
+        let len = self.len() as u64;
+        if !self.shape.writable {
+            return Err(Errno::ACCES);
+        }
+        if to == len {
+            return self.check_size().map(|_| ());
+        }
+        if !self.shape.resizable {
+            return Err(if to > len { Errno::NOSPC } else { Errno::INVAL });
+        }
+        let on_disk = self.check_size()?;
+        if to > len {
+            if on_disk.is_some_and(|on_disk| on_disk > to) {
+                self.set_file_size(to)?;
+                return self.extend(&mut ranges, Some(to), to);
+            }
+            self.extend(&mut ranges, on_disk, to)
+        } else {
+            self.shrink(&mut ranges, to as usize)
+        }
+    }
+
+    /// Makes the map at least `to` bytes long, for a write past its end. A file that another
+    /// program made longer meanwhile is not cut. Blocks on the disk.
+    pub fn grow(&self, to: u64) -> Result<()> {
+        let mut ranges = self.ranges();
+        self.check_fault()?;
+        if to <= self.len() as u64 {
+            return Ok(());
+        }
+        if !self.shape.grows {
+            return Err(Errno::NOSPC);
+        }
+        let on_disk = self.check_size()?;
+        let to = to.max(on_disk.unwrap_or(0).min(self.shape.max_size));
+        self.extend(&mut ranges, on_disk, to)
+    }
+
+    /// The next size in a row of doublings, as `resize` without a size means it.
+    pub fn doubled(&self) -> u64 {
+        let len = self.len() as u64;
+        let step = len.clamp(1, self.shape.max_increment.max(1));
+        len.saturating_add(step)
+    }
+
+    /// The size of the file, or ESTALE when somebody cut it below the end of the map.
+    fn check_size(&self) -> Result<Option<u64>> {
+        let Some(file) = &self.file else {
+            return Ok(None);
+        };
+        let on_disk = file.size()?;
+        let end = self.shape.offset.saturating_add(self.len() as u64);
+        if on_disk < end && !self.is_empty() {
+            return Err(Errno::STALE);
+        }
+        Ok(Some(on_disk))
+    }
+
+    fn set_file_size(&self, to: u64) -> Result<()> {
+        match &self.file {
+            Some(file) => os::without_sigxfsz(|| os::set_size(file.fd(), to)),
+            None => Ok(()),
+        }
+    }
+
+    /// Lengthens the file (from `on_disk` bytes), maps what is new, then publishes it.
+    fn extend(&self, ranges: &mut Vec<Range>, on_disk: Option<u64>, to: u64) -> Result<()> {
+        if to > self.shape.max_size {
+            return Err(Errno::NOSPC);
+        }
+        let len = usize::try_from(to).map_err(|_| Errno::NOMEM)?;
+        let bytes = self.shape.bytes(len)?;
+        let longer = self
+            .file
+            .as_ref()
+            .zip(on_disk)
+            .filter(|(_, size)| *size < to);
+        if let Some((file, size)) = longer {
+            file.extend(size, to)?;
+        }
+        if let Err(error) = self.map_more(ranges, bytes) {
+            if let Some((file, size)) = longer {
+                let _ = os::set_size(file.fd(), size);
+            }
+            return Err(error);
+        }
+        let last = &ranges[ranges.len() - 1];
+        // Base before length: see invariant 2.
+        self.base
+            .store(last.position_zero(&self.shape), Ordering::Release);
+        self.len.store(len, Ordering::Release);
+        Ok(())
+    }
+
+    fn map_more(&self, ranges: &mut Vec<Range>, bytes: usize) -> Result<()> {
+        let file = self.file.as_ref();
+        for range in ranges.iter_mut() {
+            range.grow(&self.shape, file, bytes.min(range.reservation.len()))?;
+        }
+        let room = ranges[ranges.len() - 1].reservation.len();
+        if room >= bytes {
+            return Ok(());
+        }
+        if self.shape.pinned {
+            return Err(Errno::NOMEM);
+        }
+        // Both show the same pages, so readers of the old range lose nothing.
+        let wanted = room.saturating_mul(2).max(bytes);
+        let range = Range::new(
+            &self.shape,
+            file,
+            &self.fault,
+            bytes,
+            wanted,
+            Place::Anywhere,
+        )?;
+        ranges.push(range);
+        Ok(())
+    }
+
+    /// Cuts the map, then the file. Live binaries of the tail read zeros from here on.
+    fn shrink(&self, ranges: &mut [Range], to: usize) -> Result<()> {
+        let before = self.len();
+        let bytes = self.shape.bytes(to)?;
+        // The rest of the last page stays mapped, and must not come back when the file grows.
+        let tail = (bytes.saturating_sub(self.shape.delta)).min(before) - to.min(before);
+        let mut kept = vec![0u8; tail];
+        let exclusive = self.lock.as_ref().map(|lock| lock.write());
+        self.len.store(to, Ordering::Release);
+        let at = self.pointer(to);
+        // SAFETY: `to + tail` is at most the old length, and its page stays mapped (1: Alive).
+        unsafe {
+            std::ptr::copy_nonoverlapping(at, kept.as_mut_ptr(), tail);
+            std::ptr::write_bytes(at, 0, tail);
+        }
+        let mut answer = Ok(());
+        for range in ranges.iter_mut() {
+            answer = answer.and(range.shrink(&self.shape, bytes));
+        }
+        drop(exclusive);
+        answer = answer.and_then(|()| self.set_file_size(to as u64));
+        if let Err(error) = answer {
+            // The file kept its bytes: show them again.
+            for range in ranges.iter_mut() {
+                let whole = self.shape.bytes(before)?.min(range.reservation.len());
+                range.grow(&self.shape, self.file.as_ref(), whole)?;
+            }
+            // SAFETY: as above; the old length is mapped again.
+            unsafe { std::ptr::copy_nonoverlapping(kept.as_ptr(), at, tail) };
+            self.len.store(before, Ordering::Release);
+            return Err(error);
+        }
+        Ok(())
+    }
+}
+
+impl Range {
+    /// Maps the file up to `bytes` (whole pages) from the start of the range.
+    pub(super) fn grow(
+        &mut self,
+        shape: &Shape,
+        file: Option<&MappedFile>,
+        bytes: usize,
+    ) -> Result<()> {
+        if bytes <= self.mapped {
+            return Ok(());
+        }
+        debug_assert!(bytes <= self.reservation.len());
+        let offset = shape.offset - shape.delta as u64 + self.mapped as u64;
+        // SAFETY: `mapped .. bytes` lies inside the reservation and beyond every live binary but
+        // those of a tail that was cut, which get their pages back.
+        let answer = unsafe {
+            let at = self.reservation.start().add(self.mapped);
+            let fd = file.map(MappedFile::fd);
+            let offset = if fd.is_some() { offset } else { 0 };
+            os::map_over(
+                at,
+                bytes - self.mapped,
+                shape.protection,
+                shape.flags,
+                fd,
+                offset,
+            )
+        };
+        match answer {
+            // Huge pages of an ordinary file.
+            Err(Errno::INVAL) if shape.page != os::page_size() => return Err(Errno::NOTSUP),
+            answer => answer?,
+        }
+        self.mapped = bytes;
+        self.watch.set_mapped(bytes);
+        Ok(())
+    }
+
+    /// Puts zero pages over everything from `bytes` (whole pages) on.
+    fn shrink(&mut self, shape: &Shape, bytes: usize) -> Result<()> {
+        if bytes >= self.mapped {
+            return Ok(());
+        }
+        // SAFETY: the range lies inside the reservation; replacing pages is one step, so a reader
+        // sees the old ones or zeros.
+        unsafe {
+            let at = self.reservation.start().add(bytes);
+            os::zero_over(at, self.mapped - bytes, shape.protection)?;
+        }
+        self.mapped = bytes;
+        self.watch.set_mapped(bytes);
+        Ok(())
+    }
+}

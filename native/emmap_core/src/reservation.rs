@@ -1,0 +1,139 @@
+//! A range of addresses that nobody else can be given, and its end.
+
+use memmap2::{MmapOptions, MmapRaw};
+
+use crate::range::round_up;
+use crate::{os, Errno, Result};
+
+/// Owns `len` bytes of addresses from a page-aligned `start`. All of it is unmapped on drop,
+/// whatever was placed inside meanwhile.
+pub struct Reservation {
+    start: *mut u8,
+    len: usize,
+    _owner: Owner,
+}
+
+// SAFETY: the pointer is an address that this value owns; it is only handed out, never followed.
+unsafe impl Send for Reservation {}
+// SAFETY: as above; no method changes anything through a shared reference.
+unsafe impl Sync for Reservation {}
+
+enum Owner {
+    Anywhere { _map: MmapRaw },
+    Placed { at: *mut u8, len: usize },
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        if let Owner::Placed { at, len } = *self {
+            // SAFETY: the range is the one `reserve_at` gave us, and its owner goes away here.
+            unsafe { os::unmap(at, len) }
+        }
+    }
+}
+
+/// Where a reservation shall lie.
+#[derive(Clone, Copy, Debug)]
+pub enum Place {
+    Anywhere,
+    Hint(usize),
+    Exactly(usize),
+}
+
+impl Reservation {
+    /// Reserves at least `len` bytes aligned to `page`; takes no memory, only addresses.
+    pub fn new(len: usize, page: usize, place: Place) -> Result<Reservation> {
+        let len = round_up(len.max(1), page)?;
+        // Huge pages need an aligned start, which the kernel promises for ordinary pages only.
+        let slack = if page > os::page_size() { page } else { 0 };
+        let whole = len.checked_add(slack).ok_or(Errno::NOMEM)?;
+        let (owner, at) = match place {
+            Place::Anywhere => {
+                let map = MmapOptions::new().len(whole).no_reserve_swap().map_anon()?;
+                let map = MmapRaw::from(map);
+                let at = map.as_mut_ptr();
+                // SAFETY: the range is `map`'s, made above and seen by nobody.
+                os::check(unsafe { libc::mprotect(at.cast(), whole, libc::PROT_NONE) })?;
+                (Owner::Anywhere { _map: map }, at)
+            }
+            Place::Hint(address) | Place::Exactly(address) => {
+                let exactly = matches!(place, Place::Exactly(_));
+                if address % page != 0 || address == 0 {
+                    return Err(Errno::INVAL);
+                }
+                let whole = if exactly { len } else { whole };
+                let at = os::reserve_at(address, whole, exactly)?;
+                (Owner::Placed { at, len: whole }, at)
+            }
+        };
+        let skip = at.align_offset(page);
+        debug_assert!(skip <= slack || matches!(place, Place::Exactly(_)));
+        Ok(Reservation {
+            // SAFETY: `whole` is `slack` longer than `len`, and `skip` is less than a page.
+            start: unsafe { at.add(skip) },
+            len,
+            _owner: owner,
+        })
+    }
+
+    /// Reserves `wanted` bytes, or less where addresses are short (RLIMIT_AS), but at least `least`.
+    pub fn at_least(least: usize, wanted: usize, page: usize, place: Place) -> Result<Reservation> {
+        let mut len = wanted.max(least);
+        loop {
+            match Reservation::new(len, page, place) {
+                Err(Errno::NOMEM) if len > least => len = (len / 2).max(least),
+                answer => return answer,
+            }
+        }
+    }
+
+    pub fn start(&self) -> *mut u8 {
+        self.start
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_aligned_and_given_back() {
+        let huge = 2 << 20;
+        let range = Reservation::new(1, huge, Place::Anywhere).unwrap();
+        assert_eq!(range.start() as usize % huge, 0);
+        assert_eq!(range.len(), huge);
+        let at = range.start() as usize;
+        drop(range);
+        // Free again, so it can be had by address; and taken, so it cannot be had twice.
+        let again = Reservation::new(huge, huge, Place::Exactly(at)).unwrap();
+        assert_eq!(again.start() as usize, at);
+        let taken = Reservation::new(huge, huge, Place::Exactly(at));
+        assert_eq!(taken.err(), Some(Errno::EXIST));
+        assert_ne!(
+            Reservation::new(huge, huge, Place::Hint(at))
+                .unwrap()
+                .start() as usize,
+            at
+        );
+        assert_eq!(
+            Reservation::new(huge, huge, Place::Exactly(at + 1)).err(),
+            Some(Errno::INVAL)
+        );
+    }
+
+    #[test]
+    fn more_than_there_is() {
+        let page = os::page_size();
+        assert!(Reservation::new(usize::MAX, page, Place::Anywhere).is_err());
+        let range = Reservation::at_least(page, 1 << 62, page, Place::Anywhere).unwrap();
+        assert!(range.len() >= page);
+    }
+}

@@ -1,0 +1,217 @@
+//! The cold NIFs on an open handle.
+
+use std::os::unix::ffi::OsStrExt;
+
+use emmap_core::guard;
+use emmap_core::os::Advice;
+use emmap_core::region::Info;
+use emmap_core::Region;
+use rustler::types::atom;
+use rustler::{Binary, Encoder, Env, NewBinary, NifMap, NifUnitEnum, Term};
+
+use crate::resource::{HandleRef, LIVE_HANDLES, LIVE_MAPPINGS};
+use crate::terms::{answer, Failure};
+
+fn on_region<'a>(
+    env: Env<'a>,
+    handle: &HandleRef,
+    act: impl FnOnce(&Region) -> emmap_core::Result<()>,
+) -> Term<'a> {
+    let done = handle.0.region().and_then(|region| Ok(act(region)?));
+    answer(env, done)
+}
+
+// Dirty, for it may unlink the file.
+#[rustler::nif(schedule = "DirtyIo")]
+fn close<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
+    answer(env, handle.0.close())
+}
+
+// Allocates blocks and changes maps.
+#[rustler::nif(schedule = "DirtyIo")]
+fn resize<'a>(env: Env<'a>, handle: HandleRef<'a>, size: u64) -> Term<'a> {
+    on_region(env, &handle, |region| region.resize(size))
+}
+
+// One load and an addition.
+#[rustler::nif(schedule = "Normal")]
+fn doubled_size<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
+    match handle.0.region() {
+        Ok(region) => (atom::ok(), region.doubled()).encode(env),
+        Err(failure) => failure.encode(env),
+    }
+}
+
+// As resize, at the cursor.
+#[rustler::nif(schedule = "DirtyIo")]
+fn truncate<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
+    on_region(env, &handle, |region| region.resize(handle.0.cursor.get()))
+}
+
+// Waits for the disk.
+#[rustler::nif(schedule = "DirtyIo")]
+fn sync<'a>(env: Env<'a>, handle: HandleRef<'a>, wait: bool) -> Term<'a> {
+    on_region(env, &handle, |region| region.sync(None, wait))
+}
+
+// Waits for the disk.
+#[rustler::nif(schedule = "DirtyIo")]
+fn sync_range<'a>(
+    env: Env<'a>,
+    handle: HandleRef<'a>,
+    position: u64,
+    count: u64,
+    wait: bool,
+) -> Term<'a> {
+    on_region(env, &handle, |region| {
+        region.sync(Some((position, count)), wait)
+    })
+}
+
+// Waits for the disk.
+#[rustler::nif(schedule = "DirtyIo")]
+fn datasync<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
+    on_region(env, &handle, Region::sync_data)
+}
+
+#[derive(NifUnitEnum)]
+enum AdviceAtom {
+    Normal,
+    Sequential,
+    Random,
+    NoReuse,
+    WillNeed,
+    DontNeed,
+}
+
+// A hint may start I/O.
+#[rustler::nif(schedule = "DirtyIo")]
+fn advise<'a>(
+    env: Env<'a>,
+    handle: HandleRef<'a>,
+    position: u64,
+    count: u64,
+    advice: AdviceAtom,
+) -> Term<'a> {
+    let advice = match advice {
+        AdviceAtom::Normal => Advice::Normal,
+        AdviceAtom::Sequential => Advice::Sequential,
+        AdviceAtom::Random => Advice::Random,
+        AdviceAtom::NoReuse => Advice::NoReuse,
+        AdviceAtom::WillNeed => Advice::WillNeed,
+        AdviceAtom::DontNeed => Advice::DontNeed,
+    };
+    on_region(env, &handle, |region| {
+        region.advise(position, count, advice)
+    })
+}
+
+// Allocates blocks.
+#[rustler::nif(schedule = "DirtyIo")]
+fn allocate<'a>(env: Env<'a>, handle: HandleRef<'a>, position: u64, count: u64) -> Term<'a> {
+    on_region(env, &handle, |region| region.allocate(position, count))
+}
+
+// Reads from the disk.
+#[rustler::nif(schedule = "DirtyIo")]
+fn prefetch<'a>(env: Env<'a>, handle: HandleRef<'a>, position: u64, count: u64) -> Term<'a> {
+    on_region(env, &handle, |region| region.prefetch(position, count))
+}
+
+// Reads every page from the disk.
+#[rustler::nif(schedule = "DirtyIo")]
+fn lock_memory<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
+    on_region(env, &handle, Region::lock_memory)
+}
+
+// Walks the page tables.
+#[rustler::nif(schedule = "DirtyIo")]
+fn unlock_memory<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
+    on_region(env, &handle, Region::unlock_memory)
+}
+
+#[derive(NifMap)]
+struct InfoMap<'a> {
+    path: Option<Binary<'a>>,
+    fd: Option<i32>,
+    size: usize,
+    offset: u64,
+    position: u64,
+    writable: bool,
+    private: bool,
+    direct: bool,
+    resizable: bool,
+    grows: bool,
+    lock: bool,
+    auto_unlink: bool,
+    max_size: Option<u64>,
+    page_size: usize,
+    resident_pages: usize,
+    address_ranges: usize,
+    faults: u64,
+    fault: Option<(u64, Term<'a>)>,
+}
+
+// mincore walks the page tables of the whole map.
+#[rustler::nif(schedule = "DirtyIo")]
+fn info<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
+    let info = handle.0.region().and_then(|region| Ok(region.info()?));
+    match info {
+        Ok(info) => (atom::ok(), info_map(env, &handle, info)).encode(env),
+        Err(failure) => failure.encode(env),
+    }
+}
+
+fn info_map<'a>(env: Env<'a>, handle: &HandleRef, info: Info) -> InfoMap<'a> {
+    InfoMap {
+        path: info.path.map(|path| {
+            let bytes = path.as_os_str().as_bytes();
+            let mut binary = NewBinary::new(env, bytes.len());
+            binary.as_mut_slice().copy_from_slice(bytes);
+            binary.into()
+        }),
+        fd: info.fd,
+        size: info.size,
+        offset: info.offset,
+        position: handle.0.cursor.get(),
+        writable: info.writable,
+        private: info.private,
+        direct: handle.0.direct,
+        resizable: info.resizable,
+        grows: info.grows,
+        lock: info.locking,
+        auto_unlink: info.auto_unlink,
+        max_size: info.max_size,
+        page_size: info.page_size,
+        resident_pages: info.resident_pages,
+        address_ranges: info.ranges,
+        faults: info.faults,
+        fault: info
+            .first_fault
+            .map(|(at, errno)| (at, Failure::from(errno).encode(env))),
+    }
+}
+
+#[derive(NifUnitEnum)]
+enum GuardStatus {
+    Ok,
+    Lost,
+    Off,
+}
+
+// One system call that reads.
+#[rustler::nif(schedule = "Normal")]
+fn guard_status() -> GuardStatus {
+    match guard::status() {
+        guard::Status::Ok => GuardStatus::Ok,
+        guard::Status::Lost => GuardStatus::Lost,
+        guard::Status::Off => GuardStatus::Off,
+    }
+}
+
+// Two loads: mappings and handles not collected yet.
+#[rustler::nif(schedule = "Normal")]
+fn live() -> (usize, usize) {
+    use std::sync::atomic::Ordering::Relaxed;
+    (LIVE_MAPPINGS.load(Relaxed), LIVE_HANDLES.load(Relaxed))
+}

@@ -1,0 +1,272 @@
+//! The hot kind of NIF.
+//!
+//! `#[rustler::nif]` collects its arguments in a `Vec`, and a `ResourceArc` argument looks its type
+//! up in a hash map and counts a reference: together 35 ns on a call whose work takes 5. A hot
+//! NIF is a raw C function that decodes in place. It still catches panics, which costs nothing
+//! until one happens. Only code in this file and in [`crate::io`] is written this way.
+
+use std::ffi::CStr;
+use std::os::raw::c_int;
+
+use rustler::sys::{
+    enif_get_int64, enif_inspect_binary, enif_make_new_binary, enif_make_resource_binary,
+    enif_make_sub_binary, enif_make_tuple_from_array, enif_make_uint64, enif_raise_exception,
+    enif_schedule_nif, enif_term_type, ErlNifBinary, ErlNifEnv, ErlNifTerm, ErlNifTermType,
+};
+use rustler::types::atom;
+use rustler::{Encoder, Env, SchedulerFlags};
+
+use crate::resource::{get_handle, Handle, RawNif};
+use crate::terms::{self, ArgumentError, Failure, NOT_A_HANDLE};
+
+/// Copies up to this many bytes run where they are called; a longer one would hold up its
+/// scheduler, and everything that may wait does, so both go to a dirty I/O scheduler.
+pub const INLINE_BYTES: usize = 64 << 10;
+
+/// From OTP 27 on a sub-binary of at most this many bytes is a copy, and not live.
+const COPIED_SUB_BINARY: usize = 64;
+
+/// Declares a hot NIF: `hot_nif!(name/arity = body, dirty = name)` registers the function `body` as
+/// a NIF on a normal scheduler, and makes `name` the raw function that runs `dirty` for
+/// [`Call::reschedule`].
+macro_rules! hot_nif {
+    ($name:literal / $arity:literal = $body:path) => {
+        rustler::codegen_runtime::inventory::submit! {
+            rustler::Nif {
+                name: concat!($name, "\0").as_ptr().cast(),
+                arity: $arity,
+                flags: rustler::SchedulerFlags::Normal as rustler::codegen_runtime::c_uint,
+                raw_func: $crate::hot::raw_nif!($body),
+            }
+        }
+    };
+}
+
+/// A raw C function around `body`, which takes a [`Call`] and returns a term.
+macro_rules! raw_nif {
+    ($body:path) => {{
+        unsafe extern "C" fn raw(
+            env: *mut rustler::sys::ErlNifEnv,
+            argc: std::os::raw::c_int,
+            argv: *const rustler::sys::ErlNifTerm,
+        ) -> rustler::sys::ErlNifTerm {
+            // SAFETY: the VM passes the arity it registered, and terms of this environment.
+            unsafe { $crate::hot::run(env, argc, argv, $body) }
+        }
+        raw
+    }};
+}
+
+pub(crate) use {hot_nif, raw_nif};
+
+/// # Safety
+/// With the arguments that the VM gave to a NIF.
+#[inline(always)]
+pub unsafe fn run(
+    env: *mut ErlNifEnv,
+    argc: c_int,
+    argv: *const ErlNifTerm,
+    body: impl FnOnce(&Call) -> ErlNifTerm,
+) -> ErlNifTerm {
+    let call = Call { env, argc, argv };
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| body(&call)));
+    caught.unwrap_or_else(|_| call.raise(&ArgumentError("emmap panicked: please report it")))
+}
+
+/// The call of a hot NIF: its arguments, and the terms it can answer.
+///
+/// Its `SAFETY` comments lean on one invariant: a `Call` is made by [`run`] only and never outlives
+/// it, so `env` is the running process's and `argv` has `argc` terms of it.
+pub struct Call {
+    env: *mut ErlNifEnv,
+    argc: c_int,
+    argv: *const ErlNifTerm,
+}
+
+/// A position argument: an integer of any size is the caller's right, but not every one is a
+/// place.
+pub enum Position {
+    At(u64),
+    /// Negative, or beyond any file.
+    Nowhere,
+}
+
+impl Call {
+    fn arg(&self, index: usize) -> ErlNifTerm {
+        debug_assert!(index < self.argc as usize);
+        // SAFETY: the Call invariant; `index` is below the arity, which each NIF knows.
+        unsafe { *self.argv.add(index) }
+    }
+
+    /// The handle in argument 0.
+    #[inline]
+    pub fn handle(&self) -> Result<&Handle, ErlNifTerm> {
+        // SAFETY: the Call invariant; the term keeps the handle alive during the call.
+        unsafe { get_handle(self.env, self.arg(0)) }.ok_or_else(|| self.raise(&NOT_A_HANDLE))
+    }
+
+    #[inline]
+    pub fn int64(&self, index: usize) -> Option<i64> {
+        let mut value = 0;
+        // SAFETY: the Call invariant.
+        match unsafe { enif_get_int64(self.env, self.arg(index), &mut value) } {
+            0 => None,
+            _ => Some(value),
+        }
+    }
+
+    fn is_integer(&self, index: usize) -> bool {
+        // SAFETY: the Call invariant.
+        let kind = unsafe { enif_term_type(self.env, self.arg(index)) };
+        matches!(kind, ErlNifTermType::ERL_NIF_TERM_TYPE_INTEGER)
+    }
+
+    #[inline]
+    pub fn position(&self, index: usize) -> Result<Position, ErlNifTerm> {
+        match self.int64(index) {
+            Some(value) => Ok(u64::try_from(value).map_or(Position::Nowhere, Position::At)),
+            None if self.is_integer(index) => Ok(Position::Nowhere),
+            None => Err(self.raise(&ArgumentError("the position must be an integer, in bytes"))),
+        }
+    }
+
+    /// How many bytes; more than there can be is as good as all.
+    #[inline]
+    pub fn count(&self, index: usize) -> Result<usize, ErlNifTerm> {
+        const WRONG: ArgumentError =
+            ArgumentError("the number of bytes must be an integer, 0 or more");
+        match self.int64(index) {
+            Some(value) => match u64::try_from(value) {
+                Ok(value) => Ok(usize::try_from(value).unwrap_or(usize::MAX)),
+                Err(_) => Err(self.raise(&WRONG)),
+            },
+            // `count >= 0` was checked in Elixir, so a bignum is a large one.
+            None if self.is_integer(index) => Ok(usize::MAX),
+            None => Err(self.raise(&WRONG)),
+        }
+    }
+
+    /// The bytes of a binary argument; valid during the call.
+    #[inline]
+    pub fn bytes(&self, index: usize) -> Option<(*const u8, usize)> {
+        let mut binary = std::mem::MaybeUninit::<ErlNifBinary>::uninit();
+        // SAFETY: the Call invariant; `binary` is filled when the answer is not 0.
+        unsafe {
+            match enif_inspect_binary(self.env, self.arg(index), binary.as_mut_ptr()) {
+                0 => None,
+                _ => {
+                    let binary = binary.assume_init();
+                    Some((binary.data.cast_const(), binary.size))
+                }
+            }
+        }
+    }
+
+    pub fn ok(&self) -> ErlNifTerm {
+        atom::ok().as_c_arg()
+    }
+
+    pub fn eof(&self) -> ErlNifTerm {
+        terms::eof().as_c_arg()
+    }
+
+    #[inline]
+    pub fn ok_with(&self, term: ErlNifTerm) -> ErlNifTerm {
+        let pair = [atom::ok().as_c_arg(), term];
+        // SAFETY: two terms of this environment.
+        unsafe { enif_make_tuple_from_array(self.env, pair.as_ptr(), 2) }
+    }
+
+    pub fn uint64(&self, value: u64) -> ErlNifTerm {
+        // SAFETY: the Call invariant.
+        unsafe { enif_make_uint64(self.env, value) }
+    }
+
+    #[cold]
+    pub fn error(&self, failure: impl Into<Failure>) -> ErlNifTerm {
+        self.encode(&failure.into())
+    }
+
+    #[cold]
+    pub fn raise(&self, error: &ArgumentError) -> ErlNifTerm {
+        let term = self.encode(error);
+        // SAFETY: the Call invariant.
+        unsafe { enif_raise_exception(self.env, term) }
+    }
+
+    fn encode(&self, value: &dyn Encoder) -> ErlNifTerm {
+        let lifetime = ();
+        // SAFETY: the Call invariant; the term is returned to the VM before the call ends.
+        let env = unsafe { Env::new(&lifetime, self.env) };
+        value.encode(env).as_c_arg()
+    }
+
+    /// A new binary of `count` bytes, and where to write them. Up to 64 bytes it lies on the heap
+    /// of the process.
+    #[inline]
+    pub fn new_binary(&self, count: usize) -> (*mut u8, ErlNifTerm) {
+        let mut term = std::mem::MaybeUninit::uninit();
+        // SAFETY: the Call invariant; the VM sets `term`, or ends for want of memory.
+        unsafe {
+            let at = enif_make_new_binary(self.env, count, term.as_mut_ptr());
+            (at, term.assume_init())
+        }
+    }
+
+    /// The first `count` bytes of a binary of ours.
+    pub fn sub_binary(&self, term: ErlNifTerm, start: usize, count: usize) -> ErlNifTerm {
+        // SAFETY: the Call invariant; the range lies inside the binary by the callers' checks.
+        unsafe { enif_make_sub_binary(self.env, term, start, count) }
+    }
+
+    /// A binary that is `start .. start + count` of the map. Argument `root` holds the root binary
+    /// of the handle, or `nil`.
+    #[inline]
+    pub fn view(&self, handle: &Handle, root: usize, start: usize, count: usize) -> ErlNifTerm {
+        if count > COPIED_SUB_BINARY && handle.root != 0 {
+            if let Some((at, size)) = self.bytes(root) {
+                // The root may be older than the last growth; it shows the same pages.
+                if at as usize == handle.root && count <= size && start <= size - count {
+                    return self.sub_binary(self.arg(root), start, count);
+                }
+            }
+        }
+        let at = match handle.region() {
+            Ok(region) => region.pointer(start),
+            Err(failure) => return self.error(failure),
+        };
+        // SAFETY: the Call invariant; the bytes are mapped for as long as the mapping lives, to
+        // which the binary is a reference.
+        unsafe {
+            enif_make_resource_binary(self.env, handle.owner(), at.cast_const().cast(), count)
+        }
+    }
+
+    /// Runs `dirty` with the same arguments where it may wait.
+    pub fn reschedule(&self, name: &CStr, dirty: RawNif) -> ErlNifTerm {
+        // SAFETY: the Call invariant; the VM copies name and arguments.
+        unsafe {
+            let flags = SchedulerFlags::DirtyIo as c_int;
+            enif_schedule_nif(self.env, name.as_ptr(), flags, dirty, self.argc, self.argv)
+        }
+    }
+
+    /// Runs `dirty` with other arguments where it may wait.
+    pub fn reschedule_with(
+        &self,
+        name: &CStr,
+        dirty: RawNif,
+        arguments: &[ErlNifTerm],
+    ) -> ErlNifTerm {
+        // SAFETY: as above.
+        unsafe {
+            let flags = SchedulerFlags::DirtyIo as c_int;
+            let (argc, argv) = (arguments.len() as c_int, arguments.as_ptr());
+            enif_schedule_nif(self.env, name.as_ptr(), flags, dirty, argc, argv)
+        }
+    }
+
+    pub fn argument(&self, index: usize) -> ErlNifTerm {
+        self.arg(index)
+    }
+}

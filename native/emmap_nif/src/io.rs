@@ -1,0 +1,336 @@
+//! The hot NIFs: bytes and cursors.
+
+use emmap_core::cursor::Whence;
+use emmap_core::range::checked_end;
+use emmap_core::region::{Read, Wait, Written};
+use emmap_core::{Errno, Region};
+use rustler::sys::ErlNifTerm;
+
+use crate::hot::{hot_nif, raw_nif, Call, Position, INLINE_BYTES};
+use crate::resource::Handle;
+use crate::terms::{ArgumentError, Failure};
+
+hot_nif!("pread" / 3 = pread);
+hot_nif!("view" / 4 = view);
+hot_nif!("pwrite" / 3 = pwrite);
+hot_nif!("read" / 3 = read);
+hot_nif!("write" / 2 = write);
+hot_nif!("read_line" / 2 = read_line);
+hot_nif!("position" / 3 = position);
+
+/// A term to return now: an error or an exception, met on the way to the answer.
+type Early = ErlNifTerm;
+
+fn open_region<'a>(call: &Call, handle: &'a Handle) -> Result<&'a Region, Early> {
+    handle.region().map_err(|failure| call.error(failure))
+}
+
+fn at_position(call: &Call, index: usize) -> Result<u64, Early> {
+    match call.position(index)? {
+        Position::At(position) => Ok(position),
+        Position::Nowhere => Err(call.error(Errno::INVAL)),
+    }
+}
+
+/// What was read, unless a page of it was lost.
+fn checked(call: &Call, region: &Region, term: ErlNifTerm) -> ErlNifTerm {
+    match region.check_fault() {
+        Ok(()) => call.ok_with(term),
+        Err(error) => call.error(error),
+    }
+}
+
+fn either(answer: Result<ErlNifTerm, Early>) -> ErlNifTerm {
+    answer.unwrap_or_else(|early| early)
+}
+
+// pread(handle, position, count): a copy.
+
+fn pread(call: &Call) -> ErlNifTerm {
+    either(pread_with(call, Wait::No))
+}
+
+fn pread_waiting(call: &Call) -> ErlNifTerm {
+    either(pread_with(call, Wait::Yes))
+}
+
+fn pread_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
+    let handle = call.handle()?;
+    let region = open_region(call, handle)?;
+    let position = at_position(call, 1)?;
+    let count = call.count(2)?;
+    let Some((start, count)) = region.locate(position, count) else {
+        return region
+            .check_fault()
+            .map(|()| call.eof())
+            .map_err(|error| call.error(error));
+    };
+    if count > INLINE_BYTES && wait == Wait::No {
+        return Ok(call.reschedule(c"pread", raw_nif!(pread_waiting)));
+    }
+    match copy(call, region, start, count, wait) {
+        Some(answer) => Ok(answer),
+        None => Ok(call.reschedule(c"pread", raw_nif!(pread_waiting))),
+    }
+}
+
+/// `{:ok, copy}`, or `None` when another's copy is in the way.
+#[inline]
+fn copy(
+    call: &Call,
+    region: &Region,
+    start: usize,
+    count: usize,
+    wait: Wait,
+) -> Option<ErlNifTerm> {
+    let (at, binary) = call.new_binary(count);
+    // SAFETY: the new binary has room for `count` bytes and is not part of the map.
+    match unsafe { region.copy_out(start, count, at, wait) } {
+        Read::Busy => None,
+        Read::Done(0) => Some(call.eof()),
+        Read::Done(got) if got == count => Some(checked(call, region, binary)),
+        Read::Done(got) => Some(checked(call, region, call.sub_binary(binary, 0, got))),
+    }
+}
+
+// view(handle, root, position, count): a live binary, in constant time.
+
+fn view(call: &Call) -> ErlNifTerm {
+    either(view_now(call))
+}
+
+fn view_now(call: &Call) -> Result<ErlNifTerm, Early> {
+    let handle = call.handle()?;
+    let region = open_region(call, handle)?;
+    let position = at_position(call, 2)?;
+    let count = call.count(3)?;
+    region.check_fault().map_err(|error| call.error(error))?;
+    match region.locate(position, count) {
+        Some((start, count)) => Ok(call.ok_with(call.view(handle, 1, start, count))),
+        None => Ok(call.eof()),
+    }
+}
+
+// pwrite(handle, position, binary)
+
+fn pwrite(call: &Call) -> ErlNifTerm {
+    either(pwrite_with(call, Wait::No))
+}
+
+fn pwrite_waiting(call: &Call) -> ErlNifTerm {
+    either(pwrite_with(call, Wait::Yes))
+}
+
+fn pwrite_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
+    let handle = call.handle()?;
+    let region = open_region(call, handle)?;
+    let position = at_position(call, 1)?;
+    let (data, count) = data(call, 2)?;
+    if count > INLINE_BYTES && wait == Wait::No {
+        return Ok(call.reschedule(c"pwrite", raw_nif!(pwrite_waiting)));
+    }
+    loop {
+        // SAFETY: `data` is a binary argument of this call, alive until it ends.
+        let written = unsafe { region.copy_in(position, data, count, wait, || true) };
+        match written.map_err(|error| call.error(error))? {
+            Written::Done => return wrote(call, region),
+            Written::PastEnd if wait == Wait::Yes || !region.grows() => {
+                grow(region, position, count).map_err(|error| call.error(error))?
+            }
+            _ => return Ok(call.reschedule(c"pwrite", raw_nif!(pwrite_waiting))),
+        }
+    }
+}
+
+fn data(call: &Call, index: usize) -> Result<(*const u8, usize), Early> {
+    const WRONG: ArgumentError = ArgumentError("the data must be a binary");
+    call.bytes(index).ok_or_else(|| call.raise(&WRONG))
+}
+
+fn wrote(call: &Call, region: &Region) -> Result<ErlNifTerm, Early> {
+    region
+        .check_fault()
+        .map(|()| call.ok())
+        .map_err(|error| call.error(error))
+}
+
+fn grow(region: &Region, position: u64, count: usize) -> Result<(), Errno> {
+    region.grow(checked_end(position, count as u64)?)
+}
+
+// write(handle, binary): at the cursor.
+
+fn write(call: &Call) -> ErlNifTerm {
+    either(write_with(call, Wait::No))
+}
+
+fn write_waiting(call: &Call) -> ErlNifTerm {
+    either(write_with(call, Wait::Yes))
+}
+
+fn write_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
+    let handle = call.handle()?;
+    let region = open_region(call, handle)?;
+    let (data, count) = data(call, 1)?;
+    if count > INLINE_BYTES && wait == Wait::No {
+        return Ok(call.reschedule(c"write", raw_nif!(write_waiting)));
+    }
+    loop {
+        let position = handle.cursor.get();
+        // Moved only by the one who writes there: a refused claim means somebody else was first.
+        let claim = || handle.cursor.advance(position, count).unwrap_or(false);
+        // SAFETY: `data` is a binary argument of this call, alive until it ends.
+        let written = unsafe { region.copy_in(position, data, count, wait, claim) };
+        match written.map_err(|error| call.error(error))? {
+            Written::Done => return wrote(call, region),
+            Written::Refused => continue,
+            Written::PastEnd if wait == Wait::Yes || !region.grows() => {
+                grow(region, position, count).map_err(|error| call.error(error))?
+            }
+            _ => return Ok(call.reschedule(c"write", raw_nif!(write_waiting))),
+        }
+    }
+}
+
+// read(handle, root, count): from the cursor; live on a direct handle.
+
+fn read(call: &Call) -> ErlNifTerm {
+    either(read_with(call, Wait::No))
+}
+
+fn read_waiting(call: &Call) -> ErlNifTerm {
+    either(read_with(call, Wait::Yes))
+}
+
+fn read_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
+    let handle = call.handle()?;
+    let region = open_region(call, handle)?;
+    let count = call.count(2)?;
+    if count == 0 {
+        return Ok(call.ok_with(call.new_binary(0).1));
+    }
+    // Bytes are taken only where they can be delivered.
+    let large = region
+        .locate(handle.cursor.get(), count)
+        .is_some_and(|(_, count)| count > INLINE_BYTES);
+    if large && wait == Wait::No && !handle.direct {
+        return Ok(call.reschedule(c"read", raw_nif!(read_waiting)));
+    }
+    let Some((start, count)) = handle.cursor.take(count, region.len()) else {
+        return region
+            .check_fault()
+            .map(|()| call.eof())
+            .map_err(|error| call.error(error));
+    };
+    Ok(deliver(call, handle, region, start, count, wait))
+}
+
+/// Bytes that the cursor has passed, live or copied.
+fn deliver(
+    call: &Call,
+    handle: &Handle,
+    region: &Region,
+    start: usize,
+    count: usize,
+    wait: Wait,
+) -> ErlNifTerm {
+    if handle.direct {
+        return checked(call, region, call.view(handle, 1, start, count));
+    }
+    match copy(call, region, start, count, wait) {
+        Some(answer) => answer,
+        None => {
+            let [start, count] = [start, count].map(|n| call.uint64(n as u64));
+            let arguments = [call.argument(0), start, count];
+            call.reschedule_with(c"pread", raw_nif!(pread_waiting), &arguments)
+        }
+    }
+}
+
+// read_line(handle, root): from the cursor to the next newline.
+
+fn read_line(call: &Call) -> ErlNifTerm {
+    either(read_line_with(call, Wait::No))
+}
+
+fn read_line_waiting(call: &Call) -> ErlNifTerm {
+    either(read_line_with(call, Wait::Yes))
+}
+
+fn read_line_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
+    let handle = call.handle()?;
+    let region = open_region(call, handle)?;
+    loop {
+        let position = handle.cursor.get();
+        let Some((start, rest)) = region.locate(position, usize::MAX) else {
+            return region
+                .check_fault()
+                .map(|()| call.eof())
+                .map_err(|error| call.error(error));
+        };
+        let look = if wait == Wait::No {
+            rest.min(INLINE_BYTES)
+        } else {
+            rest
+        };
+        let length = match region.line_length(start, look) {
+            Some(length) => length,
+            None if look < rest => {
+                return Ok(call.reschedule(c"read_line", raw_nif!(read_line_waiting)))
+            }
+            None => rest,
+        };
+        match handle.cursor.advance(position, length) {
+            Ok(true) => return Ok(deliver_line(call, handle, region, start, length, wait)),
+            Ok(false) => continue,
+            Err(error) => return Err(call.error(error)),
+        }
+    }
+}
+
+/// As OTP does, a line that ends in CRLF is answered with LF, which no live binary can be.
+fn deliver_line(
+    call: &Call,
+    handle: &Handle,
+    region: &Region,
+    start: usize,
+    length: usize,
+    wait: Wait,
+) -> ErlNifTerm {
+    let ends_in = |back: usize| (length >= back).then(|| region.byte(start + length - back));
+    if ends_in(1) != Some(b'\n') || ends_in(2) != Some(b'\r') {
+        return deliver(call, handle, region, start, length, wait);
+    }
+    let (at, binary) = call.new_binary(length - 1);
+    // SAFETY: the new binary has room for `length - 1` bytes, the last of which is written here.
+    // A line found without waiting is short, and one that waits may wait for the lock.
+    unsafe {
+        region.copy_out(start, length - 2, at, Wait::Yes);
+        at.add(length - 2).write(b'\n');
+    }
+    checked(call, region, binary)
+}
+
+// position(handle, whence, offset): whence 0 the beginning, 1 the cursor, 2 the end.
+
+fn position(call: &Call) -> ErlNifTerm {
+    either(position_now(call))
+}
+
+fn position_now(call: &Call) -> Result<ErlNifTerm, Early> {
+    let handle = call.handle()?;
+    let region = open_region(call, handle)?;
+    let whence = match call.int64(1) {
+        Some(0) => Whence::Start,
+        Some(1) => Whence::Current,
+        _ => Whence::End,
+    };
+    let moved = match call.int64(2) {
+        Some(offset) => handle.cursor.seek(whence, offset, region.len()),
+        None => Err(Errno::INVAL),
+    };
+    match moved {
+        Ok(position) => Ok(call.ok_with(call.uint64(position))),
+        Err(error) => Err(call.error(Failure::from(error))),
+    }
+}

@@ -1,0 +1,24 @@
+//! Terms in, terms out, and on which scheduler: the layer between `Emmap.Native` and
+//! `emmap_core`. It has no logic of its own.
+//!
+//! There are two kinds of NIF, and each is written one way:
+//!
+//! - *cold* ones ([`open`], [`control`]) are plain `#[rustler::nif]`, on a dirty scheduler when they
+//!   can wait for a disk;
+//! - *hot* ones ([`io`]) are declared with [`hot::hot_nif`], which says why.
+
+mod control;
+mod errno;
+mod hot;
+mod io;
+mod open;
+mod resource;
+mod terms;
+
+use rustler::{Env, Term};
+
+fn load(env: Env, _info: Term) -> bool {
+    resource::open_types(env) && emmap_core::guard::install().is_ok()
+}
+
+rustler::init!("Elixir.Emmap.Native", load = load);

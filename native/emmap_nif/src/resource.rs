@@ -1,0 +1,260 @@
+//! The two resources that terms refer to.
+//!
+//! - A *mapping* owns a [`Region`]. Handles and live binaries keep it; when the last is collected,
+//!   its destructor unmaps the memory and closes the file.
+//! - A *handle* is what one `open` or `dup` gave: a cursor, and whether it was closed.
+//!
+//! Both types are opened by us, not by rustler, so that a hot NIF finds its handle without a
+//! look-up by Rust type.
+
+use std::os::raw::{c_int, c_void};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+
+use emmap_core::cursor::Cursor;
+use emmap_core::Region;
+use rustler::sys::{
+    enif_alloc_resource, enif_get_resource, enif_keep_resource, enif_make_resource,
+    enif_make_resource_binary, enif_open_resource_type, enif_release_resource, ErlNifEnv,
+    ErlNifResourceFlags, ErlNifResourceType, ErlNifTerm,
+};
+use rustler::{Decoder, Env, NifResult, Term};
+
+use crate::terms::{Failure, NOT_A_HANDLE};
+
+static MAPPING: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+static HANDLE: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+
+/// Mappings and handles that were not collected yet, for the tests of lifetimes.
+pub static LIVE_MAPPINGS: AtomicUsize = AtomicUsize::new(0);
+pub static LIVE_HANDLES: AtomicUsize = AtomicUsize::new(0);
+
+/// Regions above this size are unmapped by a thread of their own: giving back a gigabyte takes
+/// tens of milliseconds, and a destructor runs on a scheduler.
+const UNMAP_INLINE: usize = 16 << 20;
+
+pub struct Mapping {
+    region: Option<Box<Region>>,
+    open_handles: AtomicUsize,
+}
+
+pub struct Handle {
+    /// A resource of type `MAPPING` that this handle keeps.
+    mapping: *mut Mapping,
+    /// What `mapping` owns, found in one step.
+    region: *const Region,
+    pub cursor: Cursor,
+    closed: AtomicBool,
+    pub direct: bool,
+    /// Where this handle's root binary begins; 0: it has none.
+    pub root: usize,
+}
+
+impl Handle {
+    /// The region, unless the handle is closed.
+    #[inline]
+    pub fn region(&self) -> Result<&Region, Failure> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Failure::Closed);
+        }
+        // SAFETY: the handle keeps its mapping, whose region lives until its destructor.
+        Ok(unsafe { &*self.region })
+    }
+
+    /// What a live binary refers to.
+    pub fn owner(&self) -> *const c_void {
+        self.mapping.cast_const().cast()
+    }
+
+    pub fn close(&self) -> Result<(), Failure> {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return Err(Failure::Closed);
+        }
+        // SAFETY: the handle keeps its mapping.
+        let (mapping, region) = unsafe { (&*self.mapping, &*self.region) };
+        let last = mapping.open_handles.fetch_sub(1, Ordering::AcqRel) == 1;
+        // With `:direct` the file goes with the last live binary, in the region's own drop.
+        if last && region.auto_unlink() && !self.direct {
+            region.unlink();
+        }
+        Ok(())
+    }
+}
+
+/// A borrowed handle as the argument of a cold NIF.
+pub struct HandleRef<'a>(pub &'a Handle);
+
+impl<'a> Decoder<'a> for HandleRef<'a> {
+    fn decode(term: Term<'a>) -> NifResult<Self> {
+        let env = term.get_env();
+        // SAFETY: the term keeps the handle alive for as long as its environment.
+        match unsafe { get_handle(env.as_c_arg(), term.as_c_arg()) } {
+            Some(handle) => Ok(HandleRef(handle)),
+            None => Err(NOT_A_HANDLE.into()),
+        }
+    }
+}
+
+/// # Safety
+/// `env` must be the environment of the running NIF and `term` one of its terms.
+#[inline]
+pub unsafe fn get_handle<'a>(env: *mut ErlNifEnv, term: ErlNifTerm) -> Option<&'a Handle> {
+    let mut object: *const c_void = ptr::null();
+    // SAFETY: the type was opened at load; `object` is set when the answer is not 0.
+    unsafe {
+        let handle_type = HANDLE.load(Ordering::Relaxed).cast_const().cast();
+        match enif_get_resource(env, term, handle_type, &mut object) {
+            0 => None,
+            _ => Some(&*object.cast::<Handle>()),
+        }
+    }
+}
+
+/// The terms of a new handle: its reference, and its root binary or `nil`.
+pub struct NewHandle<'a> {
+    pub reference: Term<'a>,
+    pub root: Option<Term<'a>>,
+}
+
+/// Makes the first handle on a region.
+pub fn new_handle<'a>(env: Env<'a>, region: Region, direct: bool) -> NewHandle<'a> {
+    let mapping = Mapping {
+        region: Some(Box::new(region)),
+        open_handles: AtomicUsize::new(0),
+    };
+    LIVE_MAPPINGS.fetch_add(1, Ordering::Relaxed);
+    // SAFETY: the type was opened at load, for values of type Mapping; the reference that
+    // allocation gives us is released below, when the handle has its own.
+    unsafe {
+        let object = alloc(&MAPPING, mapping);
+        let handle = handle_on(env, object, direct);
+        enif_release_resource(object.cast());
+        handle
+    }
+}
+
+/// Makes another handle on the same map, with a cursor of its own.
+pub fn dup_handle<'a>(env: Env<'a>, handle: &Handle) -> NewHandle<'a> {
+    // SAFETY: `handle` keeps its mapping, so it is alive.
+    unsafe { handle_on(env, handle.mapping, handle.direct) }
+}
+
+/// # Safety
+/// `mapping` must be a live resource of type `MAPPING`.
+unsafe fn handle_on<'a>(env: Env<'a>, mapping: *mut Mapping, direct: bool) -> NewHandle<'a> {
+    // SAFETY: `mapping` is alive, and `enif_keep_resource` keeps it so until the handle's
+    // destructor releases it. The root binary spans mapped bytes, which outlive it (the binary is
+    // a reference to the mapping).
+    unsafe {
+        enif_keep_resource(mapping.cast_const().cast());
+        (*mapping).open_handles.fetch_add(1, Ordering::AcqRel);
+        let region: *const Region = match &(*mapping).region {
+            Some(region) => &**region,
+            None => unreachable!("a mapping has its region until its destructor"),
+        };
+        let len = (*region).len();
+        let root = (direct && len > 0).then(|| {
+            let at = (*region).pointer(0);
+            let owner = mapping.cast_const().cast();
+            (
+                at,
+                enif_make_resource_binary(env.as_c_arg(), owner, at.cast(), len),
+            )
+        });
+        LIVE_HANDLES.fetch_add(1, Ordering::Relaxed);
+        let object = alloc(
+            &HANDLE,
+            Handle {
+                mapping,
+                region,
+                cursor: Cursor::default(),
+                closed: AtomicBool::new(false),
+                direct,
+                root: root.map_or(0, |(at, _)| at as usize),
+            },
+        );
+        let reference = enif_make_resource(env.as_c_arg(), object.cast_const().cast());
+        enif_release_resource(object.cast_const().cast());
+        NewHandle {
+            reference: Term::new(env, reference),
+            root: root.map(|(_, term)| Term::new(env, term)),
+        }
+    }
+}
+
+/// # Safety
+/// `kind` must be the resource type whose destructor takes a `T`.
+unsafe fn alloc<T>(kind: &AtomicPtr<c_void>, value: T) -> *mut T {
+    // The VM aligns resources to eight bytes.
+    const { assert!(std::mem::align_of::<T>() <= 8) };
+    // SAFETY: freshly allocated memory of the right size and alignment; written before use.
+    unsafe {
+        let kind = kind.load(Ordering::Relaxed).cast_const().cast();
+        let object = enif_alloc_resource(kind, std::mem::size_of::<T>()).cast::<T>();
+        object.write(value);
+        object
+    }
+}
+
+unsafe extern "C" fn drop_mapping(_env: *mut ErlNifEnv, object: *mut c_void) {
+    // SAFETY: the VM calls the destructor once, with an object of this type that nobody holds.
+    let region = unsafe { (*object.cast::<Mapping>()).region.take() };
+    LIVE_MAPPINGS.fetch_sub(1, Ordering::Relaxed);
+    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop_region(region)));
+}
+
+fn drop_region(region: Option<Box<Region>>) {
+    if region
+        .as_ref()
+        .is_some_and(|region| region.len() > UNMAP_INLINE)
+    {
+        // Should no thread be had, the closure is dropped here, and the region with it.
+        let _ = std::thread::Builder::new()
+            .name("emmap_unmap".into())
+            .stack_size(64 << 10)
+            .spawn(move || drop(region));
+    }
+}
+
+unsafe extern "C" fn drop_handle(_env: *mut ErlNifEnv, object: *mut c_void) {
+    // SAFETY: as above; the handle's reference to its mapping is given back exactly here.
+    unsafe {
+        let handle = object.cast::<Handle>().read();
+        if !handle.closed.load(Ordering::Relaxed) {
+            (*handle.mapping)
+                .open_handles
+                .fetch_sub(1, Ordering::AcqRel);
+        }
+        enif_release_resource(handle.owner());
+    }
+    LIVE_HANDLES.fetch_sub(1, Ordering::Relaxed);
+}
+
+/// Opens both resource types; taken over when the module is upgraded.
+pub fn open_types(env: Env) -> bool {
+    type Destructor = unsafe extern "C" fn(*mut ErlNifEnv, *mut c_void);
+    let open = |name: &std::ffi::CStr, destructor: Destructor| -> *const ErlNifResourceType {
+        let flags = ErlNifResourceFlags::ERL_NIF_RT_CREATE;
+        let mut tried = ErlNifResourceFlags::ERL_NIF_RT_CREATE;
+        // SAFETY: called while the library loads, the only time it may be.
+        unsafe {
+            let module = ptr::null();
+            let destructor = Some(destructor);
+            enif_open_resource_type(
+                env.as_c_arg(),
+                module,
+                name.as_ptr(),
+                destructor,
+                flags,
+                &mut tried,
+            )
+        }
+    };
+    let mapping = open(c"emmap_mapping", drop_mapping);
+    let handle = open(c"emmap_handle", drop_handle);
+    MAPPING.store(mapping.cast_mut().cast(), Ordering::Relaxed);
+    HANDLE.store(handle.cast_mut().cast(), Ordering::Relaxed);
+    !mapping.is_null() && !handle.is_null()
+}
+
+pub type RawNif = unsafe extern "C" fn(*mut ErlNifEnv, c_int, *const ErlNifTerm) -> ErlNifTerm;

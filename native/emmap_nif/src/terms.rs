@@ -1,0 +1,74 @@
+//! Atoms, error tuples and the one exception we raise.
+
+use emmap_core::Errno;
+use rustler::types::atom::{self, Atom};
+use rustler::{Encoder, Env, Error, Term};
+
+use crate::errno;
+
+rustler::atoms! {
+    eof,
+    closed,
+    nil,
+    struct_key = "__struct__",
+    exception_key = "__exception__",
+    message,
+    argument_error = "Elixir.ArgumentError",
+}
+
+/// `ok | {:error, reason}`.
+pub fn answer<'a>(env: Env<'a>, result: Result<(), Failure>) -> Term<'a> {
+    match result {
+        Ok(()) => atom::ok().encode(env),
+        Err(failure) => failure.encode(env),
+    }
+}
+
+/// Why a call did not do what it was asked: encoded as `{:error, reason}`.
+pub enum Failure {
+    Closed,
+    Posix(Errno),
+}
+
+impl From<Errno> for Failure {
+    fn from(error: Errno) -> Failure {
+        Failure::Posix(error)
+    }
+}
+
+impl Encoder for Failure {
+    fn encode<'a>(&self, env: Env<'a>) -> Term<'a> {
+        let reason = match self {
+            Failure::Closed => closed().encode(env),
+            Failure::Posix(error) => errno_atom(env, *error).encode(env),
+        };
+        (atom::error(), reason).encode(env)
+    }
+}
+
+fn errno_atom(env: Env, error: Errno) -> Atom {
+    let name = errno::name(error.0);
+    Atom::from_str(env, name).unwrap_or_else(|_| atom::error())
+}
+
+/// An Elixir `ArgumentError` with this message.
+pub struct ArgumentError(pub &'static str);
+
+pub const NOT_A_HANDLE: ArgumentError =
+    ArgumentError("not an open Emmap handle of this node and of this load of the library");
+
+impl Encoder for ArgumentError {
+    fn encode<'a>(&self, env: Env<'a>) -> Term<'a> {
+        rustler::term_map!(env, {
+            struct_key() => argument_error(),
+            exception_key() => true,
+            message() => self.0,
+        })
+    }
+}
+
+impl From<ArgumentError> for Error {
+    fn from(error: ArgumentError) -> Error {
+        Error::RaiseTerm(Box::new(error))
+    }
+}
