@@ -134,16 +134,26 @@ defmodule Emmap do
   def open(path, options), do: do_open(path_bytes(path), options)
 
   @doc """
+  As `open/1`, but returns the handle alone and raises `Emmap.Error` on failure.
+  """
+  @doc group: "Opening and closing"
+  @spec open!(Path.t() | :file.name_all() | Options.t()) :: t
+  def open!([first | _] = options) when is_atom(first) or is_tuple(first),
+    do: opened!(open(options), nil)
+
+  def open!(path), do: open!(path, [])
+
+  @doc """
   As `open/2`, but returns the handle alone and raises `Emmap.Error` on failure.
   """
   @doc group: "Opening and closing"
   @spec open!(Path.t() | :file.name_all(), Options.t()) :: t
-  def open!(path, options \\ []) do
-    case open(path, options) do
-      {:ok, mem} -> mem
-      {:error, reason} -> raise Emmap.Error, op: :open, path: path_bytes(path), reason: reason
-    end
-  end
+  def open!(path, options), do: opened!(open(path, options), path)
+
+  defp opened!({:ok, mem}, _path), do: mem
+
+  defp opened!({:error, reason}, path),
+    do: raise(Emmap.Error, op: :open, path: path && path_bytes(path), reason: reason)
 
   defp do_open(path, options) do
     request = Options.request!(path, options)
@@ -366,8 +376,8 @@ defmodule Emmap do
   def truncate(handle(ref)), do: Native.truncate(ref)
 
   @doc """
-  Allocates disk blocks for a range, past the end too; the size stays. Later writes there, and
-  growth up to there, find their room.
+  Allocates disk blocks for a range, so that later writes there cannot meet a full disk. Past the
+  end the file and the map grow, as with `:file.allocate/3`. 0 bytes are `{:error, :einval}`.
   """
   @doc group: "Size"
   @spec allocate(t, position, non_neg_integer) :: :ok | failure

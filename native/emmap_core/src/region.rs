@@ -287,8 +287,8 @@ impl Region {
         Ok(())
     }
 
-    /// Allocates the blocks of `position .. position + count`, which may lie past the end: the
-    /// size stays, and a later write there finds its room.
+    /// Allocates the blocks of `position .. position + count`; past the end the map grows, as a
+    /// file does.
     pub fn allocate(&self, position: u64, count: u64) -> Result<()> {
         let Some(file) = &self.file else {
             return Err(Errno::NOTSUP);
@@ -296,8 +296,15 @@ impl Region {
         if !self.shape.writable || self.shape.private {
             return Err(Errno::ACCES);
         }
+        if count == 0 {
+            return Err(Errno::INVAL);
+        }
+        let end = crate::range::checked_end(position, count)?;
         let offset = crate::range::checked_end(self.shape.offset, position)?;
         crate::range::checked_end(offset, count)?;
+        if end > self.len() as u64 {
+            self.grow(end)?;
+        }
         os::without_sigxfsz(|| os::allocate_blocks(file.fd(), offset, count, true))
     }
 
@@ -359,7 +366,7 @@ impl Region {
             grows: self.shape.grows,
             locking: self.lock.is_some(),
             auto_unlink: self.shape.auto_unlink,
-            max_size: Some(self.shape.max_size).filter(|max| *max < i64::MAX as u64),
+            max_size: Some(self.limit(&ranges)).filter(|max| *max < i64::MAX as u64),
             page_size: self.shape.page,
             // SAFETY: the pages lie inside the mapping (1: Alive).
             resident_pages: unsafe { os::resident_pages(at, mapped) }?,
@@ -367,6 +374,15 @@ impl Region {
             faults: self.fault.count(),
             first_fault: self.fault.first().map(|(at, _)| (at, self.fault_errno())),
         })
+    }
+
+    /// The largest size that `resize` can give.
+    fn limit(&self, ranges: &[Range]) -> u64 {
+        let room = ranges[ranges.len() - 1].reservation.len() - self.shape.delta;
+        match self.shape.pinned {
+            true => self.shape.max_size.min(room as u64),
+            false => self.shape.max_size,
+        }
     }
 
     /// The whole pages around `start .. start + count`, which must lie inside the map.

@@ -1,0 +1,22 @@
+defmodule Emmap.DocTest do
+  use ExUnit.Case, async: true
+  doctest Emmap
+  doctest Emmap.Error
+
+  test "every NIF says its scheduler, and every stub has a NIF" do
+    sources = Path.wildcard("native/emmap_nif/src/*.rs") |> Enum.map(&File.read!/1)
+    all = Enum.join(sources)
+    cold = Regex.scan(~r/#\[rustler::nif(.*?)\]\n(?:pub )?fn (\w+)/, all)
+    hot = Regex.scan(~r/^hot_nif!\("(\w+)"/m, all)
+
+    for [_, attributes, name] <- cold,
+        do: assert(attributes =~ ~r/schedule = "\w+"/, "#{name} has no scheduler")
+
+    nifs = Enum.map(cold, &List.last/1) ++ Enum.map(hot, &List.last/1)
+
+    stubs =
+      Emmap.Native.__info__(:functions) |> Keyword.keys() |> Enum.uniq() |> List.delete(:load)
+
+    assert Enum.sort(nifs) == stubs |> Enum.map(&to_string/1) |> Enum.sort()
+  end
+end

@@ -1,0 +1,80 @@
+defmodule Emmap.OptionsTest do
+  use ExUnit.Case, async: true
+  doctest Emmap.Options
+
+  @valid ~w(read write create exclusive truncate shared private anon direct lock nolock auto_unlink
+    noreserve populate nonblock hugetlb huge_2mb huge_1gb shared_validate sync nocache fit
+    fixed_size fixed sparse)a
+  @values ~w(size offset length max_size max_inc_size chmod address)a
+
+  defp refused(options, pattern) do
+    error = assert_raise ArgumentError, fn -> Emmap.open("file", options) end
+    assert error.message =~ pattern
+    error.message
+  end
+
+  test "an unknown option is named, with all valid ones" do
+    for unknown <- [:raed, {:sise, 3}, {:write, true}, "write", 7] do
+      message = refused([:read, unknown], "unknown option #{inspect(unknown)}")
+      for name <- @valid, do: assert(message =~ inspect(name))
+      for name <- @values, do: assert(message =~ "{:#{name}, n}")
+    end
+  end
+
+  test "a doubled option is named" do
+    refused([:read, :read], ":read stands twice")
+    refused([size: 1, size: 1], "{:size, n} stands twice")
+  end
+
+  test "contradictions are named" do
+    for options <- [
+          [:shared, :private],
+          [:private, :shared_validate],
+          [:lock, :nolock],
+          [:huge_2mb, :huge_1gb],
+          [:write, :fixed_size, max_size: 5],
+          [:anon, :write, :create],
+          [:anon, :auto_unlink, size: 5],
+          [:anon, offset: 5, size: 5]
+        ] do
+      message = refused(options, "contradict")
+      assert Enum.count(options, &(message =~ name(&1) <> " ")) >= 2
+    end
+  end
+
+  test "an option that needs another says which" do
+    refused([:create], ":create needs :write")
+    refused([:truncate], ":truncate needs :write")
+    refused([:write, :exclusive], ":exclusive needs :create")
+    refused([:fixed], ":fixed needs {:address, n}")
+    refused([:sync], ":sync needs :shared_validate")
+    refused([:anon], ":anon needs {:size, n} or {:length, n}")
+    refused([size: 5], "{:size, n} needs :write or :anon")
+    refused([:write, :fit], ":fit needs {:size, n} or {:length, n}")
+  end
+
+  test "values are checked" do
+    for value <- [-1, 1.5, :all, "5", 0x8000_0000_0000_0000] do
+      refused([offset: value], "{:offset, n} takes an integer number of bytes")
+    end
+
+    refused([:write, :create, chmod: 0o10000], "0 to 0o7777")
+    assert_raise ArgumentError, ~r/options must be a list/, fn -> Emmap.open("file", :read) end
+    assert_raise ArgumentError, ~r/options must be a list/, fn -> Emmap.open("file", %{}) end
+
+    assert_raise ArgumentError, ~r/a map without a path needs :anon/, fn ->
+      Emmap.open([:read])
+    end
+
+    assert_raise ArgumentError, ~r/a path is/, fn -> Emmap.open(:atom) end
+  end
+
+  test "every option has a row in the table" do
+    {:docs_v1, _, _, _, %{"en" => doc}, _, _} = Code.fetch_docs(Emmap.Options)
+    for name <- @valid, do: assert(doc =~ "| `#{inspect(name)}` |")
+    for name <- @values, do: assert(doc =~ "| `{:#{name}, n}` |")
+  end
+
+  defp name({name, _}), do: "{:#{name}, n}"
+  defp name(name), do: inspect(name)
+end
