@@ -8,8 +8,8 @@ defmodule Emmap.Test.ChildVM do
   @marker "child-answer:"
 
   @doc """
-  Options: `:limits` (shell commands run before, such as `"ulimit -n 64"`), `:timeout` in seconds,
-  `:env`.
+  Options: `:limits` (shell commands run before, such as `"ulimit -n 64"`), `:prefix` (a command
+  that runs the VM), `:timeout` in seconds, `:env`.
   """
   def run!(code, options \\ []) do
     case run(code, options) do
@@ -34,11 +34,13 @@ defmodule Emmap.Test.ChildVM do
       )
 
     File.write!(path, script)
-    limits = options |> Keyword.get(:limits, "true")
+    limits = Keyword.get(options, :limits, "true")
+    prefix = Keyword.get(options, :prefix, "")
     timeout = Keyword.get(options, :timeout, 60)
     ebin = Application.app_dir(:emmap, "ebin")
 
-    command = "#{limits} && exec timeout -s KILL #{timeout} elixir -pa '#{ebin}' '#{path}'"
+    command =
+      "#{limits} && exec timeout -s KILL #{timeout} #{prefix} elixir -pa '#{ebin}' '#{path}'"
 
     try do
       # Ours is built for tests; a child needs no more than the code path.
