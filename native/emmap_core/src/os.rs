@@ -391,6 +391,26 @@ pub unsafe fn advise_pages(at: *mut u8, len: usize, advice: Advice) -> Result<()
     check(unsafe { libc::madvise(at.cast(), len, advice) })
 }
 
+/// Takes pages out of the page tables, a slice at a time: a single call for gigabytes would hold
+/// the lock on the address space, and every thread that allocates, for tens of milliseconds.
+///
+/// # Safety
+/// The range must lie inside a mapping of ours that starts at a page. What was written to private
+/// pages is lost; shared pages lose nothing.
+pub unsafe fn release_pages(at: *mut u8, len: usize) {
+    const SLICE: usize = 16 << 20;
+    for from in (0..len).step_by(SLICE) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            libc::madvise(
+                at.add(from).cast(),
+                SLICE.min(len - from),
+                libc::MADV_DONTNEED,
+            );
+        }
+    }
+}
+
 /// Tells the kernel about a range of the file. `count` 0: to the end.
 #[cfg(target_os = "linux")]
 pub fn advise_file(fd: BorrowedFd, offset: u64, count: u64, advice: Advice) -> Result<()> {

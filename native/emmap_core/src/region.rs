@@ -514,5 +514,10 @@ impl Drop for Region {
         if self.shape.auto_unlink {
             self.unlink();
         }
+        for range in self.ranges().iter() {
+            let (at, mapped) = range.whole();
+            // SAFETY: the pages lie inside the mapping (1: Alive), which ends here.
+            unsafe { os::release_pages(at, mapped) };
+        }
     }
 }

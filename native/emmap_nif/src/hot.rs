@@ -8,6 +8,7 @@
 use std::ffi::CStr;
 use std::os::raw::c_int;
 
+use emmap_core::buffer::Buffer;
 use rustler::sys::{
     enif_get_int64, enif_inspect_binary, enif_make_new_binary, enif_make_resource_binary,
     enif_make_sub_binary, enif_make_tuple_from_array, enif_make_uint64, enif_raise_exception,
@@ -16,7 +17,7 @@ use rustler::sys::{
 use rustler::types::atom;
 use rustler::{Encoder, Env, SchedulerFlags};
 
-use crate::resource::{get_handle, Handle, RawNif};
+use crate::resource::{buffer_binary, get_handle, Handle, RawNif};
 use crate::terms::{self, ArgumentError, Failure, NOT_A_HANDLE};
 
 /// Copies up to this many bytes run where they are called; a longer one would hold up its
@@ -213,7 +214,14 @@ impl Call {
         }
     }
 
-    /// The first `count` bytes of a binary of ours.
+    /// A binary over a filled buffer, of its first `count` bytes.
+    pub fn buffer_binary(&self, buffer: Buffer, count: usize) -> ErlNifTerm {
+        debug_assert!(count <= buffer.len());
+        // SAFETY: the Call invariant, and the line above.
+        unsafe { buffer_binary(self.env, buffer, count) }
+    }
+
+    /// `start .. start + count` of a binary of ours.
     pub fn sub_binary(&self, term: ErlNifTerm, start: usize, count: usize) -> ErlNifTerm {
         // SAFETY: the Call invariant; the range lies inside the binary by the callers' checks.
         unsafe { enif_make_sub_binary(self.env, term, start, count) }

@@ -1,5 +1,6 @@
 //! The hot NIFs: bytes and cursors.
 
+use emmap_core::buffer::Buffer;
 use emmap_core::cursor::Whence;
 use emmap_core::range::checked_end;
 use emmap_core::region::{Read, Wait, Written};
@@ -7,7 +8,7 @@ use emmap_core::{Errno, Region};
 use rustler::sys::ErlNifTerm;
 
 use crate::hot::{hot_nif, raw_nif, Call, Position, INLINE_BYTES};
-use crate::resource::Handle;
+use crate::resource::{Handle, UNMAP_INLINE};
 use crate::terms::{ArgumentError, Failure};
 
 hot_nif!("pread" / 3 = pread);
@@ -83,6 +84,9 @@ fn copy(
     count: usize,
     wait: Wait,
 ) -> Option<ErlNifTerm> {
+    if count > UNMAP_INLINE {
+        return Some(copy_large(call, region, start, count));
+    }
     let (at, binary) = call.new_binary(count);
     // SAFETY: the new binary has room for `count` bytes and is not part of the map.
     match unsafe { region.copy_out(start, count, at, wait) } {
@@ -90,6 +94,19 @@ fn copy(
         Read::Done(0) => Some(call.eof()),
         Read::Done(got) if got == count => Some(checked(call, region, binary)),
         Read::Done(got) => Some(checked(call, region, call.sub_binary(binary, 0, got))),
+    }
+}
+
+/// As [`copy`], into memory of our own; only where waiting is allowed.
+fn copy_large(call: &Call, region: &Region, start: usize, count: usize) -> ErlNifTerm {
+    let mut buffer = match Buffer::new(count) {
+        Ok(buffer) => buffer,
+        Err(error) => return call.error(error),
+    };
+    // SAFETY: the buffer has room for `count` bytes and is not part of the map.
+    match unsafe { region.copy_out(start, count, buffer.as_mut_ptr(), Wait::Yes) } {
+        Read::Done(got) if got > 0 => checked(call, region, call.buffer_binary(buffer, got)),
+        _ => call.eof(),
     }
 }
 

@@ -1,16 +1,19 @@
-//! The two resources that terms refer to.
+//! The resources that terms refer to.
 //!
 //! - A *mapping* owns a [`Region`]. Handles and live binaries keep it; when the last is collected,
 //!   its destructor unmaps the memory and closes the file.
 //! - A *handle* is what one `open` or `dup` gave: a cursor, and whether it was closed.
 //!
-//! Both types are opened by us, not by rustler, so that a hot NIF finds its handle without a
+//! - A *buffer* is the memory of a large copy.
+//!
+//! All types are opened by us, not by rustler, so that a hot NIF finds its handle without a
 //! look-up by Rust type.
 
 use std::os::raw::{c_int, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
+use emmap_core::buffer::Buffer;
 use emmap_core::cursor::Cursor;
 use emmap_core::Region;
 use rustler::sys::{
@@ -24,14 +27,15 @@ use crate::terms::{Failure, NOT_A_HANDLE};
 
 static MAPPING: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 static HANDLE: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+static BUFFER: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 
 /// Mappings and handles that were not collected yet, for the tests of lifetimes.
 pub static LIVE_MAPPINGS: AtomicUsize = AtomicUsize::new(0);
 pub static LIVE_HANDLES: AtomicUsize = AtomicUsize::new(0);
 
-/// Regions above this size are unmapped by a thread of their own: giving back a gigabyte takes
-/// tens of milliseconds, and a destructor runs on a scheduler.
-const UNMAP_INLINE: usize = 16 << 20;
+/// Memory above this size is unmapped by a thread of its own: giving back a gigabyte takes tens of
+/// milliseconds, and a destructor runs on a scheduler.
+pub const UNMAP_INLINE: usize = 16 << 20;
 
 pub struct Mapping {
     region: Option<Box<Region>>,
@@ -204,15 +208,43 @@ unsafe extern "C" fn drop_mapping(_env: *mut ErlNifEnv, object: *mut c_void) {
 }
 
 fn drop_region(region: Option<Box<Region>>) {
-    if region
-        .as_ref()
-        .is_some_and(|region| region.len() > UNMAP_INLINE)
-    {
-        // Should no thread be had, the closure is dropped here, and the region with it.
+    if let Some(region) = region {
+        let large = region.len() > UNMAP_INLINE;
+        drop_elsewhere(region, large);
+    }
+}
+
+/// Drops `value`, on a thread of its own if it is `large`.
+fn drop_elsewhere<T: Send + 'static>(value: T, large: bool) {
+    if large {
+        // Should no thread be had, the closure is dropped here, and the value with it.
         let _ = std::thread::Builder::new()
             .name("emmap_unmap".into())
             .stack_size(64 << 10)
-            .spawn(move || drop(region));
+            .spawn(move || drop(value));
+    }
+}
+
+unsafe extern "C" fn drop_buffer(_env: *mut ErlNifEnv, object: *mut c_void) {
+    // SAFETY: the VM calls the destructor once, with an object of this type that nobody holds.
+    let buffer = unsafe { object.cast::<Buffer>().read() };
+    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        drop_elsewhere(buffer, true)
+    }));
+}
+
+/// A binary over a buffer that was filled, which it takes over.
+///
+/// # Safety
+/// `env` must be the environment of the running NIF, and `count` at most the buffer's length.
+pub unsafe fn buffer_binary(env: *mut ErlNifEnv, mut buffer: Buffer, count: usize) -> ErlNifTerm {
+    let at = buffer.as_mut_ptr();
+    // SAFETY: moving a buffer moves no memory; the binary keeps the resource that owns it.
+    unsafe {
+        let object = alloc(&BUFFER, buffer).cast_const().cast();
+        let binary = enif_make_resource_binary(env, object, at.cast_const().cast(), count);
+        enif_release_resource(object);
+        binary
     }
 }
 
@@ -230,7 +262,7 @@ unsafe extern "C" fn drop_handle(_env: *mut ErlNifEnv, object: *mut c_void) {
     LIVE_HANDLES.fetch_sub(1, Ordering::Relaxed);
 }
 
-/// Opens both resource types; taken over when the module is upgraded.
+/// Opens the resource types; taken over when the module is upgraded.
 pub fn open_types(env: Env) -> bool {
     type Destructor = unsafe extern "C" fn(*mut ErlNifEnv, *mut c_void);
     let open = |name: &std::ffi::CStr, destructor: Destructor| -> *const ErlNifResourceType {
@@ -252,9 +284,11 @@ pub fn open_types(env: Env) -> bool {
     };
     let mapping = open(c"emmap_mapping", drop_mapping);
     let handle = open(c"emmap_handle", drop_handle);
+    let buffer = open(c"emmap_buffer", drop_buffer);
     MAPPING.store(mapping.cast_mut().cast(), Ordering::Relaxed);
     HANDLE.store(handle.cast_mut().cast(), Ordering::Relaxed);
-    !mapping.is_null() && !handle.is_null()
+    BUFFER.store(buffer.cast_mut().cast(), Ordering::Relaxed);
+    !mapping.is_null() && !handle.is_null() && !buffer.is_null()
 }
 
 pub type RawNif = unsafe extern "C" fn(*mut ErlNifEnv, c_int, *const ErlNifTerm) -> ErlNifTerm;

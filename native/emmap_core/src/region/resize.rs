@@ -215,6 +215,9 @@ impl Range {
         // sees the old ones or zeros.
         unsafe {
             let at = self.reservation.start().add(bytes);
+            if !shape.private {
+                os::release_pages(at, self.mapped - bytes);
+            }
             os::zero_over(at, self.mapped - bytes, shape.protection)?;
         }
         self.mapped = bytes;

@@ -1,0 +1,43 @@
+# A checkout needs Elixir and cargo, and nothing from Hex. `tools/setup` brings Elixir where it can.
+export LANG ?= C.UTF-8
+export ELIXIR_ERL_OPTIONS ?= +fnu
+
+.PHONY: build demo test test-all bench lint docs setup clean
+
+setup:
+	@tools/setup
+
+build: setup
+	mix compile
+
+demo: setup
+	mix run demo/demo.exs
+
+# The default run; says itself what it leaves out.
+test: setup
+	mix test
+	cargo test --quiet --locked --manifest-path native/Cargo.toml
+	@echo "left out: tests tagged :slow (run them with 'make test-all')"
+
+test-all: setup
+	mix test --include slow
+	cargo test --quiet --locked --manifest-path native/Cargo.toml
+
+bench: setup
+	mix run bench/core.exs
+	mix run bench/ticker.exs
+
+lint: setup
+	mix format --check-formatted
+	cargo fmt --all --check --manifest-path native/Cargo.toml
+	cargo clippy --quiet --locked --all-targets --manifest-path native/Cargo.toml -- -D warnings
+	mix compile --force --warnings-as-errors
+	MIX_ENV=test mix compile --force --warnings-as-errors
+	tools/dialyzer
+
+docs: setup
+	tools/docs
+
+clean:
+	mix clean
+	cargo clean --manifest-path native/Cargo.toml

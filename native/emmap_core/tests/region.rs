@@ -1,0 +1,244 @@
+//! The region against a model: a vector of bytes beside a map and its file, and the same random
+//! operations on both.
+
+use std::path::Path;
+
+use emmap_core::region::{Read, Wait, Written};
+use emmap_core::{Errno, Options, Region};
+use proptest::prelude::*;
+
+fn options(path: &Path) -> Options {
+    Options {
+        path: Some(path.to_owned()),
+        write: true,
+        create: true,
+        ..Options::default()
+    }
+}
+
+fn pread(region: &Region, position: u64, count: usize) -> Vec<u8> {
+    let Some((start, count)) = region.locate(position, count) else {
+        return Vec::new();
+    };
+    let mut out = vec![0; count];
+    // SAFETY: `out` has room for `count` bytes.
+    match unsafe { region.copy_out(start, count, out.as_mut_ptr(), Wait::Yes) } {
+        Read::Done(got) => out.truncate(got),
+        Read::Busy => unreachable!("nobody else is there"),
+    }
+    out
+}
+
+fn pwrite(region: &Region, position: u64, data: &[u8]) -> Result<(), Errno> {
+    loop {
+        // SAFETY: `data` is a slice.
+        let written =
+            unsafe { region.copy_in(position, data.as_ptr(), data.len(), Wait::Yes, || true) };
+        match written? {
+            Written::Done => return Ok(()),
+            _ => region.grow(position + data.len() as u64)?,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Operation {
+    Write(u64, Vec<u8>),
+    Read(u64, usize),
+    Resize(u64),
+    Line(usize),
+    Reopen,
+}
+
+/// Around the borders of pages more often than elsewhere.
+fn position() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        0..40_000u64,
+        (0..10u64, -3..4i64).prop_map(|(page, by)| (page * 4096).saturating_add_signed(by)),
+    ]
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    prop_oneof![
+        4 => (position(), prop::collection::vec(any::<u8>(), 0..9000))
+            .prop_map(|(at, data)| Operation::Write(at, data)),
+        4 => (position(), 0..9000usize).prop_map(|(at, count)| Operation::Read(at, count)),
+        2 => position().prop_map(Operation::Resize),
+        1 => (0..40_000usize).prop_map(Operation::Line),
+        1 => Just(Operation::Reopen),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn behaves_as_bytes_do(
+        operations in prop::collection::vec(operation(), 1..60),
+        offset in prop_oneof![Just(0u64), 1..9000u64],
+        lock: bool,
+        sparse: bool,
+    ) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("data");
+        // A map with an offset has its bytes up front, and does not grow.
+        let fixed = (offset > 0).then_some(20_000u64);
+        let options = Options { offset, length: fixed, lock, sparse, ..options(&path) };
+        let mut region = Region::open(&options).unwrap();
+        let mut model = vec![0u8; fixed.unwrap_or(0) as usize];
+        for operation in operations {
+            match operation {
+                Operation::Write(at, data) => {
+                    let end = at as usize + data.len();
+                    let answer = pwrite(&region, at, &data);
+                    if fixed.is_some() && end > model.len() && !data.is_empty() {
+                        prop_assert_eq!(answer, Err(Errno::NOSPC));
+                    } else {
+                        prop_assert_eq!(answer, Ok(()));
+                        if !data.is_empty() {
+                            model.resize(end.max(model.len()), 0);
+                            model[at as usize..end].copy_from_slice(&data);
+                        }
+                    }
+                }
+                Operation::Read(at, count) => {
+                    let from = model.len().min(at as usize);
+                    let to = model.len().min(from + count);
+                    prop_assert_eq!(&pread(&region, at, count), &model[from..to]);
+                }
+                Operation::Resize(to) if fixed.is_none() => {
+                    prop_assert_eq!(region.resize(to), Ok(()));
+                    model.resize(to as usize, 0);
+                }
+                Operation::Resize(to) => {
+                    let refused = match (to as usize).cmp(&model.len()) {
+                        std::cmp::Ordering::Less => Err(Errno::INVAL),
+                        std::cmp::Ordering::Equal => Ok(()),
+                        std::cmp::Ordering::Greater => Err(Errno::NOSPC),
+                    };
+                    prop_assert_eq!(region.resize(to), refused);
+                }
+                Operation::Line(start) => {
+                    let rest = model.get(start..).unwrap_or(&[]);
+                    let line = rest.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
+                    prop_assert_eq!(region.line_length(start, usize::MAX), line);
+                }
+                Operation::Reopen => {
+                    prop_assert_eq!(region.sync(None, true), Ok(()));
+                    region = Region::open(&options).unwrap();
+                }
+            }
+            prop_assert_eq!(region.len(), model.len());
+        }
+        let file = std::fs::read(&path).unwrap();
+        prop_assert_eq!(&file[offset as usize..], &model[..]);
+    }
+}
+
+#[test]
+fn a_view_never_moves_and_never_faults() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("data");
+    let region = Region::open(&Options {
+        sparse: true,
+        ..options(&path)
+    })
+    .unwrap();
+    pwrite(&region, 0, b"stays").unwrap();
+    let first = region.pointer(0);
+    // SAFETY: the region is alive, and the pointers were inside the map when they were made.
+    let read = |at: *mut u8| unsafe { at.read_volatile() };
+    // Past the reserved addresses, so that a second range is made.
+    region.resize(3 << 30).unwrap();
+    assert!(region.info().unwrap().ranges > 1);
+    assert_eq!(read(first), b's');
+    pwrite(&region, 0, b"S").unwrap();
+    assert_eq!(read(first), b'S', "both ranges show the same page");
+    let far = region.pointer(2 << 30);
+    pwrite(&region, 2 << 30, b"far").unwrap();
+    assert_eq!(read(far), b'f');
+    region.resize(1).unwrap();
+    assert_eq!((read(first), read(far)), (b'S', 0));
+    region.resize(3 << 30).unwrap();
+    pwrite(&region, 2 << 30, b"new").unwrap();
+    assert_eq!(read(far), b'n');
+}
+
+#[test]
+fn readers_and_writers_while_it_grows_and_shrinks() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("data");
+    let region = Region::open(&Options {
+        size: Some(4096),
+        ..options(&path)
+    })
+    .unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for n in 0..4u8 {
+            let (region, stop) = (&region, &stop);
+            scope.spawn(move || {
+                let at = u64::from(n) * 1024;
+                let mut round = 0u8;
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    round = round.wrapping_add(1);
+                    let data = [round; 1024];
+                    pwrite(region, at, &data).unwrap();
+                    assert_eq!(pread(region, at, 1024), data);
+                    pread(region, 1 << 20, 4096)
+                        .iter()
+                        .for_each(|byte| assert_eq!(*byte, 0));
+                }
+            });
+        }
+        for _ in 0..50 {
+            region.resize(4 << 20).unwrap();
+            region.resize(4096).unwrap();
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert_eq!(region.check_fault(), Ok(()));
+}
+
+#[test]
+fn a_file_cut_by_another_is_stale_and_kills_nobody() {
+    emmap_core::guard::install().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("data");
+    let region = Region::open(&Options {
+        size: Some(100_000),
+        ..options(&path)
+    })
+    .unwrap();
+    pwrite(&region, 50_000, b"lost").unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(10_000).unwrap();
+    assert_eq!(
+        region.resize(200_000),
+        Err(Errno::STALE),
+        "seen without a touch"
+    );
+    assert_eq!(pread(&region, 50_000, 4), [0; 4]);
+    assert_eq!(region.check_fault(), Err(Errno::STALE));
+    assert_eq!(region.sync(None, true), Err(Errno::STALE));
+    let info = region.info().unwrap();
+    assert_eq!(info.first_fault, Some((50_000, Errno::STALE)));
+    assert_eq!(emmap_core::guard::status(), emmap_core::guard::Status::Ok);
+}
+
+#[test]
+fn failed_opens_leave_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("data");
+    let wrong = Options {
+        size: Some(9000),
+        address: Some(4097),
+        fixed: true,
+        ..options(&path)
+    };
+    assert_eq!(Region::open(&wrong).err(), Some(Errno::INVAL));
+    assert!(!path.exists());
+    std::fs::write(&path, b"as it was").unwrap();
+    assert_eq!(Region::open(&wrong).err(), Some(Errno::INVAL));
+    assert_eq!(std::fs::read(&path).unwrap(), b"as it was");
+}
