@@ -73,6 +73,7 @@ defmodule Emmap do
   @type position :: non_neg_integer
   @type reason :: :closed | :file.posix()
   @type failure :: {:error, reason}
+  @type advice :: :normal | :sequential | :random | :no_reuse | :will_need | :dont_need
   @type location ::
           integer | :bof | :cur | :eof | {:bof, integer} | {:cur, integer} | {:eof, integer}
   @type info :: %{
@@ -411,6 +412,7 @@ defmodule Emmap do
 
   def sync(handle(_), _range, other), do: bad_sync!(other)
 
+  @spec bad_sync!(term) :: no_return
   defp bad_sync!(other) do
     raise ArgumentError,
           "sync takes :sync, :async or {position, count}, got #{inspect(other)}"
@@ -430,7 +432,7 @@ defmodule Emmap do
   `:dont_need` gives memory back; what was written stays, also in a private map.
   """
   @doc group: "Memory"
-  @spec advise(t, position, non_neg_integer, :file.posix_file_advise()) :: :ok | failure
+  @spec advise(t, position, non_neg_integer, advice) :: :ok | failure
   def advise(handle(ref), position, count, advice)
       when advice in [:normal, :sequential, :random, :no_reuse, :will_need, :dont_need] do
     ranged(position, count, fn -> Native.advise(ref, position, count, advice) end)

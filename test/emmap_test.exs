@@ -125,7 +125,7 @@ defmodule EmmapTest do
 
     test "fixed addresses are exact and never overwrite", %{path: path} do
       # A place that is free: where an anonymous map was a moment ago would do, but so does this.
-      address = 0x1000_0000_0000
+      address = 0x1000_0000_0000 + System.unique_integer([:positive]) * 0x100_0000
       assert {:ok, mem} = Emmap.open(path, [:fixed, address: address])
       assert {:error, :eexist} = Emmap.open(path, [:fixed, address: address])
       assert {:ok, _} = Emmap.open(path, address: address)
@@ -181,6 +181,49 @@ defmodule EmmapTest do
         if options == [], do: assert(read == :binary.copy("a", count))
         :ok = Emmap.pwrite(mem, 1000, :binary.copy("a", count))
       end
+    end
+
+    # From OTP 27 on, compiled matching loads whole words around the bytes it wants: at the first and
+    # the last byte of a map there must be something to load.
+    test "are matched at the very start and end of a map", %{tmp_dir: directory} do
+      path = Path.join(directory, "borders")
+
+      for size <- [1, 7, 8, 63, 64, 65, 4095, 4096, 8192],
+          options <- [[], [:direct], [offset: 3]] do
+        shift = options[:offset] || 0
+        File.write!(path, :binary.copy("#", shift) <> :binary.copy("m", size))
+        {:ok, mem} = Emmap.open(path, options)
+
+        for count <- [1, 2, 3, 4, 5, 7, 8, 9, 16, 65, size], count <= size do
+          {:ok, first} = Emmap.view(mem, 0, count)
+          {:ok, last} = Emmap.view(mem, size - count, count)
+          for live <- [first, last], do: assert(match_all(live) == :binary.copy("m", count))
+        end
+      end
+
+      {:ok, empty} = Emmap.open([:anon, size: 4096])
+      {:ok, zeros} = Emmap.view(empty, 0, 4096)
+      assert <<0::64, _::binary>> = zeros
+    end
+
+    defp match_all(live) do
+      case live do
+        <<"mmmmmmmm", _::binary>> -> :ok
+        <<"mmm", _::binary>> -> :ok
+        <<"mm", _::binary>> -> :ok
+        <<"m", _::binary>> -> :ok
+      end
+
+      number =
+        case live do
+          <<n::unsigned-little-64, m::40, _::binary>> -> n + m
+          <<n::16, _::binary>> -> n
+          <<_::1, n::7>> -> n
+        end
+
+      assert number > 0
+
+      for <<byte <- live>>, into: "", do: <<byte>>
     end
 
     test "read and read_line are live on a direct handle", %{path: path} do

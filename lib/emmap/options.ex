@@ -29,7 +29,8 @@ defmodule Emmap.Options do
   ]
   @paging [
     noreserve: "reserve no swap for private pages (MAP_NORESERVE)",
-    fixed: "with `{:address, a}`: exactly there, or `{:error, :eexist}`"
+    fixed:
+      "with `{:address, a}`: exactly there, with a free page before and behind, or `{:error, :eexist}`"
   ]
   @linux [
     populate: "read all pages at open (MAP_POPULATE)",
@@ -52,7 +53,7 @@ defmodule Emmap.Options do
     max_inc_size:
       {:size, "`resize/1` doubles the map, but adds at most `n` bytes (default 64 MiB)"},
     chmod: {:mode, "the mode of a new file, exactly (default 0666 less the umask)"},
-    address: {:size, "map there if it is free; page aligned"}
+    address: {:size, "map there if that is free; page aligned"}
   ]
 
   @groups [

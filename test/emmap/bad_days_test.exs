@@ -237,7 +237,7 @@ defmodule Emmap.BadDaysTest do
       assert output =~ "{:error, :eacces}"
     end
 
-    if File.stat!("/proc/version") && System.cmd("id", ["-u"]) == {"0\n", 0} do
+    if System.cmd("id", ["-u"]) == {"0\n", 0} do
       read_only = Path.join(context.dir, "ro")
       File.mkdir_p!(read_only)
 

@@ -6,28 +6,32 @@ use memmap2::MmapMut;
 use crate::{os, Errno, Result};
 
 pub struct Buffer {
+    /// With a page more at both ends, for the reason that [`crate::reservation::Reservation`] has.
     map: MmapMut,
+    len: usize,
 }
 
 impl Buffer {
     pub fn new(len: usize) -> Result<Buffer> {
-        let map = MmapMut::map_anon(len).map_err(|_| Errno::NOMEM)?;
+        let whole = len.checked_add(2 * os::page_size()).ok_or(Errno::NOMEM)?;
+        let map = MmapMut::map_anon(whole).map_err(|_| Errno::NOMEM)?;
         // Fewer page faults where the kernel has huge pages to give; a hint that may fail.
         #[cfg(target_os = "linux")]
         let _ = map.advise(memmap2::Advice::HugePage);
-        Ok(Buffer { map })
+        Ok(Buffer { map, len })
     }
 
     pub fn as_mut_ptr(&mut self) -> *mut u8 {
-        self.map.as_mut_ptr()
+        // SAFETY: the map is two pages longer than the buffer.
+        unsafe { self.map.as_mut_ptr().add(os::page_size()) }
     }
 
     pub fn len(&self) -> usize {
-        self.map.len()
+        self.len
     }
 
     pub fn is_empty(&self) -> bool {
-        self.map.is_empty()
+        self.len == 0
     }
 }
 

@@ -183,7 +183,7 @@ pub fn reserve_at(address: usize, len: usize, fixed: bool) -> Result<*mut u8> {
         flags |= 0;
     }
     // SAFETY: without MAP_FIXED the kernel replaces no mapping.
-    let got = unsafe { libc::mmap(address as *mut _, len, libc::PROT_NONE, flags, -1, 0) };
+    let got = unsafe { libc::mmap(address as *mut _, len, libc::PROT_READ, flags, -1, 0) };
     if got == libc::MAP_FAILED {
         return Err(Errno::last());
     }

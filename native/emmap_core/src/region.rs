@@ -69,7 +69,7 @@ struct Shape {
 struct Range {
     watch: Watch,
     reservation: Reservation,
-    /// Bytes mapped, whole pages; beyond them nothing may be touched.
+    /// Bytes mapped from the file, whole pages; beyond them are zeros that cannot be written.
     mapped: usize,
 }
 
@@ -454,7 +454,7 @@ fn probe(shape: &Shape, file: &MappedFile, range: &Range) -> Result<()> {
             Err(Errno::IO) => return Err(Errno::NODEV),
             answer => answer?,
         }
-        os::zero_over(at, shape.page, libc::PROT_NONE)
+        os::zero_over(at, shape.page, libc::PROT_READ)
     }
 }
 

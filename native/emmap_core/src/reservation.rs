@@ -5,8 +5,12 @@ use memmap2::{MmapOptions, MmapRaw};
 use crate::range::round_up;
 use crate::{os, Errno, Result};
 
-/// Owns `len` bytes of addresses from a page-aligned `start`. All of it is unmapped on drop,
-/// whatever was placed inside meanwhile.
+/// Owns `len` bytes of addresses from a page-aligned `start`, and a page more at both ends. All of
+/// it is unmapped on drop, whatever was placed inside meanwhile.
+///
+/// All of it can be read from the first moment (as zeros, which takes no memory), the margins too:
+/// from OTP 27 on, compiled matching loads whole words that begin before the bytes it wants, so a
+/// live binary at the very start of a map reads what lies in front of it.
 pub struct Reservation {
     start: *mut u8,
     len: usize,
@@ -44,33 +48,37 @@ impl Reservation {
     /// Reserves at least `len` bytes aligned to `page`; takes no memory, only addresses.
     pub fn new(len: usize, page: usize, place: Place) -> Result<Reservation> {
         let len = round_up(len.max(1), page)?;
+        let margin = os::page_size();
         // Huge pages need an aligned start, which the kernel promises for ordinary pages only.
-        let slack = if page > os::page_size() { page } else { 0 };
-        let whole = len.checked_add(slack).ok_or(Errno::NOMEM)?;
+        let slack = if page > margin { page } else { 0 };
+        let wide = |slack: usize| len.checked_add(slack + 2 * margin).ok_or(Errno::NOMEM);
         let (owner, at) = match place {
             Place::Anywhere => {
+                let whole = wide(slack)?;
                 let map = MmapOptions::new().len(whole).no_reserve_swap().map_anon()?;
                 let map = MmapRaw::from(map);
                 let at = map.as_mut_ptr();
                 // SAFETY: the range is `map`'s, made above and seen by nobody.
-                os::check(unsafe { libc::mprotect(at.cast(), whole, libc::PROT_NONE) })?;
+                os::check(unsafe { libc::mprotect(at.cast(), whole, libc::PROT_READ) })?;
                 (Owner::Anywhere { _map: map }, at)
             }
             Place::Hint(address) | Place::Exactly(address) => {
                 let exactly = matches!(place, Place::Exactly(_));
-                if address % page != 0 || address == 0 {
+                if address % page != 0 || address <= margin {
                     return Err(Errno::INVAL);
                 }
-                let whole = if exactly { len } else { whole };
-                let at = os::reserve_at(address, whole, exactly)?;
+                let whole = wide(if exactly { 0 } else { slack })?;
+                let at = os::reserve_at(address - margin, whole, exactly)?;
                 (Owner::Placed { at, len: whole }, at)
             }
         };
-        let skip = at.align_offset(page);
-        debug_assert!(skip <= slack || matches!(place, Place::Exactly(_)));
+        // SAFETY: `whole` has a margin before and behind, and room to align between.
+        let start = unsafe {
+            let first = at.add(margin);
+            first.add(first.align_offset(page))
+        };
         Ok(Reservation {
-            // SAFETY: `whole` is `slack` longer than `len`, and `skip` is less than a page.
-            start: unsafe { at.add(skip) },
+            start,
             len,
             _owner: owner,
         })
