@@ -36,7 +36,7 @@ defmodule Bench.Ticker do
   end
 
   defp report(name, act) do
-    {worst, time} = Enum.min(for _ <- 1..5, do: round(act))
+    {worst, time} = Enum.min(for _ <- 1..5, do: one_round(act))
 
     IO.puts(
       "#{String.pad_trailing(name, 36)} #{String.pad_leading("#{div(time, 1000)}", 6)} ms, " <>
@@ -44,7 +44,7 @@ defmodule Bench.Ticker do
     )
   end
 
-  defp round(act) do
+  defp one_round(act) do
     parent = self()
     ticker = spawn_link(fn -> tick(parent, now(), 0) end)
     # What it read goes with the process, still under the ticker's eyes.
