@@ -25,6 +25,7 @@ test-all: setup
 
 bench: setup
 	mix run bench/core.exs
+	mix run bench/atomics.exs
 	mix run bench/ticker.exs
 
 lint: setup

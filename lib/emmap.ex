@@ -63,7 +63,7 @@ defmodule Emmap do
   *node* sends the file's contents. (To use a map from another node, call a process on its own.)
   """
 
-  alias Emmap.{Native, Options, Root}
+  alias Emmap.{Info, Native, Options, Root}
 
   @enforce_keys [:ref]
   defstruct [:ref, :root]
@@ -76,20 +76,7 @@ defmodule Emmap do
   @type advice :: :normal | :sequential | :random | :no_reuse | :will_need | :dont_need
   @type location ::
           integer | :bof | :cur | :eof | {:bof, integer} | {:cur, integer} | {:eof, integer}
-  @type info :: %{
-          path: Path.t() | nil,
-          fd: non_neg_integer | nil,
-          size: non_neg_integer,
-          offset: non_neg_integer,
-          position: position,
-          flags: [atom],
-          growable_up_to: non_neg_integer | :infinity | nil,
-          page_size: pos_integer,
-          resident_pages: non_neg_integer,
-          address_ranges: pos_integer,
-          faults: non_neg_integer,
-          fault: {position, failure} | nil
-        }
+  @type info :: Info.t()
 
   defmacrop handle(ref) do
     quote do: {:file_descriptor, Emmap.File, %Emmap{ref: unquote(ref)}}
@@ -132,7 +119,7 @@ defmodule Emmap do
   """
   @doc group: "Opening and closing"
   @spec open(Path.t() | :file.name_all(), Options.t()) :: {:ok, t} | failure
-  def open(path, options), do: do_open(path_bytes(path), options)
+  def open(path, options), do: do_open(Emmap.Path.bytes!(path), options)
 
   @doc """
   As `open/1`, but returns the handle alone and raises `Emmap.Error` on failure.
@@ -154,7 +141,7 @@ defmodule Emmap do
   defp opened!({:ok, mem}, _path), do: mem
 
   defp opened!({:error, reason}, path),
-    do: raise(Emmap.Error, op: :open, path: path && path_bytes(path), reason: reason)
+    do: raise(Emmap.Error, op: :open, path: path && Emmap.Path.bytes!(path), reason: reason)
 
   defp do_open(path, options) do
     request = Options.request!(path, options)
@@ -162,21 +149,6 @@ defmodule Emmap do
   end
 
   defp new(ref, root), do: handle(ref, Root.wrap(root))
-
-  defp path_bytes(path) when is_binary(path), do: path
-
-  defp path_bytes(path) when is_list(path) do
-    case :unicode.characters_to_binary(path) do
-      bytes when is_binary(bytes) -> bytes
-      _ -> :erlang.iolist_to_binary(path)
-    end
-  rescue
-    ArgumentError -> raise ArgumentError, "not a path: #{inspect(path)}"
-  end
-
-  defp path_bytes(other) do
-    raise ArgumentError, "a path is a string or a charlist, got #{inspect(other)}"
-  end
 
   @doc """
   Closes the handle, at once and for all processes: every later call is `{:error, :closed}`.
@@ -344,6 +316,84 @@ defmodule Emmap do
   def position(handle(ref), {:eof, n}) when is_integer(n), do: Native.position(ref, 2, n)
   def position(handle(_), _other), do: {:error, :badarg}
 
+  # Integers
+
+  @typedoc "What `patomic/4` does; Erlang's names of the bit operations work too."
+  @type operation ::
+          :add | :sub | :xchg | :and | :or | :xor | :band | :bor | :bxor | :min | :max
+
+  @doc """
+  Changes the 64-bit integer at `position` atomically, and returns what it was before.
+
+  The integer is signed, in the byte order of the machine, and the change is sequentially
+  consistent: towards all processes, and all programs that map the file and use atomic
+  instructions. No lock is taken; `:nolock` changes nothing here. It costs about as much as
+  `:atomics.add/3`, and survives `kill -9`.
+
+  `:add` and `:sub` wrap as `:atomics` does. `position` must be a multiple of 8, and all 8 bytes inside
+  the map, else `{:error, :einval}`; on a read-only map `{:error, :eacces}`. A value outside 64 bits
+  raises `ArgumentError`.
+
+      iex> {:ok, mem} = Emmap.open([:anon, size: 64])
+      iex> Emmap.patomic(mem, 8, :add, 5)
+      {:ok, 0}
+      iex> Emmap.patomic(mem, 8, :max, 40)
+      {:ok, 5}
+      iex> Emmap.patomic(mem, 8, :xchg, 1)
+      {:ok, 40}
+      iex> Emmap.patomic(mem, 4, :add, 1)
+      {:error, :einval}
+  """
+  @doc group: "Integers"
+  @spec patomic(t, position, operation, integer) :: {:ok, integer} | failure
+  def patomic(handle(ref), position, :add, value), do: Native.atomic_add(ref, position, value)
+  # As `:atomics` does it, so that the same values are taken.
+  def patomic(handle(ref), position, :sub, value) when is_integer(value),
+    do: Native.atomic_add(ref, position, -value)
+
+  def patomic(handle(ref), position, :sub, value), do: Native.atomic_add(ref, position, value)
+  def patomic(handle(ref), position, :xchg, value), do: Native.atomic_xchg(ref, position, value)
+  def patomic(handle(ref), position, :and, value), do: Native.atomic_and(ref, position, value)
+  def patomic(handle(ref), position, :or, value), do: Native.atomic_or(ref, position, value)
+  def patomic(handle(ref), position, :xor, value), do: Native.atomic_xor(ref, position, value)
+  def patomic(handle(ref), position, :band, value), do: Native.atomic_and(ref, position, value)
+  def patomic(handle(ref), position, :bor, value), do: Native.atomic_or(ref, position, value)
+  def patomic(handle(ref), position, :bxor, value), do: Native.atomic_xor(ref, position, value)
+  def patomic(handle(ref), position, :min, value), do: Native.atomic_min(ref, position, value)
+  def patomic(handle(ref), position, :max, value), do: Native.atomic_max(ref, position, value)
+
+  def patomic(handle(_), _position, other, _value) do
+    raise ArgumentError,
+          "unknown operation #{inspect(other)}; valid are " <>
+            ":add, :sub, :xchg, :and, :or, :xor, :band, :bor, :bxor, :min, :max"
+  end
+
+  @doc """
+  Writes `new` at `position` if `expected` is there, atomically; returns what was there.
+
+  It succeeded when that is `expected`. Errors as `patomic/4`.
+
+      iex> {:ok, mem} = Emmap.open([:anon, size: 64])
+      iex> Emmap.patomic_cas(mem, 0, 0, 7)
+      {:ok, 0}
+      iex> Emmap.patomic_cas(mem, 0, 0, 8)
+      {:ok, 7}
+  """
+  @doc group: "Integers"
+  @spec patomic_cas(t, position, integer, integer) :: {:ok, integer} | failure
+  def patomic_cas(handle(ref), position, expected, new),
+    do: Native.atomic_cas(ref, position, expected, new)
+
+  @doc "Reads the integer at `position` atomically. Errors as `patomic/4`; a read-only map will do."
+  @doc group: "Integers"
+  @spec patomic_read(t, position) :: {:ok, integer} | failure
+  def patomic_read(handle(ref), position), do: Native.atomic_read(ref, position)
+
+  @doc "Writes the integer at `position` atomically. Errors as `patomic/4`."
+  @doc group: "Integers"
+  @spec patomic_write(t, position, integer) :: :ok | failure
+  def patomic_write(handle(ref), position, value), do: Native.atomic_write(ref, position, value)
+
   # Size
 
   @doc """
@@ -479,34 +529,7 @@ defmodule Emmap do
   """
   @doc group: "Memory"
   @spec info(t) :: {:ok, info} | failure
-  def info(handle(ref)) do
-    with {:ok, info} <- Native.info(ref) do
-      {flags, info} =
-        Map.split(info, [:writable, :private, :direct, :lock, :auto_unlink, :resizable, :grows])
-
-      {max_size, info} = Map.pop!(info, :max_size)
-
-      {:ok,
-       Map.merge(info, %{
-         flags: flags(flags, info),
-         growable_up_to: if(flags.resizable, do: max_size || :infinity)
-       })}
-    end
-  end
-
-  defp flags(flags, info) do
-    [
-      :read,
-      flags.writable && :write,
-      if(flags.private, do: :private, else: :shared),
-      is_nil(info.path) && :anon,
-      flags.direct && :direct,
-      if(flags.lock, do: :lock, else: :nolock),
-      flags.auto_unlink && :auto_unlink,
-      flags.writable and not flags.resizable && :fixed_size
-    ]
-    |> Enum.filter(& &1)
-  end
+  def info(handle(ref)), do: Info.of(ref)
 
   @doc """
   Whether the SIGBUS guard is in place: `:ok`, `:lost` (another library took the signal later), `:off`.
@@ -532,21 +555,5 @@ defmodule Emmap do
   defp bytes!(name, other) do
     raise ArgumentError,
           "#{name} is an integer number of bytes, 0 to 2^63 - 1, got #{inspect(other)}"
-  end
-
-  defimpl Inspect do
-    def inspect(%Emmap{ref: ref}, _opts) do
-      case ref && Emmap.Native.info(ref) do
-        {:ok, %{path: path, size: size, writable: writable}} ->
-          access = if writable, do: "read write", else: "read"
-
-          "#Emmap<#{if path, do: Kernel.inspect(path), else: "anonymous"} #{size} bytes, #{access}>"
-
-        {:error, :closed} ->
-          "#Emmap<closed>"
-      end
-    rescue
-      ArgumentError -> "#Emmap<not a handle of this node>"
-    end
   end
 end

@@ -29,5 +29,11 @@ defmodule Emmap.Error do
     end
   end
 
+  defp describe({:bad_format, :kind}), do: "it is no counter file"
+  defp describe({:bad_format, why}), do: "it is no sound counter file (#{why})"
+
+  defp describe({:other_names, %{asked: asked, file: file}}),
+    do: "its names are #{inspect(file)}, not #{inspect(asked)}"
+
   defp describe(reason), do: inspect(reason)
 end

@@ -32,7 +32,52 @@ defmodule Emmap.Native do
   @spec position(handle, 0..2, integer) :: {:ok, non_neg_integer} | failure
   def position(_handle, _whence, _offset), do: not_loaded()
 
+  # Hot, without a lock.
+  @spec atomic_add(handle, integer, integer) :: {:ok, integer} | failure
+  def atomic_add(_handle, _position, _value), do: not_loaded()
+  @spec atomic_xchg(handle, integer, integer) :: {:ok, integer} | failure
+  def atomic_xchg(_handle, _position, _value), do: not_loaded()
+  @spec atomic_and(handle, integer, integer) :: {:ok, integer} | failure
+  def atomic_and(_handle, _position, _value), do: not_loaded()
+  @spec atomic_or(handle, integer, integer) :: {:ok, integer} | failure
+  def atomic_or(_handle, _position, _value), do: not_loaded()
+  @spec atomic_xor(handle, integer, integer) :: {:ok, integer} | failure
+  def atomic_xor(_handle, _position, _value), do: not_loaded()
+  @spec atomic_min(handle, integer, integer) :: {:ok, integer} | failure
+  def atomic_min(_handle, _position, _value), do: not_loaded()
+  @spec atomic_max(handle, integer, integer) :: {:ok, integer} | failure
+  def atomic_max(_handle, _position, _value), do: not_loaded()
+  @spec atomic_cas(handle, integer, integer, integer) :: {:ok, integer} | failure
+  def atomic_cas(_handle, _position, _expected, _new), do: not_loaded()
+  @spec atomic_read(handle, integer) :: {:ok, integer} | failure
+  def atomic_read(_handle, _position), do: not_loaded()
+  @spec atomic_write(handle, integer, integer) :: :ok | failure
+  def atomic_write(_handle, _position, _value), do: not_loaded()
+  # On one counter: the answer is bare, so that nothing is wrapped to be unwrapped.
+  @type refused :: {:error, atom}
+  @spec counter_add(handle, integer, integer) :: :ok | refused
+  def counter_add(_handle, _index, _value), do: not_loaded()
+  @spec counter_next(handle, integer, integer) :: integer | refused
+  def counter_next(_handle, _index, _value), do: not_loaded()
+  @spec counter_get(handle, integer) :: integer | refused
+  def counter_get(_handle, _index), do: not_loaded()
+  @spec counter_put(handle, integer, integer) :: :ok | refused
+  def counter_put(_handle, _index, _value), do: not_loaded()
+  @spec counter_exchange(handle, integer, integer) :: integer | refused
+  def counter_exchange(_handle, _index, _value), do: not_loaded()
+  @spec counter_compare_exchange(handle, integer, integer, integer) :: :ok | integer | refused
+  def counter_compare_exchange(_handle, _index, _expected, _new), do: not_loaded()
+
   # Cold.
+  @spec counters_open(binary, non_neg_integer, [String.t()], pos_integer) ::
+          {:ok, handle, non_neg_integer, pos_integer, [String.t()]}
+          | failure
+          | {:error, {:bad_format, atom} | {:other_names, [String.t()]}}
+  def counters_open(_path, _count, _names, _stripes), do: not_loaded()
+  @spec counters_list(handle) :: {:ok, [integer]} | failure
+  def counters_list(_handle), do: not_loaded()
+  @spec counters_list_few(handle) :: {:ok, [integer]} | failure
+  def counters_list_few(_handle), do: not_loaded()
   @spec open(map) :: {:ok, handle, root} | failure
   def open(_request), do: not_loaded()
   @spec dup(handle) :: {:ok, handle, root} | failure

@@ -70,4 +70,86 @@ defmodule :emmap do
   @doc "As `Emmap.info/1`."
   @spec info(mem) :: {:ok, Emmap.info()} | Emmap.failure()
   defdelegate info(mem), to: Emmap
+
+  # Integers
+
+  @doc "As `Emmap.patomic/4`: `{ok, Old}`."
+  @spec patomic(mem, non_neg_integer, Emmap.operation(), integer) ::
+          {:ok, integer} | Emmap.failure()
+  defdelegate patomic(mem, position, operation, value), to: Emmap
+
+  @operations [:add, :sub, :and, :or, :xor, :xchg]
+
+  for operation <- @operations do
+    @doc "`patomic(Mem, Position, #{operation}, Value)`: `{ok, Old}`."
+    @spec unquote(:"patomic_#{operation}")(mem, non_neg_integer, integer) ::
+            {:ok, integer} | Emmap.failure()
+    def unquote(:"patomic_#{operation}")(mem, position, value),
+      do: Emmap.patomic(mem, position, unquote(operation), value)
+  end
+
+  @doc "Compare and exchange: `{ok, Old}`, which is `Expected` when it succeeded."
+  @spec patomic_cas(mem, non_neg_integer, integer, integer) :: {:ok, integer} | Emmap.failure()
+  defdelegate patomic_cas(mem, position, expected, new), to: Emmap
+
+  @doc "`{ok, Value}`."
+  @spec patomic_read_integer(mem, non_neg_integer) :: {:ok, integer} | Emmap.failure()
+  def patomic_read_integer(mem, position), do: Emmap.patomic_read(mem, position)
+
+  @doc "`ok`."
+  @spec patomic_write_integer(mem, non_neg_integer, integer) :: :ok | Emmap.failure()
+  def patomic_write_integer(mem, position, value), do: Emmap.patomic_write(mem, position, value)
+
+  # Counters
+
+  @type counters :: Emmap.Counters.t()
+
+  @doc "Opens the counters of a file, one at least; raises if it cannot."
+  @spec open_counters(:file.name_all()) :: counters
+  def open_counters(file), do: open_counters(file, 1)
+
+  @doc "Opens at least `count` counters, numbered from 0; or counters with names. Raises if it cannot."
+  @spec open_counters(:file.name_all(), non_neg_integer | [atom]) :: counters
+  def open_counters(file, count), do: Emmap.Counters.open!(file, count)
+
+  @doc "As `Emmap.Counters.close/1`."
+  @spec close_counters(counters) :: :ok | Emmap.failure()
+  def close_counters(counters), do: Emmap.Counters.close(counters)
+
+  @doc "Adds 1 and returns the value before."
+  @spec inc_counter(counters, Emmap.Counters.key()) :: integer
+  def inc_counter(counters, key), do: Emmap.Counters.next(counters, key, 1)
+
+  @doc "Adds `count` and returns the value before."
+  @spec inc_counter(counters, Emmap.Counters.key(), integer) :: integer
+  def inc_counter(counters, key, count), do: Emmap.Counters.next(counters, key, count)
+
+  @doc "Subtracts 1 and returns the value before."
+  @spec dec_counter(counters, Emmap.Counters.key()) :: integer
+  def dec_counter(counters, key), do: dec_counter(counters, key, 1)
+
+  @doc "Subtracts `count` and returns the value before."
+  @spec dec_counter(counters, Emmap.Counters.key(), integer) :: integer
+  def dec_counter(counters, key, count),
+    do: Emmap.Counters.next(counters, key, Emmap.Counters.negated(count))
+
+  @doc "Sets the counter and returns the value before."
+  @spec set_counter(counters, Emmap.Counters.key(), integer) :: integer
+  def set_counter(counters, key, value), do: Emmap.Counters.exchange(counters, key, value)
+
+  @doc "Returns the value."
+  @spec read_counter(counters, Emmap.Counters.key()) :: integer
+  def read_counter(counters, key), do: Emmap.Counters.get(counters, key)
+
+  @doc """
+  Folds over all counters in one read: `fold_counters(Counters, Fun, Acc)`, where
+  `Fun(IndexOrName, Value, Acc)` gives the next `Acc`.
+  """
+  @spec fold_counters(counters, (Emmap.Counters.key(), integer, acc -> acc), acc) :: acc
+        when acc: term
+  def fold_counters(%Emmap.Counters{} = counters, fun, acc) when is_function(fun, 3) do
+    counters
+    |> Emmap.Counters.to_pairs()
+    |> Enum.reduce(acc, fn {key, value}, acc -> fun.(key, value, acc) end)
+  end
 end

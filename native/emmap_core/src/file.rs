@@ -32,20 +32,10 @@ impl Opened {
     /// Opens `path`, and brings it to the size the options ask for.
     pub fn new(path: &Path, options: &Options) -> Result<Opened> {
         let (fd, created, writable) = open_fd(path, options)?;
-        let file = MappedFile {
-            fd,
-            path: std::path::absolute(path)?,
-            unsynced_name: AtomicBool::new(created),
-            sparse: options.sparse,
-        };
-        let size = file.regular_size()?;
-        let mut opened = Opened {
-            file,
-            size,
-            created,
-            size_before: size,
-            writable,
-        };
+        let mut opened = Opened::of_fd(fd, path, options)?;
+        opened.created = created;
+        opened.writable = writable;
+        opened.file.unsynced_name = AtomicBool::new(created);
         match opened.prepare(options) {
             Ok(()) => Ok(opened),
             Err(error) => {
@@ -53,6 +43,24 @@ impl Opened {
                 Err(error)
             }
         }
+    }
+
+    /// Takes over a file that somebody else opened and shaped.
+    pub fn of_fd(fd: OwnedFd, path: &Path, options: &Options) -> Result<Opened> {
+        let file = MappedFile {
+            fd,
+            path: std::path::absolute(path)?,
+            unsynced_name: AtomicBool::new(false),
+            sparse: options.sparse,
+        };
+        let size = file.regular_size()?;
+        Ok(Opened {
+            file,
+            size,
+            created: false,
+            size_before: size,
+            writable: options.write,
+        })
     }
 
     fn prepare(&mut self, options: &Options) -> Result<()> {

@@ -12,13 +12,17 @@
 //! | [`guard`] | the SIGBUS handler and its table of ranges |
 //! | [`lock`] | makes copies atomic towards each other |
 //! | [`region`] | the mapping itself: read, write, grow, shrink |
+//! | [`atomics`] | integers in a map |
+//! | [`counters`] | files of persistent counters |
 //! | [`buffer`] | memory for a large copy |
 //! | [`cursor`] | the file position of a handle |
 
 #[cfg(not(unix))]
 compile_error!("emmap needs POSIX memory maps and signals: Windows has neither");
 
+pub mod atomics;
 pub mod buffer;
+pub mod counters;
 pub mod cursor;
 pub mod errno;
 pub mod file;

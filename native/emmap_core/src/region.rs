@@ -13,6 +13,8 @@
 mod copy;
 mod resize;
 
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -98,29 +100,52 @@ pub struct Info {
 impl Region {
     /// Opens, shapes and maps what `options` describe. Blocks on the disk.
     pub fn open(options: &Options) -> Result<Region> {
-        let flags = os::map_flags(options)?;
+        // Before anything is opened: an option the system lacks.
+        os::map_flags(options)?;
         let opened = match &options.path {
             Some(path) => Some(Opened::new(path, options)?),
             None => None,
         };
-        match Region::plan(options, flags, opened.as_ref().map(|file| file.size)) {
-            Ok((shape, len)) => match first_range(&shape, opened.as_ref(), len, options) {
-                Ok((ranges, fault)) => Ok(Region {
-                    base: AtomicPtr::new(ranges[0].position_zero(&shape)),
-                    ranges: Mutex::new(ranges),
-                    fault,
-                    file: opened.map(|opened| opened.file),
-                    len: AtomicUsize::new(len),
-                    lock: options.lock.then(CopyLock::default),
-                    shape,
-                }),
-                Err(error) => Err(undone(opened, error)),
-            },
-            Err(error) => Err(undone(opened, error)),
+        Region::map(opened, options)
+    }
+
+    /// Maps a file that is open already. `path` is for those who ask.
+    pub fn of_file(fd: OwnedFd, path: &Path, options: &Options) -> Result<Region> {
+        let options = Options {
+            path: Some(path.to_owned()),
+            ..options.clone()
+        };
+        let opened = Opened::of_fd(fd, path, &options)?;
+        Region::map(Some(opened), &options)
+    }
+
+    fn map(opened: Option<Opened>, options: &Options) -> Result<Region> {
+        let file_size = opened.as_ref().map(|opened| opened.size);
+        let mapped = Region::plan(options, file_size).and_then(|(shape, len)| {
+            let (ranges, fault) = first_range(&shape, opened.as_ref(), len, options)?;
+            Ok((shape, len, ranges, fault))
+        });
+        match mapped {
+            Ok((shape, len, ranges, fault)) => Ok(Region {
+                base: AtomicPtr::new(ranges[0].position_zero(&shape)),
+                ranges: Mutex::new(ranges),
+                fault,
+                file: opened.map(|opened| opened.file),
+                len: AtomicUsize::new(len),
+                lock: options.lock.then(CopyLock::default),
+                shape,
+            }),
+            Err(error) => {
+                if let Some(opened) = opened {
+                    opened.undo();
+                }
+                Err(error)
+            }
         }
     }
 
-    fn plan(options: &Options, flags: i32, file_size: Option<u64>) -> Result<(Shape, usize)> {
+    fn plan(options: &Options, file_size: Option<u64>) -> Result<(Shape, usize)> {
+        let flags = os::map_flags(options)?;
         let page = os::map_page_size(options.huge);
         let length = options.length.filter(|length| *length > 0);
         let (available, whole_file) = match file_size {
@@ -404,13 +429,6 @@ impl Region {
 fn clamp(position: u64, count: u64, len: usize) -> Result<Option<(usize, usize)>> {
     let count = usize::try_from(count).unwrap_or(usize::MAX);
     Ok(crate::range::clamped_range(position, count, len))
-}
-
-fn undone(opened: Option<Opened>, error: Errno) -> Errno {
-    if let Some(opened) = opened {
-        opened.undo();
-    }
-    error
 }
 
 /// Reserves addresses, maps the file's first `len` bytes there and has them guarded.

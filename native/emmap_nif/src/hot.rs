@@ -3,19 +3,21 @@
 //! `#[rustler::nif]` collects its arguments in a `Vec`, and a `ResourceArc` argument looks its type
 //! up in a hash map and counts a reference: together 35 ns on a call whose work takes 5. A hot
 //! NIF is a raw C function that decodes in place. It still catches panics, which costs nothing
-//! until one happens. Only code in this file and in [`crate::io`] is written this way.
+//! until one happens. Only [`crate::io`], [`crate::atomics`] and [`crate::counters`] are
+//! written this way.
 
 use std::ffi::CStr;
 use std::os::raw::c_int;
 
 use emmap_core::buffer::Buffer;
 use rustler::sys::{
-    enif_get_int64, enif_inspect_binary, enif_make_new_binary, enif_make_resource_binary,
-    enif_make_sub_binary, enif_make_tuple_from_array, enif_make_uint64, enif_raise_exception,
-    enif_schedule_nif, enif_term_type, ErlNifBinary, ErlNifEnv, ErlNifTerm, ErlNifTermType,
+    enif_get_int64, enif_get_uint64, enif_inspect_binary, enif_make_int64, enif_make_new_binary,
+    enif_make_resource_binary, enif_make_sub_binary, enif_make_tuple_from_array, enif_make_uint64,
+    enif_raise_exception, enif_schedule_nif, enif_term_type, ErlNifBinary, ErlNifEnv, ErlNifTerm,
+    ErlNifTermType,
 };
 use rustler::types::atom;
-use rustler::{Encoder, Env, SchedulerFlags};
+use rustler::{Atom, Encoder, Env, SchedulerFlags};
 
 use crate::resource::{buffer_binary, get_handle, Handle, RawNif};
 use crate::terms::{self, ArgumentError, Failure, NOT_A_HANDLE};
@@ -116,6 +118,28 @@ impl Call {
         }
     }
 
+    /// An integer of 64 bits: signed, or unsigned for the same bits, as `:atomics` takes them.
+    #[inline]
+    pub fn word(&self, index: usize) -> Result<i64, ErlNifTerm> {
+        const WRONG: ArgumentError = ArgumentError("the value must be an integer of 64 bits");
+        if let Some(value) = self.int64(index) {
+            return Ok(value);
+        }
+        let mut value = 0;
+        // SAFETY: the Call invariant.
+        match unsafe { enif_get_uint64(self.env, self.arg(index), &mut value) } {
+            0 => Err(self.raise(&WRONG)),
+            _ => Ok(value as i64),
+        }
+    }
+
+    /// An integer of 64 bits, signed.
+    #[inline]
+    pub fn signed_word(&self, index: usize) -> Result<i64, ErlNifTerm> {
+        const WRONG: ArgumentError = ArgumentError("the value must be a signed integer of 64 bits");
+        self.int64(index).ok_or_else(|| self.raise(&WRONG))
+    }
+
     fn is_integer(&self, index: usize) -> bool {
         // SAFETY: the Call invariant.
         let kind = unsafe { enif_term_type(self.env, self.arg(index)) };
@@ -178,6 +202,11 @@ impl Call {
         unsafe { enif_make_tuple_from_array(self.env, pair.as_ptr(), 2) }
     }
 
+    pub fn sint64(&self, value: i64) -> ErlNifTerm {
+        // SAFETY: the Call invariant.
+        unsafe { enif_make_int64(self.env, value) }
+    }
+
     pub fn uint64(&self, value: u64) -> ErlNifTerm {
         // SAFETY: the Call invariant.
         unsafe { enif_make_uint64(self.env, value) }
@@ -186,6 +215,11 @@ impl Call {
     #[cold]
     pub fn error(&self, failure: impl Into<Failure>) -> ErlNifTerm {
         self.encode(&failure.into())
+    }
+
+    #[cold]
+    pub fn error_atom(&self, reason: Atom) -> ErlNifTerm {
+        self.encode(&(atom::error(), reason))
     }
 
     #[cold]

@@ -5,9 +5,11 @@
 //!
 //! - *cold* ones ([`open`], [`control`]) are plain `#[rustler::nif]`, on a dirty scheduler when they
 //!   can wait for a disk;
-//! - *hot* ones ([`io`]) are declared with [`hot::hot_nif`], which says why.
+//! - *hot* ones ([`io`], [`atomics`], [`counters`]) are declared with [`hot::hot_nif`], which says why.
 
+mod atomics;
 mod control;
+mod counters;
 mod errno;
 mod hot;
 mod io;

@@ -14,6 +14,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
 use emmap_core::buffer::Buffer;
+use emmap_core::counters::Grid;
 use emmap_core::cursor::Cursor;
 use emmap_core::Region;
 use rustler::sys::{
@@ -52,6 +53,8 @@ pub struct Handle {
     pub direct: bool,
     /// Where this handle's root binary begins; 0: it has none.
     pub root: usize,
+    /// Where the counters are, on a handle of a counter file; else there are none.
+    pub counters: Grid,
 }
 
 impl Handle {
@@ -122,6 +125,15 @@ pub struct NewHandle<'a> {
 
 /// Makes the first handle on a region.
 pub fn new_handle<'a>(env: Env<'a>, region: Region, direct: bool) -> NewHandle<'a> {
+    first_handle(env, region, direct, Grid::default())
+}
+
+/// Makes the handle of a counter file.
+pub fn new_counters<'a>(env: Env<'a>, region: Region, counters: Grid) -> Term<'a> {
+    first_handle(env, region, false, counters).reference
+}
+
+fn first_handle<'a>(env: Env<'a>, region: Region, direct: bool, counters: Grid) -> NewHandle<'a> {
     let mapping = Mapping {
         region: Some(Box::new(region)),
         open_handles: AtomicUsize::new(0),
@@ -131,7 +143,7 @@ pub fn new_handle<'a>(env: Env<'a>, region: Region, direct: bool) -> NewHandle<'
     // allocation gives us is released below, when the handle has its own.
     unsafe {
         let object = alloc(&MAPPING, mapping);
-        let handle = handle_on(env, object, direct);
+        let handle = handle_on(env, object, direct, counters);
         enif_release_resource(object.cast());
         handle
     }
@@ -140,12 +152,17 @@ pub fn new_handle<'a>(env: Env<'a>, region: Region, direct: bool) -> NewHandle<'
 /// Makes another handle on the same map, with a cursor of its own.
 pub fn dup_handle<'a>(env: Env<'a>, handle: &Handle) -> NewHandle<'a> {
     // SAFETY: `handle` keeps its mapping, so it is alive.
-    unsafe { handle_on(env, handle.mapping, handle.direct) }
+    unsafe { handle_on(env, handle.mapping, handle.direct, handle.counters) }
 }
 
 /// # Safety
 /// `mapping` must be a live resource of type `MAPPING`.
-unsafe fn handle_on<'a>(env: Env<'a>, mapping: *mut Mapping, direct: bool) -> NewHandle<'a> {
+unsafe fn handle_on<'a>(
+    env: Env<'a>,
+    mapping: *mut Mapping,
+    direct: bool,
+    counters: Grid,
+) -> NewHandle<'a> {
     // SAFETY: `mapping` is alive, and `enif_keep_resource` keeps it so until the handle's
     // destructor releases it. The root binary spans mapped bytes, which outlive it (the binary is
     // a reference to the mapping).
@@ -175,6 +192,7 @@ unsafe fn handle_on<'a>(env: Env<'a>, mapping: *mut Mapping, direct: bool) -> Ne
                 closed: AtomicBool::new(false),
                 direct,
                 root: root.map_or(0, |(at, _)| at as usize),
+                counters,
             },
         );
         let reference = enif_make_resource(env.as_c_arg(), object.cast_const().cast());

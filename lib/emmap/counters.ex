@@ -1,0 +1,459 @@
+defmodule Emmap.Counters do
+  @moduledoc """
+  Counters in a file: shared by all processes and programs that open it, and still there after
+  `kill -9`.
+
+      iex> path = Path.join(System.tmp_dir!(), "emmap_doc.cnt")
+      iex> _ = File.rm(path)
+      iex> {:ok, c} = Emmap.Counters.open(path, [:requests, :errors])
+      iex> Emmap.Counters.add(c, :requests, 2)
+      :ok
+      iex> Emmap.Counters.add_get(c, :errors, 1)
+      1
+      iex> c[:requests]
+      2
+      iex> Enum.to_list(c)
+      [requests: 2, errors: 1]
+      iex> Emmap.Counters.close(c)
+      :ok
+      iex> {:ok, c} = Emmap.Counters.open(path, [:requests, :errors, :timeouts])
+      iex> Emmap.Counters.to_map(c)
+      %{requests: 2, errors: 1, timeouts: 0}
+
+  ## The contract
+
+    * Counters are 64-bit signed integers. They wrap, as `:atomics` do: no add ever fails.
+    * Every change is atomic and sequentially consistent, towards all processes of this node, other
+      VMs, and programs in other languages that use atomic instructions (`docs/formats.md` has the file).
+    * What has been answered survives the death of the process and of the VM. To survive a power
+      failure it takes `sync/1`.
+    * A counter is named by its index, from 0, or by its name. An index or name that there is not, and
+      a value that does not fit in 64 bits, raise `ArgumentError`, as `:atomics` does.
+    * The world's errors raise `Emmap.Error`: `:closed`, or `:estale` when somebody cut the file.
+    * A counter is not locked, and there is no snapshot of several: `to_list/1` reads one after the other.
+
+  ## Write concurrency
+
+  With `write_concurrency: true`, a *new* file gives each scheduler a cache line of its own for every
+  counter, so that adds from all cores do not wait for each other, and `get/2` sums. As with OTP's
+  `:counters`, `get/2` may miss adds that run meanwhile, and `put/3` those too. What needs the value
+  before (`next/3`, `exchange/3`, `compare_exchange/4`, `add_get/3`, `sub_get/3`) raises `ArgumentError`. The file
+  remembers the choice: whoever opens it later has it, too. Sixteen counters take 128 bytes for each
+  scheduler, instead of 128 bytes.
+  """
+
+  alias Emmap.Native
+
+  @enforce_keys [:ref, :path, :count, :stripes]
+  defstruct [:ref, :path, :count, :stripes, :names, indices: %{}]
+
+  @type t :: %__MODULE__{
+          ref: reference,
+          path: binary,
+          count: non_neg_integer,
+          stripes: pos_integer,
+          names: [name] | nil,
+          indices: %{name => non_neg_integer}
+        }
+  @type name :: atom | String.t()
+  @typedoc "An index from 0, or a name."
+  @type key :: non_neg_integer | name
+  @type bad_format :: :kind | :version | :endianness | :length | :checksum | :names
+  @type reason ::
+          :file.posix()
+          | {:bad_format, bad_format}
+          | {:other_names, %{asked: [name], file: [String.t()]}}
+
+  # Below this, reading all counters takes less than a hop to another scheduler.
+  @few 2048
+
+  # Opening and closing
+
+  @doc """
+  Opens the counters of a file, and makes the file if there is none.
+
+  `count_or_names` is how many counters there must be at least, or a list of their names (atoms or
+  strings). A file with fewer grows, in place, under all who have it open: values stay, and new
+  counters are 0. Names stay in the file, in order; more names may follow later, and fewer may be
+  asked for, but the first ones must be the same.
+
+  A new file is created whole: a crash, also a power failure, leaves the old state or the new one.
+  Files of the predecessor (`emmap:open_counters`) open and grow as they are.
+
+  Options: `write_concurrency: true` (see above; counts for a new file).
+
+  Errors: those of `Emmap.open/2`, and, with the file left as it is,
+
+    * `{:other_names, %{asked: names, file: names}}` – the file's names are others, or it has none
+    * `{:bad_format, why}` – no counter file (`:kind`), of an unknown `:version`, from a machine of the
+      other `:endianness`, shorter than it says (`:length`), or damaged (`:checksum`, `:names`)
+
+  An empty file counts as none.
+  """
+  @doc group: "Opening and closing"
+  @spec open(Path.t() | :file.name_all(), non_neg_integer | [name], keyword) ::
+          {:ok, t} | {:error, reason}
+  def open(path, count_or_names, options \\ []) do
+    path = Emmap.Path.bytes!(path)
+    {count, asked} = wanted!(count_or_names)
+
+    case Native.counters_open(path, count, Enum.map(asked, &to_string/1), stripes!(options)) do
+      {:ok, ref, count, stripes, in_file} ->
+        names = names(asked, in_file)
+
+        {:ok,
+         %__MODULE__{
+           ref: ref,
+           path: path,
+           count: count,
+           stripes: stripes,
+           names: names,
+           indices: (names || []) |> Enum.with_index() |> Map.new()
+         }}
+
+      {:error, {:other_names, in_file}} ->
+        {:error, {:other_names, %{asked: asked, file: in_file}}}
+
+      error ->
+        error
+    end
+  end
+
+  @doc "As `open/3`, but returns the counters alone and raises `Emmap.Error` on failure."
+  @doc group: "Opening and closing"
+  @spec open!(Path.t() | :file.name_all(), non_neg_integer | [name], keyword) :: t
+  def open!(path, count_or_names, options \\ []) do
+    case open(path, count_or_names, options) do
+      {:ok, counters} ->
+        counters
+
+      {:error, reason} ->
+        raise Emmap.Error, op: :open, path: Emmap.Path.bytes!(path), reason: reason
+    end
+  end
+
+  @doc "Closes them for all processes that hold this term: each later call raises `Emmap.Error`."
+  @doc group: "Opening and closing"
+  @spec close(t) :: :ok | Emmap.failure()
+  def close(%__MODULE__{ref: ref}), do: Native.close(ref)
+
+  @doc "Waits until everything counted so far is on the disk. `{:error, reason}` as `Emmap.sync/1`."
+  @doc group: "Opening and closing"
+  @spec sync(t) :: :ok | Emmap.failure()
+  def sync(%__MODULE__{ref: ref}), do: Native.sync(ref, true)
+
+  @doc """
+  Returns `:path`, `:count`, `:names` (or `nil`), `:write_concurrency`, `:size` of the file in bytes, and
+  `:faults` (pages lost under the counters).
+  """
+  @doc group: "Opening and closing"
+  @spec info(t) :: map
+  def info(%__MODULE__{ref: ref} = counters) do
+    case Emmap.Info.of(ref) do
+      {:ok, info} ->
+        %{
+          path: info.path,
+          count: counters.count,
+          names: counters.names,
+          write_concurrency: counters.stripes > 1,
+          size: info.size,
+          faults: info.faults
+        }
+
+      error ->
+        failed!(counters, :read, nil, error)
+    end
+  end
+
+  # Counting
+
+  @doc "Adds `n`."
+  @doc group: "Counting"
+  @spec add(t, key, integer) :: :ok
+  def add(%__MODULE__{ref: ref} = counters, index, n) when is_integer(index) do
+    case Native.counter_add(ref, index, n) do
+      :ok -> :ok
+      error -> failed!(counters, :add, index, error)
+    end
+  end
+
+  def add(counters, name, n), do: add(counters, index!(counters, name), n)
+
+  @doc "Subtracts `n`."
+  @doc group: "Counting"
+  @spec sub(t, key, integer) :: :ok
+  def sub(counters, key, n), do: add(counters, key, negated(n))
+
+  @doc "Returns the value."
+  @doc group: "Counting"
+  @spec get(t, key) :: integer
+  def get(%__MODULE__{ref: ref} = counters, index) when is_integer(index) do
+    case Native.counter_get(ref, index) do
+      value when is_integer(value) -> value
+      error -> failed!(counters, :read, index, error)
+    end
+  end
+
+  def get(counters, name), do: get(counters, index!(counters, name))
+
+  @doc "Sets the value."
+  @doc group: "Counting"
+  @spec put(t, key, integer) :: :ok
+  def put(%__MODULE__{ref: ref} = counters, index, value) when is_integer(index) do
+    case Native.counter_put(ref, index, value) do
+      :ok -> :ok
+      error -> failed!(counters, :write, index, error)
+    end
+  end
+
+  def put(counters, name, value), do: put(counters, index!(counters, name), value)
+
+  @doc "Adds `n` and returns the new value."
+  @doc group: "Counting"
+  @spec add_get(t, key, integer) :: integer
+  def add_get(counters, key, n), do: wrapped(next(counters, key, n) + n)
+
+  @doc "Subtracts `n` and returns the new value."
+  @doc group: "Counting"
+  @spec sub_get(t, key, integer) :: integer
+  def sub_get(counters, key, n), do: wrapped(next(counters, key, negated(n)) - n)
+
+  @doc """
+  Adds `n` and returns the value *before*: with `n` 1, numbers that nobody else gets.
+
+      iex> path = Path.join(System.tmp_dir!(), "emmap_doc_next.cnt")
+      iex> _ = File.rm(path)
+      iex> c = Emmap.Counters.open!(path, 1)
+      iex> for _ <- 1..3, do: Emmap.Counters.next(c, 0)
+      [0, 1, 2]
+  """
+  @doc group: "Counting"
+  @spec next(t, key, integer) :: integer
+  def next(counters, key, n \\ 1)
+
+  def next(%__MODULE__{ref: ref} = counters, index, n) when is_integer(index) do
+    case Native.counter_next(ref, index, n) do
+      old when is_integer(old) -> old
+      error -> failed!(counters, :add, index, error)
+    end
+  end
+
+  def next(counters, name, n), do: next(counters, index!(counters, name), n)
+
+  @doc "Sets the value and returns the one before."
+  @doc group: "Counting"
+  @spec exchange(t, key, integer) :: integer
+  def exchange(%__MODULE__{ref: ref} = counters, index, value) when is_integer(index) do
+    case Native.counter_exchange(ref, index, value) do
+      old when is_integer(old) -> old
+      error -> failed!(counters, :write, index, error)
+    end
+  end
+
+  def exchange(counters, name, value), do: exchange(counters, index!(counters, name), value)
+
+  @doc "Sets the value to `new` if it is `expected`: `:ok`, or the value that it is."
+  @doc group: "Counting"
+  @spec compare_exchange(t, key, integer, integer) :: :ok | integer
+  def compare_exchange(%__MODULE__{ref: ref} = counters, index, expected, new)
+      when is_integer(index) do
+    case Native.counter_compare_exchange(ref, index, expected, new) do
+      {:error, _} = error -> failed!(counters, :write, index, error)
+      done -> done
+    end
+  end
+
+  def compare_exchange(counters, name, expected, new),
+    do: compare_exchange(counters, index!(counters, name), expected, new)
+
+  @doc "Sets all counters to 0, one after the other."
+  @doc group: "Counting"
+  @spec reset(t) :: :ok
+  def reset(%__MODULE__{count: count} = counters),
+    do: Enum.each(0..(count - 1)//1, &put(counters, &1, 0))
+
+  @doc "Sets a counter to 0."
+  @doc group: "Counting"
+  @spec reset(t, key) :: :ok
+  def reset(counters, key), do: put(counters, key, 0)
+
+  # Reading all
+
+  @doc "Returns all values in order, read in one call."
+  @doc group: "Reading all"
+  @spec to_list(t) :: [integer]
+  def to_list(%__MODULE__{ref: ref, count: count, stripes: stripes} = counters) do
+    # Many are read where it holds up nobody.
+    answer =
+      if count * stripes <= @few,
+        do: Native.counters_list_few(ref),
+        else: Native.counters_list(ref)
+
+    with {:error, _} <- answer, do: failed!(counters, :read, nil, answer)
+    elem(answer, 1)
+  end
+
+  @doc "Returns all values by name, or by index where there are no names."
+  @doc group: "Reading all"
+  @spec to_map(t) :: %{key => integer}
+  def to_map(counters), do: counters |> to_pairs() |> Map.new()
+
+  @doc false
+  @spec to_pairs(t) :: [{key, integer}]
+  def to_pairs(%__MODULE__{names: nil} = counters),
+    do: counters |> to_list() |> Enum.with_index(fn value, index -> {index, value} end)
+
+  def to_pairs(%__MODULE__{names: names} = counters), do: Enum.zip(names, to_list(counters))
+
+  @doc false
+  # What to add to subtract `n`, so that the same values are taken as by `:atomics`.
+  @spec negated(integer) :: integer
+  def negated(n) when is_integer(n), do: -n
+  def negated(_), do: raise(ArgumentError, "the value must be an integer of 64 bits")
+
+  # Access: `counters[0]`, `counters[:name]`.
+
+  @doc false
+  def fetch(%__MODULE__{} = counters, key) do
+    case index(counters, key) do
+      nil -> :error
+      index -> {:ok, get(counters, index)}
+    end
+  end
+
+  @doc false
+  def get_and_update(_counters, _key, _fun),
+    do: raise(ArgumentError, "counters change in place: use Emmap.Counters.put/3 or add/3")
+
+  @doc false
+  def pop(_counters, _key), do: raise(ArgumentError, "a counter cannot be removed")
+
+  # The keys that there are
+
+  defp index(%{count: count}, index) when is_integer(index),
+    do: if(index >= 0 and index < count, do: index)
+
+  defp index(%{indices: indices}, name), do: Map.get(indices, name)
+
+  defp index!(%__MODULE__{indices: indices} = counters, name) do
+    case indices do
+      %{^name => index} -> index
+      _ -> no_counter!(counters, name)
+    end
+  end
+
+  @spec no_counter!(t, term) :: no_return
+  defp no_counter!(%{names: nil, count: count}, key) do
+    raise ArgumentError, "no counter #{inspect(key)}: there are #{count}, numbered from 0"
+  end
+
+  defp no_counter!(%{names: names}, key) do
+    raise ArgumentError, "no counter #{inspect(key)}: there are #{inspect(names)}"
+  end
+
+  @spec failed!(t, atom, key | nil, {:error, term}) :: no_return
+  defp failed!(counters, _op, key, {:error, :no_counter}), do: no_counter!(counters, key)
+
+  defp failed!(_counters, _op, _key, {:error, :write_concurrency}) do
+    raise ArgumentError,
+          "these counters have write_concurrency: a value before or after a change is not to be had"
+  end
+
+  defp failed!(%{path: path}, op, _key, {:error, reason}),
+    do: raise(Emmap.Error, op: op, path: path, reason: reason)
+
+  defp wrapped(n) when n >= -0x8000_0000_0000_0000 and n <= 0x7FFF_FFFF_FFFF_FFFF, do: n
+
+  defp wrapped(n) do
+    <<wrapped::signed-64>> = <<n::64>>
+    wrapped
+  end
+
+  # What was asked for
+
+  defp wanted!(count) when is_integer(count) and count >= 0 and count < 0x0100_0000_0000_0000,
+    do: {count, []}
+
+  defp wanted!([_ | _] = names) do
+    for name <- names,
+        not (is_binary(name) or (is_atom(name) and name not in [nil, true, false])) do
+      raise ArgumentError, "a counter's name is an atom or a string, got #{inspect(name)}"
+    end
+
+    texts = Enum.map(names, &to_string/1)
+
+    with [twice | _] <- texts -- Enum.uniq(texts),
+         do: raise(ArgumentError, "the name #{inspect(twice)} stands twice")
+
+    for text <- texts, not String.valid?(text) or byte_size(text) > 1024 do
+      raise ArgumentError, "a counter's name is UTF-8 of at most 1024 bytes, got #{inspect(text)}"
+    end
+
+    {0, names}
+  end
+
+  defp wanted!(other) do
+    raise ArgumentError,
+          "counters are a number of them, or a list of names that is not empty, got #{inspect(other)}"
+  end
+
+  defp stripes!(options) when is_list(options) do
+    case options do
+      [] ->
+        1
+
+      [write_concurrency: false] ->
+        1
+
+      [write_concurrency: true] ->
+        max(:erlang.system_info(:schedulers), 2)
+
+      other ->
+        raise ArgumentError,
+              "unknown options #{inspect(other)}; valid is write_concurrency: true | false"
+    end
+  end
+
+  # The names as they were asked for; names that follow them in the file make no new atoms.
+  defp names(_asked, []), do: nil
+  defp names(asked, in_file), do: asked ++ Enum.map(Enum.drop(in_file, length(asked)), &known/1)
+
+  defp known(text) do
+    String.to_existing_atom(text)
+  rescue
+    ArgumentError -> text
+  end
+
+  defimpl Enumerable do
+    alias Emmap.Counters
+
+    def count(%{count: count}), do: {:ok, count}
+    def member?(counters, value), do: {:ok, value in elements(counters)}
+    def slice(counters), do: {:ok, counters.count, &elements/1}
+    def reduce(counters, acc, fun), do: Enumerable.List.reduce(elements(counters), acc, fun)
+
+    defp elements(%{names: nil} = counters), do: Counters.to_list(counters)
+    defp elements(counters), do: Counters.to_pairs(counters)
+  end
+
+  defimpl Inspect do
+    import Inspect.Algebra
+
+    def inspect(%{names: names, path: path} = counters, opts) do
+      values =
+        if names do
+          pairs = Emmap.Counters.to_pairs(counters)
+          container_doc("", pairs, "", opts, &pair/2, separator: ",")
+        else
+          to_doc(Emmap.Counters.to_list(counters), opts)
+        end
+
+      concat(["#Emmap.Counters<", to_doc(path, opts), " ", values, ">"])
+    rescue
+      error in Emmap.Error -> "#Emmap.Counters<#{Kernel.inspect(path)} #{error.reason}>"
+      ArgumentError -> "#Emmap.Counters<#{Kernel.inspect(path)} not of this node>"
+    end
+
+    defp pair({name, value}, _opts), do: "#{name}: #{value}"
+  end
+end

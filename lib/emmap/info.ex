@@ -1,0 +1,66 @@
+defmodule Emmap.Info do
+  @moduledoc false
+  # What `Emmap.info/1` and `inspect/1` show of a map.
+
+  alias Emmap.Native
+
+  @type t :: %{
+          path: Path.t() | nil,
+          fd: non_neg_integer | nil,
+          size: non_neg_integer,
+          offset: non_neg_integer,
+          position: Emmap.position(),
+          flags: [atom],
+          growable_up_to: non_neg_integer | :infinity | nil,
+          page_size: pos_integer,
+          resident_pages: non_neg_integer,
+          address_ranges: pos_integer,
+          faults: non_neg_integer,
+          fault: {Emmap.position(), Emmap.failure()} | nil
+        }
+
+  @spec of(reference) :: {:ok, t} | Emmap.failure()
+  def of(ref) do
+    with {:ok, info} <- Native.info(ref) do
+      {flags, info} =
+        Map.split(info, [:writable, :private, :direct, :lock, :auto_unlink, :resizable, :grows])
+
+      {max_size, info} = Map.pop!(info, :max_size)
+
+      {:ok,
+       Map.merge(info, %{
+         flags: flags(flags, info),
+         growable_up_to: if(flags.resizable, do: max_size || :infinity)
+       })}
+    end
+  end
+
+  defp flags(flags, info) do
+    [
+      :read,
+      flags.writable && :write,
+      if(flags.private, do: :private, else: :shared),
+      is_nil(info.path) && :anon,
+      flags.direct && :direct,
+      if(flags.lock, do: :lock, else: :nolock),
+      flags.auto_unlink && :auto_unlink,
+      flags.writable and not flags.resizable && :fixed_size
+    ]
+    |> Enum.filter(& &1)
+  end
+end
+
+defimpl Inspect, for: Emmap do
+  def inspect(%Emmap{ref: ref}, _opts) do
+    case Emmap.Native.info(ref) do
+      {:ok, %{path: path, size: size, writable: writable}} ->
+        name = if path, do: Kernel.inspect(path), else: "anonymous"
+        "#Emmap<#{name} #{size} bytes, #{if writable, do: "read write", else: "read"}>"
+
+      {:error, :closed} ->
+        "#Emmap<closed>"
+    end
+  rescue
+    ArgumentError -> "#Emmap<not a handle of this node>"
+  end
+end

@@ -1,0 +1,21 @@
+defmodule Emmap.Path do
+  @moduledoc false
+  # A path as the system wants it: bytes. Charlists may hold characters or, as file names that are not
+  # UTF-8 do, bytes.
+
+  @spec bytes!(Path.t() | :file.name_all()) :: binary
+  def bytes!(path) when is_binary(path), do: path
+
+  def bytes!(path) when is_list(path) do
+    case :unicode.characters_to_binary(path) do
+      bytes when is_binary(bytes) -> bytes
+      _ -> :erlang.iolist_to_binary(path)
+    end
+  rescue
+    ArgumentError -> raise ArgumentError, "not a path: #{inspect(path)}"
+  end
+
+  def bytes!(other) do
+    raise ArgumentError, "a path is a string or a charlist, got #{inspect(other)}"
+  end
+end

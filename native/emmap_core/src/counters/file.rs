@@ -1,0 +1,297 @@
+//! Counters in a real file.
+
+use std::fs::{File, OpenOptions};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::format::Layout;
+use super::medium::Medium;
+use super::Error;
+use crate::{os, Errno, Options, Region, Result};
+
+/// What is asked of a counter file.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// At least so many counters.
+    pub count: u64,
+    /// Names from the first counter on; empty for numbered counters.
+    pub names: Vec<String>,
+    /// Cache lines for each counter of a new file.
+    pub stripes: u32,
+}
+
+/// An open counter file.
+pub struct Counters {
+    pub region: Region,
+    pub layout: Layout,
+}
+
+/// Opens the counters at `path`, creating or growing them as asked. Blocks on the disk.
+pub fn open(path: &Path, request: &Request) -> std::result::Result<Counters, Error> {
+    loop {
+        let Some(mut file) = open_existing(path)? else {
+            match create(path, request, Naming::New) {
+                // Somebody else created it meanwhile.
+                Ok(()) | Err(Error::Posix(Errno::EXIST)) => continue,
+                Err(error) => return Err(error),
+            }
+        };
+        if Medium::len(&file)? == 0 {
+            fill_empty(path, file, request)?;
+            continue;
+        }
+        let layout = match wanted(&Layout::read(&file)?, request)? {
+            (layout, false) => layout,
+            (_, true) => grow(&mut file, request)?,
+        };
+        let options = Options {
+            write: true,
+            fixed_size: true,
+            lock: false,
+            ..Options::default()
+        };
+        let region = Region::of_file(file.into(), path, &options)?;
+        return Ok(Counters { region, layout });
+    }
+}
+
+/// The layout that serves `request`, and whether the file must grow for it.
+fn wanted(layout: &Layout, request: &Request) -> std::result::Result<(Layout, bool), Error> {
+    let common = layout.names.len().min(request.names.len());
+    let same_names = layout.names[..common] == request.names[..common];
+    let numbered = request.names.is_empty();
+    if !same_names || (!numbered && layout.names.is_empty()) {
+        return Err(Error::OtherNames(layout.names.clone()));
+    }
+    let count = match numbered {
+        true => request.count,
+        false => request.names.len() as u64,
+    };
+    if count <= layout.count {
+        return Ok((layout.clone(), false));
+    }
+    if numbered && !layout.names.is_empty() {
+        // More counters than names cannot be told from the file of somebody else.
+        return Err(Error::OtherNames(layout.names.clone()));
+    }
+    Ok((layout.grown(count, &request.names)?, true))
+}
+
+fn grow(file: &mut File, request: &Request) -> std::result::Result<Layout, Error> {
+    let lock = file.try_clone().map_err(Errno::from)?;
+    let _lock = Lock::take(&lock)?;
+    // Somebody may have grown it while we waited.
+    let before = Layout::read(file)?;
+    let (after, must) = wanted(&before, request)?;
+    if must {
+        after.replace(&before, file)?;
+    }
+    Ok(after)
+}
+
+/// An empty file is no counter file yet. The one who holds its lock puts a whole one in its place.
+fn fill_empty(path: &Path, file: File, request: &Request) -> std::result::Result<(), Error> {
+    let _lock = Lock::take(&file)?;
+    let (Ok(locked), Ok(named)) = (file.metadata(), path.metadata()) else {
+        return Ok(());
+    };
+    if (locked.dev(), locked.ino()) == (named.dev(), named.ino()) && locked.len() == 0 {
+        create(path, request, Naming::Over)?;
+    }
+    Ok(())
+}
+
+fn open_existing(path: &Path) -> Result<Option<File>> {
+    let flags = libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(flags)
+        .open(path);
+    match opened.map_err(Errno::from) {
+        Ok(file) => match file.metadata()?.file_type() {
+            kind if kind.is_file() => Ok(Some(file)),
+            _ => Err(Errno::NODEV),
+        },
+        Err(Errno(libc::ENOENT)) => Ok(None),
+        Err(Errno(libc::ENXIO)) => Err(Errno::NODEV),
+        Err(error) => Err(error),
+    }
+}
+
+enum Naming {
+    New,
+    Over,
+}
+
+fn create(path: &Path, request: &Request, naming: Naming) -> std::result::Result<(), Error> {
+    let count = match request.names.is_empty() {
+        true => request.count,
+        false => request.names.len() as u64,
+    };
+    let layout = Layout::new(count, request.stripes, &request.names)?;
+    let mut file = NewFile::beside(path, naming)?;
+    Ok(layout.create(&mut file)?)
+}
+
+/// A file that is whole on the disk before it gets its name; without it, it goes again.
+struct NewFile<'a> {
+    file: File,
+    temporary: PathBuf,
+    path: &'a Path,
+    naming: Naming,
+}
+
+impl NewFile<'_> {
+    fn beside(path: &Path, naming: Naming) -> Result<NewFile<'_>> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let name = path.file_name().ok_or(Errno::ISDIR)?.to_os_string();
+        loop {
+            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+            let mut temporary = std::ffi::OsString::from(".");
+            temporary.push(&name);
+            temporary.push(format!(".{}.{number}.new", std::process::id()));
+            let temporary = path.with_file_name(temporary);
+            match OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .open(&temporary)
+            {
+                Ok(file) => {
+                    return Ok(NewFile {
+                        file,
+                        temporary,
+                        path,
+                        naming,
+                    })
+                }
+                // Left by a process of the same number that was killed.
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => continue,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+impl Drop for NewFile<'_> {
+    fn drop(&mut self) {
+        // Gone already where it was renamed.
+        let _ = std::fs::remove_file(&self.temporary);
+    }
+}
+
+impl Medium for File {
+    fn len(&self) -> Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+        Ok(self.read_exact_at(out, offset)?)
+    }
+
+    fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<()> {
+        os::without_sigxfsz(|| Ok(self.write_all_at(data, offset)?))
+    }
+
+    fn extend(&mut self, to: u64, allocated: u64) -> Result<()> {
+        let size = Medium::len(self)?;
+        if size >= to {
+            return Ok(());
+        }
+        let answer = os::without_sigxfsz(|| {
+            // What lies between stays a hole until it is written.
+            let from = size.max(allocated).min(to);
+            if from > size {
+                os::set_size(self.as_fd(), from)?;
+            }
+            if to > from {
+                os::extend_allocated(self.as_fd(), from, to)?;
+            }
+            Ok(())
+        });
+        if answer.is_err() {
+            let _ = os::set_size(self.as_fd(), size);
+        }
+        answer
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        os::sync_all(self.as_fd())
+    }
+
+    /// It has its name.
+    fn publish(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Medium for NewFile<'_> {
+    fn len(&self) -> Result<u64> {
+        Medium::len(&self.file)
+    }
+
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+        Medium::read_at(&self.file, offset, out)
+    }
+
+    fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<()> {
+        Medium::write_at(&mut self.file, offset, data)
+    }
+
+    fn extend(&mut self, to: u64, allocated: u64) -> Result<()> {
+        self.file.extend(to, allocated)
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        self.file.sync()
+    }
+
+    fn publish(&mut self) -> Result<()> {
+        match self.naming {
+            Naming::Over => std::fs::rename(&self.temporary, self.path)?,
+            Naming::New => name_new(&self.temporary, self.path)?,
+        }
+        let parent = match self.path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        os::sync_all(File::open(parent)?.as_fd())
+    }
+}
+
+/// Names a file that has another name already, unless the new name is taken.
+fn name_new(from: &Path, to: &Path) -> Result<()> {
+    let linked = std::fs::hard_link(from, to).map_err(Errno::from);
+    match linked {
+        // Not every file system has hard links; rename cannot refuse, so look first.
+        Err(Errno(libc::EPERM) | Errno(libc::ENOTSUP) | Errno(libc::ENOSYS)) => {
+            if to.symlink_metadata().is_ok() {
+                return Err(Errno::EXIST);
+            }
+            Ok(std::fs::rename(from, to)?)
+        }
+        answer => answer,
+    }
+}
+
+/// A lock on the whole file between open files, of this process or another; freed by the kernel
+/// when its holder dies.
+struct Lock<'a>(&'a File);
+
+impl Lock<'_> {
+    fn take(file: &File) -> Result<Lock<'_>> {
+        // SAFETY: takes no pointers.
+        os::retry(|| unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX) })?;
+        Ok(Lock(file))
+    }
+}
+
+impl Drop for Lock<'_> {
+    fn drop(&mut self) {
+        // SAFETY: takes no pointers.
+        unsafe { libc::flock(self.0.as_raw_fd(), libc::LOCK_UN) };
+    }
+}

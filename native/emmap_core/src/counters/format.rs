@@ -1,0 +1,356 @@
+//! What the bytes of a counter file mean. Every number is checked before it is used in arithmetic.
+
+use super::medium::Medium;
+use crate::atomics::{CACHE_LINE, WORD};
+use crate::Errno;
+
+pub const MAGIC: [u8; 8] = *b"EMMAPCNT";
+pub const VERSION: u32 = 1;
+/// Written in the byte order of the machine, as the counters are.
+const ENDIAN_MARK: u32 = 0x0102_0304;
+
+/// The two headers stand in pages of their own, so that a torn write of one spares the other.
+pub const HEADERS: [u64; 2] = [0, 4096];
+const HEADER_BYTES: usize = 80;
+pub const NAMES_OFFSET: u64 = 8192;
+/// Room for names in a new file; a hole in the file until it is used.
+const NAMES_CAPACITY: u64 = 1 << 20;
+
+const SEQUENCE: usize = 16;
+const COUNT: usize = 24;
+const STRIPES: usize = 32;
+const DATA_OFFSET: usize = 40;
+const NAMES_AT: usize = 48;
+const NAMES_ROOM: usize = 56;
+const NAMES_LENGTH: usize = 64;
+const NAMES_CRC: usize = 72;
+const HEADER_CRC: usize = 76;
+const _: () = assert!(HEADER_CRC + 4 == HEADER_BYTES);
+
+/// The predecessor's file: this, the count (u64, little-endian), the values.
+pub const PREDECESSOR: [u8; 8] = *b"EMMAP01\n";
+const PREDECESSOR_DATA: u64 = 16;
+
+const MAX_STRIPES: u32 = 1024;
+const COUNTERS_PER_LINE: u64 = (CACHE_LINE / WORD) as u64;
+
+/// Why a file is not one of counters that we can use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadFormat {
+    /// Another kind of file.
+    Kind,
+    /// Counters of a version we do not know.
+    Version,
+    /// Written on a machine of the other byte order.
+    Endianness,
+    /// Shorter than its header says.
+    Length,
+    /// Neither header is as it was written.
+    Checksum,
+    /// The table of names is not as it was written.
+    Names,
+}
+
+/// Where the counters of a file are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    pub kind: Kind,
+    pub count: u64,
+    /// Cache lines for each counter; 1: none of write concurrency.
+    pub stripes: u32,
+    pub data_offset: u64,
+    /// Empty for numbered counters.
+    pub names: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Predecessor,
+    /// The sequence number of the header in force, and the room for names.
+    Current {
+        sequence: u64,
+        names_room: u64,
+    },
+}
+
+/// The position of counter `index` in its first stripe. Counters stand sixteen to a line; the
+/// line comes once for each stripe, so that more counters move none.
+pub fn position(data_offset: u64, stripes: u32, index: u64) -> u64 {
+    let (line, place) = (index / COUNTERS_PER_LINE, index % COUNTERS_PER_LINE);
+    data_offset + line * CACHE_LINE as u64 * u64::from(stripes) + place * WORD as u64
+}
+
+impl Layout {
+    /// The layout of a new file.
+    pub fn new(count: u64, stripes: u32, names: &[String]) -> Result<Layout, Errno> {
+        let stripes = stripes.clamp(1, MAX_STRIPES);
+        let used = encoded(names)?.len() as u64;
+        let names_room = match names.is_empty() {
+            true => 0,
+            false => NAMES_CAPACITY.max(used.saturating_mul(2).next_multiple_of(4096)),
+        };
+        Ok(Layout {
+            kind: Kind::Current {
+                sequence: 0,
+                names_room,
+            },
+            count,
+            stripes,
+            data_offset: NAMES_OFFSET + names_room,
+            names: names.to_vec(),
+        })
+    }
+
+    /// The least size of a file with this layout.
+    pub fn file_size(&self) -> Option<u64> {
+        let data = match self.kind {
+            Kind::Predecessor => self.count.checked_mul(WORD as u64)?,
+            Kind::Current { .. } => self
+                .count
+                .div_ceil(COUNTERS_PER_LINE)
+                .checked_mul(CACHE_LINE as u64)?
+                .checked_mul(u64::from(self.stripes))?,
+        };
+        let size = self.data_offset.checked_add(data)?;
+        (size <= i64::MAX as u64).then_some(size)
+    }
+
+    /// Reads and checks the layout of a file.
+    pub fn read(medium: &impl Medium) -> Result<Layout, super::Error> {
+        let len = medium.len()?;
+        let mut start = [0u8; HEADER_BYTES];
+        let first = take(medium, len, 0, &mut start)?;
+        if start[..first].starts_with(&PREDECESSOR) {
+            return Ok(Layout::read_predecessor(&start[..first], len)?);
+        }
+        let mut best: Option<Header> = None;
+        let mut worst = BadFormat::Kind;
+        for offset in HEADERS {
+            let mut header = [0u8; HEADER_BYTES];
+            let got = take(medium, len, offset, &mut header)?;
+            match parse(&header[..got]) {
+                Ok(header) => {
+                    let sequence = header.layout.sequence();
+                    if best
+                        .as_ref()
+                        .is_none_or(|best| best.layout.sequence() < sequence)
+                    {
+                        best = Some(header);
+                    }
+                }
+                Err(BadFormat::Kind) => (),
+                Err(why) if worst == BadFormat::Kind => worst = why,
+                Err(_) => (),
+            }
+        }
+        let header = best.ok_or(worst)?;
+        if header.layout.file_size().is_none_or(|size| len < size) {
+            return Err(BadFormat::Length.into());
+        }
+        header.with_names(medium)
+    }
+
+    fn read_predecessor(start: &[u8], len: u64) -> Result<Layout, BadFormat> {
+        let count = start.get(8..16).ok_or(BadFormat::Length)?;
+        let layout = Layout {
+            kind: Kind::Predecessor,
+            count: u64_at(count, 0),
+            stripes: 1,
+            data_offset: PREDECESSOR_DATA,
+            names: Vec::new(),
+        };
+        match layout.file_size() {
+            Some(size) if size <= len => Ok(layout),
+            _ => Err(BadFormat::Length),
+        }
+    }
+
+    fn sequence(&self) -> u64 {
+        match self.kind {
+            Kind::Predecessor => 0,
+            Kind::Current { sequence, .. } => sequence,
+        }
+    }
+
+    /// Where the next header goes, and its bytes.
+    pub fn next_header(&self) -> Result<(u64, Vec<u8>), Errno> {
+        let Kind::Current {
+            sequence,
+            names_room,
+        } = self.kind
+        else {
+            return Ok((8, self.count.to_le_bytes().to_vec()));
+        };
+        let next = sequence + 1;
+        let table = encoded(&self.names)?;
+        let mut header = vec![0u8; HEADER_BYTES];
+        header[..8].copy_from_slice(&MAGIC);
+        header[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        header[12..16].copy_from_slice(&ENDIAN_MARK.to_ne_bytes());
+        put(&mut header, SEQUENCE, next);
+        put(&mut header, COUNT, self.count);
+        header[STRIPES..STRIPES + 4].copy_from_slice(&self.stripes.to_le_bytes());
+        put(&mut header, DATA_OFFSET, self.data_offset);
+        put(&mut header, NAMES_AT, NAMES_OFFSET);
+        put(&mut header, NAMES_ROOM, names_room);
+        put(&mut header, NAMES_LENGTH, table.len() as u64);
+        header[NAMES_CRC..HEADER_CRC].copy_from_slice(&crc32fast::hash(&table).to_le_bytes());
+        let crc = crc32fast::hash(&header[..HEADER_CRC]);
+        header[HEADER_CRC..].copy_from_slice(&crc.to_le_bytes());
+        // The first header has number 1 and stands first; then they take turns.
+        Ok((HEADERS[(next as usize + 1) % 2], header))
+    }
+
+    /// This layout with more counters; ENOSPC when the names do not fit.
+    pub fn grown(&self, count: u64, names: &[String]) -> Result<Layout, Errno> {
+        if let Kind::Current { names_room, .. } = self.kind {
+            if encoded(names)?.len() as u64 > names_room {
+                return Err(Errno::NOSPC);
+            }
+        }
+        let grown = Layout {
+            count,
+            names: names.to_vec(),
+            ..self.clone()
+        };
+        grown.file_size().ok_or(Errno(libc::EFBIG))?;
+        Ok(grown)
+    }
+
+    /// Writes what makes a whole file of this layout, in an order that a crash cannot hurt.
+    pub fn create(&self, medium: &mut impl Medium) -> Result<(), Errno> {
+        let size = self.file_size().ok_or(Errno(libc::EFBIG))?;
+        let (at, header) = self.next_header()?;
+        medium.extend(size, self.data_offset)?;
+        medium.write_at(NAMES_OFFSET, &encoded(&self.names)?)?;
+        medium.write_at(at, &header)?;
+        // Whole and on the disk before anybody can find it.
+        medium.sync()?;
+        medium.publish()
+    }
+
+    /// Turns a file of layout `before` into one of this layout, in an order that a crash cannot
+    /// hurt. Values stay where they are.
+    pub fn replace(&self, before: &Layout, medium: &mut impl Medium) -> Result<(), Errno> {
+        let size = self.file_size().ok_or(Errno(libc::EFBIG))?;
+        let (at, header) = self.next_header()?;
+        medium.extend(size, before.file_size().unwrap_or(0))?;
+        let kept = encoded(&before.names)?.len();
+        medium.write_at(NAMES_OFFSET + kept as u64, &encoded(&self.names)?[kept..])?;
+        // What the new header speaks of is on the disk before the header is.
+        medium.sync()?;
+        medium.write_at(at, &header)?;
+        medium.sync()
+    }
+}
+
+/// One header that is as it was written; the names it speaks of are still unread.
+struct Header {
+    layout: Layout,
+    names_length: usize,
+    names_crc: u32,
+}
+
+impl Header {
+    fn with_names(mut self, medium: &impl Medium) -> Result<Layout, super::Error> {
+        let mut table = vec![0u8; self.names_length];
+        medium.read_at(NAMES_OFFSET, &mut table)?;
+        if crc32fast::hash(&table) != self.names_crc {
+            return Err(BadFormat::Names.into());
+        }
+        let names = decoded(&table).ok_or(BadFormat::Names)?;
+        if !names.is_empty() && names.len() as u64 != self.layout.count {
+            return Err(BadFormat::Names.into());
+        }
+        self.layout.names = names;
+        Ok(self.layout)
+    }
+}
+
+fn parse(header: &[u8]) -> Result<Header, BadFormat> {
+    if !header.starts_with(&MAGIC) {
+        return Err(BadFormat::Kind);
+    }
+    if header.len() < HEADER_BYTES {
+        return Err(BadFormat::Length);
+    }
+    if crc32fast::hash(&header[..HEADER_CRC]) != u32_at(header, HEADER_CRC) {
+        return Err(BadFormat::Checksum);
+    }
+    if u32_at(header, 8) != VERSION {
+        return Err(BadFormat::Version);
+    }
+    if header[12..16] != ENDIAN_MARK.to_ne_bytes() {
+        return Err(BadFormat::Endianness);
+    }
+    let (room, length) = (u64_at(header, NAMES_ROOM), u64_at(header, NAMES_LENGTH));
+    let stripes = u32_at(header, STRIPES);
+    let data_offset = u64_at(header, DATA_OFFSET);
+    let sound = (1..=MAX_STRIPES).contains(&stripes)
+        && u64_at(header, NAMES_AT) == NAMES_OFFSET
+        && NAMES_OFFSET.checked_add(room) == Some(data_offset)
+        && data_offset.is_multiple_of(CACHE_LINE as u64)
+        && length <= room
+        && length <= isize::MAX as u64;
+    if !sound {
+        return Err(BadFormat::Checksum);
+    }
+    let layout = Layout {
+        kind: Kind::Current {
+            sequence: u64_at(header, SEQUENCE),
+            names_room: room,
+        },
+        count: u64_at(header, COUNT),
+        stripes,
+        data_offset,
+        names: Vec::new(),
+    };
+    Ok(Header {
+        layout,
+        names_length: length as usize,
+        names_crc: u32_at(header, NAMES_CRC),
+    })
+}
+
+/// Reads as much of `out` as the file has.
+fn take(medium: &impl Medium, len: u64, offset: u64, out: &mut [u8]) -> Result<usize, Errno> {
+    let got = len.saturating_sub(offset).min(out.len() as u64) as usize;
+    if got > 0 {
+        medium.read_at(offset, &mut out[..got])?;
+    }
+    Ok(got)
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+fn put(header: &mut [u8], at: usize, value: u64) {
+    header[at..at + 8].copy_from_slice(&value.to_le_bytes());
+}
+
+/// Each name as its length (u16, little-endian) and its UTF-8 bytes.
+fn encoded(names: &[String]) -> Result<Vec<u8>, Errno> {
+    let mut table = Vec::new();
+    for name in names {
+        let length = u16::try_from(name.len()).map_err(|_| Errno(libc::ENAMETOOLONG))?;
+        table.extend_from_slice(&length.to_le_bytes());
+        table.extend_from_slice(name.as_bytes());
+    }
+    Ok(table)
+}
+
+fn decoded(mut table: &[u8]) -> Option<Vec<String>> {
+    let mut names = Vec::new();
+    while let Some((length, rest)) = table.split_first_chunk::<2>() {
+        let length = usize::from(u16::from_le_bytes(*length));
+        let name = rest.get(..length)?;
+        names.push(String::from_utf8(name.to_vec()).ok()?);
+        table = &rest[length..];
+    }
+    table.is_empty().then_some(names)
+}

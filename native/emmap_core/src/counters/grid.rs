@@ -1,0 +1,116 @@
+//! Where counters stand in a map, and what is done to one of them.
+
+use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
+
+use super::format::{self, Layout};
+use crate::atomics::CACHE_LINE;
+use crate::{Errno, Region, Result};
+
+/// Counters sixteen to a line, each line once for every stripe.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Grid {
+    data_offset: u64,
+    count: u64,
+    stripes: u32,
+}
+
+/// Why nothing was done to a counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// There is no counter of this index.
+    Index,
+    /// With write concurrency there is no one value to exchange.
+    Striped,
+    Posix(Errno),
+}
+
+impl From<Errno> for Refused {
+    fn from(error: Errno) -> Refused {
+        Refused::Posix(error)
+    }
+}
+
+impl From<&Layout> for Grid {
+    fn from(layout: &Layout) -> Grid {
+        Grid {
+            data_offset: layout.data_offset,
+            count: layout.count,
+            stripes: layout.stripes,
+        }
+    }
+}
+
+impl Grid {
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    pub fn stripes(&self) -> u32 {
+        self.stripes
+    }
+
+    #[inline]
+    fn position(&self, index: u64) -> std::result::Result<u64, Refused> {
+        if index >= self.count {
+            return Err(Refused::Index);
+        }
+        Ok(format::position(self.data_offset, self.stripes, index))
+    }
+
+    /// Adds, wrapping: to the only word, or to the one of this thread.
+    #[inline]
+    pub fn add(&self, region: &Region, index: u64, value: i64) -> std::result::Result<(), Refused> {
+        let position = self.position(index)?;
+        if self.stripes == 1 {
+            region.word_mut(position)?.fetch_add(value, SeqCst);
+        } else {
+            region.add_striped(position, self.stripes as usize, value)?;
+        }
+        Ok(())
+    }
+
+    /// The only word of a counter, for what needs its value before.
+    #[inline]
+    pub fn exact<'a>(
+        &self,
+        region: &'a Region,
+        index: u64,
+    ) -> std::result::Result<&'a AtomicI64, Refused> {
+        let position = self.position(index)?;
+        if self.stripes != 1 {
+            return Err(Refused::Striped);
+        }
+        Ok(region.word_mut(position)?)
+    }
+
+    #[inline]
+    pub fn get(&self, region: &Region, index: u64) -> std::result::Result<i64, Refused> {
+        let position = self.position(index)?;
+        if self.stripes == 1 {
+            return Ok(region.word(position)?.load(SeqCst));
+        }
+        Ok(region.sum_striped(position, self.stripes as usize)?)
+    }
+
+    /// Sets the first stripe and clears the others, one after the other.
+    pub fn put(&self, region: &Region, index: u64, value: i64) -> std::result::Result<(), Refused> {
+        let position = self.position(index)?;
+        region.word_mut(position)?.store(value, SeqCst);
+        for stripe in 1..u64::from(self.stripes) {
+            let line = position + stripe * CACHE_LINE as u64;
+            region.word_mut(line)?.store(0, SeqCst);
+        }
+        Ok(())
+    }
+
+    /// All values in order.
+    pub fn values(&self, region: &Region) -> Result<Vec<i64>> {
+        let stripes = self.stripes as usize;
+        (0..self.count)
+            .map(|index| {
+                let position = format::position(self.data_offset, self.stripes, index);
+                region.sum_striped(position, stripes)
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,196 @@
+//! The NIFs of counters: the hot ones on one counter, the cold ones on a file or on all.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::atomic::Ordering::SeqCst;
+
+use emmap_core::counters::{self, BadFormat, Error, Grid, Refused, Request};
+use emmap_core::{Errno, Region};
+use rustler::sys::ErlNifTerm;
+use rustler::types::atom;
+use rustler::{Binary, Encoder, Env, Term};
+
+use crate::hot::{hot_nif, Call, Position};
+use crate::resource::{new_counters, HandleRef};
+use crate::terms::Failure;
+
+hot_nif!("counter_add" / 3 = add);
+hot_nif!("counter_next" / 3 = next);
+hot_nif!("counter_get" / 2 = get);
+hot_nif!("counter_put" / 3 = put);
+hot_nif!("counter_exchange" / 3 = exchange);
+hot_nif!("counter_compare_exchange" / 4 = compare_exchange);
+
+mod reasons {
+    rustler::atoms! {
+        bad_format,
+        other_names,
+        no_counter,
+        write_concurrency,
+        kind,
+        version,
+        endianness,
+        length,
+        checksum,
+        names,
+    }
+}
+
+/// Runs `act` on the counter of arguments 0 and 1. What it gives is the answer, bare; everything
+/// else is `{:error, reason}`.
+#[inline(always)]
+fn on_counter(
+    call: &Call,
+    act: impl FnOnce(&Region, &Grid, u64) -> Result<Result<ErlNifTerm, Refused>, ErlNifTerm>,
+) -> ErlNifTerm {
+    let answer = (|| {
+        let handle = call.handle()?;
+        let region = handle.region().map_err(|failure| call.error(failure))?;
+        let Position::At(index) = call.position(1)? else {
+            return Ok(Err(Refused::Index));
+        };
+        let done = act(region, &handle.counters, index)?;
+        Ok(done.and_then(|term| Ok(region.check_fault().map(|()| term)?)))
+    })();
+    match answer {
+        Ok(Ok(term)) => term,
+        Ok(Err(refused)) => refusal(call, refused),
+        Err(early) => early,
+    }
+}
+
+#[cold]
+fn refusal(call: &Call, refused: Refused) -> ErlNifTerm {
+    match refused {
+        Refused::Index => call.error_atom(reasons::no_counter()),
+        Refused::Striped => call.error_atom(reasons::write_concurrency()),
+        Refused::Posix(error) => call.error(error),
+    }
+}
+
+// counter_add(handle, index, value) -> :ok
+fn add(call: &Call) -> ErlNifTerm {
+    on_counter(call, |region, grid, index| {
+        let value = call.word(2)?;
+        Ok(grid.add(region, index, value).map(|()| call.ok()))
+    })
+}
+
+// counter_next(handle, index, value) -> the value before
+fn next(call: &Call) -> ErlNifTerm {
+    on_counter(call, |region, grid, index| {
+        let value = call.word(2)?;
+        let word = grid.exact(region, index);
+        Ok(word.map(|word| call.sint64(word.fetch_add(value, SeqCst))))
+    })
+}
+
+// counter_get(handle, index) -> the value
+fn get(call: &Call) -> ErlNifTerm {
+    on_counter(call, |region, grid, index| {
+        Ok(grid.get(region, index).map(|value| call.sint64(value)))
+    })
+}
+
+// counter_put(handle, index, value) -> :ok
+fn put(call: &Call) -> ErlNifTerm {
+    on_counter(call, |region, grid, index| {
+        let value = call.signed_word(2)?;
+        Ok(grid.put(region, index, value).map(|()| call.ok()))
+    })
+}
+
+// counter_exchange(handle, index, value) -> the value before
+fn exchange(call: &Call) -> ErlNifTerm {
+    on_counter(call, |region, grid, index| {
+        let value = call.signed_word(2)?;
+        let word = grid.exact(region, index);
+        Ok(word.map(|word| call.sint64(word.swap(value, SeqCst))))
+    })
+}
+
+// counter_compare_exchange(handle, index, expected, new) -> :ok | the value that it is
+fn compare_exchange(call: &Call) -> ErlNifTerm {
+    on_counter(call, |region, grid, index| {
+        let (expected, new) = (call.signed_word(2)?, call.signed_word(3)?);
+        let word = grid.exact(region, index);
+        Ok(word.map(
+            |word| match word.compare_exchange(expected, new, SeqCst, SeqCst) {
+                Ok(_) => call.ok(),
+                Err(actual) => call.sint64(actual),
+            },
+        ))
+    })
+}
+
+fn why(bad: BadFormat) -> rustler::Atom {
+    match bad {
+        BadFormat::Kind => reasons::kind(),
+        BadFormat::Version => reasons::version(),
+        BadFormat::Endianness => reasons::endianness(),
+        BadFormat::Length => reasons::length(),
+        BadFormat::Checksum => reasons::checksum(),
+        BadFormat::Names => reasons::names(),
+    }
+}
+
+// `{:ok, reference, count, stripes, names}`; names are strings. Reads headers, may create,
+// allocate and sync: all of it waits for a disk.
+#[rustler::nif(schedule = "DirtyIo")]
+fn counters_open<'a>(
+    env: Env<'a>,
+    path: Binary<'a>,
+    count: u64,
+    names: Vec<String>,
+    stripes: u32,
+) -> Term<'a> {
+    let request = Request {
+        count,
+        names,
+        stripes,
+    };
+    if path.as_slice().contains(&0) {
+        return Failure::from(Errno::INVAL).encode(env);
+    }
+    let path = Path::new(OsStr::from_bytes(path.as_slice()));
+    match counters::open(path, &request) {
+        Ok(opened) => {
+            let grid = Grid::from(&opened.layout);
+            let reference = new_counters(env, opened.region, grid);
+            let names = opened.layout.names;
+            (atom::ok(), reference, grid.count(), grid.stripes(), names).encode(env)
+        }
+        Err(Error::Posix(error)) => Failure::from(error).encode(env),
+        Err(Error::BadFormat(bad)) => {
+            (atom::error(), (reasons::bad_format(), why(bad))).encode(env)
+        }
+        Err(Error::OtherNames(names)) => {
+            (atom::error(), (reasons::other_names(), names)).encode(env)
+        }
+    }
+}
+
+// For few counters: the caller knows how many there are.
+#[rustler::nif(schedule = "Normal")]
+fn counters_list_few<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
+    values(env, &handle)
+}
+
+// There may be millions.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn counters_list<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
+    values(env, &handle)
+}
+
+fn values<'a>(env: Env<'a>, handle: &HandleRef) -> Term<'a> {
+    let values = handle.0.region().and_then(|region| {
+        let values = handle.0.counters.values(region)?;
+        region.check_fault()?;
+        Ok(values)
+    });
+    match values {
+        Ok(values) => (atom::ok(), values).encode(env),
+        Err(failure) => failure.encode(env),
+    }
+}

@@ -1,0 +1,350 @@
+defmodule Emmap.CountersTest do
+  use ExUnit.Case, async: true
+  import Bitwise
+  alias Emmap.Counters
+
+  @moduletag :tmp_dir
+
+  setup %{tmp_dir: directory}, do: %{path: Path.join(directory, "c.cnt")}
+
+  # What plain and striped counters have in common runs on both.
+  for {name, options} <- [plain: [], striped: [write_concurrency: true]] do
+    test "counts (#{name})", %{path: path} do
+      {:ok, c} = Counters.open(path, 40, unquote(options))
+      assert Counters.to_list(c) == List.duplicate(0, 40)
+      for index <- 0..39, do: assert(:ok = Counters.add(c, index, index * 10))
+      assert :ok = Counters.sub(c, 39, 400)
+      assert Counters.get(c, 39) == -10
+      assert :ok = Counters.put(c, 0, 7)
+      assert :ok = Counters.add(c, 0, -10)
+      assert c[0] == -3
+      assert Counters.to_list(c) == [-3 | Enum.map(1..38, &(&1 * 10))] ++ [-10]
+      assert Counters.to_map(c)[5] == 50
+      assert %{count: 40, names: nil, write_concurrency: concurrent} = Counters.info(c)
+      assert concurrent == unquote(options != [])
+      assert :ok = Counters.reset(c, 5)
+      assert Counters.get(c, 5) == 0
+      assert :ok = Counters.reset(c)
+      assert Enum.sum(c) == 0
+      # Others see it, and it stays.
+      :ok = Counters.add(c, 3, 3)
+      {:ok, other} = Counters.open(path, 1)
+      assert Counters.get(other, 3) == 3
+      assert :ok = Counters.sync(c)
+      assert :ok = Counters.close(c)
+      assert {:error, :closed} = Counters.close(c)
+      assert_raise Emmap.Error, ~r/closed/, fn -> Counters.get(c, 3) end
+      assert_raise Emmap.Error, ~r/closed/, fn -> Counters.to_list(c) end
+      assert Counters.get(other, 3) == 3
+    end
+
+    test "grows in place under those who have it open (#{name})", %{path: path} do
+      {:ok, c} = Counters.open(path, 3, unquote(options))
+      for index <- 0..2, do: Counters.add(c, index, index + 1)
+      adder = Task.async(fn -> for _ <- 1..20_000, do: Counters.add(c, 0, 1) end)
+      grown = for n <- [4, 17, 100, 5000], do: Counters.open!(path, n)
+      Task.await(adder)
+      last = List.last(grown)
+      assert Enum.take(last, 4) == [20_001, 2, 3, 0]
+      assert Enum.count(last) == 5000
+      Counters.add(last, 4999, 9)
+      assert Counters.to_list(Counters.open!(path, 0)) |> Enum.sum() == 20_006 + 9
+      # The old term has what it was opened with.
+      assert_raise ArgumentError, fn -> Counters.get(c, 3) end
+    end
+
+    test "no add is lost between processes (#{name})", %{path: path} do
+      c = Counters.open!(path, [:hits], unquote(options))
+
+      1..8
+      |> Enum.map(fn _ ->
+        Task.async(fn -> for _ <- 1..20_000, do: Counters.add(c, :hits, 1) end)
+      end)
+      |> Task.await_many()
+
+      assert Counters.get(c, :hits) == 160_000
+    end
+  end
+
+  describe "plain counters" do
+    setup %{path: path}, do: %{c: Counters.open!(path, 2)}
+
+    test "give the value before, or after", %{c: c} do
+      assert Counters.next(c, 0) == 0
+      assert Counters.next(c, 0, 5) == 1
+      assert Counters.add_get(c, 0, 4) == 10
+      assert Counters.sub_get(c, 0, 3) == 7
+      assert Counters.exchange(c, 0, 70) == 7
+      assert Counters.compare_exchange(c, 0, 70, 71) == :ok
+      assert Counters.compare_exchange(c, 0, 70, 72) == 71
+    end
+
+    test "wrap as :counters do", %{c: c} do
+      most = 0x7FFF_FFFF_FFFF_FFFF
+      model = :counters.new(1, [])
+
+      for n <- [most, 1, -1, most, most, -0x8000_0000_0000_0000, 5] do
+        Counters.add(c, 0, n)
+        :counters.add(model, 1, n)
+        assert Counters.get(c, 0) == :counters.get(model, 1)
+        subtracted = [Counters.sub(c, 0, n), :counters.sub(model, 1, n)] |> Enum.uniq()
+        assert subtracted == [:ok] and Counters.get(c, 0) == :counters.get(model, 1)
+      end
+
+      Counters.put(c, 0, most)
+      assert Counters.add_get(c, 0, 1) == -most - 1
+      assert Counters.sub_get(c, 0, 1) == most
+      Counters.put(c, 0, 0)
+      assert Counters.sub_get(c, 0, -0x8000_0000_0000_0000) == -0x8000_0000_0000_0000
+    end
+
+    test "numbers that nobody else gets", %{c: c} do
+      numbers =
+        1..8
+        |> Enum.map(fn _ -> Task.async(fn -> for _ <- 1..2000, do: Counters.next(c, 1) end) end)
+        |> Task.await_many()
+        |> List.flatten()
+
+      assert Enum.sort(numbers) == Enum.to_list(0..15_999)
+    end
+  end
+
+  test "striped counters have no value before or after", %{path: path} do
+    c = Counters.open!(path, 2, write_concurrency: true)
+
+    for call <- [
+          &Counters.next(&1, 0),
+          &Counters.add_get(&1, 0, 1),
+          &Counters.sub_get(&1, 0, 1),
+          &Counters.exchange(&1, 0, 1),
+          &Counters.compare_exchange(&1, 0, 0, 1)
+        ] do
+      assert_raise ArgumentError, ~r/write_concurrency/, fn -> call.(c) end
+    end
+
+    # The file remembers.
+    assert %{write_concurrency: true} = Counters.info(Counters.open!(path, 2))
+  end
+
+  describe "names" do
+    test "name counters, and stay in the file", %{path: path} do
+      c = Counters.open!(path, [:requests, "with space", :blåbær])
+      :ok = Counters.add(c, :requests, 12)
+      :ok = Counters.add(c, "with space", 1)
+      assert c[:requests] == 12 and c["with space"] == 1 and c[0] == 12
+      assert c[:nothing] == nil and c[3] == nil
+      assert Counters.to_map(c) == %{:requests => 12, "with space" => 1, :blåbær => 0}
+      assert Enum.to_list(c) == [{:requests, 12}, {"with space", 1}, {:blåbær, 0}]
+      # Strings and atoms of the same letters are the same name in the file.
+      d = Counters.open!(path, ["requests", :"with space"])
+      assert d["requests"] == 12 and d[:"with space"] == 1
+
+      assert_raise ArgumentError, ~r/no counter :nothing: there are \[:requests/, fn ->
+        Counters.add(c, :nothing, 1)
+      end
+    end
+
+    test "more may follow, others may not", %{path: path} do
+      :ok = Counters.add(Counters.open!(path, [:a, :b]), :b, 5)
+
+      assert {:error, {:other_names, %{asked: [:b, :a], file: ["a", "b"]}}} =
+               Counters.open(path, [:b, :a])
+
+      assert {:error, {:other_names, %{asked: [], file: ["a", "b"]}}} = Counters.open(path, 3)
+      error = assert_raise Emmap.Error, fn -> Counters.open!(path, [:a, :x]) end
+      assert Exception.message(error) =~ ~s(its names are ["a", "b"], not [:a, :x])
+      c = Counters.open!(path, [:a, :b, :c])
+      assert Counters.to_map(c) == %{a: 0, b: 5, c: 0}
+
+      assert {:error, {:other_names, %{file: []}}} =
+               Counters.open((path <> "2") |> numbered(), [:a])
+    end
+
+    defp numbered(path) do
+      Counters.close(Counters.open!(path, 1))
+      path
+    end
+
+    test "make no atoms on reading", %{path: path} do
+      fresh = for n <- 1..2000, do: "never_an_atom_#{System.unique_integer([:positive])}_#{n}"
+      Counters.close(Counters.open!(path, fresh))
+
+      # In a VM of its own, where nothing else makes atoms.
+      assert {new_atoms, ^fresh} =
+               Emmap.Test.ChildVM.run!("""
+               warm = Emmap.Counters.open!(#{inspect(path <> "2")}, [:warm])
+               _ = {inspect(warm), Enum.map(warm, &elem(&1, 0))}
+               before = :erlang.system_info(:atom_count)
+               c = Emmap.Counters.open!(#{inspect(path)}, 0)
+               names = Enum.map(c, &elem(&1, 0))
+               true = inspect(c) =~ "never_an_atom"
+               {:erlang.system_info(:atom_count) - before, names}
+               """)
+
+      assert new_atoms < 50
+    end
+
+    test "that cannot be", %{path: path} do
+      for names <- [
+            [],
+            [:a, :a],
+            [:a, "a"],
+            [nil],
+            [1],
+            ["\xFF"],
+            [String.duplicate("x", 1025)],
+            :a
+          ] do
+        assert_raise ArgumentError, fn -> Counters.open(path, names) end
+      end
+
+      assert_raise ArgumentError, ~r/write_concurrency/, fn ->
+        Counters.open(path, 1, fast: true)
+      end
+
+      assert_raise ArgumentError, fn -> Counters.open(path, -1) end
+      refute File.exists?(path)
+    end
+  end
+
+  test "what is no counter or no value raises", %{path: path} do
+    c = Counters.open!(path, 2)
+
+    for key <- [-1, 2, 1 <<< 40, 1 <<< 64, :name, "name", nil, 0.0] do
+      assert_raise ArgumentError, ~r/no counter/, fn -> Counters.add(c, key, 1) end
+      assert_raise ArgumentError, ~r/no counter/, fn -> Counters.get(c, key) end
+      assert_raise ArgumentError, ~r/no counter/, fn -> Counters.put(c, key, 1) end
+      assert_raise ArgumentError, ~r/no counter/, fn -> Counters.next(c, key) end
+    end
+
+    for value <- [1 <<< 64, -(1 <<< 63) - 1, 1.0, :one] do
+      assert_raise ArgumentError, ~r/64 bits/, fn -> Counters.add(c, 0, value) end
+      assert_raise ArgumentError, ~r/64 bits/, fn -> Counters.put(c, 0, value) end
+    end
+
+    # What may be subtracted is what may be added, negated, as with :atomics.
+    for value <- [1 <<< 64, -(1 <<< 64), 1.0, :one] do
+      assert_raise ArgumentError, ~r/64 bits/, fn -> Counters.sub(c, 0, value) end
+    end
+
+    assert Counters.to_list(c) == [0, 0]
+    foreign = %{c | ref: make_ref()}
+    assert_raise ArgumentError, ~r/this node/, fn -> Counters.add(foreign, 0, 1) end
+    assert inspect(foreign) =~ "not of this node"
+  end
+
+  test "is Enumerable, Access and Inspect", %{path: path, tmp_dir: directory} do
+    c = Counters.open!(path, [:requests, :errors])
+    Counters.add(c, :requests, 12)
+    assert inspect(c) == "#Emmap.Counters<#{inspect(path)} requests: 12, errors: 0>"
+    assert Enum.count(c) == 2
+    assert {:errors, 0} in c
+    refute {:errors, 1} in c
+    assert Enum.at(c, 0) == {:requests, 12}
+    assert Enum.slice(c, 1, 5) == [errors: 0]
+    assert Enum.map(c, fn {_, value} -> value end) == [12, 0]
+    assert Enum.zip(c, c) |> length() == 2
+    n = Counters.open!(Path.join(directory, "n.cnt"), 3)
+    Counters.add(n, 1, 5)
+    assert inspect(n) =~ "n.cnt\" [0, 5, 0]>"
+    assert Enum.to_list(n) == [0, 5, 0]
+    assert Enum.sum(n) == 5
+    assert Enum.slice(n, 1..2) == [5, 0]
+    assert get_in(%{c: n}, [:c, 1]) == 5
+    assert_raise ArgumentError, fn -> put_in(n[1], 3) end
+    :ok = Counters.close(n)
+    assert inspect(n) =~ "closed"
+    # Read where it holds up nobody.
+    many = Counters.open!(Path.join(directory, "many.cnt"), 100_000)
+    Counters.add(many, 99_999, 1)
+    assert Enum.sum(many) == 1
+  end
+
+  describe "29: files that are none" do
+    test "say why, and are not touched", %{path: path, tmp_dir: directory} do
+      Counters.close(Counters.open!(path, [:a, :b]))
+      good = File.read!(path)
+
+      flip = fn bytes, at ->
+        binary_part(bytes, 0, at) <>
+          <<bxor(:binary.at(bytes, at), 1)>> <>
+          binary_part(bytes, at + 1, byte_size(bytes) - at - 1)
+      end
+
+      for {bytes, why} <- [
+            {"text", :kind},
+            {:crypto.strong_rand_bytes(20_000), :kind},
+            {flip.(good, 24), :checksum},
+            {flip.(good, 79), :checksum},
+            {flip.(good, 8194), :names},
+            {binary_part(good, 0, 9000), :length},
+            {"EMMAP01\n" <> <<5::little-64, 1::64>>, :length}
+          ] do
+        File.write!(path, bytes)
+        assert {:error, {:bad_format, ^why}} = Counters.open(path, [:a, :b])
+        assert File.read!(path) == bytes
+      end
+
+      assert {:error, :eisdir} = Counters.open(directory, 1)
+      assert {:error, :enodev} = Counters.open("/dev/null", 1)
+      assert {:error, :enoent} = Counters.open(Path.join(directory, "no/such"), 1)
+      assert {:error, :einval} = Counters.open("a\0b", 1)
+    end
+
+    test "the predecessor's files work in place", %{path: path} do
+      File.write!(path, "EMMAP01\n" <> <<2::little-64, 40::native-64, -1::signed-native-64>>)
+      c = Counters.open!(path, 2)
+      assert Counters.to_list(c) == [40, -1]
+      Counters.add(c, 0, 2)
+      assert <<"EMMAP01\n", 2::little-64, 42::native-64, -1::signed-native-64>> = File.read!(path)
+      grown = Counters.open!(path, 4)
+      Counters.add(grown, 3, 7)
+
+      assert <<"EMMAP01\n", 4::little-64, 42::native-64, -1::signed-native-64, 0::64,
+               7::native-64>> = File.read!(path)
+    end
+
+    test "an empty file counts as none", %{path: path} do
+      File.touch!(path)
+      assert Counters.to_list(Counters.open!(path, 2)) == [0, 0]
+    end
+  end
+
+  test "4: a file cut under counters raises estale and kills nobody", %{path: path} do
+    c = Counters.open!(path, 1000)
+    Counters.add(c, 999, 1)
+    File.write!(path, "")
+    error = assert_raise Emmap.Error, fn -> Counters.add(c, 999, 1) end
+    assert error.reason == :estale
+    assert_raise Emmap.Error, ~r/cut/, fn -> Counters.to_list(c) end
+    assert %{faults: faults} = Counters.info(c)
+    assert faults > 0
+  end
+
+  test "the Erlang names", %{path: path} do
+    file = String.to_charlist(path)
+    c = :emmap.open_counters(file, 2)
+
+    first = [
+      :emmap.inc_counter(c, 0),
+      :emmap.inc_counter(c, 0, 5),
+      :emmap.inc_counter(c, 0),
+      :emmap.inc_counter(c, 0, 2),
+      :emmap.set_counter(c, 0, 15),
+      :emmap.read_counter(c, 0)
+    ]
+
+    assert first == [0, 1, 6, 7, 9, 15]
+    assert :emmap.dec_counter(c, 0) == 15
+    assert :emmap.dec_counter(c, 0, 4) == 14
+
+    assert :emmap.fold_counters(c, fn index, value, acc -> [{index, value} | acc] end, []) == [
+             {1, 0},
+             {0, 10}
+           ]
+
+    assert :ok = :emmap.close_counters(c)
+    assert :emmap.read_counter(:emmap.open_counters(file), 0) == 10
+    assert_raise Emmap.Error, fn -> :emmap.open_counters(~c"/no/such/place") end
+  end
+end
