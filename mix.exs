@@ -54,7 +54,7 @@ defmodule Mix.Tasks.Compile.Cargo do
         )
 
     native = Path.join(File.cwd!(), "native")
-    target = System.get_env("CARGO_TARGET_DIR") || Path.join(native, "target")
+    target = Path.expand(System.get_env("CARGO_TARGET_DIR") || Path.join(native, "target"))
     args = ~w(build --release --locked --package #{@library})
     # cargo is quiet unless it builds something; what it says goes to standard error.
     options = [cd: native, env: [{"CARGO_TARGET_DIR", target}], into: IO.stream(:stdio, :line)]

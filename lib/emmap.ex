@@ -159,15 +159,15 @@ defmodule Emmap do
   """
   @doc group: "Opening and closing"
   @spec close(t) :: :ok | failure
-  def close(handle(ref)), do: Native.close(ref)
+  def close(mem), do: Native.close(ref!(mem))
 
   @doc """
   Returns another handle on the same map, with a cursor of its own (at 0) and a `close/1` of its own.
   """
   @doc group: "Opening and closing"
   @spec dup(t) :: {:ok, t} | failure
-  def dup(handle(ref)) do
-    with {:ok, ref, root} <- Native.dup(ref), do: {:ok, new(ref, root)}
+  def dup(mem) do
+    with {:ok, ref, root} <- Native.dup(ref!(mem)), do: {:ok, new(ref, root)}
   end
 
   # Reading
@@ -182,6 +182,7 @@ defmodule Emmap do
   @spec pread(t, position, non_neg_integer) :: {:ok, binary} | :eof | failure
   def pread(handle(ref, nil), position, count), do: Native.pread(ref, position, count)
   def pread(handle(ref, root), position, count), do: Native.view(ref, root.(), position, count)
+  def pread(other, _position, _count), do: no_handle!(other)
 
   @doc """
   Reads several ranges: `[{position, count}]` gives `{:ok, [binary | :eof]}`.
@@ -193,6 +194,8 @@ defmodule Emmap do
   @doc group: "Reading"
   @spec pread(t, [{position, non_neg_integer}]) :: {:ok, [binary | :eof]} | failure
   def pread(handle(_) = mem, ranges) when is_list(ranges), do: pread_list(mem, ranges, [])
+  def pread(handle(_), _ranges), do: {:error, :badarg}
+  def pread(other, _ranges), do: no_handle!(other)
 
   defp pread_list(_mem, [], done), do: {:ok, Enum.reverse(done)}
 
@@ -218,6 +221,8 @@ defmodule Emmap do
   def view(handle(ref, root), position, count),
     do: Native.view(ref, Root.unwrap(root), position, count)
 
+  def view(other, _position, _count), do: no_handle!(other)
+
   @doc """
   Reads up to `count` bytes at the cursor and moves it behind them; `:eof` at the end.
 
@@ -226,6 +231,7 @@ defmodule Emmap do
   @doc group: "Reading"
   @spec read(t, non_neg_integer) :: {:ok, binary} | :eof | failure
   def read(handle(ref, root), count), do: Native.read(ref, Root.unwrap(root), count)
+  def read(other, _count), do: no_handle!(other)
 
   @doc """
   Reads from the cursor to the next newline, which is part of the line; `:eof` at the end.
@@ -235,6 +241,7 @@ defmodule Emmap do
   @doc group: "Reading"
   @spec read_line(t) :: {:ok, binary} | :eof | failure
   def read_line(handle(ref, root)), do: Native.read_line(ref, Root.unwrap(root))
+  def read_line(other), do: no_handle!(other)
 
   # Writing
 
@@ -254,6 +261,8 @@ defmodule Emmap do
     with {:ok, data} <- flatten(data), do: Native.pwrite(ref, position, data)
   end
 
+  def pwrite(other, _position, _data), do: no_handle!(other)
+
   @doc """
   Writes `[{position, iodata}]` in order. If one fails, those before it are done:
   `{:error, {how_many_done, reason}}`.
@@ -262,6 +271,8 @@ defmodule Emmap do
   @spec pwrite(t, [{position, iodata}]) ::
           :ok | {:error, :badarg | {non_neg_integer, reason | :badarg}}
   def pwrite(handle(_) = mem, writes) when is_list(writes), do: pwrite_list(mem, writes, 0)
+  def pwrite(handle(_), _writes), do: {:error, :badarg}
+  def pwrite(other, _writes), do: no_handle!(other)
 
   defp pwrite_list(_mem, [], _done), do: :ok
 
@@ -290,6 +301,8 @@ defmodule Emmap do
     with {:ok, data} <- flatten(data), do: Native.write(ref, data)
   end
 
+  def write(other, _data), do: no_handle!(other)
+
   defp flatten(data) when is_binary(data), do: {:ok, data}
 
   defp flatten(data) do
@@ -315,6 +328,7 @@ defmodule Emmap do
   def position(handle(ref), {:cur, n}) when is_integer(n), do: Native.position(ref, 1, n)
   def position(handle(ref), {:eof, n}) when is_integer(n), do: Native.position(ref, 2, n)
   def position(handle(_), _other), do: {:error, :badarg}
+  def position(other, _location), do: no_handle!(other)
 
   # Integers
 
@@ -368,6 +382,8 @@ defmodule Emmap do
             ":add, :sub, :xchg, :and, :or, :xor, :band, :bor, :bxor, :min, :max"
   end
 
+  def patomic(other, _position, _operation, _value), do: no_handle!(other)
+
   @doc """
   Writes `new` at `position` if `expected` is there, atomically; returns what was there.
 
@@ -384,28 +400,29 @@ defmodule Emmap do
   def patomic_cas(handle(ref), position, expected, new),
     do: Native.atomic_cas(ref, position, expected, new)
 
+  def patomic_cas(other, _position, _expected, _new), do: no_handle!(other)
+
   @doc "Reads the integer at `position` atomically. Errors as `patomic/4`; a read-only map will do."
   @doc group: "Integers"
   @spec patomic_read(t, position) :: {:ok, integer} | failure
   def patomic_read(handle(ref), position), do: Native.atomic_read(ref, position)
+  def patomic_read(other, _position), do: no_handle!(other)
 
   @doc "Writes the integer at `position` atomically. Errors as `patomic/4`."
   @doc group: "Integers"
   @spec patomic_write(t, position, integer) :: :ok | failure
   def patomic_write(handle(ref), position, value), do: Native.atomic_write(ref, position, value)
+  def patomic_write(other, _position, _value), do: no_handle!(other)
 
   # Size
 
   @doc """
-  Makes the map and its file twice as long, but at most `:max_inc_size` longer. Returns the new size.
+  Makes the map and its file twice as long, but at most `:max_inc_size` longer, and never shorter
+  than the file is by now. Returns the new size.
   """
   @doc group: "Size"
   @spec resize(t) :: {:ok, non_neg_integer} | failure
-  def resize(handle(ref)) do
-    with {:ok, size} <- Native.doubled_size(ref),
-         :ok <- Native.resize(ref, size),
-         do: {:ok, size}
-  end
+  def resize(mem), do: Native.double(ref!(mem))
 
   @doc """
   Makes the map and its file exactly `size` bytes long.
@@ -419,12 +436,12 @@ defmodule Emmap do
   """
   @doc group: "Size"
   @spec resize(t, non_neg_integer) :: :ok | failure
-  def resize(handle(ref), size), do: Native.resize(ref, bytes!(:size, size))
+  def resize(mem, size), do: Native.resize(ref!(mem), bytes!(:size, size))
 
   @doc "Cuts (or lengthens) the map and its file to the cursor. Errors as `resize/2`."
   @doc group: "Size"
   @spec truncate(t) :: :ok | failure
-  def truncate(handle(ref)), do: Native.truncate(ref)
+  def truncate(mem), do: Native.truncate(ref!(mem))
 
   @doc """
   Allocates disk blocks for a range, so that later writes there cannot meet a full disk. Past the
@@ -432,7 +449,8 @@ defmodule Emmap do
   """
   @doc group: "Size"
   @spec allocate(t, position, non_neg_integer) :: :ok | failure
-  def allocate(handle(ref), position, count) do
+  def allocate(mem, position, count) do
+    ref = ref!(mem)
     ranged(position, count, fn -> Native.allocate(ref, position, count) end)
   end
 
@@ -448,19 +466,20 @@ defmodule Emmap do
   @doc group: "Durability"
   @spec sync(t, :sync | :async | {position, non_neg_integer}) :: :ok | failure
   def sync(mem, how \\ :sync)
-  def sync(handle(ref), :sync), do: Native.sync(ref, true)
-  def sync(handle(ref), :async), do: Native.sync(ref, false)
+  def sync(mem, :sync), do: Native.sync(ref!(mem), true)
+  def sync(mem, :async), do: Native.sync(ref!(mem), false)
   def sync(mem, {position, count}), do: sync(mem, {position, count}, :sync)
-  def sync(handle(_), other), do: bad_sync!(other)
+  def sync(_mem, other), do: bad_sync!(other)
 
   @doc "As `sync/2`, for the pages of `{position, count}` alone."
   @doc group: "Durability"
   @spec sync(t, {position, non_neg_integer}, :sync | :async) :: :ok | failure
-  def sync(handle(ref), {position, count}, how) when how in [:sync, :async] do
+  def sync(mem, {position, count}, how) when how in [:sync, :async] do
+    ref = ref!(mem)
     ranged(position, count, fn -> Native.sync_range(ref, position, count, how == :sync) end)
   end
 
-  def sync(handle(_), _range, other), do: bad_sync!(other)
+  def sync(_mem, _range, other), do: bad_sync!(other)
 
   @spec bad_sync!(term) :: no_return
   defp bad_sync!(other) do
@@ -471,7 +490,7 @@ defmodule Emmap do
   @doc "As `sync/1`, but without the file's times."
   @doc group: "Durability"
   @spec datasync(t) :: :ok | failure
-  def datasync(handle(ref)), do: Native.datasync(ref)
+  def datasync(mem), do: Native.datasync(ref!(mem))
 
   # Memory
 
@@ -483,19 +502,24 @@ defmodule Emmap do
   """
   @doc group: "Memory"
   @spec advise(t, position, non_neg_integer, advice) :: :ok | failure
-  def advise(handle(ref), position, count, advice)
+  def advise(mem, position, count, advice)
       when advice in [:normal, :sequential, :random, :no_reuse, :will_need, :dont_need] do
+    ref = ref!(mem)
     ranged(position, count, fn -> Native.advise(ref, position, count, advice) end)
   end
 
-  def advise(handle(_), _position, _count, _advice), do: {:error, :einval}
+  def advise(mem, _position, _count, _advice) do
+    _ = ref!(mem)
+    {:error, :einval}
+  end
 
   @doc """
   Reads a range from the disk into memory and waits, on a dirty I/O scheduler.
   """
   @doc group: "Memory"
   @spec prefetch(t, position, non_neg_integer) :: :ok | failure
-  def prefetch(handle(ref), position, count) do
+  def prefetch(mem, position, count) do
+    ref = ref!(mem)
     ranged(position, count, fn -> Native.prefetch(ref, position, count) end)
   end
 
@@ -505,12 +529,12 @@ defmodule Emmap do
   """
   @doc group: "Memory"
   @spec lock(t) :: :ok | failure
-  def lock(handle(ref)), do: Native.lock_memory(ref)
+  def lock(mem), do: Native.lock_memory(ref!(mem))
 
   @doc "Undoes `lock/1`."
   @doc group: "Memory"
   @spec unlock(t) :: :ok | failure
-  def unlock(handle(ref)), do: Native.unlock_memory(ref)
+  def unlock(mem), do: Native.unlock_memory(ref!(mem))
 
   @doc """
   Returns what there is to know about a map.
@@ -529,7 +553,7 @@ defmodule Emmap do
   """
   @doc group: "Memory"
   @spec info(t) :: {:ok, info} | failure
-  def info(handle(ref)), do: Info.of(ref)
+  def info(mem), do: Info.of(ref!(mem))
 
   @doc """
   Whether the SIGBUS guard is in place: `:ok`, `:lost` (another library took the signal later), `:off`.
@@ -537,6 +561,15 @@ defmodule Emmap do
   @doc group: "Memory"
   @spec guard() :: :ok | :lost | :off
   def guard, do: Native.guard_status()
+
+  defp ref!(handle(ref)), do: ref
+  defp ref!(other), do: no_handle!(other)
+
+  @spec no_handle!(term) :: no_return
+  defp no_handle!(other) do
+    raise ArgumentError,
+          "not an open Emmap handle of this node: #{inspect(other, limit: 5, printable_limit: 100)}"
+  end
 
   # A range as OTP takes it: what is no place in any file is the world's answer, not a crash.
   defp ranged(position, count, call) when is_integer(position) and is_integer(count) do

@@ -378,7 +378,7 @@ defmodule EmmapTest do
       assert :ok = Emmap.sync(mem)
       assert {:ok, %{path: nil, fd: nil, growable_up_to: limit}} = Emmap.info(mem)
       assert is_integer(limit)
-      assert {:error, :enomem} = Emmap.resize(mem, limit + 1)
+      assert {:error, :enospc} = Emmap.resize(mem, limit + 1)
       assert :ok = Emmap.advise(mem, 0, 0, :dont_need)
       assert {:error, :enotsup} = :file.read_file_info(mem)
     end
@@ -446,6 +446,39 @@ defmodule EmmapTest do
     test "what is no handle raises, and says so" do
       foreign = {:file_descriptor, Emmap.File, %Emmap{ref: make_ref()}}
 
+      {:ok, raw} = :file.open("mix.exs", [:read, :raw])
+
+      for other <- [:x, self(), raw, nil, "text"],
+          call <- [
+            &Emmap.pread(&1, 0, 1),
+            &Emmap.pread(&1, [{0, 1}]),
+            &Emmap.view(&1, 0, 1),
+            &Emmap.read(&1, 1),
+            &Emmap.read_line/1,
+            &Emmap.write(&1, "x"),
+            &Emmap.pwrite(&1, 0, "x"),
+            &Emmap.pwrite(&1, [{0, "x"}]),
+            &Emmap.close/1,
+            &Emmap.info/1,
+            &Emmap.dup/1,
+            &Emmap.position(&1, 0),
+            &Emmap.resize/1,
+            &Emmap.resize(&1, 1),
+            &Emmap.truncate/1,
+            &Emmap.sync/1,
+            &Emmap.sync(&1, {0, 1}),
+            &Emmap.datasync/1,
+            &Emmap.advise(&1, 0, 1, :normal),
+            &Emmap.allocate(&1, 0, 1),
+            &Emmap.prefetch(&1, 0, 1),
+            &Emmap.lock/1,
+            &Emmap.unlock/1,
+            &Emmap.patomic(&1, 0, :add, 1),
+            &Emmap.patomic_read(&1, 0)
+          ] do
+        assert_raise ArgumentError, ~r/not an open Emmap handle/, fn -> call.(other) end
+      end
+
       for call <- [
             &Emmap.pread(&1, 0, 1),
             &Emmap.view(&1, 0, 1),
@@ -489,7 +522,7 @@ defmodule EmmapTest do
         assert :eof = Emmap.view(mem, position, 1)
       end
 
-      assert {:error, :efbig} = Emmap.pwrite(mem, 0x7FFF_FFFF_FFFF_FFFF, "x")
+      assert {:error, :einval} = Emmap.pwrite(mem, 0x7FFF_FFFF_FFFF_FFFF, "x")
       assert {:ok, %{size: 10}} = Emmap.info(mem)
     end
 
@@ -499,7 +532,12 @@ defmodule EmmapTest do
         assert {:ok, "89"} = Emmap.view(mem, 8, count)
       end
 
-      assert_raise ArgumentError, fn -> Emmap.pread(mem, 0, -1) end
+      for count <- [-1, -(1 <<< 80)] do
+        assert_raise ArgumentError, fn -> Emmap.pread(mem, 0, count) end
+        assert_raise ArgumentError, fn -> Emmap.view(mem, 0, count) end
+        assert_raise ArgumentError, fn -> Emmap.read(mem, count) end
+      end
+
       assert_raise ArgumentError, fn -> Emmap.read(mem, :all) end
       assert_raise ArgumentError, fn -> Emmap.pread(mem, :bof, 1) end
       assert_raise ArgumentError, fn -> Emmap.resize(mem, -1) end

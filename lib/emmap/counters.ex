@@ -149,7 +149,7 @@ defmodule Emmap.Counters do
   @doc group: "Opening and closing"
   @spec info(t) :: map
   def info(%__MODULE__{ref: ref} = counters) do
-    case Emmap.Info.of(ref) do
+    case Emmap.Info.brief(ref) do
       {:ok, info} ->
         %{
           path: info.path,

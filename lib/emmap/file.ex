@@ -63,17 +63,19 @@ defmodule Emmap.File do
 
   @doc false
   def read_handle_info(mem, options) do
-    with {:ok, path} <- descriptor_path(mem), do: :file.read_file_info(path, [:raw | options])
+    with {:ok, info} <- brief(mem),
+         {:ok, path} <- descriptor_path(info),
+         do: :file.read_file_info(path, [:raw | options])
   end
 
   @doc false
   # The kernel sends the page cache itself, from a raw file on the same inode; what is not the
   # file's (private pages, anonymous memory) is sent by OTP's loop over reads.
   def sendfile(mem, socket, position, count, chunk_size, headers, trailers, flags) do
-    with {:ok, %{flags: map_flags, offset: offset, size: size}} <- Emmap.info(mem),
+    with {:ok, %{flags: map_flags, offset: offset, size: size} = info} <- brief(mem),
          false <- :private in map_flags and :write in map_flags,
          true <- position <= size,
-         {:ok, path} <- descriptor_path(mem),
+         {:ok, path} <- descriptor_path(info),
          {:ok, raw} <- :file.open(path, [:read, :raw, :binary]) do
       left = size - position
       # 0 means all there is.
@@ -112,14 +114,11 @@ defmodule Emmap.File do
   @spec internal_get_nif_resource(Emmap.t()) :: no_return
   def internal_get_nif_resource(_mem), do: :erlang.error(:notsup)
 
+  defp brief({:file_descriptor, __MODULE__, %Emmap{ref: ref}}), do: Emmap.Info.brief(ref)
+
   # The name of the open file itself, whatever happened to its path.
-  defp descriptor_path(mem) do
-    case Emmap.info(mem) do
-      {:ok, %{fd: nil}} -> {:error, :enotsup}
-      {:ok, %{fd: fd}} -> {:ok, "#{descriptor_directory()}/#{fd}"}
-      error -> error
-    end
-  end
+  defp descriptor_path(%{fd: nil}), do: {:error, :enotsup}
+  defp descriptor_path(%{fd: fd}), do: {:ok, "#{descriptor_directory()}/#{fd}"}
 
   defp descriptor_directory do
     case :os.type() do

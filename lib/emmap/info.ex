@@ -20,8 +20,14 @@ defmodule Emmap.Info do
         }
 
   @spec of(reference) :: {:ok, t} | Emmap.failure()
-  def of(ref) do
-    with {:ok, info} <- Native.info(ref) do
+  def of(ref), do: shown(Native.info(ref))
+
+  # As `of/1` but for the resident pages: in constant time, however large the map is.
+  @spec brief(reference) :: {:ok, t} | Emmap.failure()
+  def brief(ref), do: shown(Native.describe(ref))
+
+  defp shown(answer) do
+    with {:ok, info} <- answer do
       {flags, info} =
         Map.split(info, [:writable, :private, :direct, :lock, :auto_unlink, :resizable, :grows])
 
@@ -52,7 +58,7 @@ end
 
 defimpl Inspect, for: Emmap do
   def inspect(%Emmap{ref: ref}, _opts) do
-    case Emmap.Native.info(ref) do
+    case Emmap.Native.describe(ref) do
       {:ok, %{path: path, size: size, writable: writable}} ->
         name = if path, do: Kernel.inspect(path), else: "anonymous"
         "#Emmap<#{name} #{size} bytes, #{if writable, do: "read write", else: "read"}>"

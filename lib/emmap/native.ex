@@ -86,8 +86,8 @@ defmodule Emmap.Native do
   def close(_handle), do: not_loaded()
   @spec resize(handle, non_neg_integer) :: :ok | failure
   def resize(_handle, _size), do: not_loaded()
-  @spec doubled_size(handle) :: {:ok, non_neg_integer} | failure
-  def doubled_size(_handle), do: not_loaded()
+  @spec double(handle) :: {:ok, non_neg_integer} | failure
+  def double(_handle), do: not_loaded()
   @spec truncate(handle) :: :ok | failure
   def truncate(_handle), do: not_loaded()
   @spec sync(handle, boolean) :: :ok | failure
@@ -106,6 +106,8 @@ defmodule Emmap.Native do
   def lock_memory(_handle), do: not_loaded()
   @spec unlock_memory(handle) :: :ok | failure
   def unlock_memory(_handle), do: not_loaded()
+  @spec describe(handle) :: {:ok, map} | failure
+  def describe(_handle), do: not_loaded()
   @spec info(handle) :: {:ok, map} | failure
   def info(_handle), do: not_loaded()
   @spec guard_status() :: :ok | :lost | :off

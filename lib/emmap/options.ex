@@ -4,7 +4,7 @@ defmodule Emmap.Options do
   @access [
     read: "read the file (always on: a map that cannot be read is of no use)",
     write: "write to the map too",
-    create: "make the file if there is none; needs `:write`",
+    create: "make the file if there is none; implies `:write`",
     exclusive: "with `:create`: `{:error, :eexist}` if there is one",
     truncate: "cut an existing file to 0 bytes first; needs `:write`"
   ]
@@ -48,8 +48,10 @@ defmodule Emmap.Options do
     offset: {:size, "the map begins `n` bytes into the file; any `n`, page aligned or not"},
     length:
       {:size,
-       "the map is `n` bytes long; 0: up to the end. With `:write` a shorter file is brought to `:offset` + `n`"},
-    max_size: {:size, "the map never grows beyond `n` bytes; needs `:write` (or `:anon`)"},
+       "the map is `n` bytes long; 0: up to the end. With `:write` a shorter file is brought to `:offset` + `n`; without, the map is as long as there are bytes"},
+    max_size:
+      {:size,
+       "the map never grows beyond `n` bytes; needs `:write` (or `:anon`), and the whole file"},
     max_inc_size:
       {:size, "`resize/1` doubles the map, but adds at most `n` bytes (default 64 MiB)"},
     chmod: {:mode, "the mode of a new file, exactly (default 0666 less the umask)"},
@@ -91,6 +93,12 @@ defmodule Emmap.Options do
     [:shared, :shared_validate],
     [:private, :shared_validate],
     [:private, :sync],
+    [:private, :truncate],
+    [:private, :fit],
+    [:private, :max_size],
+    [:private, :max_inc_size],
+    [:offset, :max_size],
+    [:offset, :max_inc_size],
     [:lock, :nolock],
     [:huge_2mb, :huge_1gb],
     [:fixed_size, :max_size],
@@ -109,13 +117,12 @@ defmodule Emmap.Options do
   # An option and what it is nothing without.
   @needs [
     exclusive: [:create],
-    create: [:write],
-    truncate: [:write],
-    fit: [:write],
-    sparse: [:write],
-    size: [:write, :anon],
-    max_size: [:write, :anon],
-    max_inc_size: [:write, :anon],
+    truncate: [:write, :create],
+    fit: [:write, :create],
+    sparse: [:write, :create],
+    size: [:write, :create, :anon],
+    max_size: [:write, :create, :anon],
+    max_inc_size: [:write, :create, :anon],
     chmod: [:create],
     fixed: [:address],
     nonblock: [:populate],
@@ -181,7 +188,7 @@ defmodule Emmap.Options do
 
     %{
       path: path,
-      write: has?.(:write) or has?.(:anon),
+      write: has?.(:write) or has?.(:create) or has?.(:anon),
       create: has?.(:create),
       exclusive: has?.(:exclusive),
       truncate: has?.(:truncate),
@@ -208,9 +215,6 @@ defmodule Emmap.Options do
       nocache: has?.(:nocache)
     }
   end
-
-  @doc false
-  def anonymous?(options), do: is_list(options) and :anon in options
 
   @doc false
   def valid, do: "valid are #{@valid}"

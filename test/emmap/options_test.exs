@@ -31,6 +31,8 @@ defmodule Emmap.OptionsTest do
           [:shared, :private],
           [:private, :shared_validate],
           [:lock, :nolock],
+          [:private, :write, :truncate],
+          [:private, :write, :fit, size: 5],
           [:huge_2mb, :huge_1gb],
           [:write, :fixed_size, max_size: 5],
           [:anon, :write, :create],
@@ -43,13 +45,12 @@ defmodule Emmap.OptionsTest do
   end
 
   test "an option that needs another says which" do
-    refused([:create], ":create needs :write")
-    refused([:truncate], ":truncate needs :write")
+    refused([:truncate], ":truncate needs :write or :create")
     refused([:write, :exclusive], ":exclusive needs :create")
     refused([:fixed], ":fixed needs {:address, n}")
     refused([:sync], ":sync needs :shared_validate")
     refused([:anon], ":anon needs {:size, n} or {:length, n}")
-    refused([size: 5], "{:size, n} needs :write or :anon")
+    refused([size: 5], "{:size, n} needs :write or :create or :anon")
     refused([:write, :fit], ":fit needs {:size, n} or {:length, n}")
   end
 

@@ -23,11 +23,11 @@ defmodule :emmap do
   """
   @spec open(:file.name_all(), non_neg_integer, non_neg_integer, Emmap.Options.t()) ::
           {:ok, mem} | Emmap.failure()
-  def open(_file, _offset, length, [:anon | _] = options),
-    do: Emmap.open(options ++ [size: length])
-
-  def open(file, offset, length, options) when is_list(options),
-    do: Emmap.open(file, options ++ [offset: offset, length: length])
+  def open(file, offset, length, options) when is_list(options) do
+    if :anon in options,
+      do: Emmap.open(options ++ [size: length]),
+      else: Emmap.open(file, options ++ [offset: offset, length: length])
+  end
 
   @doc "As `Emmap.close/1`."
   @spec close(mem) :: :ok | Emmap.failure()

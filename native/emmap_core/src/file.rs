@@ -19,30 +19,31 @@ pub struct MappedFile {
     sparse: bool,
 }
 
-/// An open file and what must be undone should the mapping not come about.
+/// An open file, not yet of the size that the options ask for.
 pub struct Opened {
     pub file: MappedFile,
-    pub size: u64,
+    /// The size it was found with.
+    size: u64,
     created: bool,
-    size_before: u64,
     writable: bool,
 }
 
 impl Opened {
-    /// Opens `path`, and brings it to the size the options ask for.
+    /// Opens `path`, and changes nothing but that a new file may be there.
     pub fn new(path: &Path, options: &Options) -> Result<Opened> {
-        let (fd, created, writable) = open_fd(path, options)?;
+        let wanted = options.wanted_size()?;
+        // A private map writes to its own pages; its file is written only to lengthen it.
+        let writable = options.write && !options.private();
+        let (fd, created) = open_fd(path, options, writable || options.create)?;
         let mut opened = Opened::of_fd(fd, path, options)?;
-        opened.created = created;
-        opened.writable = writable;
-        opened.file.unsynced_name = AtomicBool::new(created);
-        match opened.prepare(options) {
-            Ok(()) => Ok(opened),
-            Err(error) => {
-                opened.undo();
-                Err(error)
-            }
+        opened.writable = writable || created;
+        if options.write && !opened.writable && wanted.is_some_and(|size| size > opened.size) {
+            let (fd, _) = open_fd(path, options, true)?;
+            opened = Opened::of_fd(fd, path, options)?;
         }
+        opened.created = created;
+        opened.file.unsynced_name = AtomicBool::new(created);
+        Ok(opened)
     }
 
     /// Takes over a file that somebody else opened and shaped.
@@ -58,51 +59,48 @@ impl Opened {
             file,
             size,
             created: false,
-            size_before: size,
             writable: options.write,
         })
     }
 
-    fn prepare(&mut self, options: &Options) -> Result<()> {
-        if self.created {
-            if let Some(mode) = options.mode {
-                let mode = mode as libc::mode_t & 0o7777;
-                // SAFETY: takes no pointers.
-                os::check(unsafe { libc::fchmod(self.file.fd.as_raw_fd(), mode) })?;
-            }
-        }
-        if options.truncate && self.size > 0 {
-            os::set_size(self.file.fd(), 0)?;
-            (self.size, self.size_before) = (0, 0);
-        }
-        if let Some(wanted) = options.wanted_size()?.filter(|_| self.writable) {
-            if wanted > self.size {
-                self.file.extend(self.size, wanted)?;
-                self.size = wanted;
-            } else if options.fit && wanted < self.size {
-                os::set_size(self.file.fd(), wanted)?;
-                self.size = wanted;
-            }
+    /// The size it will have once it is shaped.
+    pub fn planned_size(&self, options: &Options) -> Result<u64> {
+        let kept = if options.truncate { 0 } else { self.size };
+        Ok(match options.wanted_size()?.filter(|_| self.writable) {
+            Some(wanted) if options.fit => wanted,
+            Some(wanted) => wanted.max(kept),
+            None => kept,
+        })
+    }
+
+    /// Brings it to its planned size. What can fail comes first, what destroys comes last.
+    pub fn shape(&self, options: &Options) -> Result<()> {
+        let planned = self.planned_size(options)?;
+        self.file.extend(self.size, planned)?;
+        let shorter = planned < self.size || options.truncate && self.size > 0;
+        if shorter {
+            let kept = if options.truncate { 0 } else { planned };
+            os::set_size(self.file.fd(), kept)?;
+            self.file.extend(kept, planned)?;
         }
         Ok(())
     }
 
-    /// Leaves the disk as it was found.
-    pub fn undo(&self) {
+    /// Leaves the disk as it was found, after a failure.
+    pub fn undo(&self, options: &Options) {
         if self.created {
-            let _ = std::fs::remove_file(&self.file.path);
-        } else if self.writable && self.size > self.size_before {
-            let _ = os::set_size(self.file.fd(), self.size_before);
+            self.file.unlink();
+        } else if let Ok(planned) = self.planned_size(options) {
+            if planned > self.size && self.writable {
+                self.file.take_back(planned, self.size);
+            }
         }
     }
 }
 
-/// The descriptor, whether the file is new, and whether it may be written.
-fn open_fd(path: &Path, options: &Options) -> Result<(OwnedFd, bool, bool)> {
+/// The descriptor, and whether the file is new.
+fn open_fd(path: &Path, options: &Options, writable: bool) -> Result<(OwnedFd, bool)> {
     let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::INVAL)?;
-    // A private map writes to its own pages; it needs the file writable only to shape it.
-    let shapes = options.create || options.truncate || options.wanted_size()?.is_some();
-    let writable = options.write && (!options.private() || shapes);
     // O_NONBLOCK: a FIFO without a writer would hold us for ever.
     let access = if writable {
         libc::O_RDWR
@@ -111,7 +109,8 @@ fn open_fd(path: &Path, options: &Options) -> Result<(OwnedFd, bool, bool)> {
     };
     let flags = access | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;
     let open = |more: libc::c_int| loop {
-        let mode: libc::c_uint = 0o666;
+        // Never more than was asked for, not for a moment.
+        let mode: libc::c_uint = options.mode.unwrap_or(0o666) & 0o7777;
         // SAFETY: `name` is NUL-terminated and outlives the call.
         match unsafe { libc::open(name.as_ptr(), flags | more, mode) } {
             -1 => match Errno::last() {
@@ -124,21 +123,30 @@ fn open_fd(path: &Path, options: &Options) -> Result<(OwnedFd, bool, bool)> {
             fd => return Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
         }
     };
+    let new = |fd: OwnedFd| {
+        if let Some(mode) = options.mode {
+            // The umask took bits away.
+            let mode = mode as libc::mode_t & 0o7777;
+            // SAFETY: takes no pointers.
+            os::check(unsafe { libc::fchmod(fd.as_raw_fd(), mode) })?;
+        }
+        Ok((fd, true))
+    };
     if !options.create {
-        return Ok((open(0)?, false, writable));
+        return Ok((open(0)?, false));
     }
     loop {
         // Create and open apart, so that we know which of both it was.
         match open(libc::O_CREAT | libc::O_EXCL) {
-            Ok(fd) => return Ok((fd, true, writable)),
+            Ok(fd) => return new(fd),
             Err(Errno::EXIST) if !options.exclusive => (),
             Err(error) => return Err(error),
         }
         match open(0) {
-            // Removed between the two calls, or a dangling link that O_EXCL does not follow.
+            // Removed between the two calls, or a dangling link, which O_EXCL does not follow.
             Err(Errno(libc::ENOENT)) if path.symlink_metadata().is_err() => continue,
-            Err(Errno(libc::ENOENT)) => return Ok((open(libc::O_CREAT)?, false, writable)),
-            answer => return Ok((answer?, false, writable)),
+            Err(Errno(libc::ENOENT)) => return new(open(libc::O_CREAT)?),
+            answer => return Ok((answer?, false)),
         }
     }
 }
@@ -175,18 +183,21 @@ impl MappedFile {
         }
     }
 
-    /// Makes the file `to` bytes long, its blocks allocated unless it is sparse. What fails leaves
-    /// it `from` bytes long.
+    /// Makes the file at least `to` bytes long, its blocks from `from` on allocated unless it is
+    /// sparse. What fails leaves its size as it was.
     pub fn extend(&self, from: u64, to: u64) -> Result<()> {
-        let answer = os::without_sigxfsz(|| match self.sparse {
-            true => os::set_size(self.fd(), to),
-            false => os::extend_allocated(self.fd(), from, to),
-        });
-        if answer.is_err() {
-            // A file system may have kept part of it.
-            let _ = os::set_size(self.fd(), from);
+        if to <= from {
+            return Ok(());
         }
-        answer
+        os::without_sigxfsz(|| os::extend(self.fd(), from, to, self.sparse))
+    }
+
+    /// Makes the file `to` bytes long again, if it is still the `from` that we made it: what others
+    /// appended meanwhile stays.
+    pub fn take_back(&self, from: u64, to: u64) {
+        if self.size() == Ok(from) {
+            let _ = os::set_size(self.fd(), to);
+        }
     }
 
     /// Writes the name of a new file to the disk, once: a file is durable when its directory is.
@@ -197,8 +208,12 @@ impl MappedFile {
         let parent = self.path.parent().unwrap_or(Path::new("/"));
         match File::open(parent) {
             Ok(directory) => os::sync_all(directory.as_fd())?,
-            // The directory was removed, and the name with it.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => (),
+            // The directory was removed, and the name with it; or nobody may open it.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied
+                ) => {}
             Err(error) => return Err(error.into()),
         }
         self.unsynced_name.store(false, Ordering::Release);

@@ -67,6 +67,8 @@ struct Slot {
     generation: AtomicUsize,
     /// 0: free.
     start: AtomicUsize,
+    /// The end of the range of addresses, for as long as the slot is taken.
+    limit: AtomicUsize,
     /// The end of what is mapped from the file; moves as the map grows and shrinks.
     end: AtomicUsize,
     fd: AtomicI32,
@@ -90,6 +92,7 @@ impl Slot {
         Slot {
             generation: AtomicUsize::new(0),
             start: AtomicUsize::new(0),
+            limit: AtomicUsize::new(0),
             end: AtomicUsize::new(0),
             fd: AtomicI32::new(-1),
             file_offset: AtomicU64::new(0),
@@ -111,6 +114,8 @@ impl Chunk {
 }
 
 static TABLE: Chunk = Chunk::new();
+/// Slots beyond this were never taken.
+static USED: AtomicUsize = AtomicUsize::new(0);
 /// Held by those who fill and empty slots; never by the handler.
 static FILLING: Mutex<()> = Mutex::new(());
 
@@ -130,6 +135,8 @@ pub struct Watch {
 /// What the guard must know to patch a range.
 pub struct Range<'a> {
     pub start: *mut u8,
+    /// Bytes of addresses, whole pages.
+    pub len: usize,
     /// Bytes mapped from the file, whole pages.
     pub mapped: usize,
     /// `None` for anonymous memory.
@@ -148,10 +155,12 @@ impl Watch {
     /// The range, its descriptor and `fault` must outlive the value returned.
     pub unsafe fn new(range: &Range, fault: *const Fault) -> Watch {
         let _filling = FILLING.lock().unwrap_or_else(PoisonError::into_inner);
+        keep_spares();
         let slot = free_slot();
         slot.change(|| {
             let start = range.start as usize;
             slot.start.store(start, Ordering::Relaxed);
+            slot.limit.store(start + range.len, Ordering::Relaxed);
             slot.end.store(start + range.mapped, Ordering::Relaxed);
             let fd = range.fd.map_or(-1, |fd| fd.as_raw_fd());
             slot.fd.store(fd, Ordering::Relaxed);
@@ -176,6 +185,7 @@ impl Drop for Watch {
         let _filling = FILLING.lock().unwrap_or_else(PoisonError::into_inner);
         self.slot.change(|| {
             self.slot.start.store(0, Ordering::Relaxed);
+            self.slot.limit.store(0, Ordering::Relaxed);
             self.slot.end.store(0, Ordering::Relaxed);
         });
     }
@@ -196,20 +206,36 @@ impl Slot {
 
 fn free_slot() -> &'static Slot {
     let mut last = &TABLE;
+    let mut before = 0;
     for chunk in chunks() {
         last = chunk;
-        let free = chunk
-            .slots
-            .iter()
-            .find(|slot| slot.start.load(Ordering::Relaxed) == 0);
-        if let Some(slot) = free {
-            return slot;
+        let free = |slot: &Slot| slot.start.load(Ordering::Relaxed) == 0;
+        if let Some(at) = chunk.slots.iter().position(free) {
+            USED.fetch_max(before + at + 1, Ordering::Release);
+            return &chunk.slots[at];
         }
+        before += SLOTS;
     }
     let chunk: &'static Chunk = Box::leak(Box::new(Chunk::new()));
     last.next
         .store(ptr::from_ref(chunk).cast_mut(), Ordering::Release);
+    USED.fetch_max(before + 1, Ordering::Release);
     &chunk.slots[0]
+}
+
+/// The slots that were ever taken.
+fn slots() -> impl Iterator<Item = &'static Slot> {
+    let used = USED.load(Ordering::Acquire);
+    chunks().flat_map(|chunk| &chunk.slots).take(used)
+}
+
+/// Whether `address` lies in a range of ours: its bytes may be a file's, and be mapped elsewhere
+/// too.
+pub fn is_guarded(address: usize) -> bool {
+    slots().any(|slot| {
+        let start = slot.start.load(Ordering::Relaxed);
+        start != 0 && address >= start && address < slot.limit.load(Ordering::Relaxed)
+    })
 }
 
 /// Whether the guard is in its place.
@@ -295,55 +321,97 @@ extern "C" fn handle(signal: libc::c_int, info: *mut libc::siginfo_t, context: *
     unsafe {
         let errno = errno_location();
         let saved = *errno;
-        let address = (*info).si_addr() as usize;
-        let patched = patch(address);
+        // Up to 0: sent by somebody (`kill -BUS`), and no fault of any page.
+        let fault = (*info).si_code > 0;
+        let patched = fault && patch((*info).si_addr() as usize);
         *errno = saved;
         if !patched {
-            call_previous(signal, info, context);
+            call_previous(signal, info, context, fault);
         }
     }
 }
 
 /// Puts zero pages where the page at `address` was lost. `false`: not ours, or no memory for it.
 fn patch(address: usize) -> bool {
-    for chunk in chunks() {
-        for slot in &chunk.slots {
-            let generation = slot.generation.load(Ordering::Acquire);
-            let start = slot.start.load(Ordering::Relaxed);
-            let end = slot.end.load(Ordering::Relaxed);
-            if generation & 1 == 1 || start == 0 || address < start || address >= end {
-                continue;
+    for slot in slots() {
+        let generation = slot.generation.load(Ordering::Acquire);
+        let start = slot.start.load(Ordering::Relaxed);
+        let limit = slot.limit.load(Ordering::Relaxed);
+        if generation & 1 == 1 || start == 0 || address < start || address >= limit {
+            continue;
+        }
+        let end = slot.end.load(Ordering::Acquire);
+        let fd = slot.fd.load(Ordering::Relaxed);
+        let file_offset = slot.file_offset.load(Ordering::Relaxed);
+        let delta = slot.delta.load(Ordering::Relaxed);
+        let page = slot.page.load(Ordering::Relaxed);
+        let writable = slot.writable.load(Ordering::Relaxed);
+        let fault = slot.fault.load(Ordering::Relaxed);
+        fence(Ordering::Acquire);
+        if slot.generation.load(Ordering::Relaxed) != generation || page == 0 {
+            continue;
+        }
+        if address >= end {
+            // Another thread is growing or shrinking the map: what faulted has been replaced, or
+            // will be part of the map in a moment. Try again.
+            return true;
+        }
+        let first = address & !(page - 1);
+        let file_end = file_end(fd, start, file_offset, page);
+        let covered = first < file_end;
+        let (from, to) = if covered {
+            (first, first + page)
+        } else {
+            (file_end.max(start), end)
+        };
+        let mut protection = libc::PROT_READ;
+        if writable {
+            protection |= libc::PROT_WRITE;
+        }
+        // SAFETY: `from .. to` and `start .. end` lie inside a range of the table, which the
+        // thread that faulted keeps alive, and so is `fault`.
+        unsafe {
+            let mut patched = os::zero_over(from as *mut u8, to - from, protection);
+            // At the limit of maps a part cannot be replaced, for that splits one: give back a map
+            // kept for this, and replace the whole.
+            while patched.is_err() && give_back_spare() {
+                patched = os::zero_over(start as *mut u8, end - start, protection);
             }
-            let fd = slot.fd.load(Ordering::Relaxed);
-            let file_offset = slot.file_offset.load(Ordering::Relaxed);
-            let delta = slot.delta.load(Ordering::Relaxed);
-            let page = slot.page.load(Ordering::Relaxed);
-            let writable = slot.writable.load(Ordering::Relaxed);
-            let fault = slot.fault.load(Ordering::Relaxed);
-            fence(Ordering::Acquire);
-            if slot.generation.load(Ordering::Relaxed) != generation || page == 0 {
-                continue;
+            if patched.is_err() {
+                return false;
             }
-            let first = address & !(page - 1);
-            let file_end = file_end(fd, start, file_offset, page);
-            let covered = first < file_end;
-            let (from, to) = if covered {
-                (first, first + page)
-            } else {
-                (file_end.max(start), end)
-            };
-            let mut protection = libc::PROT_READ;
-            if writable {
-                protection |= libc::PROT_WRITE;
+            (*fault).record((address - start).saturating_sub(delta) as u64, covered);
+        }
+        return true;
+    }
+    false
+}
+
+/// Maps of one page that a fault at the limit of maps (`vm.max_map_count`) can do without.
+static SPARES: [AtomicUsize; 8] = [const { AtomicUsize::new(0) }; 8];
+
+/// Makes the spare maps that are missing, as far as there may be more.
+fn keep_spares() {
+    let page = os::page_size();
+    for spare in &SPARES {
+        if spare.load(Ordering::Relaxed) == 0 {
+            // Three pages of which the middle one is another kind: no two spares become one map.
+            if let Ok(at) = os::reserve_at(0, 3 * page, false) {
+                // SAFETY: the range was made in the line above.
+                unsafe { libc::mprotect(at.add(page).cast(), page, libc::PROT_NONE) };
+                spare.store(at as usize, Ordering::Release);
             }
-            // SAFETY: `from .. to` lies inside a range of the table, which the thread that
-            // faulted keeps alive, and so is `fault`.
-            unsafe {
-                if os::zero_over(from as *mut u8, to - from, protection).is_err() {
-                    return false;
-                }
-                (*fault).record((address - start).saturating_sub(delta) as u64, covered);
-            }
+        }
+    }
+}
+
+/// For the handler: one system call. `false`: none is left.
+fn give_back_spare() -> bool {
+    for spare in &SPARES {
+        let at = spare.swap(0, Ordering::AcqRel);
+        if at != 0 {
+            // SAFETY: the range is of `keep_spares`, and taken from the table by us alone.
+            unsafe { os::unmap(at as *mut u8, 3 * os::page_size()) };
             return true;
         }
     }
@@ -375,17 +443,23 @@ unsafe fn call_previous(
     signal: libc::c_int,
     info: *mut libc::siginfo_t,
     context: *mut libc::c_void,
+    fault: bool,
 ) {
     // SAFETY: `PREVIOUS` was filled before the handler was installed and never since; a previous
     // handler is called with the arguments that its flags say it takes.
     unsafe {
         let previous = (*ptr::addr_of!(PREVIOUS)).0.assume_init_ref();
         match previous.sa_sigaction {
+            libc::SIG_IGN if !fault => (),
             libc::SIG_DFL | libc::SIG_IGN => {
                 // The instruction runs again and dies as it would have.
                 let mut default: libc::sigaction = std::mem::zeroed();
                 default.sa_sigaction = libc::SIG_DFL;
                 libc::sigaction(signal, &default, ptr::null_mut());
+                if !fault {
+                    // No instruction will: send it again, to be taken when the handler returns.
+                    libc::raise(signal);
+                }
             }
             handler if previous.sa_flags & libc::SA_SIGINFO != 0 => {
                 type Action = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);

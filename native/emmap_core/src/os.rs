@@ -196,6 +196,15 @@ pub fn reserve_at(address: usize, len: usize, fixed: bool) -> Result<*mut u8> {
     Ok(got.cast())
 }
 
+/// Whether the process may use only so many addresses (`ulimit -v`).
+pub fn address_space_is_limited() -> bool {
+    // SAFETY: `limit` is filled before it is read.
+    unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        libc::getrlimit(libc::RLIMIT_AS, &mut limit) == 0 && limit.rlim_cur != libc::RLIM_INFINITY
+    }
+}
+
 /// # Safety
 /// The range must be a whole reservation that nobody will touch again.
 pub unsafe fn unmap(at: *mut u8, len: usize) {
@@ -203,11 +212,60 @@ pub unsafe fn unmap(at: *mut u8, len: usize) {
     unsafe { libc::munmap(at.cast(), len) };
 }
 
-/// Allocates the blocks of `from .. to` and makes `to` the size of the file.
-pub fn extend_allocated(fd: BorrowedFd, from: u64, to: u64) -> Result<()> {
-    match allocate_blocks(fd, from, to - from, false) {
-        Err(Errno(libc::EOPNOTSUPP) | Errno(libc::ENOSYS)) => write_zeros(fd, from, to),
+/// Makes the file at least `to` bytes long and never shorter, whatever others do to it meanwhile;
+/// the blocks of `from .. to` are allocated first, unless it is `sparse`. What fails leaves the size
+/// as it was.
+pub fn extend(fd: BorrowedFd, from: u64, to: u64, sparse: bool) -> Result<()> {
+    // Asked before anything is allocated: what a file system allocated before it failed could be
+    // given back only by cutting the file, and with it what others appended meanwhile.
+    if to > file_size_limit() {
+        return Err(Errno(libc::EFBIG));
+    }
+    if !sparse {
+        if to - from > free_bytes(fd)? {
+            return Err(Errno::NOSPC);
+        }
+        match allocate_blocks(fd, from, to - from, true) {
+            Err(Errno(libc::EOPNOTSUPP) | Errno(libc::ENOSYS)) => {
+                return write_zeros(fd, from, to);
+            }
+            answer => answer?,
+        }
+    }
+    // Allocating the last byte moves the end of the file forward, and nothing else; ftruncate
+    // would cut what another program appended since we looked.
+    match allocate_blocks(fd, to - 1, 1, false) {
+        Err(Errno(libc::EOPNOTSUPP) | Errno(libc::ENOSYS)) => set_size(fd, to),
         answer => answer,
+    }
+}
+
+/// `ulimit -f`, in bytes.
+fn file_size_limit() -> u64 {
+    // SAFETY: `limit` is filled before it is read.
+    unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        match libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) {
+            0 if limit.rlim_cur != libc::RLIM_INFINITY => limit.rlim_cur,
+            _ => u64::MAX,
+        }
+    }
+}
+
+/// What this user may still write to the file system of a file.
+#[allow(clippy::unnecessary_cast)] // the types of the fields differ between systems
+fn free_bytes(fd: BorrowedFd) -> Result<u64> {
+    // SAFETY: `stat` is filled before it is read; geteuid cannot fail.
+    unsafe {
+        let mut stat: libc::statvfs = std::mem::zeroed();
+        retry(|| libc::fstatvfs(fd.as_raw_fd(), &mut stat))?;
+        let root = libc::geteuid() == 0;
+        let blocks = if root { stat.f_bfree } else { stat.f_bavail };
+        match (stat.f_blocks, stat.f_frsize) {
+            // A file system that does not say, or has no limit.
+            (0, _) | (_, 0) => Ok(u64::MAX),
+            (_, size) => Ok((blocks as u64).saturating_mul(size as u64)),
+        }
     }
 }
 
@@ -313,6 +371,45 @@ pub fn without_sigxfsz<R>(call: impl FnOnce() -> Result<R>) -> Result<R> {
 
 pub fn offset_of(n: u64) -> Result<libc::off_t> {
     libc::off_t::try_from(n).map_err(|_| Errno(libc::EFBIG))
+}
+
+/// Runs `act` while no other open file of the same kind, in this process or another, does: the size
+/// of a file must not move between looking at it and changing it. The kernel frees the lock of a
+/// holder that dies. It stands far beyond the end of any file, out of the way of other locks.
+#[cfg(target_os = "linux")]
+pub fn with_file_lock<R>(fd: BorrowedFd, act: impl FnOnce() -> R) -> Result<R> {
+    let mut lock: libc::flock = libc::flock {
+        l_type: libc::F_WRLCK as _,
+        l_whence: libc::SEEK_SET as _,
+        l_start: libc::off_t::MAX - 1,
+        l_len: 1,
+        l_pid: 0,
+    };
+    let mut change = |kind: libc::c_int| {
+        lock.l_type = kind as _;
+        // SAFETY: `lock` outlives the call.
+        retry(|| unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_SETLKW, &lock) })
+    };
+    match change(libc::F_WRLCK as _) {
+        // A file system without locks: nobody can have one.
+        Err(Errno(libc::EINVAL) | Errno(libc::ENOLCK) | Errno(libc::EOPNOTSUPP)) => Ok(act()),
+        Err(error) => Err(error),
+        Ok(()) => {
+            let answer = act();
+            let _ = change(libc::F_UNLCK as _);
+            Ok(answer)
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub fn with_file_lock<R>(fd: BorrowedFd, act: impl FnOnce() -> R) -> Result<R> {
+    // SAFETY: takes no pointers.
+    retry(|| unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX) })?;
+    let answer = act();
+    // SAFETY: takes no pointers.
+    unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_UN) };
+    Ok(answer)
 }
 
 #[cfg(not(target_os = "macos"))]
@@ -433,6 +530,15 @@ pub fn advise_file(fd: BorrowedFd, offset: u64, count: u64, advice: Advice) -> R
 #[cfg(not(target_os = "linux"))]
 pub fn advise_file(_fd: BorrowedFd, _offset: u64, _count: u64, _advice: Advice) -> Result<()> {
     Ok(())
+}
+
+/// Whether this is the answer for pages that cannot be had.
+pub fn is_lost_page(error: Errno) -> bool {
+    #[cfg(target_os = "linux")]
+    if error == Errno(libc::EHWPOISON) {
+        return true;
+    }
+    error == Errno(libc::EFAULT)
 }
 
 /// Brings pages into memory and waits for them.

@@ -22,7 +22,8 @@ pub fn clamped_range(position: u64, count: usize, len: usize) -> Option<(usize, 
 pub fn checked_end(position: u64, count: u64) -> Result<u64> {
     match position.checked_add(count) {
         Some(end) if end <= i64::MAX as u64 => Ok(end),
-        _ => Err(Errno(libc::EFBIG)),
+        // No file has such a place.
+        _ => Err(Errno::INVAL),
     }
 }
 
@@ -64,7 +65,7 @@ mod tests {
         assert_eq!(checked_range(u64::MAX, usize::MAX, usize::MAX), None);
         assert_eq!(clamped_range(8, 1, 8), None);
         assert_eq!(clamped_range(7, usize::MAX, 8), Some((7, 1)));
-        assert_eq!(checked_end(u64::MAX, 1), Err(Errno(libc::EFBIG)));
+        assert_eq!(checked_end(u64::MAX, 1), Err(Errno::INVAL));
         assert_eq!(checked_end(i64::MAX as u64, 0), Ok(i64::MAX as u64));
         assert_eq!(round_up(1, 4096), Ok(4096));
         assert_eq!(round_up(usize::MAX, 4096), Err(Errno::NOMEM));

@@ -34,6 +34,12 @@ const GROWTH_RESERVE: usize = 1 << 30;
 #[cfg(not(target_pointer_width = "64"))]
 const GROWTH_RESERVE: usize = 16 << 20;
 
+/// The most addresses set aside for a map that may grow to `max_size`.
+#[cfg(target_pointer_width = "64")]
+const MOST_AHEAD: usize = 16 << 30;
+#[cfg(not(target_pointer_width = "64"))]
+const MOST_AHEAD: usize = 64 << 20;
+
 pub struct Region {
     // Declared before what they point into: fields are dropped in this order.
     ranges: Mutex<Vec<Range>>,
@@ -120,15 +126,10 @@ impl Region {
     }
 
     fn map(opened: Option<Opened>, options: &Options) -> Result<Region> {
-        let file_size = opened.as_ref().map(|opened| opened.size);
-        let mapped = Region::plan(options, file_size).and_then(|(shape, len)| {
-            let (ranges, fault) = first_range(&shape, opened.as_ref(), len, options)?;
-            Ok((shape, len, ranges, fault))
-        });
-        match mapped {
-            Ok((shape, len, ranges, fault)) => Ok(Region {
-                base: AtomicPtr::new(ranges[0].position_zero(&shape)),
-                ranges: Mutex::new(ranges),
+        match Region::map_opened(opened.as_ref(), options) {
+            Ok((shape, len, range, fault)) => Ok(Region {
+                base: AtomicPtr::new(range.position_zero(&shape)),
+                ranges: Mutex::new(vec![range]),
                 fault,
                 file: opened.map(|opened| opened.file),
                 len: AtomicUsize::new(len),
@@ -137,11 +138,31 @@ impl Region {
             }),
             Err(error) => {
                 if let Some(opened) = opened {
-                    opened.undo();
+                    opened.undo(options);
                 }
                 Err(error)
             }
         }
+    }
+
+    /// Everything that can be refused is asked for before the file is changed.
+    fn map_opened(
+        opened: Option<&Opened>,
+        options: &Options,
+    ) -> Result<(Shape, usize, Range, Box<Fault>)> {
+        let planned = match opened {
+            Some(opened) => Some(opened.planned_size(options)?),
+            None => None,
+        };
+        let (shape, len) = Region::plan(options, planned)?;
+        let file = opened.map(|opened| &opened.file);
+        let fault = Box::new(Fault::default());
+        let mut range = first_range(&shape, file, &fault, len, options)?;
+        if let Some(opened) = opened {
+            opened.shape(options)?;
+        }
+        range.grow(&shape, file, shape.bytes(len)?)?;
+        Ok((shape, len, range, fault))
     }
 
     fn plan(options: &Options, file_size: Option<u64>) -> Result<(Shape, usize)> {
@@ -237,6 +258,7 @@ impl Region {
                     Errno::IO
                 }
             }
+            (Some(_), None) => Errno::NOMEM,
             _ => Errno::STALE,
         }
     }
@@ -246,12 +268,13 @@ impl Region {
     pub fn sync(&self, range: Option<(u64, u64)>, wait: bool) -> Result<()> {
         self.with_shared_file(|file, len| {
             let (position, count) = range.unwrap_or((0, len as u64));
-            let Some((start, count)) = clamp(position, count, len)? else {
-                return Ok(());
-            };
+            let (start, count) = clamp(position, count, len).unwrap_or((0, 0));
             if !wait {
                 let offset = self.shape.offset + start as u64;
-                return os::start_write_back(file.fd(), offset, count as u64);
+                return match count {
+                    0 => Ok(()),
+                    _ => os::start_write_back(file.fd(), offset, count as u64),
+                };
             }
             self.msync(start, count)?;
             if range.is_none() {
@@ -298,7 +321,7 @@ impl Region {
         let count = if count == 0 { u64::MAX } else { count };
         // What was written to private pages is nowhere else.
         let keeps_writes = advice == Advice::DontNeed && self.shape.private;
-        if let Some((start, count)) = clamp(position, count, self.len())? {
+        if let Some((start, count)) = clamp(position, count, self.len()) {
             if !keeps_writes {
                 let (at, len) = self.pages(start, count);
                 // SAFETY: the pages lie inside the mapping (1: Alive); shared pages keep what was
@@ -336,13 +359,13 @@ impl Region {
     /// Brings `position .. position + count` into memory and waits for it.
     pub fn prefetch(&self, position: u64, count: u64) -> Result<()> {
         self.check_fault()?;
-        if let Some((start, count)) = clamp(position, count, self.len())? {
+        if let Some((start, count)) = clamp(position, count, self.len()) {
             let (at, len) = self.pages(start, count);
             // SAFETY: the pages lie inside the mapping (1: Alive).
             match unsafe { os::populate(at, len) } {
                 // The kernel does not signal from within a system call; a touch does, and tells
                 // the guard what was lost.
-                Err(Errno(libc::EFAULT) | Errno(libc::EHWPOISON)) => {
+                Err(error) if os::is_lost_page(error) => {
                     self.touch(start, count);
                     self.check_fault()?;
                 }
@@ -377,10 +400,22 @@ impl Region {
     }
 
     pub fn info(&self) -> Result<Info> {
+        let mut info = self.describe();
+        let (at, mapped) = {
+            let ranges = self.ranges();
+            ranges[ranges.len() - 1].whole()
+        };
+        // Not under the lock: it takes long, and nothing is unmapped meanwhile.
+        // SAFETY: the pages lie inside the mapping (1: Alive).
+        info.resident_pages = unsafe { os::resident_pages(at, mapped) }?;
+        Ok(info)
+    }
+
+    /// As [`Region::info`], without the resident pages: in constant time.
+    pub fn describe(&self) -> Info {
         let ranges = self.ranges();
-        let (at, mapped) = ranges[ranges.len() - 1].whole();
         use std::os::fd::AsRawFd;
-        Ok(Info {
+        Info {
             path: self.file.as_ref().map(|file| file.path().to_owned()),
             fd: self.file.as_ref().map(|file| file.fd().as_raw_fd()),
             size: self.len(),
@@ -393,12 +428,11 @@ impl Region {
             auto_unlink: self.shape.auto_unlink,
             max_size: Some(self.limit(&ranges)).filter(|max| *max < i64::MAX as u64),
             page_size: self.shape.page,
-            // SAFETY: the pages lie inside the mapping (1: Alive).
-            resident_pages: unsafe { os::resident_pages(at, mapped) }?,
+            resident_pages: 0,
             ranges: ranges.len(),
             faults: self.fault.count(),
             first_fault: self.fault.first().map(|(at, _)| (at, self.fault_errno())),
-        })
+        }
     }
 
     /// The largest size that `resize` can give.
@@ -426,25 +460,27 @@ impl Region {
 }
 
 /// The part of `position .. position + count` inside the map; `None` where there is none.
-fn clamp(position: u64, count: u64, len: usize) -> Result<Option<(usize, usize)>> {
+fn clamp(position: u64, count: u64, len: usize) -> Option<(usize, usize)> {
     let count = usize::try_from(count).unwrap_or(usize::MAX);
-    Ok(crate::range::clamped_range(position, count, len))
+    crate::range::clamped_range(position, count, len)
 }
 
-/// Reserves addresses, maps the file's first `len` bytes there and has them guarded.
+/// Reserves addresses and has them guarded; nothing is mapped there yet.
 fn first_range(
     shape: &Shape,
-    opened: Option<&Opened>,
+    file: Option<&MappedFile>,
+    fault: &Fault,
     len: usize,
     options: &Options,
-) -> Result<(Vec<Range>, Box<Fault>)> {
+) -> Result<Range> {
     let needed = shape.bytes(len)?;
     if shape.resizable && len as u64 > shape.max_size {
         return Err(Errno::NOSPC);
     }
     let wanted = match options.max_size {
         _ if !shape.resizable => needed,
-        Some(max) => shape.bytes(usize::try_from(max).map_err(|_| Errno::NOMEM)?)?,
+        // Room for what may never come is bounded; a map that needs more gets a larger range.
+        Some(max) => shape.bytes(usize::try_from(max).unwrap_or(usize::MAX).min(MOST_AHEAD))?,
         None if options.fixed => needed,
         None => needed.saturating_mul(2).max(GROWTH_RESERVE),
     };
@@ -453,23 +489,27 @@ fn first_range(
         Some(address) if options.fixed => Place::Exactly(address),
         Some(address) => Place::Hint(address),
     };
-    let file = opened.map(|opened| &opened.file);
-    let fault = Box::new(Fault::default());
-    let range = Range::new(shape, file, &fault, needed, wanted, place)?;
-    if let (0, Some(file)) = (needed, file) {
+    let range = Range::new(shape, file, fault, needed, wanted.max(needed), place)?;
+    if let Some(file) = file {
         probe(shape, file, &range)?;
     }
-    Ok((vec![range], fault))
+    Ok(range)
 }
 
-/// Whether an empty file can be mapped once it has bytes: files in /proc are empty and cannot.
+/// Whether the file can be mapped as asked, before it is changed: files in /proc are empty and
+/// cannot, and huge pages are not for every file.
 fn probe(shape: &Shape, file: &MappedFile, range: &Range) -> Result<()> {
     let at = range.reservation.start();
+    #[cfg(target_os = "linux")]
+    let flags = shape.flags & !libc::MAP_POPULATE;
+    #[cfg(not(target_os = "linux"))]
+    let flags = shape.flags;
     // SAFETY: the reservation is at least one page long, and nothing is mapped in it yet.
     unsafe {
         let fd = Some(file.fd());
-        match os::map_over(at, shape.page, libc::PROT_READ, shape.flags, fd, 0) {
+        match os::map_over(at, shape.page, shape.protection, flags, fd, 0) {
             Err(Errno::IO) => return Err(Errno::NODEV),
+            Err(Errno::INVAL) if shape.page != os::page_size() => return Err(Errno::NOTSUP),
             answer => answer?,
         }
         os::zero_over(at, shape.page, libc::PROT_READ)
@@ -498,6 +538,7 @@ impl Range {
         let reservation = Reservation::at_least(needed, wanted, shape.page, place)?;
         let guarded = guard::Range {
             start: reservation.start(),
+            len: reservation.len(),
             mapped: 0,
             fd: file.map(MappedFile::fd),
             file_offset: shape.offset - shape.delta as u64,
@@ -508,13 +549,11 @@ impl Range {
         // SAFETY: the `Region` drops its ranges before its file and its fault, and a `Range` its
         // watch before its reservation.
         let watch = unsafe { Watch::new(&guarded, fault) };
-        let mut range = Range {
+        Ok(Range {
             watch,
             reservation,
             mapped: 0,
-        };
-        range.grow(shape, file, needed)?;
-        Ok(range)
+        })
     }
 
     fn position_zero(&self, shape: &Shape) -> *mut u8 {

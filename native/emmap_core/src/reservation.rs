@@ -1,5 +1,7 @@
 //! A range of addresses that nobody else can be given, and its end.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use memmap2::{MmapOptions, MmapRaw};
 
 use crate::range::round_up;
@@ -21,6 +23,21 @@ pub struct Reservation {
 unsafe impl Send for Reservation {}
 // SAFETY: as above; no method changes anything through a shared reference.
 unsafe impl Sync for Reservation {}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        RESERVED.fetch_sub(self.len, Ordering::Relaxed);
+    }
+}
+
+/// The addresses of all reservations together.
+static RESERVED: AtomicUsize = AtomicUsize::new(0);
+/// Beyond this, reservations are no larger than they must be: a quarter of a 47-bit space, or of a
+/// 32-bit one.
+#[cfg(target_pointer_width = "64")]
+const MOST_RESERVED: usize = 1 << 45;
+#[cfg(not(target_pointer_width = "64"))]
+const MOST_RESERVED: usize = 1 << 30;
 
 enum Owner {
     Anywhere { _map: MmapRaw },
@@ -77,6 +94,7 @@ impl Reservation {
             let first = at.add(margin);
             first.add(first.align_offset(page))
         };
+        RESERVED.fetch_add(len, Ordering::Relaxed);
         Ok(Reservation {
             start,
             len,
@@ -84,15 +102,17 @@ impl Reservation {
         })
     }
 
-    /// Reserves `wanted` bytes, or less where addresses are short (RLIMIT_AS), but at least `least`.
+    /// Reserves `wanted` bytes if addresses are plenty, else `least`: what is set aside for growth
+    /// must never be what the program itself runs out of.
     pub fn at_least(least: usize, wanted: usize, page: usize, place: Place) -> Result<Reservation> {
-        let mut len = wanted.max(least);
-        loop {
-            match Reservation::new(len, page, place) {
-                Err(Errno::NOMEM) if len > least => len = (len / 2).max(least),
+        let plenty = RESERVED.load(Ordering::Relaxed).saturating_add(wanted) <= MOST_RESERVED;
+        if wanted > least && plenty && !os::address_space_is_limited() {
+            match Reservation::new(wanted, page, place) {
+                Err(Errno::NOMEM) => (),
                 answer => return answer,
             }
         }
+        Reservation::new(least, page, place)
     }
 
     pub fn start(&self) -> *mut u8 {

@@ -33,11 +33,11 @@ fn resize<'a>(env: Env<'a>, handle: HandleRef<'a>, size: u64) -> Term<'a> {
     on_region(env, &handle, |region| region.resize(size))
 }
 
-// One load and an addition.
-#[rustler::nif(schedule = "Normal")]
-fn doubled_size<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
-    match handle.0.region() {
-        Ok(region) => (atom::ok(), region.doubled()).encode(env),
+// As resize, to a size that is found out under its lock.
+#[rustler::nif(schedule = "DirtyIo")]
+fn double<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
+    match handle.0.region().and_then(|region| Ok(region.double()?)) {
+        Ok(size) => (atom::ok(), size).encode(env),
         Err(failure) => failure.encode(env),
     }
 }
@@ -158,6 +158,15 @@ fn info<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
     let info = handle.0.region().and_then(|region| Ok(region.info()?));
     match info {
         Ok(info) => (atom::ok(), info_map(env, &handle, info)).encode(env),
+        Err(failure) => failure.encode(env),
+    }
+}
+
+// As info, without what takes long. Waits for one who grows the map.
+#[rustler::nif(schedule = "DirtyIo")]
+fn describe<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
+    match handle.0.region() {
+        Ok(region) => (atom::ok(), info_map(env, &handle, region.describe())).encode(env),
         Err(failure) => failure.encode(env),
     }
 }

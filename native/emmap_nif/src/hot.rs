@@ -10,11 +10,12 @@ use std::ffi::CStr;
 use std::os::raw::c_int;
 
 use emmap_core::buffer::Buffer;
+use emmap_core::Region;
 use rustler::sys::{
-    enif_get_int64, enif_get_uint64, enif_inspect_binary, enif_make_int64, enif_make_new_binary,
-    enif_make_resource_binary, enif_make_sub_binary, enif_make_tuple_from_array, enif_make_uint64,
-    enif_raise_exception, enif_schedule_nif, enif_term_type, ErlNifBinary, ErlNifEnv, ErlNifTerm,
-    ErlNifTermType,
+    enif_compare, enif_consume_timeslice, enif_get_int64, enif_get_uint64, enif_inspect_binary,
+    enif_make_int64, enif_make_new_binary, enif_make_resource_binary, enif_make_sub_binary,
+    enif_make_tuple_from_array, enif_make_uint64, enif_raise_exception, enif_schedule_nif,
+    enif_term_type, ErlNifBinary, ErlNifEnv, ErlNifTerm, ErlNifTermType,
 };
 use rustler::types::atom;
 use rustler::{Atom, Encoder, Env, SchedulerFlags};
@@ -165,9 +166,28 @@ impl Call {
                 Ok(value) => Ok(usize::try_from(value).unwrap_or(usize::MAX)),
                 Err(_) => Err(self.raise(&WRONG)),
             },
-            // `count >= 0` was checked in Elixir, so a bignum is a large one.
-            None if self.is_integer(index) => Ok(usize::MAX),
+            // Beyond 64 bits: more than there is, unless it is below 0.
+            None if self.is_integer(index) && self.is_positive(index) => Ok(usize::MAX),
             None => Err(self.raise(&WRONG)),
+        }
+    }
+
+    #[cold]
+    fn is_positive(&self, index: usize) -> bool {
+        let zero = self.sint64(0);
+        // SAFETY: two terms of this environment.
+        unsafe { enif_compare(self.arg(index), zero) > 0 }
+    }
+
+    /// Tells the scheduler about a copy: a call of a NIF counts as one reduction, whatever it did.
+    #[inline]
+    pub fn consumed(&self, bytes: usize) {
+        const BYTES_OF_A_PERCENT: usize = 16 << 10;
+        if bytes >= BYTES_OF_A_PERCENT {
+            // A hundredth of a timeslice is about 10 microseconds, in which ten times as much is
+            // copied; so a process that does nothing else gives way well within a millisecond.
+            // SAFETY: the Call invariant.
+            unsafe { enif_consume_timeslice(self.env, (bytes / BYTES_OF_A_PERCENT) as c_int) };
         }
     }
 
@@ -273,15 +293,25 @@ impl Call {
                 }
             }
         }
-        let at = match handle.region() {
-            Ok(region) => region.pointer(start),
-            Err(failure) => return self.error(failure),
-        };
+        match handle.region() {
+            Ok(region) => self.view_alone(handle, region, start, count),
+            Err(failure) => self.error(failure),
+        }
+    }
+
+    /// As [`Call::view`], as a binary of its own.
+    #[inline]
+    pub fn view_alone(
+        &self,
+        handle: &Handle,
+        region: &Region,
+        start: usize,
+        count: usize,
+    ) -> ErlNifTerm {
+        let at = region.pointer(start).cast_const().cast();
         // SAFETY: the Call invariant; the bytes are mapped for as long as the mapping lives, to
         // which the binary is a reference.
-        unsafe {
-            enif_make_resource_binary(self.env, handle.owner(), at.cast_const().cast(), count)
-        }
+        unsafe { enif_make_resource_binary(self.env, handle.owner(), at, count) }
     }
 
     /// Runs `dirty` with the same arguments where it may wait.

@@ -2,7 +2,7 @@
 
 use emmap_core::buffer::Buffer;
 use emmap_core::cursor::Whence;
-use emmap_core::range::checked_end;
+use emmap_core::range::{checked_end, clamped_range};
 use emmap_core::region::{Read, Wait, Written};
 use emmap_core::{Errno, Region};
 use rustler::sys::ErlNifTerm;
@@ -41,6 +41,14 @@ fn checked(call: &Call, region: &Region, term: ErlNifTerm) -> ErlNifTerm {
     }
 }
 
+/// `:eof`, unless a page was lost.
+fn at_end(call: &Call, region: &Region) -> Result<ErlNifTerm, Early> {
+    match region.check_fault() {
+        Ok(()) => Ok(call.eof()),
+        Err(error) => Err(call.error(error)),
+    }
+}
+
 fn either(answer: Result<ErlNifTerm, Early>) -> ErlNifTerm {
     answer.unwrap_or_else(|early| early)
 }
@@ -61,11 +69,16 @@ fn pread_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
     let position = at_position(call, 1)?;
     let count = call.count(2)?;
     let Some((start, count)) = region.locate(position, count) else {
-        return region
-            .check_fault()
-            .map(|()| call.eof())
-            .map_err(|error| call.error(error));
+        return at_end(call, region);
     };
+    if handle.direct {
+        // Its map was empty when it was opened, so there is no root to take a part of.
+        return Ok(checked(
+            call,
+            region,
+            call.view_alone(handle, region, start, count),
+        ));
+    }
     if count > INLINE_BYTES && wait == Wait::No {
         return Ok(call.reschedule(c"pread", raw_nif!(pread_waiting)));
     }
@@ -92,7 +105,12 @@ fn copy(
     match unsafe { region.copy_out(start, count, at, wait) } {
         Read::Busy => None,
         Read::Done(0) => Some(call.eof()),
-        Read::Done(got) if got == count => Some(checked(call, region, binary)),
+        Read::Done(got) if got == count => {
+            if wait == Wait::No {
+                call.consumed(got);
+            }
+            Some(checked(call, region, binary))
+        }
         Read::Done(got) => Some(checked(call, region, call.sub_binary(binary, 0, got))),
     }
 }
@@ -150,8 +168,11 @@ fn pwrite_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
         // SAFETY: `data` is a binary argument of this call, alive until it ends.
         let written = unsafe { region.copy_in(position, data, count, wait, || true) };
         match written.map_err(|error| call.error(error))? {
-            Written::Done => return wrote(call, region),
-            Written::PastEnd if wait == Wait::Yes || !region.grows() => {
+            Written::Done => return wrote(call, region, count),
+            Written::PastEnd if !region.grows() => {
+                return Err(past_end(call, region, position, count))
+            }
+            Written::PastEnd if wait == Wait::Yes => {
                 grow(region, position, count).map_err(|error| call.error(error))?
             }
             _ => return Ok(call.reschedule(c"pwrite", raw_nif!(pwrite_waiting))),
@@ -164,11 +185,25 @@ fn data(call: &Call, index: usize) -> Result<(*const u8, usize), Early> {
     call.bytes(index).ok_or_else(|| call.raise(&WRONG))
 }
 
-fn wrote(call: &Call, region: &Region) -> Result<ErlNifTerm, Early> {
+fn wrote(call: &Call, region: &Region, count: usize) -> Result<ErlNifTerm, Early> {
+    if count <= INLINE_BYTES {
+        call.consumed(count);
+    }
     region
         .check_fault()
         .map(|()| call.ok())
         .map_err(|error| call.error(error))
+}
+
+/// A write past the end of a map that stays as it is.
+fn past_end(call: &Call, region: &Region, position: u64, count: usize) -> Early {
+    let place = checked_end(position, count as u64);
+    let why = region
+        .check_fault()
+        .and(place)
+        .err()
+        .unwrap_or(Errno::NOSPC);
+    call.error(why)
 }
 
 fn grow(region: &Region, position: u64, count: usize) -> Result<(), Errno> {
@@ -199,9 +234,12 @@ fn write_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
         // SAFETY: `data` is a binary argument of this call, alive until it ends.
         let written = unsafe { region.copy_in(position, data, count, wait, claim) };
         match written.map_err(|error| call.error(error))? {
-            Written::Done => return wrote(call, region),
+            Written::Done => return wrote(call, region, count),
             Written::Refused => continue,
-            Written::PastEnd if wait == Wait::Yes || !region.grows() => {
+            Written::PastEnd if !region.grows() => {
+                return Err(past_end(call, region, position, count))
+            }
+            Written::PastEnd if wait == Wait::Yes => {
                 grow(region, position, count).map_err(|error| call.error(error))?
             }
             _ => return Ok(call.reschedule(c"write", raw_nif!(write_waiting))),
@@ -226,18 +264,19 @@ fn read_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
     if count == 0 {
         return Ok(call.ok_with(call.new_binary(0).1));
     }
-    // Bytes are taken only where they can be delivered.
-    let large = region
-        .locate(handle.cursor.get(), count)
+    // Bytes are taken only where they can be delivered; the map may grow meanwhile.
+    let len = region.len();
+    let large = clamped_range(handle.cursor.get(), count, len)
         .is_some_and(|(_, count)| count > INLINE_BYTES);
     if large && wait == Wait::No && !handle.direct {
         return Ok(call.reschedule(c"read", raw_nif!(read_waiting)));
     }
-    let Some((start, count)) = handle.cursor.take(count, region.len()) else {
-        return region
-            .check_fault()
-            .map(|()| call.eof())
-            .map_err(|error| call.error(error));
+    let most = match wait {
+        Wait::No if !handle.direct => count.min(INLINE_BYTES),
+        _ => count,
+    };
+    let Some((start, count)) = handle.cursor.take(most, len) else {
+        return at_end(call, region);
     };
     Ok(deliver(call, handle, region, start, count, wait))
 }
@@ -280,10 +319,7 @@ fn read_line_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
     loop {
         let position = handle.cursor.get();
         let Some((start, rest)) = region.locate(position, usize::MAX) else {
-            return region
-                .check_fault()
-                .map(|()| call.eof())
-                .map_err(|error| call.error(error));
+            return at_end(call, region);
         };
         let look = if wait == Wait::No {
             rest.min(INLINE_BYTES)
@@ -314,18 +350,42 @@ fn deliver_line(
     length: usize,
     wait: Wait,
 ) -> ErlNifTerm {
+    call.consumed(length.min(INLINE_BYTES));
     let ends_in = |back: usize| (length >= back).then(|| region.byte(start + length - back));
-    if ends_in(1) != Some(b'\n') || ends_in(2) != Some(b'\r') {
-        return deliver(call, handle, region, start, length, wait);
+    if ends_in(1) == Some(b'\n') && ends_in(2) == Some(b'\r') {
+        return crlf_line(call, region, start, length, wait);
     }
-    let (at, binary) = call.new_binary(length - 1);
-    // SAFETY: the new binary has room for `length - 1` bytes, the last of which is written here.
-    // A line found without waiting is short, and one that waits may wait for the lock.
-    unsafe {
-        region.copy_out(start, length - 2, at, Wait::Yes);
-        at.add(length - 2).write(b'\n');
+    deliver(call, handle, region, start, length, wait)
+}
+
+/// The line without its CR. It is copied whole, so that nothing can change in between.
+fn crlf_line(call: &Call, region: &Region, start: usize, length: usize, wait: Wait) -> ErlNifTerm {
+    let (at, binary) = call.new_binary(length);
+    // SAFETY: the new binary has room for `length` bytes and is not part of the map.
+    match unsafe { region.copy_out(start, length, at, wait) } {
+        Read::Busy => {
+            let [start, length] = [start, length].map(|n| call.uint64(n as u64));
+            let arguments = [call.argument(0), start, length];
+            call.reschedule_with(c"read_line", raw_nif!(crlf_line_waiting), &arguments)
+        }
+        Read::Done(0) => call.eof(),
+        // The map became shorter meanwhile: what is left is no CRLF line.
+        Read::Done(got) if got < length => checked(call, region, call.sub_binary(binary, 0, got)),
+        Read::Done(_) => {
+            // SAFETY: `length` is at least 2, and the binary was filled above.
+            unsafe { at.add(length - 2).write(b'\n') };
+            checked(call, region, call.sub_binary(binary, 0, length - 1))
+        }
     }
-    checked(call, region, binary)
+}
+
+// (handle, start, length) of a CRLF line that the cursor has passed.
+fn crlf_line_waiting(call: &Call) -> ErlNifTerm {
+    either((|| {
+        let region = open_region(call, call.handle()?)?;
+        let (start, length) = (call.count(1)?, call.count(2)?);
+        Ok(crlf_line(call, region, start, length, Wait::Yes))
+    })())
 }
 
 // position(handle, whence, offset): whence 0 the beginning, 1 the cursor, 2 the end.

@@ -280,7 +280,7 @@ unsafe extern "C" fn drop_handle(_env: *mut ErlNifEnv, object: *mut c_void) {
     LIVE_HANDLES.fetch_sub(1, Ordering::Relaxed);
 }
 
-/// Opens the resource types; taken over when the module is upgraded.
+/// Opens the resource types.
 pub fn open_types(env: Env) -> bool {
     type Destructor = unsafe extern "C" fn(*mut ErlNifEnv, *mut c_void);
     let open = |name: &std::ffi::CStr, destructor: Destructor| -> *const ErlNifResourceType {

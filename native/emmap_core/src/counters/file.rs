@@ -1,7 +1,7 @@
 //! Counters in a real file.
 
 use std::fs::{File, OpenOptions};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -81,26 +81,28 @@ fn wanted(layout: &Layout, request: &Request) -> std::result::Result<(Layout, bo
 
 fn grow(file: &mut File, request: &Request) -> std::result::Result<Layout, Error> {
     let lock = file.try_clone().map_err(Errno::from)?;
-    let _lock = Lock::take(&lock)?;
-    // Somebody may have grown it while we waited.
-    let before = Layout::read(file)?;
-    let (after, must) = wanted(&before, request)?;
-    if must {
-        after.replace(&before, file)?;
-    }
-    Ok(after)
+    os::with_file_lock(lock.as_fd(), || {
+        // Somebody may have grown it while we waited.
+        let before = Layout::read(file)?;
+        let (after, must) = wanted(&before, request)?;
+        if must {
+            after.replace(&before, file)?;
+        }
+        Ok(after)
+    })?
 }
 
 /// An empty file is no counter file yet. The one who holds its lock puts a whole one in its place.
 fn fill_empty(path: &Path, file: File, request: &Request) -> std::result::Result<(), Error> {
-    let _lock = Lock::take(&file)?;
-    let (Ok(locked), Ok(named)) = (file.metadata(), path.metadata()) else {
-        return Ok(());
-    };
-    if (locked.dev(), locked.ino()) == (named.dev(), named.ino()) && locked.len() == 0 {
-        create(path, request, Naming::Over)?;
-    }
-    Ok(())
+    os::with_file_lock(file.as_fd(), || {
+        let (Ok(locked), Ok(named)) = (file.metadata(), path.metadata()) else {
+            return Ok(());
+        };
+        if (locked.dev(), locked.ino()) == (named.dev(), named.ino()) && locked.len() == 0 {
+            create(path, request, Naming::Over)?;
+        }
+        Ok(())
+    })?
 }
 
 fn open_existing(path: &Path) -> Result<Option<File>> {
@@ -204,14 +206,9 @@ impl Medium for File {
         let answer = os::without_sigxfsz(|| {
             // What lies between stays a hole until it is written.
             let from = size.max(allocated).min(to);
-            if from > size {
-                os::set_size(self.as_fd(), from)?;
-            }
-            if to > from {
-                os::extend_allocated(self.as_fd(), from, to)?;
-            }
-            Ok(())
+            os::extend(self.as_fd(), from, to, from == to)
         });
+        // We hold the lock of the file, or nobody has it yet.
         if answer.is_err() {
             let _ = os::set_size(self.as_fd(), size);
         }
@@ -274,24 +271,5 @@ fn name_new(from: &Path, to: &Path) -> Result<()> {
             Ok(std::fs::rename(from, to)?)
         }
         answer => answer,
-    }
-}
-
-/// A lock on the whole file between open files, of this process or another; freed by the kernel
-/// when its holder dies.
-struct Lock<'a>(&'a File);
-
-impl Lock<'_> {
-    fn take(file: &File) -> Result<Lock<'_>> {
-        // SAFETY: takes no pointers.
-        os::retry(|| unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX) })?;
-        Ok(Lock(file))
-    }
-}
-
-impl Drop for Lock<'_> {
-    fn drop(&mut self) {
-        // SAFETY: takes no pointers.
-        unsafe { libc::flock(self.0.as_raw_fd(), libc::LOCK_UN) };
     }
 }

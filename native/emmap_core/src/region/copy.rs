@@ -1,11 +1,12 @@
 //! Bytes in and out of a region.
 
+use std::hint::black_box;
 use std::ptr;
 use std::sync::atomic::Ordering;
 
 use super::Region;
 use crate::range::{checked_range, clamped_range};
-use crate::{Errno, Result};
+use crate::{guard, Errno, Result};
 
 /// Whether the calling thread may wait for another's long copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +44,6 @@ impl Region {
     /// The address of a byte inside the map. It stays readable for as long as the region lives.
     #[inline]
     pub fn pointer(&self, start: usize) -> *mut u8 {
-        debug_assert!(start <= self.len());
         // SAFETY: the caller has `start` from `locate`, so it is inside the map (1: Alive) and
         // `base` has room for it (2: Published in order).
         unsafe { self.base.load(Ordering::Acquire).add(start) }
@@ -104,8 +104,8 @@ impl Region {
             return Ok(Written::Refused);
         }
         // SAFETY: `start + count` is inside the map (1: Alive), which is writable; `data` by the
-        // caller's word. A live binary of this map may overlap, which `copy` allows.
-        unsafe { ptr::copy(data, self.pointer(start), count) };
+        // caller's word.
+        unsafe { self.copy_aliased(data, start, count) }?;
         Ok(Written::Done)
     }
 
@@ -126,5 +126,38 @@ impl Region {
     pub fn byte(&self, start: usize) -> u8 {
         // SAFETY: inside the map, by the caller's word and the assertion in `pointer`.
         unsafe { self.pointer(start).read_volatile() }
+    }
+
+    /// Copies bytes that may be the very bytes they are copied to: a live binary shows pages that
+    /// an older range of addresses, or another map of the same file, shows elsewhere, so that
+    /// addresses do not tell whether both overlap.
+    ///
+    /// # Safety
+    /// `from` must have `count` readable bytes; `start + count` must lie inside the writable map.
+    #[inline]
+    unsafe fn copy_aliased(&self, from: *const u8, start: usize, count: usize) -> Result<()> {
+        const SMALL: usize = 64;
+        let base = self.pointer(0) as usize;
+        let to = self.pointer(start);
+        let same_range = (from as usize).wrapping_sub(base) < self.len();
+        // SAFETY: by the caller's word; what lies between is of the size that is copied, and ours.
+        unsafe {
+            if count <= SMALL {
+                let mut between = [0u8; SMALL];
+                ptr::copy_nonoverlapping(from, between.as_mut_ptr(), count);
+                // The compiler would make one copy of the two, for it knows nothing of aliases.
+                let between = black_box(between.as_ptr());
+                ptr::copy_nonoverlapping(between, to, count);
+            } else if same_range || !guard::is_guarded(from as usize) {
+                ptr::copy(from, to, count);
+            } else {
+                let mut between: Vec<u8> = Vec::new();
+                between.try_reserve_exact(count).map_err(|_| Errno::NOMEM)?;
+                ptr::copy_nonoverlapping(from, between.as_mut_ptr(), count);
+                let between = black_box(between.as_ptr());
+                ptr::copy_nonoverlapping(between, to, count);
+            }
+        }
+        Ok(())
     }
 }

@@ -12,49 +12,75 @@ impl Region {
     pub fn resize(&self, to: u64) -> Result<()> {
         let mut ranges = self.ranges();
         self.check_fault()?;
-        let len = self.len() as u64;
-        if !self.shape.writable {
-            return Err(Errno::ACCES);
-        }
-        if to == len {
-            return self.check_size().map(|_| ());
-        }
-        if !self.shape.resizable {
-            return Err(if to > len { Errno::NOSPC } else { Errno::INVAL });
-        }
-        let on_disk = self.check_size()?;
-        if to > len {
-            if on_disk.is_some_and(|on_disk| on_disk > to) {
-                self.set_file_size(to)?;
-                return self.extend(&mut ranges, Some(to), to);
+        self.check_resizable(to)?;
+        let to_len = usize::try_from(to).map_err(|_| Errno::NOMEM)?;
+        self.alone(|| {
+            let on_disk = self.check_size()?;
+            match to_len.cmp(&self.len()) {
+                std::cmp::Ordering::Equal => Ok(()),
+                std::cmp::Ordering::Less => self.shrink(&mut ranges, to_len),
+                std::cmp::Ordering::Greater => {
+                    if on_disk.is_some_and(|on_disk| on_disk > to) {
+                        self.set_file_size(to)?;
+                    }
+                    self.extend(&mut ranges, on_disk, to)
+                }
             }
-            self.extend(&mut ranges, on_disk, to)
-        } else {
-            self.shrink(&mut ranges, to as usize)
-        }
+        })
+    }
+
+    /// Makes the map twice as long, but at most `max_increment` longer; never shorter than its file
+    /// is by now. Returns the new size.
+    pub fn double(&self) -> Result<u64> {
+        let mut ranges = self.ranges();
+        self.check_fault()?;
+        let len = self.len() as u64;
+        let step = len.clamp(1, self.shape.max_increment.max(1));
+        let to = len.saturating_add(step);
+        self.check_resizable(to)?;
+        self.alone(|| {
+            let on_disk = self.check_size()?;
+            let to = to.max(on_disk.unwrap_or(0).min(self.shape.max_size));
+            self.extend(&mut ranges, on_disk, to).map(|()| to)
+        })
     }
 
     /// Makes the map at least `to` bytes long, for a write past its end. A file that another
     /// program made longer meanwhile is not cut. Blocks on the disk.
     pub fn grow(&self, to: u64) -> Result<()> {
+        if !self.shape.grows {
+            return Err(Errno::NOSPC);
+        }
         let mut ranges = self.ranges();
         self.check_fault()?;
         if to <= self.len() as u64 {
             return Ok(());
         }
-        if !self.shape.grows {
-            return Err(Errno::NOSPC);
-        }
-        let on_disk = self.check_size()?;
-        let to = to.max(on_disk.unwrap_or(0).min(self.shape.max_size));
-        self.extend(&mut ranges, on_disk, to)
+        self.alone(|| {
+            let on_disk = self.check_size()?;
+            let to = to.max(on_disk.unwrap_or(0).min(self.shape.max_size));
+            self.extend(&mut ranges, on_disk, to)
+        })
     }
 
-    /// The next size in a row of doublings, as `resize` without a size means it.
-    pub fn doubled(&self) -> u64 {
+    fn check_resizable(&self, to: u64) -> Result<()> {
         let len = self.len() as u64;
-        let step = len.clamp(1, self.shape.max_increment.max(1));
-        len.saturating_add(step)
+        match self.shape.writable {
+            false => Err(Errno::ACCES),
+            true if self.shape.resizable || to == len => Ok(()),
+            true if to > len => Err(Errno::NOSPC),
+            true => Err(Errno::INVAL),
+        }
+    }
+
+    /// Runs `act` while no other map of the file, here or in another VM, changes its size: the
+    /// kernel clears the rest of the last page when a file grows, and with it what another map
+    /// would have written there already.
+    fn alone<R>(&self, act: impl FnOnce() -> Result<R>) -> Result<R> {
+        match &self.file {
+            Some(file) => os::with_file_lock(file.fd(), act)?,
+            None => act(),
+        }
     }
 
     /// The size of the file, or ESTALE when somebody cut it below the end of the map.
@@ -84,17 +110,15 @@ impl Region {
         }
         let len = usize::try_from(to).map_err(|_| Errno::NOMEM)?;
         let bytes = self.shape.bytes(len)?;
-        let longer = self
-            .file
-            .as_ref()
-            .zip(on_disk)
-            .filter(|(_, size)| *size < to);
+        // Addresses first: what can be refused is asked for before the file is changed.
+        let successor = self.successor(ranges, bytes)?;
+        let longer = self.file.as_ref().zip(on_disk);
         if let Some((file, size)) = longer {
             file.extend(size, to)?;
         }
-        if let Err(error) = self.map_more(ranges, bytes) {
-            if let Some((file, size)) = longer {
-                let _ = os::set_size(file.fd(), size);
+        if let Err(error) = self.map_more(ranges, successor, bytes) {
+            if let Some((file, size)) = longer.filter(|(_, size)| *size < to) {
+                file.take_back(to, size);
             }
             return Err(error);
         }
@@ -106,29 +130,42 @@ impl Region {
         Ok(())
     }
 
-    fn map_more(&self, ranges: &mut Vec<Range>, bytes: usize) -> Result<()> {
-        let file = self.file.as_ref();
-        for range in ranges.iter_mut() {
-            range.grow(&self.shape, file, bytes.min(range.reservation.len()))?;
-        }
+    /// A larger range of addresses, where the last one is too small.
+    fn successor(&self, ranges: &[Range], bytes: usize) -> Result<Option<Range>> {
         let room = ranges[ranges.len() - 1].reservation.len();
         if room >= bytes {
-            return Ok(());
+            return Ok(None);
         }
         if self.shape.pinned {
-            return Err(Errno::NOMEM);
+            return Err(Errno::NOSPC);
         }
-        // Both show the same pages, so readers of the old range lose nothing.
         let wanted = room.saturating_mul(2).max(bytes);
-        let range = Range::new(
-            &self.shape,
-            file,
-            &self.fault,
-            bytes,
-            wanted,
-            Place::Anywhere,
-        )?;
-        ranges.push(range);
+        let (shape, file) = (&self.shape, self.file.as_ref());
+        Range::new(shape, file, &self.fault, bytes, wanted, Place::Anywhere).map(Some)
+    }
+
+    /// Maps the file up to `bytes` in every range: all show the same pages, so readers of an old
+    /// range lose nothing.
+    fn map_more(
+        &self,
+        ranges: &mut Vec<Range>,
+        successor: Option<Range>,
+        bytes: usize,
+    ) -> Result<()> {
+        let before: Vec<usize> = ranges.iter().map(|range| range.mapped).collect();
+        let count = ranges.len();
+        ranges.extend(successor);
+        for at in 0..ranges.len() {
+            let range = &mut ranges[at];
+            let bytes = bytes.min(range.reservation.len());
+            if let Err(error) = range.grow(&self.shape, self.file.as_ref(), bytes) {
+                ranges.truncate(count);
+                for (range, mapped) in ranges.iter_mut().zip(before) {
+                    let _ = range.shrink(&self.shape, mapped);
+                }
+                return Err(error);
+            }
+        }
         Ok(())
     }
 
