@@ -1,6 +1,7 @@
 //! Bytes in and out of a region.
 
 use std::hint::black_box;
+use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::atomic::Ordering;
 
@@ -137,16 +138,28 @@ impl Region {
     #[inline]
     unsafe fn copy_aliased(&self, from: *const u8, start: usize, count: usize) -> Result<()> {
         const SMALL: usize = 64;
+        /// Read whole before it is written.
+        unsafe fn one<T>(from: *const u8, to: *mut u8) {
+            // SAFETY: the caller's promise, for the size of `T`.
+            unsafe {
+                to.cast::<T>()
+                    .write_unaligned(from.cast::<T>().read_unaligned())
+            }
+        }
         let base = self.pointer(0) as usize;
         let to = self.pointer(start);
         let same_range = (from as usize).wrapping_sub(base) < self.len();
         // SAFETY: by the caller's word; what lies between is of the size that is copied, and ours.
         unsafe {
-            if count <= SMALL {
-                let mut between = [0u8; SMALL];
-                ptr::copy_nonoverlapping(from, between.as_mut_ptr(), count);
+            if count == 8 {
+                one::<u64>(from, to);
+            } else if count == 4 {
+                one::<u32>(from, to);
+            } else if count <= SMALL {
+                let mut between = MaybeUninit::<[u8; SMALL]>::uninit();
+                ptr::copy_nonoverlapping(from, between.as_mut_ptr().cast(), count);
                 // The compiler would make one copy of the two, for it knows nothing of aliases.
-                let between = black_box(between.as_ptr());
+                let between = black_box(between.as_ptr()).cast();
                 ptr::copy_nonoverlapping(between, to, count);
             } else if same_range || !guard::is_guarded(from as usize) {
                 ptr::copy(from, to, count);
