@@ -33,7 +33,7 @@ defmodule Emmap.MixProject do
       files:
         ~w(lib native/.cargo native/Cargo.toml native/Cargo.lock native/emmap_core/src native/emmap_nif/src) ++
           ~w(native/emmap_core/Cargo.toml native/emmap_nif/Cargo.toml) ++
-          ~w(mix.exs README.md CHANGELOG.md LICENSE .formatter.exs)
+          ~w(mix.exs README.md CHANGELOG.md LICENSE .formatter.exs docs)
     ]
   end
 end

@@ -1,4 +1,5 @@
-# Maps a real file, reads it in every way, checks each byte, writes through a shared map.
+# Maps a real file, reads it in every way, checks each byte, writes through a shared map, and counts
+# in a VM that is killed.
 #
 #     make demo
 
@@ -18,6 +19,7 @@ defmodule Demo do
       IO.puts("#{source}: #{megabytes(File.stat!(path).size)} MB, copied to #{path}\n")
       read(path)
       write(path)
+      count(Path.join(work, "hits.cnt"))
     after
       File.rm_rf!(work)
     end
@@ -159,6 +161,32 @@ defmodule Demo do
     :ok = Emmap.sync(mem)
     :ok = File.close(mem)
     IO.puts("synced, closed; the live binary is still there: #{inspect(live)}")
+  end
+
+  # A VM that counts and is killed; the next one goes on.
+  defp count(path) do
+    IO.puts("\ncounters in a file, and VMs that count until kill -9")
+
+    for life <- 1..3 do
+      code = """
+      c = Emmap.Counters.open!(#{inspect(path)}, [:lives, :adds])
+      Emmap.Counters.add(c, :lives, 1)
+      IO.puts(inspect(c))
+      Stream.repeatedly(fn -> Emmap.Counters.add(c, :adds, 1) end) |> Stream.run()
+      """
+
+      elixir = System.find_executable("elixir")
+      args = ["-pa", Application.app_dir(:emmap, "ebin"), "-e", code]
+      port = Port.open({:spawn_executable, elixir}, [:binary, :exit_status, args: args])
+      {:os_pid, pid} = Port.info(port, :os_pid)
+      found = receive do: ({^port, {:data, text}} -> text)
+      Process.sleep(200)
+      {_, 0} = System.cmd("kill", ["-9", "#{pid}"])
+      receive do: ({^port, {:exit_status, 137}} -> :killed)
+      IO.puts("VM #{life} found #{String.trim(found)}, and was killed")
+    end
+
+    IO.puts("what is left: #{inspect(Emmap.Counters.open!(path, [:lives, :adds]))}")
   end
 
   defp megabytes(bytes), do: Float.round(bytes / 1_048_576, 1)
