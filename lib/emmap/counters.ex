@@ -322,10 +322,12 @@ defmodule Emmap.Counters do
   end
 
   @doc false
+  @spec get_and_update(t, term, term) :: no_return
   def get_and_update(_counters, _key, _fun),
     do: raise(ArgumentError, "counters change in place: use Emmap.Counters.put/3 or add/3")
 
   @doc false
+  @spec pop(t, term) :: no_return
   def pop(_counters, _key), do: raise(ArgumentError, "a counter cannot be removed")
 
   # The keys that there are
