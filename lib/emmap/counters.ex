@@ -75,8 +75,11 @@ defmodule Emmap.Counters do
   `count_or_names` is how many counters there must be at least, or a list of their names (atoms or
   strings). A file with fewer grows, in place, under all who have it open: values stay, and new
   counters are 0. Names stay in the file, in order; more names may follow later, and fewer may be
-  asked for, but the first ones must be the same.
+  asked for, but the first ones must be the same. A counter is found by its name as an atom or as a
+  string; names that were not asked for are shown as strings. There is room for at least a megabyte
+  of names; more are `:enospc`.
 
+  A file grows under a lock; while another program has all of the file locked, that is `:ebusy`.
   A new file is created whole: a crash, also a power failure, leaves the old state or the new one.
   Files of the predecessor (`emmap:open_counters`) open and grow as they are.
 
@@ -108,7 +111,7 @@ defmodule Emmap.Counters do
            count: count,
            stripes: stripes,
            names: names,
-           indices: (names || []) |> Enum.with_index() |> Map.new()
+           indices: indices(names, in_file)
          }}
 
       {:error, {:other_names, in_file}} ->
@@ -335,14 +338,19 @@ defmodule Emmap.Counters do
   defp index(%{count: count}, index) when is_integer(index),
     do: if(index >= 0 and index < count, do: index)
 
-  defp index(%{indices: indices}, name), do: Map.get(indices, name)
-
-  defp index!(%__MODULE__{indices: indices} = counters, name) do
+  defp index(%{indices: indices}, name) do
     case indices do
       %{^name => index} -> index
-      _ -> no_counter!(counters, name)
+      # An atom that was not asked for is looked up as its string.
+      _ when is_atom(name) -> Map.get(indices, Atom.to_string(name))
+      _ -> nil
     end
   end
+
+  defp index!(%__MODULE__{} = counters, name),
+    do: index(counters, name) || no_counter!(counters, name)
+
+  defp index!(other, _name), do: raise(ArgumentError, "not counters: #{inspect(other)}")
 
   @spec no_counter!(t, term) :: no_return
   defp no_counter!(%{names: nil, count: count}, key) do
@@ -376,7 +384,7 @@ defmodule Emmap.Counters do
   defp wanted!(count) when is_integer(count) and count >= 0 and count < 0x0100_0000_0000_0000,
     do: {count, []}
 
-  defp wanted!([_ | _] = names) do
+  defp wanted!([_ | _] = names) when length(names) >= 0 do
     for name <- names,
         not (is_binary(name) or (is_atom(name) and name not in [nil, true, false])) do
       raise ArgumentError, "a counter's name is an atom or a string, got #{inspect(name)}"
@@ -399,32 +407,24 @@ defmodule Emmap.Counters do
           "counters are a number of them, or a list of names that is not empty, got #{inspect(other)}"
   end
 
-  defp stripes!(options) when is_list(options) do
-    case options do
-      [] ->
-        1
+  defp stripes!([]), do: 1
+  defp stripes!(write_concurrency: false), do: 1
+  defp stripes!(write_concurrency: true), do: max(:erlang.system_info(:schedulers), 2)
 
-      [write_concurrency: false] ->
-        1
-
-      [write_concurrency: true] ->
-        max(:erlang.system_info(:schedulers), 2)
-
-      other ->
-        raise ArgumentError,
-              "unknown options #{inspect(other)}; valid is write_concurrency: true | false"
-    end
+  defp stripes!(other) do
+    raise ArgumentError,
+          "options are [] or [write_concurrency: true | false], got #{inspect(other)}"
   end
 
-  # The names as they were asked for; names that follow them in the file make no new atoms.
+  # The names as they were asked for; those that follow in the file stay strings, and make no atoms.
   defp names(_asked, []), do: nil
-  defp names(asked, in_file), do: asked ++ Enum.map(Enum.drop(in_file, length(asked)), &known/1)
+  defp names(asked, in_file), do: asked ++ Enum.drop(in_file, length(asked))
 
-  defp known(text) do
-    String.to_existing_atom(text)
-  rescue
-    ArgumentError -> text
-  end
+  # A counter is found by the name it was asked by, and by its string.
+  defp indices(nil, _in_file), do: %{}
+
+  defp indices(names, in_file),
+    do: (Enum.with_index(in_file) ++ Enum.with_index(names)) |> Map.new()
 
   defimpl Enumerable do
     alias Emmap.Counters
@@ -447,7 +447,7 @@ defmodule Emmap.Counters do
           pairs = Emmap.Counters.to_pairs(counters)
           container_doc("", pairs, "", opts, &pair/2, separator: ",")
         else
-          to_doc(Emmap.Counters.to_list(counters), opts)
+          to_doc(Emmap.Counters.to_list(counters), %{opts | charlists: :as_lists})
         end
 
       concat(["#Emmap.Counters<", to_doc(path, opts), " ", values, ">"])

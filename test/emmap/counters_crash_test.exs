@@ -123,7 +123,11 @@ defmodule Emmap.CountersCrashTest do
       # Everybody is done; now Python reads the sum.
       Port.command(port, "\n")
       assert said(port, "") == "(#{2 * @adds}, #{@adds})\n"
-      assert Counters.to_map(Counters.open!(path, 2)) == %{vm: 2 * @adds, python: @adds}
+
+      assert Counters.to_map(Counters.open!(path, [:vm, :python])) == %{
+               vm: 2 * @adds,
+               python: @adds
+             }
     else
       IO.puts("skipped, for this machine has no python3")
     end
@@ -153,6 +157,63 @@ defmodule Emmap.CountersCrashTest do
 
     assert [:ok, :ok] = [Task.async(vm), Task.async(vm)] |> Task.await_many(60_000)
     assert Counters.get(Counters.open!(path, 20), 17) == 400_000
+  end
+
+  test "kill -9 in the middle of creating leaves nothing beside the files", %{tmp_dir: directory} do
+    for round <- 1..5 do
+      code = """
+      IO.puts("go")
+      Stream.iterate(0, &(&1 + 1))
+      |> Enum.each(&Emmap.Counters.open!(#{inspect(directory)} <> "/#{round}-\#{&1}", 1000))
+      """
+
+      args = ["-pa", Application.app_dir(:emmap, "ebin"), "-e", code]
+
+      port =
+        Port.open({:spawn_executable, System.find_executable("elixir")}, [
+          :binary,
+          :exit_status,
+          args: args
+        ])
+
+      {:os_pid, pid} = Port.info(port, :os_pid)
+      assert_receive {^port, {:data, _}}, 20_000
+      Process.sleep(30 + :rand.uniform(40))
+      {_, 0} = System.cmd("kill", ["-9", "#{pid}"])
+      assert_receive {^port, {:exit_status, 137}}, 20_000
+    end
+
+    names = File.ls!(directory)
+    assert names != []
+    assert Enum.filter(names, &String.starts_with?(&1, ".")) == []
+
+    for name <- names,
+        do:
+          assert(
+            Counters.to_list(Counters.open!(Path.join(directory, name), 1)) |> Enum.sum() == 0
+          )
+  end
+
+  test "two VMs that want other names: one of them is told", %{path: path} do
+    vm = fn name ->
+      Task.async(fn ->
+        ChildVM.run!("""
+        names = fn n -> [:shared | for(i <- 1..n//1, do: :"#{name}\#{i}")] end
+        for n <- 0..50, do: elem(Emmap.Counters.open(#{inspect(path)}, names.(n)), 0)
+        """)
+      end)
+    end
+
+    [one, two] = Task.await_many([vm.("one"), vm.("two")], 60_000)
+    names = Counters.open!(path, 0).names
+
+    # The file has the names of one of them, in order, and the other was refused each time it grew.
+    assert ["shared" | rest] = names
+
+    assert rest == for(i <- 1..length(rest)//1, do: "one#{i}") or
+             rest == for(i <- 1..length(rest)//1, do: "two#{i}")
+
+    assert Enum.count(one ++ two, &(&1 == :error)) == 50
   end
 
   test "many VMs create and grow one file at the same time", %{path: path} do

@@ -135,9 +135,14 @@ defmodule Emmap.CountersTest do
       assert c[:nothing] == nil and c[3] == nil
       assert Counters.to_map(c) == %{:requests => 12, "with space" => 1, :blåbær => 0}
       assert Enum.to_list(c) == [{:requests, 12}, {"with space", 1}, {:blåbær, 0}]
-      # Strings and atoms of the same letters are the same name in the file.
+      # Strings and atoms of the same letters are the same name.
       d = Counters.open!(path, ["requests", :"with space"])
-      assert d["requests"] == 12 and d[:"with space"] == 1
+      assert d["requests"] == 12 and d[:requests] == 12 and d["with space"] == 1
+      assert Counters.add_get(d, :requests, 1) == 13 and Counters.sub_get(c, "requests", 1) == 12
+      # What was not asked for is shown as a string, whichever atoms there are.
+      e = Counters.open!(path, 0)
+      assert Enum.map(e, &elem(&1, 0)) == ["requests", "with space", "blåbær"]
+      assert e[:requests] == 12 and e["requests"] == 12
 
       assert_raise ArgumentError, ~r/no counter :nothing: there are \[:requests/, fn ->
         Counters.add(c, :nothing, 1)
@@ -155,6 +160,7 @@ defmodule Emmap.CountersTest do
       assert Exception.message(error) =~ ~s(its names are ["a", "b"], not [:a, :x])
       c = Counters.open!(path, [:a, :b, :c])
       assert Counters.to_map(c) == %{a: 0, b: 5, c: 0}
+      assert Counters.to_map(Counters.open!(path, [:a])) == %{:a => 0, "b" => 5, "c" => 0}
 
       assert {:error, {:other_names, %{file: []}}} =
                Counters.open((path <> "2") |> numbered(), [:a])
@@ -247,6 +253,9 @@ defmodule Emmap.CountersTest do
     n = Counters.open!(Path.join(directory, "n.cnt"), 3)
     Counters.add(n, 1, 5)
     assert inspect(n) =~ "n.cnt\" [0, 5, 0]>"
+    m = Counters.open!(Path.join(directory, "m.cnt"), 3)
+    for i <- 0..2, do: Counters.put(m, i, 65 + i)
+    assert inspect(m) =~ "m.cnt\" [65, 66, 67]>"
     assert Enum.to_list(n) == [0, 5, 0]
     assert Enum.sum(n) == 5
     assert Enum.slice(n, 1..2) == [5, 0]
@@ -274,8 +283,8 @@ defmodule Emmap.CountersTest do
       for {bytes, why} <- [
             {"text", :kind},
             {:crypto.strong_rand_bytes(20_000), :kind},
-            {flip.(good, 24), :checksum},
-            {flip.(good, 79), :checksum},
+            {good |> flip.(24) |> flip.(4096 + 24), :checksum},
+            {good |> flip.(79) |> flip.(4096 + 9), :checksum},
             {flip.(good, 8194), :names},
             {binary_part(good, 0, 9000), :length},
             {"EMMAP01\n" <> <<5::little-64, 1::64>>, :length}

@@ -46,12 +46,13 @@ impl Opened {
         Ok(opened)
     }
 
-    /// Takes over a file that somebody else opened and shaped.
+    /// Takes over a file that somebody else opened and shaped. Whether its name is durable is not
+    /// known.
     pub fn of_fd(fd: OwnedFd, path: &Path, options: &Options) -> Result<Opened> {
         let file = MappedFile {
             fd,
             path: std::path::absolute(path)?,
-            unsynced_name: AtomicBool::new(false),
+            unsynced_name: AtomicBool::new(true),
             sparse: options.sparse,
         };
         let size = file.regular_size()?;
@@ -205,17 +206,7 @@ impl MappedFile {
         if !self.unsynced_name.load(Ordering::Acquire) {
             return Ok(());
         }
-        let parent = self.path.parent().unwrap_or(Path::new("/"));
-        match File::open(parent) {
-            Ok(directory) => os::sync_all(directory.as_fd())?,
-            // The directory was removed, and the name with it; or nobody may open it.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied
-                ) => {}
-            Err(error) => return Err(error.into()),
-        }
+        sync_directory(self.path.parent().unwrap_or(Path::new("/")))?;
         self.unsynced_name.store(false, Ordering::Release);
         Ok(())
     }
@@ -229,5 +220,16 @@ impl MappedFile {
         if (ours.st_dev as u64, ours.st_ino as u64) == (named.dev(), named.ino()) {
             let _ = self.path.canonicalize().and_then(std::fs::remove_file);
         }
+    }
+}
+
+/// Makes the names in a directory durable, as far as this user may.
+pub fn sync_directory(path: &Path) -> Result<()> {
+    use std::io::ErrorKind::{NotFound, PermissionDenied};
+    match File::open(path) {
+        Ok(directory) => os::sync_all(directory.as_fd()),
+        // It was removed, and the names with it; or nobody may open it.
+        Err(error) if matches!(error.kind(), NotFound | PermissionDenied) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }

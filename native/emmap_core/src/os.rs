@@ -3,6 +3,8 @@
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 use std::sync::OnceLock;
+#[cfg(target_os = "linux")]
+use std::time::{Duration, Instant};
 
 use crate::options::{HugePage, Options, Sharing};
 use crate::{Errno, Result};
@@ -375,31 +377,42 @@ pub fn offset_of(n: u64) -> Result<libc::off_t> {
 
 /// Runs `act` while no other open file of the same kind, in this process or another, does: the size
 /// of a file must not move between looking at it and changing it. The kernel frees the lock of a
-/// holder that dies. It stands far beyond the end of any file, out of the way of other locks.
+/// holder that dies. It is one byte beyond the end of any file; a program that locks *all* of the
+/// file holds it too, and after two seconds of that the answer is EBUSY.
 #[cfg(target_os = "linux")]
 pub fn with_file_lock<R>(fd: BorrowedFd, act: impl FnOnce() -> R) -> Result<R> {
-    let mut lock: libc::flock = libc::flock {
-        l_type: libc::F_WRLCK as _,
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let start = Instant::now();
+    loop {
+        match change_file_lock(fd, libc::F_WRLCK as _) {
+            Ok(()) => break,
+            Err(Errno(libc::EAGAIN) | Errno(libc::EACCES)) if start.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Err(Errno(libc::EAGAIN) | Errno(libc::EACCES)) => return Err(Errno(libc::EBUSY)),
+            // A file system without locks: nobody can have one.
+            Err(Errno(libc::EINVAL) | Errno(libc::ENOLCK) | Errno(libc::EOPNOTSUPP)) => {
+                return Ok(act());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let answer = act();
+    let _ = change_file_lock(fd, libc::F_UNLCK as _);
+    Ok(answer)
+}
+
+#[cfg(target_os = "linux")]
+fn change_file_lock(fd: BorrowedFd, kind: libc::c_int) -> Result<()> {
+    let lock = libc::flock {
+        l_type: kind as _,
         l_whence: libc::SEEK_SET as _,
         l_start: libc::off_t::MAX - 1,
         l_len: 1,
         l_pid: 0,
     };
-    let mut change = |kind: libc::c_int| {
-        lock.l_type = kind as _;
-        // SAFETY: `lock` outlives the call.
-        retry(|| unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_SETLKW, &lock) })
-    };
-    match change(libc::F_WRLCK as _) {
-        // A file system without locks: nobody can have one.
-        Err(Errno(libc::EINVAL) | Errno(libc::ENOLCK) | Errno(libc::EOPNOTSUPP)) => Ok(act()),
-        Err(error) => Err(error),
-        Ok(()) => {
-            let answer = act();
-            let _ = change(libc::F_UNLCK as _);
-            Ok(answer)
-        }
-    }
+    // SAFETY: `lock` outlives the call.
+    retry(|| unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_SETLK, &lock) })
 }
 
 #[cfg(not(target_os = "linux"))]

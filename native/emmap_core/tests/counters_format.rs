@@ -52,14 +52,131 @@ fn every_bit_of_a_header_counts() {
     let place = Place::new();
     let bytes = place.bytes_of(&named(&["requests", "errors"]));
     for bit in 0..80 * 8 {
+        // In one header: the other one has it all.
+        for header in [0, 4096] {
+            let mut flipped = bytes.clone();
+            flipped[header + bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(place.path(), &flipped).unwrap();
+            let counters = open(&place.path(), &named(&["requests", "errors"]))
+                .ok()
+                .unwrap();
+            assert_eq!(counters.layout.names, ["requests", "errors"]);
+        }
+        // In both.
         let mut flipped = bytes.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
+        flipped[4096 + bit / 8] ^= 1 << (bit % 8);
         match place.refused(&flipped, &named(&["requests", "errors"])) {
             Error::BadFormat(BadFormat::Kind) => assert!(bit < 64),
             Error::BadFormat(BadFormat::Checksum) => assert!(bit >= 64),
             other => panic!("bit {bit}: {other:?}"),
         }
     }
+}
+
+#[test]
+fn a_flipped_bit_loses_no_counter_that_was_grown() {
+    let place = Place::new();
+    place.bytes_of(&named(&["a", "b"]));
+    let counters = open(&place.path(), &named(&["a", "b", "c"])).ok().unwrap();
+    let position = counters.layout.data_offset + 16;
+    counters.region.add_striped(position, 1, 1000).unwrap();
+    drop(counters);
+    let bytes = std::fs::read(place.path()).unwrap();
+    for header in [0, 4096] {
+        let mut flipped = bytes.clone();
+        flipped[header + 24] ^= 1;
+        match place.refused(&flipped, &named(&["a", "b", "x"])) {
+            Error::OtherNames(names) => assert_eq!(names, ["a", "b", "c"]),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn one_header_of_another_version_refuses_the_file() {
+    let place = Place::new();
+    let bytes = place.bytes_of(&numbered(3));
+    let mut newer = bytes.clone();
+    newer[4096 + 8] = 2;
+    let crc = crc32fast::hash(&newer[4096..4096 + 76]);
+    newer[4096 + 76..4096 + 80].copy_from_slice(&crc.to_le_bytes());
+    let error = place.refused(&newer, &numbered(5));
+    assert_eq!(error, Error::BadFormat(BadFormat::Version));
+}
+
+#[test]
+fn new_counters_are_zero_whatever_lay_behind_the_old_ones() {
+    let place = Place::new();
+    let mut bytes = place.bytes_of(&numbered(16));
+    bytes.extend([0x63; 5000]);
+    std::fs::write(place.path(), &bytes).unwrap();
+    let counters = open(&place.path(), &numbered(600)).ok().unwrap();
+    let grid = emmap_core::counters::Grid::from(&counters.layout);
+    assert_eq!(grid.values(&counters.region), Ok(vec![0; 600]));
+    let mut old = b"EMMAP01\n".to_vec();
+    old.extend(1u64.to_le_bytes());
+    old.extend([9; 32]);
+    std::fs::write(place.path(), &old).unwrap();
+    let counters = open(&place.path(), &numbered(4)).ok().unwrap();
+    let first = i64::from_ne_bytes([9; 8]);
+    let grid = emmap_core::counters::Grid::from(&counters.layout);
+    assert_eq!(grid.values(&counters.region), Ok(vec![first, 0, 0, 0]));
+}
+
+#[test]
+fn odd_places() {
+    let place = Place::new();
+    // A link to nowhere; a link to an empty file, which keeps its mode; a long name.
+    let link = place.0.path().join("link");
+    std::os::unix::fs::symlink(place.path(), &link).unwrap();
+    assert_eq!(
+        open(&link, &numbered(1)).err(),
+        Some(Error::Posix(Errno(libc::ENOENT)))
+    );
+    std::fs::write(place.path(), b"").unwrap();
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(place.path(), mode).unwrap();
+    assert!(open(&link, &numbered(1)).is_ok());
+    assert!(link.is_symlink());
+    let mode = std::fs::metadata(place.path())
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(open(&place.0.path().join("n".repeat(250)), &numbered(1)).is_ok());
+    assert_eq!(std::fs::read_dir(place.0.path()).unwrap().count(), 3);
+}
+
+#[test]
+fn a_program_that_locks_the_whole_file_is_waited_for_not_for_ever() {
+    let place = Place::new();
+    place.bytes_of(&numbered(1));
+    let file = std::fs::File::open(place.path()).unwrap();
+    use std::os::fd::AsRawFd;
+    let file_for_writing = std::fs::OpenOptions::new()
+        .write(true)
+        .open(place.path())
+        .unwrap();
+    let whole = libc::flock {
+        l_type: libc::F_WRLCK as _,
+        l_whence: libc::SEEK_SET as _,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    // SAFETY: `whole` outlives the call.
+    let locked = unsafe { libc::fcntl(file_for_writing.as_raw_fd(), libc::F_OFD_SETLK, &whole) };
+    assert_eq!(locked, 0);
+    assert!(
+        open(&place.path(), &numbered(1)).is_ok(),
+        "opening needs no lock"
+    );
+    let error = open(&place.path(), &numbered(100)).err();
+    assert_eq!(error, Some(Error::Posix(Errno(libc::EBUSY))));
+    drop((file, file_for_writing));
+    assert!(open(&place.path(), &numbered(100)).is_ok());
 }
 
 #[test]
@@ -74,12 +191,13 @@ fn every_bit_of_a_name_counts() {
     }
 }
 
-/// A header with a right checksum around whatever it says.
+/// Headers with right checksums around whatever they say.
 fn signed(bytes: &[u8], change: impl FnOnce(&mut [u8])) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     change(&mut bytes);
     let crc = crc32fast::hash(&bytes[..76]);
     bytes[76..80].copy_from_slice(&crc.to_le_bytes());
+    bytes.copy_within(..80, 4096);
     bytes
 }
 
@@ -102,6 +220,22 @@ fn headers_that_lie() {
         let stripes = move |b: &mut [u8]| b[32..36].copy_from_slice(&lie.to_le_bytes());
         assert_eq!(refused(&stripes), BadFormat::Checksum, "stripes {lie}");
     }
+    let room = |b: &mut [u8]| {
+        b[40..48].copy_from_slice(&(8192u64 + (1 << 42)).to_le_bytes());
+        b[56..64].copy_from_slice(&(1u64 << 42).to_le_bytes());
+        b[64..72].copy_from_slice(&(1u64 << 42).to_le_bytes());
+    };
+    assert_eq!(
+        refused(&room),
+        BadFormat::Checksum,
+        "four terabytes of names"
+    );
+    let last = |b: &mut [u8]| b[16..24].fill(0xFF);
+    assert_eq!(
+        refused(&last),
+        BadFormat::Checksum,
+        "the last sequence number"
+    );
     for at in [40, 48, 56, 64] {
         for lie in [1u64, 4096, 1 << 63, u64::MAX] {
             let number = move |b: &mut [u8]| b[at..at + 8].copy_from_slice(&lie.to_le_bytes());

@@ -1,7 +1,9 @@
 //! Counters in a real file.
 
-use std::fs::{File, OpenOptions};
-use std::os::fd::AsFd;
+use std::ffi::CString;
+use std::fs::{File, Metadata, OpenOptions};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,6 +35,12 @@ pub fn open(path: &Path, request: &Request) -> std::result::Result<Counters, Err
     loop {
         let Some(mut file) = open_existing(path)? else {
             match create(path, request, Naming::New) {
+                // A link to nowhere: it is there, and cannot be opened.
+                Err(Error::Posix(Errno::EXIST))
+                    if path.metadata().is_err() && path.is_symlink() =>
+                {
+                    return Err(Errno(libc::ENOENT).into());
+                }
                 // Somebody else created it meanwhile.
                 Ok(()) | Err(Error::Posix(Errno::EXIST)) => continue,
                 Err(error) => return Err(error),
@@ -92,14 +100,16 @@ fn grow(file: &mut File, request: &Request) -> std::result::Result<Layout, Error
     })?
 }
 
-/// An empty file is no counter file yet. The one who holds its lock puts a whole one in its place.
+/// An empty file is no counter file yet. The one who holds its lock puts a whole one in its place,
+/// with its mode and owner.
 fn fill_empty(path: &Path, file: File, request: &Request) -> std::result::Result<(), Error> {
+    let path = path.canonicalize().map_err(Errno::from)?;
     os::with_file_lock(file.as_fd(), || {
         let (Ok(locked), Ok(named)) = (file.metadata(), path.metadata()) else {
             return Ok(());
         };
         if (locked.dev(), locked.ino()) == (named.dev(), named.ino()) && locked.len() == 0 {
-            create(path, request, Naming::Over)?;
+            create(&path, request, Naming::Over(locked))?;
         }
         Ok(())
     })?
@@ -124,8 +134,10 @@ fn open_existing(path: &Path) -> Result<Option<File>> {
 }
 
 enum Naming {
+    /// Nobody else may have the name.
     New,
-    Over,
+    /// In the place of an empty file, which looks like this.
+    Over(Metadata),
 }
 
 fn create(path: &Path, request: &Request, naming: Naming) -> std::result::Result<(), Error> {
@@ -141,31 +153,38 @@ fn create(path: &Path, request: &Request, naming: Naming) -> std::result::Result
 /// A file that is whole on the disk before it gets its name; without it, it goes again.
 struct NewFile<'a> {
     file: File,
-    temporary: PathBuf,
+    /// `None`: it has no name yet, and goes with its process.
+    temporary: Option<PathBuf>,
     path: &'a Path,
     naming: Naming,
 }
 
 impl NewFile<'_> {
     fn beside(path: &Path, naming: Naming) -> Result<NewFile<'_>> {
+        path.file_name().ok_or(Errno::ISDIR)?;
+        if let (Naming::New, Some(file)) = (&naming, nameless(path)) {
+            return Ok(NewFile {
+                file,
+                temporary: None,
+                path,
+                naming,
+            });
+        }
         static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let name = path.file_name().ok_or(Errno::ISDIR)?.to_os_string();
         loop {
             let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-            let mut temporary = std::ffi::OsString::from(".");
-            temporary.push(&name);
-            temporary.push(format!(".{}.{number}.new", std::process::id()));
-            let temporary = path.with_file_name(temporary);
-            match OpenOptions::new()
+            let name = format!(".emmap-{}-{number}.new", std::process::id());
+            let temporary = path.with_file_name(name);
+            let opened = OpenOptions::new()
                 .read(true)
                 .write(true)
                 .create_new(true)
-                .open(&temporary)
-            {
+                .open(&temporary);
+            match opened {
                 Ok(file) => {
                     return Ok(NewFile {
                         file,
-                        temporary,
+                        temporary: Some(temporary),
                         path,
                         naming,
                     })
@@ -178,10 +197,42 @@ impl NewFile<'_> {
     }
 }
 
+/// A file without a name in the directory of `path`, where the system has such: should we be killed,
+/// nothing is left behind.
+#[cfg(target_os = "linux")]
+fn nameless(path: &Path) -> Option<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_TMPFILE | libc::O_CLOEXEC)
+        .open(directory_of(path))
+        .ok()?;
+    // It is named through /proc.
+    descriptor_path(&file).exists().then_some(file)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn nameless(_path: &Path) -> Option<File> {
+    None
+}
+
+fn descriptor_path(file: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
 impl Drop for NewFile<'_> {
     fn drop(&mut self) {
-        // Gone already where it was renamed.
-        let _ = std::fs::remove_file(&self.temporary);
+        if let Some(temporary) = &self.temporary {
+            // Gone already where it was renamed.
+            let _ = std::fs::remove_file(temporary);
+        }
     }
 }
 
@@ -247,16 +298,30 @@ impl Medium for NewFile<'_> {
     }
 
     fn publish(&mut self) -> Result<()> {
-        match self.naming {
-            Naming::Over => std::fs::rename(&self.temporary, self.path)?,
-            Naming::New => name_new(&self.temporary, self.path)?,
+        match (&self.naming, &self.temporary) {
+            (Naming::New, Some(temporary)) => name_new(temporary, self.path)?,
+            (Naming::New, None) => link(&descriptor_path(&self.file), self.path)?,
+            (Naming::Over(empty), Some(temporary)) => {
+                let permissions = empty.permissions();
+                self.file.set_permissions(permissions)?;
+                // Only root may give a file away.
+                let owner = (Some(empty.uid()), Some(empty.gid()));
+                let _ = std::os::unix::fs::fchown(&self.file, owner.0, owner.1);
+                std::fs::rename(temporary, self.path)?;
+            }
+            (Naming::Over(_), None) => return Err(Errno::INVAL),
         }
-        let parent = match self.path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        os::sync_all(File::open(parent)?.as_fd())
+        crate::file::sync_directory(directory_of(self.path))
     }
+}
+
+/// A name for the file that the link `from` leads to, unless it is taken.
+fn link(from: &Path, to: &Path) -> Result<()> {
+    let name = |path: &Path| CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::INVAL);
+    let (from, to) = (name(from)?, name(to)?);
+    let (here, follow) = (libc::AT_FDCWD, libc::AT_SYMLINK_FOLLOW);
+    // SAFETY: both names are NUL-terminated and outlive the call.
+    os::check(unsafe { libc::linkat(here, from.as_ptr(), here, to.as_ptr(), follow) })
 }
 
 /// Names a file that has another name already, unless the new name is taken.

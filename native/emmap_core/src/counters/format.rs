@@ -1,5 +1,7 @@
 //! What the bytes of a counter file mean. Every number is checked before it is used in arithmetic.
 
+use std::collections::HashSet;
+
 use super::medium::Medium;
 use crate::atomics::{CACHE_LINE, WORD};
 use crate::Errno;
@@ -9,7 +11,8 @@ pub const VERSION: u32 = 1;
 /// Written in the byte order of the machine, as the counters are.
 const ENDIAN_MARK: u32 = 0x0102_0304;
 
-/// The two headers stand in pages of their own, so that a torn write of one spares the other.
+/// The two headers stand in pages of their own, so that a torn write of one spares the other. They
+/// are the same, but for the moment in which a growth writes them, the second one first.
 pub const HEADERS: [u64; 2] = [0, 4096];
 const HEADER_BYTES: usize = 80;
 pub const NAMES_OFFSET: u64 = 8192;
@@ -32,6 +35,9 @@ pub const PREDECESSOR: [u8; 8] = *b"EMMAP01\n";
 const PREDECESSOR_DATA: u64 = 16;
 
 const MAX_STRIPES: u32 = 1024;
+/// More is no table of names, whatever a header says.
+const MAX_NAMES_BYTES: u64 = 1 << 30;
+const MAX_NAME_BYTES: u64 = 1024;
 const COUNTERS_PER_LINE: u64 = (CACHE_LINE / WORD) as u64;
 
 /// Why a file is not one of counters that we can use.
@@ -83,22 +89,27 @@ pub fn position(data_offset: u64, stripes: u32, index: u64) -> u64 {
 impl Layout {
     /// The layout of a new file.
     pub fn new(count: u64, stripes: u32, names: &[String]) -> Result<Layout, Errno> {
-        let stripes = stripes.clamp(1, MAX_STRIPES);
         let used = encoded(names)?.len() as u64;
-        let names_room = match names.is_empty() {
+        let room = match names.is_empty() {
             true => 0,
             false => NAMES_CAPACITY.max(used.saturating_mul(2).next_multiple_of(4096)),
         };
-        Ok(Layout {
+        Ok(Layout::with_room(count, stripes, names, room))
+    }
+
+    /// As [`Layout::new`], with room for so many bytes of names, a multiple of 4096.
+    pub fn with_room(count: u64, stripes: u32, names: &[String], names_room: u64) -> Layout {
+        debug_assert!(names_room.is_multiple_of(4096));
+        Layout {
             kind: Kind::Current {
                 sequence: 0,
                 names_room,
             },
             count,
-            stripes,
+            stripes: stripes.clamp(1, MAX_STRIPES),
             data_offset: NAMES_OFFSET + names_room,
             names: names.to_vec(),
-        })
+        }
     }
 
     /// The least size of a file with this layout.
@@ -117,17 +128,16 @@ impl Layout {
 
     /// Reads and checks the layout of a file.
     pub fn read(medium: &impl Medium) -> Result<Layout, super::Error> {
-        let len = medium.len()?;
         let mut start = [0u8; HEADER_BYTES];
-        let first = take(medium, len, 0, &mut start)?;
-        if start[..first].starts_with(&PREDECESSOR) {
-            return Ok(Layout::read_predecessor(&start[..first], len)?);
+        let got = take(medium, HEADERS[0], &mut start)?;
+        if start[..got].starts_with(&PREDECESSOR) {
+            return Ok(Layout::read_predecessor(&start[..got], medium.len()?)?);
         }
         let mut best: Option<Header> = None;
         let mut worst = BadFormat::Kind;
         for offset in HEADERS {
             let mut header = [0u8; HEADER_BYTES];
-            let got = take(medium, len, offset, &mut header)?;
+            let got = take(medium, offset, &mut header)?;
             match parse(&header[..got]) {
                 Ok(header) => {
                     let sequence = header.layout.sequence();
@@ -138,12 +148,15 @@ impl Layout {
                         best = Some(header);
                     }
                 }
-                Err(BadFormat::Kind) => (),
+                // Sound, and not for us: then nothing in the file is.
+                Err(why @ (BadFormat::Version | BadFormat::Endianness)) => return Err(why.into()),
                 Err(why) if worst == BadFormat::Kind => worst = why,
                 Err(_) => (),
             }
         }
         let header = best.ok_or(worst)?;
+        // Asked after the header was read: a file that grows meanwhile is longer before it says so.
+        let len = medium.len()?;
         if header.layout.file_size().is_none_or(|size| len < size) {
             return Err(BadFormat::Length.into());
         }
@@ -172,16 +185,9 @@ impl Layout {
         }
     }
 
-    /// Where the next header goes, and its bytes.
-    pub fn next_header(&self) -> Result<(u64, Vec<u8>), Errno> {
-        let Kind::Current {
-            sequence,
-            names_room,
-        } = self.kind
-        else {
-            return Ok((8, self.count.to_le_bytes().to_vec()));
-        };
-        let next = sequence + 1;
+    /// The bytes of the next header.
+    fn next_header(&self, sequence: u64, names_room: u64) -> Result<Vec<u8>, Errno> {
+        let next = sequence.checked_add(1).ok_or(Errno(libc::EOVERFLOW))?;
         let table = encoded(&self.names)?;
         let mut header = vec![0u8; HEADER_BYTES];
         header[..8].copy_from_slice(&MAGIC);
@@ -197,8 +203,25 @@ impl Layout {
         header[NAMES_CRC..HEADER_CRC].copy_from_slice(&crc32fast::hash(&table).to_le_bytes());
         let crc = crc32fast::hash(&header[..HEADER_CRC]);
         header[HEADER_CRC..].copy_from_slice(&crc.to_le_bytes());
-        // The first header has number 1 and stands first; then they take turns.
-        Ok((HEADERS[(next as usize + 1) % 2], header))
+        Ok(header)
+    }
+
+    /// What is written last, and where: the first write makes the layout the file's.
+    fn commits(&self) -> Result<Vec<(u64, Vec<u8>)>, Errno> {
+        match self.kind {
+            Kind::Predecessor => Ok(vec![(8, self.count.to_le_bytes().to_vec())]),
+            Kind::Current {
+                sequence,
+                names_room,
+            } => {
+                let header = self.next_header(sequence, names_room)?;
+                Ok(HEADERS
+                    .iter()
+                    .rev()
+                    .map(|at| (*at, header.clone()))
+                    .collect())
+            }
+        }
     }
 
     /// This layout with more counters; ENOSPC when the names do not fit.
@@ -220,27 +243,43 @@ impl Layout {
     /// Writes what makes a whole file of this layout, in an order that a crash cannot hurt.
     pub fn create(&self, medium: &mut impl Medium) -> Result<(), Errno> {
         let size = self.file_size().ok_or(Errno(libc::EFBIG))?;
-        let (at, header) = self.next_header()?;
         medium.extend(size, self.data_offset)?;
         medium.write_at(NAMES_OFFSET, &encoded(&self.names)?)?;
-        medium.write_at(at, &header)?;
+        for (at, header) in self.commits()? {
+            medium.write_at(at, &header)?;
+        }
         // Whole and on the disk before anybody can find it.
         medium.sync()?;
         medium.publish()
     }
 
     /// Turns a file of layout `before` into one of this layout, in an order that a crash cannot
-    /// hurt. Values stay where they are.
+    /// hurt. Values stay where they are. When it fails, the file is as long as it was.
     pub fn replace(&self, before: &Layout, medium: &mut impl Medium) -> Result<(), Errno> {
         let size = self.file_size().ok_or(Errno(libc::EFBIG))?;
-        let (at, header) = self.next_header()?;
-        medium.extend(size, before.file_size().unwrap_or(0))?;
+        let end = before.file_size().unwrap_or(0);
+        let commits = self.commits()?;
         let kept = encoded(&before.names)?.len();
+        // Behind the names in use, in room that the file has already.
         medium.write_at(NAMES_OFFSET + kept as u64, &encoded(&self.names)?[kept..])?;
+        // New counters are 0, whatever somebody left behind the old ones.
+        let mut at = end;
+        let stale = medium.len()?.min(size);
+        while at < stale {
+            let zeros = [0u8; 4096];
+            let count = (stale - at).min(zeros.len() as u64);
+            medium.write_at(at, &zeros[..count as usize])?;
+            at += count;
+        }
+        medium.extend(size, end)?;
         // What the new header speaks of is on the disk before the header is.
         medium.sync()?;
-        medium.write_at(at, &header)?;
-        medium.sync()
+        for (at, header) in commits {
+            medium.write_at(at, &header)?;
+            // One header is whole at any moment.
+            medium.sync()?;
+        }
+        Ok(())
     }
 }
 
@@ -253,13 +292,19 @@ struct Header {
 
 impl Header {
     fn with_names(mut self, medium: &impl Medium) -> Result<Layout, super::Error> {
-        let mut table = vec![0u8; self.names_length];
+        let mut table = Vec::new();
+        table
+            .try_reserve_exact(self.names_length)
+            .map_err(|_| Errno::NOMEM)?;
+        table.resize(self.names_length, 0);
         medium.read_at(NAMES_OFFSET, &mut table)?;
         if crc32fast::hash(&table) != self.names_crc {
             return Err(BadFormat::Names.into());
         }
         let names = decoded(&table).ok_or(BadFormat::Names)?;
-        if !names.is_empty() && names.len() as u64 != self.layout.count {
+        let different: HashSet<&String> = names.iter().collect();
+        let counted = names.is_empty() || names.len() as u64 == self.layout.count;
+        if !counted || different.len() != names.len() {
             return Err(BadFormat::Names.into());
         }
         self.layout.names = names;
@@ -291,7 +336,9 @@ fn parse(header: &[u8]) -> Result<Header, BadFormat> {
         && NAMES_OFFSET.checked_add(room) == Some(data_offset)
         && data_offset.is_multiple_of(CACHE_LINE as u64)
         && length <= room
-        && length <= isize::MAX as u64;
+        && length <= MAX_NAMES_BYTES
+        && length <= u64_at(header, COUNT).saturating_mul(MAX_NAME_BYTES + 2)
+        && u64_at(header, SEQUENCE) < u64::MAX;
     if !sound {
         return Err(BadFormat::Checksum);
     }
@@ -313,8 +360,8 @@ fn parse(header: &[u8]) -> Result<Header, BadFormat> {
 }
 
 /// Reads as much of `out` as the file has.
-fn take(medium: &impl Medium, len: u64, offset: u64, out: &mut [u8]) -> Result<usize, Errno> {
-    let got = len.saturating_sub(offset).min(out.len() as u64) as usize;
+fn take(medium: &impl Medium, offset: u64, out: &mut [u8]) -> Result<usize, Errno> {
+    let got = medium.len()?.saturating_sub(offset).min(out.len() as u64) as usize;
     if got > 0 {
         medium.read_at(offset, &mut out[..got])?;
     }

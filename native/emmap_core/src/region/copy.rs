@@ -137,7 +137,8 @@ impl Region {
     /// `from` must have `count` readable bytes; `start + count` must lie inside the writable map.
     #[inline]
     unsafe fn copy_aliased(&self, from: *const u8, start: usize, count: usize) -> Result<()> {
-        const SMALL: usize = 64;
+        // Up to here a copy more costs less than to look whether it is needed.
+        const SMALL: usize = 1024;
         /// Read whole before it is written.
         unsafe fn one<T>(from: *const u8, to: *mut u8) {
             // SAFETY: the caller's promise, for the size of `T`.

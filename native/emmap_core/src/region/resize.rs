@@ -14,6 +14,9 @@ impl Region {
         self.check_fault()?;
         self.check_resizable(to)?;
         let to_len = usize::try_from(to).map_err(|_| Errno::NOMEM)?;
+        if to_len == self.len() {
+            return self.check_size().map(|_| ());
+        }
         self.alone(|| {
             let on_disk = self.check_size()?;
             match to_len.cmp(&self.len()) {
