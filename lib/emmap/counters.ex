@@ -173,14 +173,21 @@ defmodule Emmap.Counters do
   @doc "Adds `n`."
   @doc group: "Counting"
   @spec add(t, key, integer) :: :ok
-  def add(%__MODULE__{ref: ref} = counters, index, n) when is_integer(index) do
+  def add(%__MODULE__{ref: ref, indices: indices} = counters, key, n) do
+    index =
+      case indices do
+        %{^key => index} -> index
+        _ when is_integer(key) -> key
+        _ -> index!(counters, key)
+      end
+
     case Native.counter_add(ref, index, n) do
       :ok -> :ok
-      error -> failed!(counters, :add, index, error)
+      error -> failed!(counters, :add, key, error)
     end
   end
 
-  def add(counters, name, n), do: add(counters, index!(counters, name), n)
+  def add(other, key, _n), do: index!(other, key)
 
   @doc "Subtracts `n`."
   @doc group: "Counting"
