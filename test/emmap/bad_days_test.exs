@@ -373,4 +373,65 @@ defmodule Emmap.BadDaysTest do
              {stale.(make_ref()), stale.(:erlang.binary_to_term(Base.decode64!(peer)))}
              """)
   end
+
+  test "16, 17: atomics at no place, and of no value", context do
+    assert {[{:error, :einval}], {:error, :eacces}, 2, {:ok, -0x8000_0000_0000_0000}} ==
+             child(context, """
+             {:ok, mem} = Emmap.open(path, [:write, size: 4096])
+             odd = for p <- [1, 4, 4089, 4092, 4096, -8, 0x8000_0000_0000_0000],
+                       call <- [&Emmap.patomic(mem, &1, :add, 1), &Emmap.patomic_read(mem, &1), &Emmap.patomic_cas(mem, &1, 0, 1)],
+                       uniq: true, do: call.(p)
+             read_only = Emmap.patomic(Emmap.open!(path), 0, :add, 1)
+             raised = for value <- [0x1_0000_0000_0000_0000, 1.5] do
+               try do Emmap.patomic(mem, 8, :add, value) rescue ArgumentError -> :raised end
+             end
+             :ok = Emmap.patomic_write(mem, 8, 0x7FFF_FFFF_FFFF_FFFF)
+             {:ok, _} = Emmap.patomic(mem, 8, :add, 1)
+             {odd, read_only, Enum.count(raised, &(&1 == :raised)), Emmap.patomic_read(mem, 8)}
+             """)
+  end
+
+  test "28 (counters): a stale reference, and one of another VM", context do
+    assert [:raised, :raised, :raised] ==
+             child(context, """
+             c = Emmap.Counters.open!(dir <> "/c", 2)
+             {out, 0} = System.cmd("elixir", ["-e", "IO.write(Base.encode64(:erlang.term_to_binary(make_ref())))"])
+             foreign = :erlang.binary_to_term(Base.decode64!(out))
+             for call <- [&Emmap.Counters.add(&1, 0, 1), &Emmap.Counters.get(&1, 0), &Emmap.Counters.to_list/1] do
+               for ref <- [make_ref(), foreign], uniq: true do
+                 try do call.(%{c | ref: ref}) rescue e in ArgumentError -> true = e.message =~ "of this node"; :raised end
+               end |> hd()
+             end
+             """)
+  end
+
+  test "29 (counters): files that lie, bit by bit and at random", context do
+    assert {:untouched, kinds} =
+             child(context, """
+             import Bitwise
+             file = dir <> "/c"
+             Emmap.Counters.close(Emmap.Counters.open!(file, [:a, :b]))
+             good = File.read!(file)
+             attempt = fn bytes ->
+               File.write!(file, bytes)
+               answer = Emmap.Counters.open(file, [:a, :b])
+               case answer do
+                 {:ok, c} -> Emmap.Counters.close(c); :ok
+                 {:error, {:bad_format, why}} -> true = File.read!(file) == bytes; why
+                 {:error, {:other_names, _}} -> true = File.read!(file) == bytes; :other_names
+               end
+             end
+             flip = fn bytes, at, bit ->
+               <<head::binary-size(at), byte, tail::binary>> = bytes
+               <<head::binary, bxor(byte, 1 <<< bit), tail::binary>>
+             end
+             headers = for at <- 0..79, bit <- 0..7, do: good |> flip.(at, bit) |> flip.(4096 + at, bit) |> attempt.()
+             names = for at <- 8192..8197, do: good |> flip.(at, 3) |> attempt.()
+             cut = for size <- [1, 40, 80, 4100, 8193, byte_size(good) - 1], do: attempt.(binary_part(good, 0, size))
+             random = for _ <- 1..50, do: attempt.(:crypto.strong_rand_bytes(20_000))
+             {:untouched, Enum.uniq(headers ++ names ++ cut ++ random) |> Enum.sort()}
+             """)
+
+    assert kinds == [:checksum, :kind, :length, :names]
+  end
 end

@@ -30,9 +30,9 @@ pub const INLINE_BYTES: usize = 64 << 10;
 /// From OTP 27 on a sub-binary of at most this many bytes is a copy, and not live.
 const COPIED_SUB_BINARY: usize = 64;
 
-/// Declares a hot NIF: `hot_nif!(name/arity = body, dirty = name)` registers the function `body` as
-/// a NIF on a normal scheduler, and makes `name` the raw function that runs `dirty` for
-/// [`Call::reschedule`].
+/// Declares a hot NIF: `hot_nif!("name" / arity = body)` registers the function `body`, which takes a
+/// [`Call`], as a NIF on a normal scheduler. A body that must wait hands the call on to a
+/// [`raw_nif`] with [`Call::reschedule`].
 macro_rules! hot_nif {
     ($name:literal / $arity:literal = $body:path) => {
         rustler::codegen_runtime::inventory::submit! {
