@@ -400,6 +400,27 @@ defmodule Emmap.RegressionTest do
     end
   end
 
+  test "a close in the middle of a view is :closed, and no binary", %{path: path} do
+    for _ <- 1..300, options <- [[], [:direct]] do
+      {:ok, mem} = Emmap.open(path, options)
+
+      viewers = for _ <- 1..2, do: Task.async(fn -> view_until_closed(mem, MapSet.new()) end)
+
+      for _ <- 1..:rand.uniform(300), do: :ok
+      :ok = Emmap.close(mem)
+
+      for seen <- Task.await_many(viewers),
+          do: assert(MapSet.subset?(seen, MapSet.new([{:ok, "01234"}, {:error, :closed}])))
+    end
+  end
+
+  defp view_until_closed(mem, seen) do
+    case Emmap.view(mem, 0, 5) do
+      {:error, :closed} = closed -> MapSet.put(seen, closed)
+      answer -> view_until_closed(mem, MapSet.put(seen, answer))
+    end
+  end
+
   test "anonymous memory by its Erlang name, wherever the option stands" do
     assert {:ok, mem} = :emmap.open("", 0, 4096, [:read, :write, :anon])
     assert {:ok, <<0>>} = :emmap.pread(mem, 4095, 5)

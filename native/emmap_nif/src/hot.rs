@@ -284,7 +284,14 @@ impl Call {
     /// A binary that is `start .. start + count` of the map. Argument `root` holds the root binary
     /// of the handle, or `nil`.
     #[inline]
-    pub fn view(&self, handle: &Handle, root: usize, start: usize, count: usize) -> ErlNifTerm {
+    pub fn view(
+        &self,
+        handle: &Handle,
+        region: &Region,
+        root: usize,
+        start: usize,
+        count: usize,
+    ) -> ErlNifTerm {
         if count > COPIED_SUB_BINARY && handle.root != 0 {
             if let Some((at, size)) = self.bytes(root) {
                 // The root may be older than the last growth; it shows the same pages.
@@ -293,10 +300,7 @@ impl Call {
                 }
             }
         }
-        match handle.region() {
-            Ok(region) => self.view_alone(handle, region, start, count),
-            Err(failure) => self.error(failure),
-        }
+        self.view_alone(handle, region, start, count)
     }
 
     /// As [`Call::view`], as a binary of its own.

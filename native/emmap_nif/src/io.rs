@@ -141,7 +141,7 @@ fn view_now(call: &Call) -> Result<ErlNifTerm, Early> {
     let count = call.count(3)?;
     region.check_fault().map_err(|error| call.error(error))?;
     match region.locate(position, count) {
-        Some((start, count)) => Ok(call.ok_with(call.view(handle, 1, start, count))),
+        Some((start, count)) => Ok(call.ok_with(call.view(handle, region, 1, start, count))),
         None => Ok(call.eof()),
     }
 }
@@ -291,7 +291,7 @@ fn deliver(
     wait: Wait,
 ) -> ErlNifTerm {
     if handle.direct {
-        return checked(call, region, call.view(handle, 1, start, count));
+        return checked(call, region, call.view(handle, region, 1, start, count));
     }
     match copy(call, region, start, count, wait) {
         Some(answer) => answer,
