@@ -12,7 +12,8 @@ pub const VERSION: u32 = 1;
 const ENDIAN_MARK: u32 = 0x0102_0304;
 
 /// The two headers stand in pages of their own, so that a torn write of one spares the other. They
-/// are the same, but for the moment in which a growth writes them, the second one first.
+/// are the same, but for the moment in which a growth writes them, or when a crash cut that short:
+/// then only one of them counts, and the next growth must write the other one first.
 pub const HEADERS: [u64; 2] = [0, 4096];
 const HEADER_BYTES: usize = 80;
 pub const NAMES_OFFSET: u64 = 8192;
@@ -72,9 +73,12 @@ pub struct Layout {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     Predecessor,
-    /// The sequence number of the header in force, and the room for names.
     Current {
+        /// Of the header in force.
         sequence: u64,
+        /// Which of [`HEADERS`] that is.
+        in_force: usize,
+        /// Bytes.
         names_room: u64,
     },
 }
@@ -103,6 +107,7 @@ impl Layout {
         Layout {
             kind: Kind::Current {
                 sequence: 0,
+                in_force: 0,
                 names_room,
             },
             count,
@@ -135,10 +140,10 @@ impl Layout {
         }
         let mut best: Option<Header> = None;
         let mut worst = BadFormat::Kind;
-        for offset in HEADERS {
+        for (place, offset) in HEADERS.into_iter().enumerate() {
             let mut header = [0u8; HEADER_BYTES];
             let got = take(medium, offset, &mut header)?;
-            match parse(&header[..got]) {
+            match parse(&header[..got], place) {
                 Ok(header) => {
                     let sequence = header.layout.sequence();
                     if best
@@ -206,20 +211,36 @@ impl Layout {
         Ok(header)
     }
 
+    /// Clears what a growth that a crash cut short left of its header: together with parts of the
+    /// next one it could become whole, and speak of names that are others by then.
+    fn clear_leftover(&self, medium: &mut impl Medium) -> Result<(), Errno> {
+        let Kind::Current { in_force, .. } = self.kind else {
+            return Ok(());
+        };
+        let mut headers = [[0u8; HEADER_BYTES]; 2];
+        for (header, at) in headers.iter_mut().zip(HEADERS) {
+            take(medium, at, header)?;
+        }
+        if headers[0] == headers[1] {
+            return Ok(());
+        }
+        medium.write_at(HEADERS[1 - in_force], &[0; HEADER_BYTES])?;
+        medium.sync()
+    }
+
     /// What is written last, and where: the first write makes the layout the file's.
     fn commits(&self) -> Result<Vec<(u64, Vec<u8>)>, Errno> {
         match self.kind {
             Kind::Predecessor => Ok(vec![(8, self.count.to_le_bytes().to_vec())]),
             Kind::Current {
                 sequence,
+                in_force,
                 names_room,
             } => {
                 let header = self.next_header(sequence, names_room)?;
-                Ok(HEADERS
-                    .iter()
-                    .rev()
-                    .map(|at| (*at, header.clone()))
-                    .collect())
+                // The one in force stays until the other one is whole.
+                let order = [HEADERS[1 - in_force], HEADERS[in_force]];
+                Ok(order.into_iter().map(|at| (at, header.clone())).collect())
             }
         }
     }
@@ -260,6 +281,7 @@ impl Layout {
         let end = before.file_size().unwrap_or(0);
         let commits = self.commits()?;
         let kept = encoded(&before.names)?.len();
+        before.clear_leftover(medium)?;
         // Behind the names in use, in room that the file has already.
         medium.write_at(NAMES_OFFSET + kept as u64, &encoded(&self.names)?[kept..])?;
         // New counters are 0, whatever somebody left behind the old ones.
@@ -312,7 +334,7 @@ impl Header {
     }
 }
 
-fn parse(header: &[u8]) -> Result<Header, BadFormat> {
+fn parse(header: &[u8], place: usize) -> Result<Header, BadFormat> {
     if !header.starts_with(&MAGIC) {
         return Err(BadFormat::Kind);
     }
@@ -345,6 +367,7 @@ fn parse(header: &[u8]) -> Result<Header, BadFormat> {
     let layout = Layout {
         kind: Kind::Current {
             sequence: u64_at(header, SEQUENCE),
+            in_force: place,
             names_room: room,
         },
         count: u64_at(header, COUNT),
