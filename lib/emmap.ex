@@ -461,7 +461,11 @@ defmodule Emmap do
 
   With `:async` only starts the writing. The first sync of a new file makes its name durable too.
   Maps that change no file (read-only, private, anonymous) answer `:ok`. `{:error, :estale | :enospc
-  | :eio}` when pages of the map were lost.
+  | :eio}` when pages of the map were lost, or the file is shorter than the map.
+
+  A sync that failed stays failed: every later one gives the same answer until `reattach/1`. The
+  kernel reports pages that it could not write once and forgets them, so an `:ok` after that would
+  say nothing.
   """
   @doc group: "Durability"
   @spec sync(t, :sync | :async | {position, non_neg_integer}) :: :ok | failure
@@ -491,6 +495,34 @@ defmodule Emmap do
   @doc group: "Durability"
   @spec datasync(t) :: :ok | failure
   def datasync(mem), do: Native.datasync(ref!(mem))
+
+  @doc """
+  Brings a map back whose file was cut, or whose disk was full or failed: the way out of `:estale`,
+  `:enospc` and `:eio`.
+
+  Looks at the same file again, whatever its name is by now, and maps what was lost in its old place:
+  live binaries show the file's bytes again. A map of a whole file takes the size that the file has
+  now, as a read-only map does that wants to see what others appended; a part of a file, and a
+  `:fixed_size` map, keep theirs, and answer `{:error, :estale}` while the file is too short.
+
+  What was written to lost pages is gone (those writes were answered with the error). After a sync
+  that failed it is the caller's to write again what it cannot do without, and then to sync. Memory
+  kept by `lock/1` must be locked again. On a map that lost nothing it is a look at the size.
+
+      iex> path = Path.join(System.tmp_dir!(), "emmap_doc_reattach.bin")
+      iex> File.write!(path, :binary.copy("log ", 4096))
+      iex> {:ok, mem} = Emmap.open(path)
+      iex> File.write!(path, "new log")
+      iex> Emmap.pread(mem, 8192, 3)
+      {:error, :estale}
+      iex> Emmap.reattach(mem)
+      :ok
+      iex> Emmap.pread(mem, 0, 100)
+      {:ok, "new log"}
+  """
+  @doc group: "Durability"
+  @spec reattach(t) :: :ok | failure
+  def reattach(mem), do: Native.reattach(ref!(mem))
 
   # Memory
 
@@ -547,7 +579,9 @@ defmodule Emmap do
     * `:growable_up_to` – bytes, `:infinity`, or `nil` when the size is fixed
     * `:page_size`, `:resident_pages` – bytes; how many of the map's pages are in memory
     * `:address_ranges` – 1, and one more for each time the map outgrew its addresses
-    * `:faults`, `:fault` – pages lost under the map, and where the first was: `{position, {:error, reason}}`
+    * `:faults`, `:fault` – how often a lost page was touched (or the file found too short), and where
+      that was first since the last `reattach/1`: `{position, {:error, reason}}`, or `nil`
+    * `:failed_sync` – what every `sync/1` answers since one failed: `{:error, reason}`, or `nil`
 
   Walks the page tables: a few milliseconds a gigabyte, on a dirty I/O scheduler.
   """
@@ -556,7 +590,15 @@ defmodule Emmap do
   def info(mem), do: Info.of(ref!(mem))
 
   @doc """
-  Whether the SIGBUS guard is in place: `:ok`, `:lost` (another library took the signal later), `:off`.
+  Whether the guard is in place, which turns the signal of a lost page (SIGBUS) into an answer:
+
+    * `:ok`
+    * `:lost` – another library took the signal later: a lost page may kill the VM again
+    * `:off` – switched off, by `config :emmap, guard: false` before the first use of Emmap (or
+      `erl -emmap guard false`): a lost page kills the VM, and only what `sync/1`, `resize/2` and
+      `reattach/1` find in the size of the file is answered
+
+  `docs/reliability.md` has what it covers and what not.
   """
   @doc group: "Memory"
   @spec guard() :: :ok | :lost | :off

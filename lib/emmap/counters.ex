@@ -29,7 +29,8 @@ defmodule Emmap.Counters do
       failure it takes `sync/1`.
     * A counter is named by its index, from 0, or by its name. An index or name that there is not, and
       a value that does not fit in 64 bits, raise `ArgumentError`, as `:atomics` does.
-    * The world's errors raise `Emmap.Error`: `:closed`, or `:estale` when somebody cut the file.
+    * The world's errors raise `Emmap.Error`: `:closed`, `:estale` when somebody cut the file, `:enospc` or
+      `:eio` when a page of it could not be had; the last three until `reattach/1`.
     * A counter is not locked, and there is no snapshot of several: `to_list/1` reads one after the other.
 
   ## Write concurrency
@@ -144,6 +145,15 @@ defmodule Emmap.Counters do
   @doc group: "Opening and closing"
   @spec sync(t) :: :ok | Emmap.failure()
   def sync(%__MODULE__{ref: ref}), do: Native.sync(ref, true)
+
+  @doc """
+  Brings counters back whose file was cut or whose disk failed, once the file is whole again: see
+  `Emmap.reattach/1`. `{:error, {:bad_format, why}}` while the file does not have these counters in
+  their places.
+  """
+  @doc group: "Opening and closing"
+  @spec reattach(t) :: :ok | {:error, reason | :closed}
+  def reattach(%__MODULE__{ref: ref}), do: Native.counters_reattach(ref)
 
   @doc """
   Returns `:path`, `:count`, `:names` (or `nil`), `:write_concurrency`, `:size` of the file in bytes, and

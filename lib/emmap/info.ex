@@ -16,7 +16,8 @@ defmodule Emmap.Info do
           resident_pages: non_neg_integer,
           address_ranges: pos_integer,
           faults: non_neg_integer,
-          fault: {Emmap.position(), Emmap.failure()} | nil
+          fault: {Emmap.position(), Emmap.failure()} | nil,
+          failed_sync: Emmap.failure() | nil
         }
 
   @spec of(reference) :: {:ok, t} | Emmap.failure()

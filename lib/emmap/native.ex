@@ -13,7 +13,18 @@ defmodule Emmap.Native do
   @doc false
   def load do
     path = Application.app_dir(:emmap, "priv/native/emmap_nif")
-    :erlang.load_nif(String.to_charlist(path), 0)
+    :erlang.load_nif(String.to_charlist(path), guarded?())
+  end
+
+  # Read when the library is loaded, once: a handler of SIGBUS is never taken out again.
+  defp guarded? do
+    case Application.get_env(:emmap, :guard, true) do
+      guard when is_boolean(guard) ->
+        guard
+
+      other ->
+        raise ArgumentError, "config :emmap, guard: is true or false, got #{inspect(other)}"
+    end
   end
 
   # Hot: on the caller's scheduler, or moved to dirty I/O by the size of the copy.
@@ -78,6 +89,8 @@ defmodule Emmap.Native do
   def counters_list(_handle), do: not_loaded()
   @spec counters_list_few(handle) :: {:ok, [integer]} | failure
   def counters_list_few(_handle), do: not_loaded()
+  @spec counters_reattach(handle) :: :ok | failure | {:error, {:bad_format, atom}}
+  def counters_reattach(_handle), do: not_loaded()
   @spec open(map) :: {:ok, handle, root} | failure
   def open(_request), do: not_loaded()
   @spec dup(handle) :: {:ok, handle, root} | failure
@@ -90,6 +103,8 @@ defmodule Emmap.Native do
   def double(_handle), do: not_loaded()
   @spec truncate(handle) :: :ok | failure
   def truncate(_handle), do: not_loaded()
+  @spec reattach(handle) :: :ok | failure
+  def reattach(_handle), do: not_loaded()
   @spec sync(handle, boolean) :: :ok | failure
   def sync(_handle, _wait), do: not_loaded()
   @spec sync_range(handle, non_neg_integer, non_neg_integer, boolean) :: :ok | failure

@@ -67,6 +67,10 @@ defmodule :emmap do
   @spec flush(mem) :: :ok | Emmap.failure()
   def flush(mem), do: Emmap.sync(mem, :async)
 
+  @doc "As `Emmap.reattach/1`: brings a map back whose file was cut or whose disk failed."
+  @spec reattach(mem) :: :ok | Emmap.failure()
+  defdelegate reattach(mem), to: Emmap
+
   @doc "As `Emmap.info/1`."
   @spec info(mem) :: {:ok, Emmap.info()} | Emmap.failure()
   defdelegate info(mem), to: Emmap

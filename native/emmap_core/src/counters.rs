@@ -9,7 +9,7 @@ pub mod format;
 mod grid;
 pub mod medium;
 
-pub use file::{open, Counters, Request};
+pub use file::{open, reattach, Counters, Request};
 pub use format::{BadFormat, Layout};
 pub use grid::{Grid, Refused};
 

@@ -201,14 +201,16 @@ impl MappedFile {
         }
     }
 
-    /// Writes the name of a new file to the disk, once: a file is durable when its directory is.
-    pub fn sync_name(&self) -> Result<()> {
-        if !self.unsynced_name.load(Ordering::Acquire) {
-            return Ok(());
+    /// The directory of a new file whose name may not be on the disk yet.
+    pub fn unsynced_directory(&self) -> Result<Option<File>> {
+        match self.unsynced_name.load(Ordering::Acquire) {
+            true => open_directory(self.path.parent().unwrap_or(Path::new("/"))),
+            false => Ok(None),
         }
-        sync_directory(self.path.parent().unwrap_or(Path::new("/")))?;
+    }
+
+    pub fn name_is_synced(&self) {
         self.unsynced_name.store(false, Ordering::Release);
-        Ok(())
     }
 
     /// Deletes the file, unless another one has its name by now.
@@ -225,11 +227,18 @@ impl MappedFile {
 
 /// Makes the names in a directory durable, as far as this user may.
 pub fn sync_directory(path: &Path) -> Result<()> {
+    match open_directory(path)? {
+        Some(directory) => os::sync_all(directory.as_fd()),
+        None => Ok(()),
+    }
+}
+
+/// `None`: it was removed, and the names with it; or nobody may open it.
+fn open_directory(path: &Path) -> Result<Option<File>> {
     use std::io::ErrorKind::{NotFound, PermissionDenied};
     match File::open(path) {
-        Ok(directory) => os::sync_all(directory.as_fd()),
-        // It was removed, and the names with it; or nobody may open it.
-        Err(error) if matches!(error.kind(), NotFound | PermissionDenied) => Ok(()),
+        Ok(directory) => Ok(Some(directory)),
+        Err(error) if matches!(error.kind(), NotFound | PermissionDenied) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

@@ -10,6 +10,10 @@
 //! | [`file`] | open, create, allocate and sync the file behind a mapping |
 //! | [`reservation`] | a range of addresses, owned and given back |
 //! | [`guard`] | the SIGBUS handler and its table of ranges |
+//! | [`fault`] | what a map knows of the pages it lost |
+//! | [`extent`] | where a map is and how long |
+//! | [`closing`] | which handles are open |
+//! | [`sync`] | the atomics and locks of all that loom checks |
 //! | [`lock`] | makes copies atomic towards each other |
 //! | [`region`] | the mapping itself: read, write, grow, shrink |
 //! | [`atomics`] | integers in a map |
@@ -20,20 +24,42 @@
 #[cfg(not(unix))]
 compile_error!("emmap needs POSIX memory maps and signals: Windows has neither");
 
+#[cfg(not(loom))]
 pub mod atomics;
+#[cfg(not(loom))]
 pub mod buffer;
+pub mod closing;
+#[cfg(not(loom))]
 pub mod counters;
+#[cfg(not(loom))]
 pub mod cursor;
 pub mod errno;
+pub mod extent;
+pub mod fault;
+#[cfg(not(loom))]
 pub mod file;
+#[cfg(not(loom))]
 pub mod guard;
 pub mod lock;
+#[cfg(not(loom))]
 pub mod options;
+#[cfg(not(loom))]
 pub mod os;
+#[cfg(not(loom))]
 pub mod range;
+#[cfg(not(loom))]
 pub mod region;
+#[cfg(not(loom))]
 pub mod reservation;
+pub mod sync;
+
+// What loom checks of the guard.
+#[cfg(loom)]
+#[path = "guard/slot.rs"]
+pub mod slot;
 
 pub use errno::{Errno, Result};
+#[cfg(not(loom))]
 pub use options::Options;
+#[cfg(not(loom))]
 pub use region::Region;

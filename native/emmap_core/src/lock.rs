@@ -5,10 +5,12 @@
 //! a lock. crossbeam's `ShardedLock` was tried: it takes eight locks to write, 35 ns where this
 //! takes 5 and a whole `pwrite` of eight bytes 29.
 
-use std::sync::atomic::{fence, AtomicUsize, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
+use std::sync::{PoisonError, TryLockError};
 
 use crossbeam_utils::CachePadded;
+
+use crate::sync::atomic::{fence, AtomicUsize, Ordering};
+use crate::sync::{spin_loop, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// How often a short read is copied again before it waits its turn among the writers.
 const OPTIMISTIC_TRIES: usize = 16;
@@ -43,7 +45,7 @@ impl CopyLock {
                     return Some(result);
                 }
             }
-            std::hint::spin_loop();
+            spin_loop();
         }
         let _turn = self.turn.try_read().ok()?;
         Some(copy())
@@ -62,7 +64,7 @@ impl CopyLock {
             match self.turn.try_write() {
                 Ok(turn) => return Some(self.enter(turn)),
                 Err(TryLockError::Poisoned(turn)) => return Some(self.enter(turn.into_inner())),
-                Err(TryLockError::WouldBlock) => std::hint::spin_loop(),
+                Err(TryLockError::WouldBlock) => spin_loop(),
             }
         }
         None
@@ -97,7 +99,7 @@ impl Drop for WriteGuard<'_> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use std::sync::atomic::AtomicBool;

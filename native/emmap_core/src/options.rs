@@ -40,7 +40,7 @@ pub struct Options {
     pub fixed_size: bool,
     /// The map never grows beyond this.
     pub max_size: Option<u64>,
-    /// Above this, [`crate::Region::doubled`] adds instead of doubling.
+    /// Above this, [`crate::Region::double`] adds instead of doubling.
     pub max_increment: u64,
     /// Create and grow leave holes instead of allocating blocks.
     pub sparse: bool,

@@ -10,44 +10,50 @@
 //!    base that has room for it.
 //! 3. *Raw*: no reference to mapped memory is ever made; it changes under us.
 
-mod copy;
-mod resize;
+//!
+//! | module | its one job |
+//! | --- | --- |
+//! | [`range`] | a range of addresses that shows the file |
+//! | [`copy`] | bytes in and out |
+//! | [`resize`] | growing and shrinking under readers |
+//! | [`memory`] | advice, prefetch, mlock, allocation |
+//! | [`sync`] | durability |
+//! | [`reattach`] | the way back after a fault |
+//! | [`info`] | what there is to know |
 
+mod copy;
+mod info;
+mod memory;
+mod range;
+mod reattach;
+mod resize;
+mod sync;
+
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::extent::Extent;
+use crate::fault::{Fault, Reason};
 use crate::file::{MappedFile, Opened};
-use crate::guard::{self, Fault, Watch};
 use crate::lock::CopyLock;
-use crate::os::Advice;
 use crate::range::round_up;
-use crate::reservation::{Place, Reservation};
 use crate::{os, Errno, Options, Result};
+use range::{first_range, Range};
 
 pub use copy::{Read, Wait, Written};
-
-/// Addresses set aside for a map that can grow, beyond twice its size.
-#[cfg(target_pointer_width = "64")]
-const GROWTH_RESERVE: usize = 1 << 30;
-#[cfg(not(target_pointer_width = "64"))]
-const GROWTH_RESERVE: usize = 16 << 20;
-
-/// The most addresses set aside for a map that may grow to `max_size`.
-#[cfg(target_pointer_width = "64")]
-const MOST_AHEAD: usize = 16 << 30;
-#[cfg(not(target_pointer_width = "64"))]
-const MOST_AHEAD: usize = 64 << 20;
+pub use info::Info;
+use sync::Failed;
 
 pub struct Region {
     // Declared before what they point into: fields are dropped in this order.
     ranges: Mutex<Vec<Range>>,
     fault: Box<Fault>,
     file: Option<MappedFile>,
-    base: AtomicPtr<u8>,
-    len: AtomicUsize,
+    extent: Extent,
     lock: Option<CopyLock>,
+    failed_sync: Failed,
     shape: Shape,
 }
 
@@ -59,6 +65,8 @@ struct Shape {
     resizable: bool,
     /// A write past the end makes it longer.
     grows: bool,
+    /// Reattached, it takes the size that its file has by then.
+    follows: bool,
     /// Stays in its first range of addresses.
     pinned: bool,
     auto_unlink: bool,
@@ -71,36 +79,6 @@ struct Shape {
     delta: usize,
     max_size: u64,
     max_increment: u64,
-}
-
-/// One range of addresses that shows the file from its first page on.
-struct Range {
-    watch: Watch,
-    reservation: Reservation,
-    /// Bytes mapped from the file, whole pages; beyond them are zeros that cannot be written.
-    mapped: usize,
-}
-
-/// What [`Region::info`] tells.
-#[derive(Clone, Debug)]
-pub struct Info {
-    pub path: Option<std::path::PathBuf>,
-    pub fd: Option<i32>,
-    pub size: usize,
-    pub offset: u64,
-    pub writable: bool,
-    pub private: bool,
-    pub resizable: bool,
-    pub grows: bool,
-    pub locking: bool,
-    pub auto_unlink: bool,
-    pub max_size: Option<u64>,
-    pub page_size: usize,
-    pub resident_pages: usize,
-    pub ranges: usize,
-    pub faults: u64,
-    /// The position of the first lost page's byte and what every call answers because of it.
-    pub first_fault: Option<(u64, Errno)>,
 }
 
 impl Region {
@@ -128,12 +106,12 @@ impl Region {
     fn map(opened: Option<Opened>, options: &Options) -> Result<Region> {
         match Region::map_opened(opened.as_ref(), options) {
             Ok((shape, len, range, fault)) => Ok(Region {
-                base: AtomicPtr::new(range.position_zero(&shape)),
+                extent: Extent::new(range.position_zero(&shape), len),
                 ranges: Mutex::new(vec![range]),
                 fault,
                 file: opened.map(|opened| opened.file),
-                len: AtomicUsize::new(len),
                 lock: options.lock.then(CopyLock::default),
+                failed_sync: Failed::default(),
                 shape,
             }),
             Err(error) => {
@@ -187,6 +165,7 @@ impl Region {
             private: options.private(),
             resizable,
             grows: resizable && file_size.is_some() && length.is_none(),
+            follows: file_size.is_some() && whole_file && length.is_none() && !options.fixed_size,
             pinned: options.fixed || file_size.is_none(),
             auto_unlink: options.auto_unlink,
             protection,
@@ -203,7 +182,7 @@ impl Region {
     /// The size of the map in bytes.
     #[inline]
     pub fn len(&self) -> usize {
-        self.len.load(Ordering::Acquire)
+        self.extent.len()
     }
 
     #[inline]
@@ -224,6 +203,12 @@ impl Region {
         self.shape.auto_unlink
     }
 
+    /// The file behind the map, to be read as a file.
+    pub fn clone_file(&self) -> Result<File> {
+        let file = self.file.as_ref().ok_or(Errno::NOTSUP)?;
+        Ok(file.fd().try_clone_to_owned()?.into())
+    }
+
     pub fn unlink(&self) {
         if let Some(file) = &self.file {
             file.unlink();
@@ -233,220 +218,40 @@ impl Region {
     /// The fault that every call answers with, once a page was lost.
     #[inline]
     pub fn check_fault(&self) -> Result<()> {
-        if self.fault.seen() {
-            Err(self.fault_errno())
-        } else {
-            Ok(())
+        match self.fault.seen() {
+            false => Ok(()),
+            true => self.first_fault(),
         }
     }
 
     #[cold]
-    fn fault_errno(&self) -> Errno {
-        match (self.fault.first(), &self.file) {
-            (Some((position, true)), Some(file)) => {
-                // A hole that could not be filled, or a block that could not be read.
-                let at = self.shape.offset.saturating_add(position);
-                let Ok(at) = os::offset_of(at) else {
-                    return Errno::IO;
-                };
-                use std::os::fd::AsRawFd;
-                // SAFETY: takes no pointers; the descriptor's own position is not used.
-                let hole = unsafe { libc::lseek(file.fd().as_raw_fd(), at, libc::SEEK_HOLE) };
-                if hole == at {
-                    Errno::NOSPC
-                } else {
-                    Errno::IO
-                }
-            }
-            (Some(_), None) => Errno::NOMEM,
-            _ => Errno::STALE,
+    fn first_fault(&self) -> Result<()> {
+        match self.fault.first() {
+            // Repaired in between.
+            None => Ok(()),
+            Some((_, reason)) => Err(reason.errno()),
         }
     }
 
-    /// Writes to the disk what the map changed in `position .. position + count`; with `wait` it
-    /// is there when this returns. Also ends the wait for the name of a new file.
-    pub fn sync(&self, range: Option<(u64, u64)>, wait: bool) -> Result<()> {
-        self.with_shared_file(|file, len| {
-            let (position, count) = range.unwrap_or((0, len as u64));
-            let (start, count) = clamp(position, count, len).unwrap_or((0, 0));
-            if !wait {
-                let offset = self.shape.offset + start as u64;
-                return match count {
-                    0 => Ok(()),
-                    _ => os::start_write_back(file.fd(), offset, count as u64),
-                };
-            }
-            self.msync(start, count)?;
-            if range.is_none() {
-                os::sync_all(file.fd())?;
-            }
-            file.sync_name()
-        })
-    }
-
-    /// As [`Region::sync`] of everything, without the file's times.
-    pub fn sync_data(&self) -> Result<()> {
-        self.with_shared_file(|file, len| {
-            self.msync(0, len)?;
-            os::sync_data(file.fd())?;
-            file.sync_name()
-        })
-    }
-
-    /// Nothing to sync where nothing was written to a file.
-    fn with_shared_file(&self, sync: impl FnOnce(&MappedFile, usize) -> Result<()>) -> Result<()> {
-        self.check_fault()?;
-        let Some(file) = self.file.as_ref().filter(|_| self.shape.writable) else {
-            return Ok(());
-        };
-        if self.shape.private {
-            return Ok(());
-        }
-        sync(file, self.len())?;
-        self.check_fault()
-    }
-
-    fn msync(&self, start: usize, count: usize) -> Result<()> {
-        if count == 0 {
-            return Ok(());
-        }
-        let (at, len) = self.pages(start, count);
-        // SAFETY: the pages lie inside the mapping (1: Alive).
-        os::check(unsafe { libc::msync(at.cast(), len, libc::MS_SYNC) })
-    }
-
-    /// Tells the kernel how `position .. position + count` will be used; `count` 0: to the end.
-    pub fn advise(&self, position: u64, count: u64, advice: Advice) -> Result<()> {
-        let offset = self.shape.offset.saturating_add(position);
-        let count = if count == 0 { u64::MAX } else { count };
-        // What was written to private pages is nowhere else.
-        let keeps_writes = advice == Advice::DontNeed && self.shape.private;
-        if let Some((start, count)) = clamp(position, count, self.len()) {
-            if !keeps_writes {
-                let (at, len) = self.pages(start, count);
-                // SAFETY: the pages lie inside the mapping (1: Alive); shared pages keep what was
-                // written in the page cache, and private ones are left alone.
-                unsafe { os::advise_pages(at, len, advice) }?;
-            }
-            if let Some(file) = &self.file {
-                os::advise_file(file.fd(), offset, count as u64, advice)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Allocates the blocks of `position .. position + count`; past the end the map grows, as a
-    /// file does.
-    pub fn allocate(&self, position: u64, count: u64) -> Result<()> {
+    /// The size of the file, or ESTALE when somebody cut it below the end of the map, which raises
+    /// no signal inside a page: from then on every call says so.
+    fn check_size(&self) -> Result<Option<u64>> {
         let Some(file) = &self.file else {
-            return Err(Errno::NOTSUP);
+            return Ok(None);
         };
-        if !self.shape.writable || self.shape.private {
-            return Err(Errno::ACCES);
+        let on_disk = file.size()?;
+        let end = self.shape.offset.saturating_add(self.len() as u64);
+        if on_disk < end && !self.is_empty() {
+            let position = on_disk.saturating_sub(self.shape.offset);
+            self.fault.note(position, Reason::Cut);
+            return Err(Errno::STALE);
         }
-        if count == 0 {
-            return Err(Errno::INVAL);
-        }
-        let end = crate::range::checked_end(position, count)?;
-        let offset = crate::range::checked_end(self.shape.offset, position)?;
-        crate::range::checked_end(offset, count)?;
-        if end > self.len() as u64 {
-            self.grow(end)?;
-        }
-        os::without_sigxfsz(|| os::allocate_blocks(file.fd(), offset, count, true))
-    }
-
-    /// Brings `position .. position + count` into memory and waits for it.
-    pub fn prefetch(&self, position: u64, count: u64) -> Result<()> {
-        self.check_fault()?;
-        if let Some((start, count)) = clamp(position, count, self.len()) {
-            let (at, len) = self.pages(start, count);
-            // SAFETY: the pages lie inside the mapping (1: Alive).
-            match unsafe { os::populate(at, len) } {
-                // The kernel does not signal from within a system call; a touch does, and tells
-                // the guard what was lost.
-                Err(error) if os::is_lost_page(error) => {
-                    self.touch(start, count);
-                    self.check_fault()?;
-                }
-                answer => answer?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads one byte of each page.
-    fn touch(&self, start: usize, count: usize) {
-        let (at, len) = self.pages(start, count);
-        for page in (0..len).step_by(os::page_size()) {
-            // SAFETY: inside the mapping (1: Alive); a lost page is the guard's.
-            unsafe { at.add(page).read_volatile() };
-        }
-    }
-
-    /// Keeps the pages in memory (mlock) until [`Region::unlock_memory`] or the end of the map.
-    pub fn lock_memory(&self) -> Result<()> {
-        let ranges = self.ranges();
-        let (at, len) = ranges[ranges.len() - 1].whole();
-        // SAFETY: the pages lie inside the mapping (1: Alive).
-        os::check(unsafe { libc::mlock(at.cast(), len) })
-    }
-
-    pub fn unlock_memory(&self) -> Result<()> {
-        let ranges = self.ranges();
-        let (at, len) = ranges[ranges.len() - 1].whole();
-        // SAFETY: as above.
-        os::check(unsafe { libc::munlock(at.cast(), len) })
-    }
-
-    pub fn info(&self) -> Result<Info> {
-        let mut info = self.describe();
-        let (at, mapped) = {
-            let ranges = self.ranges();
-            ranges[ranges.len() - 1].whole()
-        };
-        // Not under the lock: it takes long, and nothing is unmapped meanwhile.
-        // SAFETY: the pages lie inside the mapping (1: Alive).
-        info.resident_pages = unsafe { os::resident_pages(at, mapped) }?;
-        Ok(info)
-    }
-
-    /// As [`Region::info`], without the resident pages: in constant time.
-    pub fn describe(&self) -> Info {
-        let ranges = self.ranges();
-        use std::os::fd::AsRawFd;
-        Info {
-            path: self.file.as_ref().map(|file| file.path().to_owned()),
-            fd: self.file.as_ref().map(|file| file.fd().as_raw_fd()),
-            size: self.len(),
-            offset: self.shape.offset,
-            writable: self.shape.writable,
-            private: self.shape.private,
-            resizable: self.shape.resizable,
-            grows: self.shape.grows,
-            locking: self.lock.is_some(),
-            auto_unlink: self.shape.auto_unlink,
-            max_size: Some(self.limit(&ranges)).filter(|max| *max < i64::MAX as u64),
-            page_size: self.shape.page,
-            resident_pages: 0,
-            ranges: ranges.len(),
-            faults: self.fault.count(),
-            first_fault: self.fault.first().map(|(at, _)| (at, self.fault_errno())),
-        }
-    }
-
-    /// The largest size that `resize` can give.
-    fn limit(&self, ranges: &[Range]) -> u64 {
-        let room = ranges[ranges.len() - 1].reservation.len() - self.shape.delta;
-        match self.shape.pinned {
-            true => self.shape.max_size.min(room as u64),
-            false => self.shape.max_size,
-        }
+        Ok(Some(on_disk))
     }
 
     /// The whole pages around `start .. start + count`, which must lie inside the map.
     fn pages(&self, start: usize, count: usize) -> (*mut u8, usize) {
-        let base = self.base.load(Ordering::Acquire);
+        let base = self.extent.base();
         let from = base as usize + start;
         let into_page = from % self.shape.page;
         // SAFETY: `start` is inside the map, and the map begins `delta` bytes into its first page.
@@ -465,57 +270,6 @@ fn clamp(position: u64, count: u64, len: usize) -> Option<(usize, usize)> {
     crate::range::clamped_range(position, count, len)
 }
 
-/// Reserves addresses and has them guarded; nothing is mapped there yet.
-fn first_range(
-    shape: &Shape,
-    file: Option<&MappedFile>,
-    fault: &Fault,
-    len: usize,
-    options: &Options,
-) -> Result<Range> {
-    let needed = shape.bytes(len)?;
-    if shape.resizable && len as u64 > shape.max_size {
-        return Err(Errno::NOSPC);
-    }
-    let wanted = match options.max_size {
-        _ if !shape.resizable => needed,
-        // Room for what may never come is bounded; a map that needs more gets a larger range.
-        Some(max) => shape.bytes(usize::try_from(max).unwrap_or(usize::MAX).min(MOST_AHEAD))?,
-        None if options.fixed => needed,
-        None => needed.saturating_mul(2).max(GROWTH_RESERVE),
-    };
-    let place = match options.address {
-        None => Place::Anywhere,
-        Some(address) if options.fixed => Place::Exactly(address),
-        Some(address) => Place::Hint(address),
-    };
-    let range = Range::new(shape, file, fault, needed, wanted.max(needed), place)?;
-    if let Some(file) = file {
-        probe(shape, file, &range)?;
-    }
-    Ok(range)
-}
-
-/// Whether the file can be mapped as asked, before it is changed: files in /proc are empty and
-/// cannot, and huge pages are not for every file.
-fn probe(shape: &Shape, file: &MappedFile, range: &Range) -> Result<()> {
-    let at = range.reservation.start();
-    #[cfg(target_os = "linux")]
-    let flags = shape.flags & !libc::MAP_POPULATE;
-    #[cfg(not(target_os = "linux"))]
-    let flags = shape.flags;
-    // SAFETY: the reservation is at least one page long, and nothing is mapped in it yet.
-    unsafe {
-        let fd = Some(file.fd());
-        match os::map_over(at, shape.page, shape.protection, flags, fd, 0) {
-            Err(Errno::IO) => return Err(Errno::NODEV),
-            Err(Errno::INVAL) if shape.page != os::page_size() => return Err(Errno::NOTSUP),
-            answer => answer?,
-        }
-        os::zero_over(at, shape.page, libc::PROT_READ)
-    }
-}
-
 impl Shape {
     /// The bytes of whole pages that `len` bytes of the map take.
     fn bytes(&self, len: usize) -> Result<usize> {
@@ -523,46 +277,6 @@ impl Shape {
             return Ok(0);
         }
         round_up(self.delta.checked_add(len).ok_or(Errno::NOMEM)?, self.page)
-    }
-}
-
-impl Range {
-    fn new(
-        shape: &Shape,
-        file: Option<&MappedFile>,
-        fault: &Fault,
-        needed: usize,
-        wanted: usize,
-        place: Place,
-    ) -> Result<Range> {
-        let reservation = Reservation::at_least(needed, wanted, shape.page, place)?;
-        let guarded = guard::Range {
-            start: reservation.start(),
-            len: reservation.len(),
-            mapped: 0,
-            fd: file.map(MappedFile::fd),
-            file_offset: shape.offset - shape.delta as u64,
-            delta: shape.delta,
-            page: shape.page,
-            writable: shape.writable,
-        };
-        // SAFETY: the `Region` drops its ranges before its file and its fault, and a `Range` its
-        // watch before its reservation.
-        let watch = unsafe { Watch::new(&guarded, fault) };
-        Ok(Range {
-            watch,
-            reservation,
-            mapped: 0,
-        })
-    }
-
-    fn position_zero(&self, shape: &Shape) -> *mut u8 {
-        // SAFETY: a reservation is at least a page long and `delta` is less than a page.
-        unsafe { self.reservation.start().add(shape.delta) }
-    }
-
-    fn whole(&self) -> (*mut u8, usize) {
-        (self.reservation.start(), self.mapped)
     }
 }
 

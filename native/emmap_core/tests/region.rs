@@ -222,23 +222,154 @@ fn a_file_cut_by_another_is_stale_and_kills_nobody() {
     assert_eq!(region.check_fault(), Err(Errno::STALE));
     assert_eq!(region.sync(None, true), Err(Errno::STALE));
     let info = region.info().unwrap();
-    assert_eq!(info.first_fault, Some((50_000, Errno::STALE)));
+    assert_eq!(
+        info.first_fault,
+        Some((10_000, Errno::STALE)),
+        "where it ends"
+    );
     assert_eq!(emmap_core::guard::status(), emmap_core::guard::Status::Ok);
 }
 
+/// A file of three pages and some bytes, of `byte`.
+fn file_of(path: &Path, byte: u8) {
+    std::fs::write(path, vec![byte; 3 * 4096 + 100]).unwrap();
+}
+
 #[test]
-fn failed_opens_leave_nothing() {
+fn reattached_it_shows_the_file_again() {
+    emmap_core::guard::install().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("data");
-    let wrong = Options {
-        size: Some(9000),
-        address: Some(4097),
-        fixed: true,
+    file_of(&path, 1);
+    let follows = Region::open(&options(&path)).unwrap();
+    let fixed = Region::open(&Options {
+        fixed_size: true,
         ..options(&path)
-    };
-    assert_eq!(Region::open(&wrong).err(), Some(Errno::INVAL));
-    assert!(!path.exists());
-    std::fs::write(&path, b"as it was").unwrap();
-    assert_eq!(Region::open(&wrong).err(), Some(Errno::INVAL));
-    assert_eq!(std::fs::read(&path).unwrap(), b"as it was");
+    })
+    .unwrap();
+    let read_only = Region::open(&Options {
+        write: false,
+        create: false,
+        ..options(&path)
+    })
+    .unwrap();
+    let all = [&follows, &fixed, &read_only];
+    // Cut, touched, and grown again: stale until it is reattached.
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(5000).unwrap();
+    for region in all {
+        assert_eq!(pread(region, 12_000, 1), [0]);
+        assert_eq!(region.check_fault(), Err(Errno::STALE));
+    }
+    assert_eq!(fixed.reattach(), Err(Errno::STALE), "still too short");
+    assert_eq!(fixed.check_fault(), Err(Errno::STALE));
+    file_of(&path, 2);
+    for region in all {
+        assert_eq!(region.check_fault(), Err(Errno::STALE));
+        assert_eq!(region.reattach(), Ok(()));
+        assert_eq!(region.check_fault(), Ok(()));
+        assert_eq!(pread(region, 0, 20_000), vec![2; 3 * 4096 + 100]);
+    }
+    // A map of the whole file goes with it, up and down.
+    for size in [9_000, 900_000, 10] {
+        std::fs::write(&path, vec![3; size]).unwrap();
+        for region in [&follows, &read_only] {
+            assert_eq!(region.reattach(), Ok(()));
+            assert_eq!(pread(region, 0, 1_000_000), vec![3; size]);
+        }
+    }
+    pwrite(&follows, 10, b"more").unwrap();
+    assert_eq!(
+        std::fs::read(&path).unwrap(),
+        b"\x03\x03\x03\x03\x03\x03\x03\x03\x03\x03more"
+    );
+}
+
+#[test]
+fn reattached_private_pages_keep_what_was_written_before_the_cut() {
+    emmap_core::guard::install().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("data");
+    file_of(&path, 1);
+    let region = Region::open(&Options {
+        sharing: emmap_core::options::Sharing::Private,
+        fixed_size: true,
+        ..options(&path)
+    })
+    .unwrap();
+    pwrite(&region, 10, b"mine").unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(4096).unwrap();
+    assert_eq!(pread(&region, 8192, 1), [0]);
+    write_again(&path, 2);
+    assert_eq!(region.reattach(), Ok(()));
+    assert_eq!(pread(&region, 10, 4), b"mine");
+    assert_eq!(pread(&region, 8192, 1), [2]);
+}
+
+#[test]
+fn a_cut_inside_a_page_is_found_by_sync() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("data");
+    file_of(&path, 1);
+    let region = Region::open(&options(&path)).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(3 * 4096 + 99).unwrap();
+    assert_eq!(pread(&region, 3 * 4096 + 99, 1), [0], "no signal came");
+    assert_eq!(region.sync(None, true), Err(Errno::STALE));
+    file_of(&path, 1);
+    assert_eq!(
+        region.sync(None, true),
+        Err(Errno::STALE),
+        "until reattached"
+    );
+    assert_eq!(region.reattach(), Ok(()));
+    assert_eq!(region.sync(None, true), Ok(()));
+}
+
+/// Cuts, touches and repairs at the same time: no call may answer `ok` over zeros.
+#[test]
+fn repairs_lose_no_race_with_faults() {
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+    emmap_core::guard::install().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("data");
+    file_of(&path, 7);
+    let region = Region::open(&Options {
+        fixed_size: true,
+        ..options(&path)
+    })
+    .unwrap();
+    let stop = AtomicBool::new(false);
+    let wrong = std::thread::scope(|scope| {
+        for at in [4096, 8192, 12288] {
+            let (region, stop) = (&region, &stop);
+            scope.spawn(move || {
+                while !stop.load(Relaxed) {
+                    pread(region, at, 8);
+                }
+            });
+        }
+        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        let wrong = (0..2000).find_map(|_| {
+            file.set_len(100).unwrap();
+            write_again(&path, 7);
+            // Nobody cuts now: as soon as it says ok, the bytes are there.
+            while region.reattach().is_err() {}
+            let seen = pread(&region, 0, 20_000);
+            let answer = region.check_fault();
+            (answer.is_err() || seen != vec![7; 3 * 4096 + 100]).then_some(answer)
+        });
+        stop.store(true, Relaxed);
+        wrong
+    });
+    assert_eq!(wrong, None);
+    assert!(region.info().unwrap().faults > 0);
+}
+
+/// Longer again, without being cut first.
+fn write_again(path: &Path, byte: u8) {
+    use std::os::unix::fs::FileExt;
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(&[byte; 3 * 4096 + 100], 0).unwrap();
 }

@@ -48,6 +48,12 @@ fn truncate<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
     on_region(env, &handle, |region| region.resize(handle.0.cursor.get()))
 }
 
+// Changes maps, and waits for one who grows the map.
+#[rustler::nif(schedule = "DirtyIo")]
+fn reattach<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
+    on_region(env, &handle, Region::reattach)
+}
+
 // Waits for the disk.
 #[rustler::nif(schedule = "DirtyIo")]
 fn sync<'a>(env: Env<'a>, handle: HandleRef<'a>, wait: bool) -> Term<'a> {
@@ -150,6 +156,7 @@ struct InfoMap<'a> {
     address_ranges: usize,
     faults: u64,
     fault: Option<(u64, Term<'a>)>,
+    failed_sync: Option<Term<'a>>,
 }
 
 // mincore walks the page tables of the whole map.
@@ -198,6 +205,9 @@ fn info_map<'a>(env: Env<'a>, handle: &HandleRef, info: Info) -> InfoMap<'a> {
         fault: info
             .first_fault
             .map(|(at, errno)| (at, Failure::from(errno).encode(env))),
+        failed_sync: info
+            .failed_sync
+            .map(|errno| Failure::from(errno).encode(env)),
     }
 }
 

@@ -161,13 +161,27 @@ fn counters_open<'a>(
             let names = opened.layout.names;
             (atom::ok(), reference, grid.count(), grid.stripes(), names).encode(env)
         }
-        Err(Error::Posix(error)) => Failure::from(error).encode(env),
-        Err(Error::BadFormat(bad)) => {
-            (atom::error(), (reasons::bad_format(), why(bad))).encode(env)
-        }
-        Err(Error::OtherNames(names)) => {
-            (atom::error(), (reasons::other_names(), names)).encode(env)
-        }
+        Err(error) => failed(env, error),
+    }
+}
+
+fn failed(env: Env, error: Error) -> Term {
+    match error {
+        Error::Posix(error) => Failure::from(error).encode(env),
+        Error::BadFormat(bad) => (atom::error(), (reasons::bad_format(), why(bad))).encode(env),
+        Error::OtherNames(names) => (atom::error(), (reasons::other_names(), names)).encode(env),
+    }
+}
+
+// Reads headers, and maps the file again.
+#[rustler::nif(schedule = "DirtyIo")]
+fn counters_reattach<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
+    match handle.0.region() {
+        Err(closed) => closed.encode(env),
+        Ok(region) => match counters::reattach(region, &handle.0.counters) {
+            Ok(()) => atom::ok().encode(env),
+            Err(error) => failed(env, error),
+        },
     }
 }
 

@@ -397,6 +397,7 @@ fn position(call: &Call) -> ErlNifTerm {
 fn position_now(call: &Call) -> Result<ErlNifTerm, Early> {
     let handle = call.handle()?;
     let region = open_region(call, handle)?;
+    region.check_fault().map_err(|error| call.error(error))?;
     let whence = match call.int64(1) {
         Some(0) => Whence::Start,
         Some(1) => Whence::Current,

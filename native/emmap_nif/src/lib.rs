@@ -19,8 +19,12 @@ mod terms;
 
 use rustler::{Env, Term};
 
-fn load(env: Env, _info: Term) -> bool {
-    resource::open_types(env) && emmap_core::guard::install().is_ok()
+/// `guarded`: what `load_nif` was given, whether to take SIGBUS.
+fn load(env: Env, guarded: Term) -> bool {
+    let Ok(guarded) = guarded.decode::<bool>() else {
+        return false;
+    };
+    resource::open_types(env) && (!guarded || emmap_core::guard::install().is_ok())
 }
 
 rustler::init!("Elixir.Emmap.Native", load = load);

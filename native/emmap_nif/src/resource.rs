@@ -11,9 +11,10 @@
 
 use std::os::raw::{c_int, c_void};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use emmap_core::buffer::Buffer;
+use emmap_core::closing::{Closing, OpenHandles};
 use emmap_core::counters::Grid;
 use emmap_core::cursor::Cursor;
 use emmap_core::Region;
@@ -40,7 +41,7 @@ pub const UNMAP_INLINE: usize = 16 << 20;
 
 pub struct Mapping {
     region: Option<Box<Region>>,
-    open_handles: AtomicUsize,
+    open_handles: OpenHandles,
 }
 
 pub struct Handle {
@@ -49,7 +50,7 @@ pub struct Handle {
     /// What `mapping` owns, found in one step.
     region: *const Region,
     pub cursor: Cursor,
-    closed: AtomicBool,
+    closing: Closing,
     pub direct: bool,
     /// Where this handle's root binary begins; 0: it has none.
     pub root: usize,
@@ -61,7 +62,7 @@ impl Handle {
     /// The region, unless the handle is closed.
     #[inline]
     pub fn region(&self) -> Result<&Region, Failure> {
-        if self.closed.load(Ordering::Acquire) {
+        if self.closing.is_closed() {
             return Err(Failure::Closed);
         }
         // SAFETY: the handle keeps its mapping, whose region lives until its destructor.
@@ -74,12 +75,10 @@ impl Handle {
     }
 
     pub fn close(&self) -> Result<(), Failure> {
-        if self.closed.swap(true, Ordering::AcqRel) {
-            return Err(Failure::Closed);
-        }
         // SAFETY: the handle keeps its mapping.
         let (mapping, region) = unsafe { (&*self.mapping, &*self.region) };
-        let last = mapping.open_handles.fetch_sub(1, Ordering::AcqRel) == 1;
+        let last = self.closing.close(&mapping.open_handles);
+        let last = last.ok_or(Failure::Closed)?;
         // With `:direct` the file goes with the last live binary, in the region's own drop.
         if last && region.auto_unlink() && !self.direct {
             region.unlink();
@@ -136,7 +135,7 @@ pub fn new_counters<'a>(env: Env<'a>, region: Region, counters: Grid) -> Term<'a
 fn first_handle<'a>(env: Env<'a>, region: Region, direct: bool, counters: Grid) -> NewHandle<'a> {
     let mapping = Mapping {
         region: Some(Box::new(region)),
-        open_handles: AtomicUsize::new(0),
+        open_handles: OpenHandles::default(),
     };
     LIVE_MAPPINGS.fetch_add(1, Ordering::Relaxed);
     // SAFETY: the type was opened at load, for values of type Mapping; the reference that
@@ -168,7 +167,7 @@ unsafe fn handle_on<'a>(
     // a reference to the mapping).
     unsafe {
         enif_keep_resource(mapping.cast_const().cast());
-        (*mapping).open_handles.fetch_add(1, Ordering::AcqRel);
+        (*mapping).open_handles.add();
         let region: *const Region = match &(*mapping).region {
             Some(region) => &**region,
             None => unreachable!("a mapping has its region until its destructor"),
@@ -189,7 +188,7 @@ unsafe fn handle_on<'a>(
                 mapping,
                 region,
                 cursor: Cursor::default(),
-                closed: AtomicBool::new(false),
+                closing: Closing::default(),
                 direct,
                 root: root.map_or(0, |(at, _)| at as usize),
                 counters,
@@ -270,11 +269,7 @@ unsafe extern "C" fn drop_handle(_env: *mut ErlNifEnv, object: *mut c_void) {
     // SAFETY: as above; the handle's reference to its mapping is given back exactly here.
     unsafe {
         let handle = object.cast::<Handle>().read();
-        if !handle.closed.load(Ordering::Relaxed) {
-            (*handle.mapping)
-                .open_handles
-                .fetch_sub(1, Ordering::AcqRel);
-        }
+        let _ = handle.closing.close(&(*handle.mapping).open_handles);
         enif_release_resource(handle.owner());
     }
     LIVE_HANDLES.fetch_sub(1, Ordering::Relaxed);

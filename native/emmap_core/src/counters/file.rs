@@ -8,7 +8,8 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::format::Layout;
+use super::format::{BadFormat, Layout};
+use super::grid::Grid;
 use super::medium::Medium;
 use super::Error;
 use crate::{os, Errno, Options, Region, Result};
@@ -63,6 +64,16 @@ pub fn open(path: &Path, request: &Request) -> std::result::Result<Counters, Err
         let region = Region::of_file(file.into(), path, &options)?;
         return Ok(Counters { region, layout });
     }
+}
+
+/// As [`Region::reattach`], if the file still has the counters of `grid` where they were.
+pub fn reattach(region: &Region, grid: &Grid) -> std::result::Result<(), Error> {
+    let file = region.clone_file()?;
+    let now = Grid::from(&Layout::read(&file)?);
+    if !now.extends(grid) {
+        return Err(Error::BadFormat(BadFormat::Length));
+    }
+    Ok(region.reattach()?)
 }
 
 /// The layout that serves `request`, and whether the file must grow for it.

@@ -49,6 +49,12 @@ impl Grid {
         self.stripes
     }
 
+    /// Whether all counters of `before` are in the same places here.
+    pub fn extends(&self, before: &Grid) -> bool {
+        let place = |grid: &Grid| (grid.data_offset, grid.stripes);
+        place(self) == place(before) && self.count >= before.count
+    }
+
     #[inline]
     fn position(&self, index: u64) -> std::result::Result<u64, Refused> {
         if index >= self.count {

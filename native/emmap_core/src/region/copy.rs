@@ -3,7 +3,6 @@
 use std::hint::black_box;
 use std::mem::MaybeUninit;
 use std::ptr;
-use std::sync::atomic::Ordering;
 
 use super::Region;
 use crate::range::{checked_range, clamped_range};
@@ -47,7 +46,7 @@ impl Region {
     pub fn pointer(&self, start: usize) -> *mut u8 {
         // SAFETY: the caller has `start` from `locate`, so it is inside the map (1: Alive) and
         // `base` has room for it (2: Published in order).
-        unsafe { self.base.load(Ordering::Acquire).add(start) }
+        unsafe { self.extent.base().add(start) }
     }
 
     /// Copies `count` bytes at `start` to `out`.

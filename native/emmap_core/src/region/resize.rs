@@ -1,9 +1,6 @@
 //! Growing and shrinking under readers.
 
-use std::sync::atomic::Ordering;
-
-use super::{Range, Region, Shape};
-use crate::file::MappedFile;
+use super::{Range, Region};
 use crate::reservation::Place;
 use crate::{os, Errno, Result};
 
@@ -29,7 +26,8 @@ impl Region {
                     self.extend(&mut ranges, on_disk, to)
                 }
             }
-        })
+        })?;
+        self.check_fault()
     }
 
     /// Makes the map twice as long, but at most `max_increment` longer; never shorter than its file
@@ -79,24 +77,11 @@ impl Region {
     /// Runs `act` while no other map of the file, here or in another VM, changes its size: the
     /// kernel clears the rest of the last page when a file grows, and with it what another map
     /// would have written there already.
-    fn alone<R>(&self, act: impl FnOnce() -> Result<R>) -> Result<R> {
+    pub(super) fn alone<R>(&self, act: impl FnOnce() -> Result<R>) -> Result<R> {
         match &self.file {
             Some(file) => os::with_file_lock(file.fd(), act)?,
             None => act(),
         }
-    }
-
-    /// The size of the file, or ESTALE when somebody cut it below the end of the map.
-    fn check_size(&self) -> Result<Option<u64>> {
-        let Some(file) = &self.file else {
-            return Ok(None);
-        };
-        let on_disk = file.size()?;
-        let end = self.shape.offset.saturating_add(self.len() as u64);
-        if on_disk < end && !self.is_empty() {
-            return Err(Errno::STALE);
-        }
-        Ok(Some(on_disk))
     }
 
     fn set_file_size(&self, to: u64) -> Result<()> {
@@ -107,7 +92,12 @@ impl Region {
     }
 
     /// Lengthens the file (from `on_disk` bytes), maps what is new, then publishes it.
-    fn extend(&self, ranges: &mut Vec<Range>, on_disk: Option<u64>, to: u64) -> Result<()> {
+    pub(super) fn extend(
+        &self,
+        ranges: &mut Vec<Range>,
+        on_disk: Option<u64>,
+        to: u64,
+    ) -> Result<()> {
         if to > self.shape.max_size {
             return Err(Errno::NOSPC);
         }
@@ -126,10 +116,7 @@ impl Region {
             return Err(error);
         }
         let last = &ranges[ranges.len() - 1];
-        // Base before length: see invariant 2.
-        self.base
-            .store(last.position_zero(&self.shape), Ordering::Release);
-        self.len.store(len, Ordering::Release);
+        self.extent.grow(last.position_zero(&self.shape), len);
         Ok(())
     }
 
@@ -180,7 +167,7 @@ impl Region {
         let tail = (bytes.saturating_sub(self.shape.delta)).min(before) - to.min(before);
         let mut kept = vec![0u8; tail];
         let exclusive = self.lock.as_ref().map(|lock| lock.write());
-        self.len.store(to, Ordering::Release);
+        self.extent.set_len(to);
         let at = self.pointer(to);
         // SAFETY: `to + tail` is at most the old length, and its page stays mapped (1: Alive).
         unsafe {
@@ -201,67 +188,9 @@ impl Region {
             }
             // SAFETY: as above; the old length is mapped again.
             unsafe { std::ptr::copy_nonoverlapping(kept.as_ptr(), at, tail) };
-            self.len.store(before, Ordering::Release);
+            self.extent.set_len(before);
             return Err(error);
         }
-        Ok(())
-    }
-}
-
-impl Range {
-    /// Maps the file up to `bytes` (whole pages) from the start of the range.
-    pub(super) fn grow(
-        &mut self,
-        shape: &Shape,
-        file: Option<&MappedFile>,
-        bytes: usize,
-    ) -> Result<()> {
-        if bytes <= self.mapped {
-            return Ok(());
-        }
-        debug_assert!(bytes <= self.reservation.len());
-        let offset = shape.offset - shape.delta as u64 + self.mapped as u64;
-        // SAFETY: `mapped .. bytes` lies inside the reservation and beyond every live binary but
-        // those of a tail that was cut, which get their pages back.
-        let answer = unsafe {
-            let at = self.reservation.start().add(self.mapped);
-            let fd = file.map(MappedFile::fd);
-            let offset = if fd.is_some() { offset } else { 0 };
-            os::map_over(
-                at,
-                bytes - self.mapped,
-                shape.protection,
-                shape.flags,
-                fd,
-                offset,
-            )
-        };
-        match answer {
-            // Huge pages of an ordinary file.
-            Err(Errno::INVAL) if shape.page != os::page_size() => return Err(Errno::NOTSUP),
-            answer => answer?,
-        }
-        self.mapped = bytes;
-        self.watch.set_mapped(bytes);
-        Ok(())
-    }
-
-    /// Puts zero pages over everything from `bytes` (whole pages) on.
-    fn shrink(&mut self, shape: &Shape, bytes: usize) -> Result<()> {
-        if bytes >= self.mapped {
-            return Ok(());
-        }
-        // SAFETY: the range lies inside the reservation; replacing pages is one step, so a reader
-        // sees the old ones or zeros.
-        unsafe {
-            let at = self.reservation.start().add(bytes);
-            if !shape.private {
-                os::release_pages(at, self.mapped - bytes);
-            }
-            os::zero_over(at, self.mapped - bytes, shape.protection)?;
-        }
-        self.mapped = bytes;
-        self.watch.set_mapped(bytes);
         Ok(())
     }
 }

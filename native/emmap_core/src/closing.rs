@@ -1,0 +1,48 @@
+//! Which handles of a mapping are open: each is closed once, and one close is the last.
+
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// How many handles of a mapping are open.
+#[derive(Default)]
+pub struct OpenHandles(AtomicUsize);
+
+/// Whether one handle was closed.
+#[derive(Default)]
+pub struct Closing(AtomicBool);
+
+impl OpenHandles {
+    pub fn add(&self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+impl Closing {
+    #[inline]
+    pub fn is_closed(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// `None`: it was closed before. Else whether it was the last that was open.
+    pub fn close(&self, open: &OpenHandles) -> Option<bool> {
+        if self.0.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        Some(open.0.fetch_sub(1, Ordering::AcqRel) == 1)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_once_and_one_last() {
+        let open = OpenHandles::default();
+        let handles = [Closing::default(), Closing::default()];
+        handles.iter().for_each(|_| open.add());
+        assert_eq!(handles[1].close(&open), Some(false));
+        assert_eq!(handles[1].close(&open), None);
+        assert!(handles[1].is_closed() && !handles[0].is_closed());
+        assert_eq!(handles[0].close(&open), Some(true));
+    }
+}

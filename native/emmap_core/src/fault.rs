@@ -1,0 +1,274 @@
+//! What a map knows of the pages it lost: the first of them, why, and what must be mapped again.
+//!
+//! Those who lose pages (the guard, in a signal handler) and the one who brings them back meet here
+//! without a lock. The order in which a lost page is handled is what makes it right:
+//!
+//! 1. [`Fault::enter`], before the file is looked at;
+//! 2. [`Loss::record`], before the page is replaced, so that whoever reads a zero of it finds the fault;
+//! 3. the page is replaced, and [`Loss`] dropped.
+//!
+//! A [`Repair`] waits for all who entered before it, so that none replaces a page it has brought
+//! back; and a loss recorded after it began is never forgotten by its end.
+
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use crate::sync::yield_now;
+use crate::Errno;
+
+pub struct Fault {
+    /// 0: none. Else the reason, and the position of the byte that was touched.
+    first: AtomicU64,
+    count: AtomicU64,
+    /// Threads between steps 1 and 3.
+    losing: AtomicUsize,
+    /// What was replaced, in bytes from the start of a range of addresses.
+    from: AtomicUsize,
+    to: AtomicUsize,
+    /// A window of time, and in the lower half how often a loss was doubted in it.
+    doubts: AtomicU64,
+}
+
+/// Why a page could not be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Reason {
+    /// The file ended before it.
+    Cut = 1,
+    /// A hole, and no block to fill it.
+    NoSpace = 2,
+    /// The device.
+    Device = 3,
+    /// Anonymous memory that there was none of.
+    NoMemory = 4,
+}
+
+impl Reason {
+    pub fn errno(self) -> Errno {
+        match self {
+            Reason::Cut => Errno::STALE,
+            Reason::NoSpace => Errno::NOSPC,
+            Reason::Device => Errno::IO,
+            Reason::NoMemory => Errno::NOMEM,
+        }
+    }
+}
+
+/// Beside a fault that is being repaired; who records another takes it away.
+const REPAIRING: u64 = 1 << 63;
+const REASON_SHIFT: u32 = 60;
+const POSITION: u64 = (1 << REASON_SHIFT) - 1;
+
+fn word(position: u64, reason: Reason) -> u64 {
+    (reason as u64) << REASON_SHIFT | position.min(POSITION)
+}
+
+impl Default for Fault {
+    fn default() -> Fault {
+        Fault {
+            first: AtomicU64::new(0),
+            count: AtomicU64::new(0),
+            losing: AtomicUsize::new(0),
+            from: AtomicUsize::new(usize::MAX),
+            to: AtomicUsize::new(0),
+            doubts: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Fault {
+    /// Whether a page was lost. Ask after touching memory and before answering.
+    #[inline]
+    pub fn seen(&self) -> bool {
+        self.first.load(Relaxed) != 0
+    }
+
+    /// How many there were, repaired or not.
+    pub fn count(&self) -> u64 {
+        self.count.load(Relaxed)
+    }
+
+    /// The position in the map that was touched first, and what every call answers because of it.
+    pub fn first(&self) -> Option<(u64, Reason)> {
+        let word = self.first.load(SeqCst);
+        let reason = match word >> REASON_SHIFT & 7 {
+            0 => return None,
+            1 => Reason::Cut,
+            2 => Reason::NoSpace,
+            3 => Reason::Device,
+            _ => Reason::NoMemory,
+        };
+        Some((word & POSITION, reason))
+    }
+
+    /// A loss that raised no signal: the file ends inside a page, or nobody touched what is gone.
+    pub fn note(&self, position: u64, reason: Reason) {
+        self.record(word(position, reason));
+    }
+
+    /// Step 1 of losing a page.
+    pub fn enter(&self) -> Loss<'_> {
+        self.losing.fetch_add(1, SeqCst);
+        Loss(self)
+    }
+
+    fn record(&self, new: u64) {
+        let mut now = self.first.load(SeqCst);
+        // The first one stays, unless it is about to be forgotten.
+        while now == 0 || now & REPAIRING != 0 {
+            match self.first.compare_exchange(now, new, SeqCst, SeqCst) {
+                Ok(_) => break,
+                Err(other) => now = other,
+            }
+        }
+        self.count.fetch_add(1, Relaxed);
+    }
+
+    fn add_lost(&self, from: usize, to: usize) {
+        self.from.fetch_min(from, SeqCst);
+        self.to.fetch_max(to, SeqCst);
+    }
+
+    /// Begins to bring back what was lost; `None`: nothing was. One at a time, which is the
+    /// caller's to see to.
+    pub fn repair(&self) -> Option<Repair<'_>> {
+        if self.first.load(SeqCst) == 0 {
+            return None;
+        }
+        let before = self.first.fetch_or(REPAIRING, SeqCst);
+        while self.losing.load(SeqCst) > 0 {
+            yield_now();
+        }
+        Some(Repair {
+            fault: self,
+            before,
+            from: self.from.swap(usize::MAX, SeqCst),
+            to: self.to.swap(0, SeqCst),
+        })
+    }
+}
+
+/// A thread that is losing a page.
+pub struct Loss<'a>(&'a Fault);
+
+impl Loss<'_> {
+    /// Step 2: `from .. to` is about to be replaced.
+    pub fn record(&self, position: u64, reason: Reason, from: usize, to: usize) {
+        // First the fault, then the bytes: a repair that ended before the fault was recorded has
+        // not taken the bytes.
+        self.0.record(word(position, reason));
+        self.0.add_lost(from, to);
+    }
+
+    /// Whether to take a page for lost of which all that can be asked says that it can be had. It
+    /// may have been lost only when it was touched, so the answer is no, touch it again; but not
+    /// for ever. `time` in milliseconds.
+    pub fn believe(&self, time: u64) -> bool {
+        /// Milliseconds, in which a thread that does nothing else touches a page far more often.
+        const WINDOW: u64 = 10;
+        const TIMES: u64 = 256;
+        let window = (time / WINDOW) << 32;
+        let before = self.0.doubts.load(Relaxed);
+        let times = match before & !0xFFFF_FFFF == window {
+            true => (before & 0xFFFF_FFFF) + 1,
+            false => 1,
+        };
+        self.0.doubts.store(window | times, Relaxed);
+        times > TIMES
+    }
+
+    /// More is about to be replaced than was recorded.
+    pub fn widen(&self, from: usize, to: usize) {
+        self.0.add_lost(from, to);
+    }
+}
+
+impl Drop for Loss<'_> {
+    fn drop(&mut self) {
+        self.0.losing.fetch_sub(1, SeqCst);
+    }
+}
+
+/// Until it is finished, every call answers the old fault.
+pub struct Repair<'a> {
+    fault: &'a Fault,
+    before: u64,
+    from: usize,
+    to: usize,
+}
+
+impl Repair<'_> {
+    /// The bytes to map again, from the start of each range of addresses.
+    pub fn lost(&self) -> std::ops::Range<usize> {
+        self.from.min(self.to)..self.to
+    }
+
+    /// All is mapped again. `false`: something was lost meanwhile, and the fault stays.
+    pub fn finish(self) -> bool {
+        let repairing = self.before | REPAIRING;
+        let first = &self.fault.first;
+        let done = first.compare_exchange(repairing, 0, SeqCst, SeqCst).is_ok();
+        if done {
+            std::mem::forget(self);
+        }
+        done
+    }
+}
+
+impl Drop for Repair<'_> {
+    fn drop(&mut self) {
+        self.fault.add_lost(self.from, self.to);
+        let repairing = self.before | REPAIRING;
+        let _ = self
+            .fault
+            .first
+            .compare_exchange(repairing, self.before, SeqCst, SeqCst);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_stays_until_it_is_repaired() {
+        let fault = Fault::default();
+        assert!(!fault.seen() && fault.first().is_none() && fault.repair().is_none());
+        fault.enter().record(5, Reason::Cut, 4096, 8192);
+        fault.enter().record(1, Reason::Device, 0, 4096);
+        assert_eq!(fault.first(), Some((5, Reason::Cut)));
+        let repair = fault.repair().unwrap();
+        assert_eq!(repair.lost(), 0..8192);
+        assert!(fault.seen() && fault.first() == Some((5, Reason::Cut)));
+        assert!(repair.finish());
+        assert!(!fault.seen());
+        assert_eq!(fault.count(), 2);
+    }
+
+    #[test]
+    fn what_is_lost_during_a_repair_is_not_forgotten() {
+        let fault = Fault::default();
+        fault.enter().record(0, Reason::Cut, 0, 4096);
+        let repair = fault.repair().unwrap();
+        fault.enter().record(9, Reason::NoSpace, 8192, 12288);
+        assert!(!repair.finish());
+        assert_eq!(fault.first(), Some((9, Reason::NoSpace)));
+        // What the failed repair had taken is there again.
+        assert_eq!(fault.repair().unwrap().lost(), 0..12288);
+    }
+
+    #[test]
+    fn a_loss_is_doubted_but_not_for_ever() {
+        let fault = Fault::default();
+        let loss = fault.enter();
+        assert!((0..10_000).all(|time| !loss.believe(time)), "now and then");
+        assert!((0..10_000).any(|_| loss.believe(20_000)), "again and again");
+    }
+
+    #[test]
+    fn a_repair_that_is_given_up_changes_nothing() {
+        let fault = Fault::default();
+        fault.note(7, Reason::Cut);
+        drop(fault.repair().unwrap());
+        assert_eq!(fault.first(), Some((7, Reason::Cut)));
+        assert!(fault.repair().unwrap().lost().is_empty());
+    }
+}

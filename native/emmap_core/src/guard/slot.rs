@@ -1,0 +1,147 @@
+//! One guarded range in the table, which a signal handler reads while others fill and empty it.
+
+use crate::fault::Fault;
+use crate::sync::atomic::{
+    fence, AtomicBool, AtomicI32, AtomicPtr, AtomicU64, AtomicUsize, Ordering,
+};
+
+/// All fields are atomics, for the handler reads them at any time; the generation tells it that it
+/// read them in one piece.
+pub struct Slot {
+    /// Odd while the slot is being filled or emptied.
+    generation: AtomicUsize,
+    /// 0: free.
+    start: AtomicUsize,
+    limit: AtomicUsize,
+    end: AtomicUsize,
+    fd: AtomicI32,
+    file_offset: AtomicU64,
+    delta: AtomicUsize,
+    page: AtomicUsize,
+    writable: AtomicBool,
+    fault: AtomicPtr<Fault>,
+}
+
+/// What stands in a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Guarded {
+    pub start: usize,
+    /// The end of the range of addresses, for as long as the slot is taken.
+    pub limit: usize,
+    /// The end of what is mapped from the file; moves as the map grows and shrinks.
+    pub end: usize,
+    /// -1: anonymous memory.
+    pub fd: i32,
+    /// The place in the file of `start`.
+    pub file_offset: u64,
+    /// Bytes from `start` to position 0 of the map.
+    pub delta: usize,
+    pub page: usize,
+    pub writable: bool,
+    pub fault: *const Fault,
+}
+
+macro_rules! free_slot {
+    () => {
+        Slot {
+            generation: AtomicUsize::new(0),
+            start: AtomicUsize::new(0),
+            limit: AtomicUsize::new(0),
+            end: AtomicUsize::new(0),
+            fd: AtomicI32::new(-1),
+            file_offset: AtomicU64::new(0),
+            delta: AtomicUsize::new(0),
+            page: AtomicUsize::new(0),
+            writable: AtomicBool::new(false),
+            fault: AtomicPtr::new(std::ptr::null_mut()),
+        }
+    };
+}
+
+impl Slot {
+    #[cfg(not(loom))]
+    pub const fn free() -> Slot {
+        free_slot!()
+    }
+
+    // Loom's atomics are made at run time.
+    #[cfg(loom)]
+    pub fn free() -> Slot {
+        free_slot!()
+    }
+
+    pub fn is_free(&self) -> bool {
+        self.start.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whether `address` lies in the range.
+    pub fn covers(&self, address: usize) -> bool {
+        let start = self.start.load(Ordering::Relaxed);
+        start != 0 && address >= start && address < self.limit.load(Ordering::Relaxed)
+    }
+
+    /// What stands here, if `address` lies in it and nobody is changing it. One who holds the
+    /// range, as the thread that faulted in it does, always gets it.
+    pub fn read(&self, address: usize) -> Option<Guarded> {
+        // Pairs with the release store at the end of `change`.
+        let generation = self.generation.load(Ordering::Acquire);
+        if generation & 1 == 1 || !self.covers(address) {
+            return None;
+        }
+        let guarded = Guarded {
+            start: self.start.load(Ordering::Relaxed),
+            limit: self.limit.load(Ordering::Relaxed),
+            end: self.end.load(Ordering::Acquire),
+            fd: self.fd.load(Ordering::Relaxed),
+            file_offset: self.file_offset.load(Ordering::Relaxed),
+            delta: self.delta.load(Ordering::Relaxed),
+            page: self.page.load(Ordering::Relaxed),
+            writable: self.writable.load(Ordering::Relaxed),
+            fault: self.fault.load(Ordering::Relaxed),
+        };
+        fence(Ordering::Acquire);
+        (self.generation.load(Ordering::Relaxed) == generation).then_some(guarded)
+    }
+
+    /// Fills a free slot. One at a time, which is the caller's to see to.
+    pub fn fill(&self, guarded: &Guarded) {
+        self.change(|| {
+            self.start.store(guarded.start, Ordering::Relaxed);
+            self.limit.store(guarded.limit, Ordering::Relaxed);
+            self.end.store(guarded.end, Ordering::Relaxed);
+            self.fd.store(guarded.fd, Ordering::Relaxed);
+            self.file_offset
+                .store(guarded.file_offset, Ordering::Relaxed);
+            self.delta.store(guarded.delta, Ordering::Relaxed);
+            self.page.store(guarded.page, Ordering::Relaxed);
+            self.writable.store(guarded.writable, Ordering::Relaxed);
+            self.fault
+                .store(guarded.fault.cast_mut(), Ordering::Relaxed);
+        });
+    }
+
+    pub fn empty(&self) {
+        self.change(|| {
+            self.start.store(0, Ordering::Relaxed);
+            self.limit.store(0, Ordering::Relaxed);
+            self.end.store(0, Ordering::Relaxed);
+        });
+    }
+
+    /// Tells how many bytes from the start are mapped now.
+    pub fn set_mapped(&self, mapped: usize) {
+        let start = self.start.load(Ordering::Relaxed);
+        self.end.store(start + mapped, Ordering::Release);
+    }
+
+    /// Runs `change` so that a reader sees all of it or skips the slot.
+    fn change(&self, change: impl FnOnce()) {
+        let generation = self.generation.load(Ordering::Relaxed);
+        self.generation
+            .store(generation.wrapping_add(1), Ordering::Relaxed);
+        fence(Ordering::Release);
+        change();
+        self.generation
+            .store(generation.wrapping_add(2), Ordering::Release);
+    }
+}

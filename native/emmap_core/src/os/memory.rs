@@ -1,0 +1,279 @@
+//! Maps, reservations and advice about pages.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::OnceLock;
+
+use super::{check, retry, Advice};
+use crate::options::{HugePage, Options, Sharing};
+use crate::{Errno, Result};
+
+/// The size of an ordinary page, in bytes.
+pub fn page_size() -> usize {
+    static PAGE: OnceLock<usize> = OnceLock::new();
+    *PAGE.get_or_init(|| {
+        // SAFETY: sysconf takes no pointers.
+        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+        usize::try_from(page).unwrap_or(4096)
+    })
+}
+
+/// The page size that a map with these options is made of.
+pub fn map_page_size(huge: Option<HugePage>) -> usize {
+    match huge {
+        None => page_size(),
+        Some(HugePage::TwoMegabytes) => 2 << 20,
+        Some(HugePage::OneGigabyte) => 1 << 30,
+        Some(HugePage::Default) => default_huge_page_size(),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn default_huge_page_size() -> usize {
+    let kilobytes = std::fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| {
+            let line = text.lines().find(|l| l.starts_with("Hugepagesize:"))?;
+            line.split_whitespace().nth(1)?.parse::<usize>().ok()
+        })
+        .filter(|kilobytes| kilobytes.is_power_of_two());
+    kilobytes.unwrap_or(2048) << 10
+}
+
+#[cfg(not(target_os = "linux"))]
+fn default_huge_page_size() -> usize {
+    2 << 20
+}
+
+/// The `flags` of mmap that the options ask for, or ENOTSUP for one this system lacks.
+#[cfg(target_os = "linux")]
+pub fn map_flags(options: &Options) -> Result<libc::c_int> {
+    if options.no_cache {
+        return Err(Errno::NOTSUP);
+    }
+    let mut flags = match options.sharing {
+        Sharing::Shared => libc::MAP_SHARED,
+        Sharing::SharedValidate => libc::MAP_SHARED_VALIDATE,
+        Sharing::Private => libc::MAP_PRIVATE,
+    };
+    if options.path.is_none() {
+        flags |= libc::MAP_ANONYMOUS;
+        if options.sharing == Sharing::SharedValidate {
+            return Err(Errno::NOTSUP); // the kernel validates flags of files only
+        }
+    }
+    let wanted = [
+        (options.no_reserve, libc::MAP_NORESERVE),
+        (options.populate, libc::MAP_POPULATE),
+        (options.nonblock, libc::MAP_NONBLOCK),
+        (options.map_sync, libc::MAP_SYNC),
+    ];
+    for (asked, flag) in wanted {
+        flags |= if asked { flag } else { 0 };
+    }
+    flags |= match options.huge {
+        None => 0,
+        Some(HugePage::Default) => libc::MAP_HUGETLB,
+        Some(HugePage::TwoMegabytes) => libc::MAP_HUGETLB | libc::MAP_HUGE_2MB,
+        Some(HugePage::OneGigabyte) => libc::MAP_HUGETLB | libc::MAP_HUGE_1GB,
+    };
+    Ok(flags)
+}
+
+/// The `flags` of mmap that the options ask for, or ENOTSUP for one this system lacks.
+#[cfg(not(target_os = "linux"))]
+pub fn map_flags(options: &Options) -> Result<libc::c_int> {
+    let linux_only = options.populate || options.nonblock || options.map_sync;
+    if linux_only || options.huge.is_some() || options.sharing == Sharing::SharedValidate {
+        return Err(Errno::NOTSUP);
+    }
+    let mut flags = match options.sharing {
+        Sharing::Private => libc::MAP_PRIVATE,
+        _ => libc::MAP_SHARED,
+    };
+    if options.path.is_none() {
+        flags |= libc::MAP_ANON;
+    }
+    if options.no_reserve {
+        flags |= libc::MAP_NORESERVE;
+    }
+    if options.no_cache {
+        #[cfg(target_os = "macos")]
+        {
+            flags |= libc::MAP_NOCACHE;
+        }
+        #[cfg(not(target_os = "macos"))]
+        return Err(Errno::NOTSUP);
+    }
+    Ok(flags)
+}
+
+/// Puts file pages (or, without `fd`, what `flags` say) at exactly `at`.
+///
+/// # Safety
+/// `at .. at + len` must lie inside a reservation of ours: what is mapped there is replaced.
+pub unsafe fn map_over(
+    at: *mut u8,
+    len: usize,
+    protection: libc::c_int,
+    flags: libc::c_int,
+    fd: Option<BorrowedFd>,
+    offset: u64,
+) -> Result<()> {
+    if len == 0 {
+        return Ok(());
+    }
+    let fd = fd.map_or(-1, |fd| fd.as_raw_fd());
+    let offset = libc::off_t::try_from(offset).map_err(|_| Errno(libc::EOVERFLOW))?;
+    // SAFETY: the caller owns the range, so MAP_FIXED replaces nothing of anybody else.
+    let got = unsafe {
+        libc::mmap(
+            at.cast(),
+            len,
+            protection,
+            flags | libc::MAP_FIXED,
+            fd,
+            offset,
+        )
+    };
+    if got == libc::MAP_FAILED {
+        Err(Errno::last())
+    } else {
+        Ok(())
+    }
+}
+
+/// Puts private zero pages at exactly `at`: what a lost or cut tail reads as.
+///
+/// # Safety
+/// As [`map_over`].
+pub unsafe fn zero_over(at: *mut u8, len: usize, protection: libc::c_int) -> Result<()> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANON | libc::MAP_NORESERVE;
+    // SAFETY: the caller's promise is ours.
+    unsafe { map_over(at, len, protection, flags, None, 0) }
+}
+
+/// Reserves `len` bytes of addresses, at `address` if that is free (or, with `fixed`, nowhere
+/// else); nothing that is mapped is ever replaced.
+pub fn reserve_at(address: usize, len: usize, fixed: bool) -> Result<*mut u8> {
+    let mut flags = libc::MAP_PRIVATE | libc::MAP_ANON | libc::MAP_NORESERVE;
+    #[cfg(target_os = "linux")]
+    if fixed {
+        flags |= libc::MAP_FIXED_NOREPLACE;
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        flags |= 0;
+    }
+    // SAFETY: without MAP_FIXED the kernel replaces no mapping.
+    let got = unsafe { libc::mmap(address as *mut _, len, libc::PROT_READ, flags, -1, 0) };
+    if got == libc::MAP_FAILED {
+        return Err(Errno::last());
+    }
+    if fixed && got as usize != address {
+        // A kernel that does not know MAP_FIXED_NOREPLACE took the address for a hint.
+        // SAFETY: this range was made two lines above and nobody has seen it.
+        unsafe { libc::munmap(got, len) };
+        return Err(Errno::EXIST);
+    }
+    Ok(got.cast())
+}
+
+/// Whether the process may use only so many addresses (`ulimit -v`).
+pub fn address_space_is_limited() -> bool {
+    // SAFETY: `limit` is filled before it is read.
+    unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        libc::getrlimit(libc::RLIMIT_AS, &mut limit) == 0 && limit.rlim_cur != libc::RLIM_INFINITY
+    }
+}
+
+/// # Safety
+/// The range must be a whole reservation that nobody will touch again.
+pub unsafe fn unmap(at: *mut u8, len: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { libc::munmap(at.cast(), len) };
+}
+
+/// Tells the kernel about pages in memory.
+///
+/// # Safety
+/// The range must lie inside a mapping of ours; [`Advice::DontNeed`] throws away what was written
+/// to private pages.
+pub unsafe fn advise_pages(at: *mut u8, len: usize, advice: Advice) -> Result<()> {
+    let advice = match advice {
+        Advice::Normal | Advice::NoReuse => libc::MADV_NORMAL,
+        Advice::Sequential => libc::MADV_SEQUENTIAL,
+        Advice::Random => libc::MADV_RANDOM,
+        Advice::WillNeed => libc::MADV_WILLNEED,
+        Advice::DontNeed => libc::MADV_DONTNEED,
+    };
+    // SAFETY: the caller's promise.
+    check(unsafe { libc::madvise(at.cast(), len, advice) })
+}
+
+/// Takes pages out of the page tables, a slice at a time: a single call for gigabytes would hold
+/// the lock on the address space, and every thread that allocates, for tens of milliseconds.
+///
+/// # Safety
+/// The range must lie inside a mapping of ours that starts at a page. What was written to private
+/// pages is lost; shared pages lose nothing.
+pub unsafe fn release_pages(at: *mut u8, len: usize) {
+    const SLICE: usize = 16 << 20;
+    for from in (0..len).step_by(SLICE) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            libc::madvise(
+                at.add(from).cast(),
+                SLICE.min(len - from),
+                libc::MADV_DONTNEED,
+            );
+        }
+    }
+}
+
+/// Whether this is the answer for pages that cannot be had.
+pub fn is_lost_page(error: Errno) -> bool {
+    #[cfg(target_os = "linux")]
+    if error == Errno(libc::EHWPOISON) {
+        return true;
+    }
+    error == Errno(libc::EFAULT)
+}
+
+/// Brings pages into memory and waits for them.
+///
+/// # Safety
+/// The range must lie inside a mapping of ours.
+pub unsafe fn populate(at: *mut u8, len: usize) -> Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: the caller's promise; reading pages changes nothing.
+        match retry(|| unsafe { libc::madvise(at.cast(), len, libc::MADV_POPULATE_READ) }) {
+            // A kernel before 5.14 does not know it.
+            Err(Errno::INVAL) => (),
+            answer => return answer,
+        }
+    }
+    // SAFETY: the caller's promise.
+    unsafe { advise_pages(at, len, Advice::WillNeed) }
+}
+
+/// How many pages of a range are in memory.
+///
+/// # Safety
+/// The range must lie inside a mapping of ours, `at` page aligned.
+pub unsafe fn resident_pages(at: *mut u8, len: usize) -> Result<usize> {
+    const PAGES: usize = 64 << 10;
+    let page = page_size();
+    let mut seen = vec![0u8; PAGES.min(len.div_ceil(page))];
+    let (mut resident, mut done) = (0, 0);
+    while done < len {
+        let step = (len - done).min(PAGES * page);
+        // SAFETY: `seen` has a byte for each page of `step`; the range is the caller's promise.
+        check(unsafe { libc::mincore(at.add(done).cast(), step, seen.as_mut_ptr().cast()) })?;
+        let pages = &seen[..step.div_ceil(page)];
+        resident += pages.iter().filter(|page| **page & 1 == 1).count();
+        done += step;
+    }
+    Ok(resident)
+}

@@ -1,0 +1,79 @@
+//! What there is to know of a region.
+
+use std::os::fd::AsRawFd;
+
+use super::range::Range;
+use super::Region;
+use crate::{os, Errno, Result};
+
+/// What [`Region::info`] tells.
+#[derive(Clone, Debug)]
+pub struct Info {
+    pub path: Option<std::path::PathBuf>,
+    pub fd: Option<i32>,
+    pub size: usize,
+    pub offset: u64,
+    pub writable: bool,
+    pub private: bool,
+    pub resizable: bool,
+    pub grows: bool,
+    pub locking: bool,
+    pub auto_unlink: bool,
+    pub max_size: Option<u64>,
+    pub page_size: usize,
+    pub resident_pages: usize,
+    pub ranges: usize,
+    pub faults: u64,
+    /// The position of the first lost page's byte and what every call answers because of it.
+    pub first_fault: Option<(u64, Errno)>,
+    /// What every sync answers, since one failed.
+    pub failed_sync: Option<Errno>,
+}
+
+impl Region {
+    pub fn info(&self) -> Result<Info> {
+        let mut info = self.describe();
+        let (at, mapped) = {
+            let ranges = self.ranges();
+            ranges[ranges.len() - 1].whole()
+        };
+        // Not under the lock: it takes long, and nothing is unmapped meanwhile.
+        // SAFETY: the pages lie inside the mapping (1: Alive).
+        info.resident_pages = unsafe { os::resident_pages(at, mapped) }?;
+        Ok(info)
+    }
+
+    /// As [`Region::info`], without the resident pages: in constant time.
+    pub fn describe(&self) -> Info {
+        let ranges = self.ranges();
+        let first_fault = self.fault.first();
+        Info {
+            path: self.file.as_ref().map(|file| file.path().to_owned()),
+            fd: self.file.as_ref().map(|file| file.fd().as_raw_fd()),
+            size: self.len(),
+            offset: self.shape.offset,
+            writable: self.shape.writable,
+            private: self.shape.private,
+            resizable: self.shape.resizable,
+            grows: self.shape.grows,
+            locking: self.lock.is_some(),
+            auto_unlink: self.shape.auto_unlink,
+            max_size: Some(self.limit(&ranges)).filter(|max| *max < i64::MAX as u64),
+            page_size: self.shape.page,
+            resident_pages: 0,
+            ranges: ranges.len(),
+            faults: self.fault.count(),
+            first_fault: first_fault.map(|(at, reason)| (at, reason.errno())),
+            failed_sync: self.failed_sync.error(),
+        }
+    }
+
+    /// The largest size that `resize` can give.
+    pub(super) fn limit(&self, ranges: &[Range]) -> u64 {
+        let room = ranges[ranges.len() - 1].reservation.len() - self.shape.delta;
+        match self.shape.pinned {
+            true => self.shape.max_size.min(room as u64),
+            false => self.shape.max_size,
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! How the pages of a map are used: advice, prefetch, mlock, allocation of their blocks.
+
+use super::{clamp, Region};
+use crate::os::{self, Advice};
+use crate::{Errno, Result};
+
+impl Region {
+    /// Tells the kernel how `position .. position + count` will be used; `count` 0: to the end.
+    pub fn advise(&self, position: u64, count: u64, advice: Advice) -> Result<()> {
+        self.check_fault()?;
+        let offset = self.shape.offset.saturating_add(position);
+        let count = if count == 0 { u64::MAX } else { count };
+        // What was written to private pages is nowhere else.
+        let keeps_writes = advice == Advice::DontNeed && self.shape.private;
+        if let Some((start, count)) = clamp(position, count, self.len()) {
+            if !keeps_writes {
+                let (at, len) = self.pages(start, count);
+                // SAFETY: the pages lie inside the mapping (1: Alive); shared pages keep what was
+                // written in the page cache, and private ones are left alone.
+                unsafe { os::advise_pages(at, len, advice) }?;
+            }
+            if let Some(file) = &self.file {
+                os::advise_file(file.fd(), offset, count as u64, advice)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Allocates the blocks of `position .. position + count`; past the end the map grows, as a
+    /// file does.
+    pub fn allocate(&self, position: u64, count: u64) -> Result<()> {
+        self.check_fault()?;
+        let Some(file) = &self.file else {
+            return Err(Errno::NOTSUP);
+        };
+        if !self.shape.writable || self.shape.private {
+            return Err(Errno::ACCES);
+        }
+        if count == 0 {
+            return Err(Errno::INVAL);
+        }
+        let end = crate::range::checked_end(position, count)?;
+        let offset = crate::range::checked_end(self.shape.offset, position)?;
+        crate::range::checked_end(offset, count)?;
+        if end > self.len() as u64 {
+            self.grow(end)?;
+        }
+        os::without_sigxfsz(|| os::allocate_blocks(file.fd(), offset, count, true))
+    }
+
+    /// Brings `position .. position + count` into memory and waits for it.
+    pub fn prefetch(&self, position: u64, count: u64) -> Result<()> {
+        self.check_fault()?;
+        if let Some((start, count)) = clamp(position, count, self.len()) {
+            let (at, len) = self.pages(start, count);
+            // SAFETY: the pages lie inside the mapping (1: Alive).
+            match unsafe { os::populate(at, len) } {
+                // The kernel does not signal from within a system call; a touch does, and tells
+                // the guard what was lost.
+                Err(error) if os::is_lost_page(error) => {
+                    self.touch(start, count);
+                    self.check_fault()?;
+                }
+                answer => answer?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads one byte of each page.
+    fn touch(&self, start: usize, count: usize) {
+        let (at, len) = self.pages(start, count);
+        for page in (0..len).step_by(os::page_size()) {
+            // SAFETY: inside the mapping (1: Alive); a lost page is the guard's.
+            unsafe { at.add(page).read_volatile() };
+        }
+    }
+
+    /// Keeps the pages in memory (mlock) until [`Region::unlock_memory`] or the end of the map.
+    pub fn lock_memory(&self) -> Result<()> {
+        self.check_fault()?;
+        let ranges = self.ranges();
+        let (at, len) = ranges[ranges.len() - 1].whole();
+        // SAFETY: the pages lie inside the mapping (1: Alive).
+        let answer = os::check(unsafe { libc::mlock(at.cast(), len) });
+        // Of a page that is lost mlock says no more than that there is no memory.
+        answer.or_else(|error| self.check_size().and(Err(error)))
+    }
+
+    pub fn unlock_memory(&self) -> Result<()> {
+        let ranges = self.ranges();
+        let (at, len) = ranges[ranges.len() - 1].whole();
+        // SAFETY: as above.
+        os::check(unsafe { libc::munlock(at.cast(), len) })
+    }
+}

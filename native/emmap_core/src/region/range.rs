@@ -1,0 +1,194 @@
+//! A range of addresses that shows the file from its first page on.
+
+use super::Shape;
+use crate::fault::Fault;
+use crate::file::MappedFile;
+use crate::guard::{self, Watch};
+use crate::reservation::{Place, Reservation};
+use crate::{os, Errno, Options, Result};
+
+/// Addresses set aside for a map that can grow, beyond twice its size.
+#[cfg(target_pointer_width = "64")]
+const GROWTH_RESERVE: usize = 1 << 30;
+#[cfg(not(target_pointer_width = "64"))]
+const GROWTH_RESERVE: usize = 16 << 20;
+
+/// The most addresses set aside for a map that may grow to `max_size`.
+#[cfg(target_pointer_width = "64")]
+const MOST_AHEAD: usize = 16 << 30;
+#[cfg(not(target_pointer_width = "64"))]
+const MOST_AHEAD: usize = 64 << 20;
+
+pub(super) struct Range {
+    watch: Watch,
+    pub reservation: Reservation,
+    /// Bytes mapped from the file, whole pages; beyond them are zeros that cannot be written.
+    pub mapped: usize,
+}
+
+/// Reserves addresses and has them guarded; nothing is mapped there yet.
+pub(super) fn first_range(
+    shape: &Shape,
+    file: Option<&MappedFile>,
+    fault: &Fault,
+    len: usize,
+    options: &Options,
+) -> Result<Range> {
+    let needed = shape.bytes(len)?;
+    if shape.resizable && len as u64 > shape.max_size {
+        return Err(Errno::NOSPC);
+    }
+    let wanted = match options.max_size {
+        _ if !shape.resizable => needed,
+        // Room for what may never come is bounded; a map that needs more gets a larger range.
+        Some(max) => shape.bytes(usize::try_from(max).unwrap_or(usize::MAX).min(MOST_AHEAD))?,
+        None if options.fixed => needed,
+        None => needed.saturating_mul(2).max(GROWTH_RESERVE),
+    };
+    let place = match options.address {
+        None => Place::Anywhere,
+        Some(address) if options.fixed => Place::Exactly(address),
+        Some(address) => Place::Hint(address),
+    };
+    let range = Range::new(shape, file, fault, needed, wanted.max(needed), place)?;
+    if let Some(file) = file {
+        probe(shape, file, &range)?;
+    }
+    Ok(range)
+}
+
+/// Whether the file can be mapped as asked, before it is changed: files in /proc are empty and
+/// cannot, and huge pages are not for every file.
+fn probe(shape: &Shape, file: &MappedFile, range: &Range) -> Result<()> {
+    let at = range.reservation.start();
+    #[cfg(target_os = "linux")]
+    let flags = shape.flags & !libc::MAP_POPULATE;
+    #[cfg(not(target_os = "linux"))]
+    let flags = shape.flags;
+    // SAFETY: the reservation is at least one page long, and nothing is mapped in it yet.
+    unsafe {
+        let fd = Some(file.fd());
+        match os::map_over(at, shape.page, shape.protection, flags, fd, 0) {
+            Err(Errno::IO) => return Err(Errno::NODEV),
+            Err(Errno::INVAL) if shape.page != os::page_size() => return Err(Errno::NOTSUP),
+            answer => answer?,
+        }
+        os::zero_over(at, shape.page, libc::PROT_READ)
+    }
+}
+
+impl Range {
+    pub fn new(
+        shape: &Shape,
+        file: Option<&MappedFile>,
+        fault: &Fault,
+        needed: usize,
+        wanted: usize,
+        place: Place,
+    ) -> Result<Range> {
+        let reservation = Reservation::at_least(needed, wanted, shape.page, place)?;
+        let guarded = guard::Range {
+            start: reservation.start(),
+            len: reservation.len(),
+            mapped: 0,
+            fd: file.map(MappedFile::fd),
+            file_offset: shape.offset - shape.delta as u64,
+            delta: shape.delta,
+            page: shape.page,
+            writable: shape.writable,
+        };
+        // SAFETY: the `Region` drops its ranges before its file and its fault, and a `Range` its
+        // watch before its reservation.
+        let watch = unsafe { Watch::new(&guarded, fault) };
+        Ok(Range {
+            watch,
+            reservation,
+            mapped: 0,
+        })
+    }
+
+    pub fn position_zero(&self, shape: &Shape) -> *mut u8 {
+        // SAFETY: a reservation is at least a page long and `delta` is less than a page.
+        unsafe { self.reservation.start().add(shape.delta) }
+    }
+
+    pub fn whole(&self) -> (*mut u8, usize) {
+        (self.reservation.start(), self.mapped)
+    }
+
+    /// Maps the file up to `bytes` (whole pages) from the start of the range.
+    pub fn grow(&mut self, shape: &Shape, file: Option<&MappedFile>, bytes: usize) -> Result<()> {
+        if bytes <= self.mapped {
+            return Ok(());
+        }
+        debug_assert!(bytes <= self.reservation.len());
+        // SAFETY: `mapped .. bytes` lies inside the reservation and beyond every live binary but
+        // those of a tail that was cut, which get their pages back.
+        unsafe { self.map(shape, file, self.mapped, bytes) }?;
+        self.mapped = bytes;
+        self.watch.set_mapped(bytes);
+        Ok(())
+    }
+
+    /// Puts zero pages over everything from `bytes` (whole pages) on.
+    pub fn shrink(&mut self, shape: &Shape, bytes: usize) -> Result<()> {
+        if bytes >= self.mapped {
+            return Ok(());
+        }
+        // SAFETY: the range lies inside the reservation; replacing pages is one step, so a reader
+        // sees the old ones or zeros.
+        unsafe {
+            let at = self.reservation.start().add(bytes);
+            if !shape.private {
+                os::release_pages(at, self.mapped - bytes);
+            }
+            os::zero_over(at, self.mapped - bytes, shape.protection)?;
+        }
+        self.mapped = bytes;
+        self.watch.set_mapped(bytes);
+        Ok(())
+    }
+
+    /// Maps what was lost of the file again.
+    pub fn restore(
+        &self,
+        shape: &Shape,
+        file: Option<&MappedFile>,
+        lost: std::ops::Range<usize>,
+    ) -> Result<()> {
+        let to = lost.end.min(self.mapped);
+        if lost.start >= to {
+            return Ok(());
+        }
+        // SAFETY: `lost.start .. to` is mapped, whole pages, and shows zeros in the file's place;
+        // readers see those or the file's bytes.
+        unsafe { self.map(shape, file, lost.start, to) }
+    }
+
+    /// # Safety
+    /// `from .. to` must be whole pages inside the reservation that nobody uses, or that may become
+    /// the file's at any time.
+    unsafe fn map(
+        &self,
+        shape: &Shape,
+        file: Option<&MappedFile>,
+        from: usize,
+        to: usize,
+    ) -> Result<()> {
+        let fd = file.map(MappedFile::fd);
+        let offset = match fd {
+            Some(_) => shape.offset - shape.delta as u64 + from as u64,
+            None => 0,
+        };
+        // SAFETY: the caller's promise.
+        let answer = unsafe {
+            let at = self.reservation.start().add(from);
+            os::map_over(at, to - from, shape.protection, shape.flags, fd, offset)
+        };
+        match answer {
+            // Huge pages of an ordinary file.
+            Err(Errno::INVAL) if shape.page != os::page_size() => Err(Errno::NOTSUP),
+            answer => answer,
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! The way back after a fault.
+
+use super::{Range, Region};
+use crate::{Errno, Result};
+
+impl Region {
+    /// Looks at the file again: a map of a whole file takes the size that the file has now, and what
+    /// was lost is mapped again in its place. Also ends what a failed sync began.
+    ///
+    /// What was written to lost pages meanwhile is gone. ESTALE: the file is too short for a map of
+    /// fixed size, or was cut again. Blocks on the disk.
+    pub fn reattach(&self) -> Result<()> {
+        let mut ranges = self.ranges();
+        self.alone(|| {
+            self.follow(&mut ranges)?;
+            self.restore(&ranges)
+        })?;
+        self.failed_sync.forget();
+        Ok(())
+    }
+
+    /// Brings the map to the size of its file.
+    fn follow(&self, ranges: &mut Vec<Range>) -> Result<()> {
+        let (Some(file), true) = (&self.file, self.shape.follows) else {
+            return Ok(());
+        };
+        let on_disk = file.size()?.min(self.limit(ranges));
+        let to = usize::try_from(on_disk).map_err(|_| Errno::NOMEM)?;
+        if to > self.len() {
+            // The file is long enough already.
+            return self.extend(ranges, None, on_disk);
+        }
+        let bytes = self.shape.bytes(to)?;
+        let exclusive = self.lock.as_ref().map(|lock| lock.write());
+        self.extent.set_len(to);
+        drop(exclusive);
+        // The tail is gone from the file, so there is nothing to keep should this fail.
+        ranges
+            .iter_mut()
+            .try_for_each(|range| range.shrink(&self.shape, bytes))
+    }
+
+    fn restore(&self, ranges: &[Range]) -> Result<()> {
+        let Some(repair) = self.fault.repair() else {
+            return self.check_size().map(drop);
+        };
+        if !self.covered()? {
+            return Err(Errno::STALE);
+        }
+        for range in ranges {
+            range.restore(&self.shape, self.file.as_ref(), repair.lost())?;
+        }
+        match repair.finish() {
+            true => self.check_size().map(drop),
+            false => self.check_fault().and(Err(Errno::STALE)),
+        }
+    }
+
+    /// Whether the file reaches over the map.
+    fn covered(&self) -> Result<bool> {
+        let Some(file) = &self.file else {
+            return Ok(true);
+        };
+        let end = self.shape.offset.saturating_add(self.len() as u64);
+        Ok(self.is_empty() || file.size()? >= end)
+    }
+}

@@ -1,0 +1,112 @@
+//! Durability.
+
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use super::{clamp, Region};
+use crate::file::MappedFile;
+use crate::{os, Errno, Result};
+
+/// The first sync that failed. The kernel tells of pages that it could not write once, and takes
+/// them for clean from then on: a later sync would answer `ok` over what is not on the disk.
+#[derive(Default)]
+pub(super) struct Failed(AtomicI32);
+
+impl Failed {
+    pub fn error(&self) -> Option<Errno> {
+        match self.0.load(Ordering::Acquire) {
+            0 => None,
+            error => Some(Errno(error)),
+        }
+    }
+
+    fn note(&self, error: Errno) -> Errno {
+        let _ = self
+            .0
+            .compare_exchange(0, error.0, Ordering::AcqRel, Ordering::Relaxed);
+        error
+    }
+
+    pub fn forget(&self) {
+        self.0.store(0, Ordering::Release);
+    }
+}
+
+impl Region {
+    /// Writes to the disk what the map changed in `position .. position + count`; with `wait` it
+    /// is there when this returns. Also ends the wait for the name of a new file.
+    pub fn sync(&self, range: Option<(u64, u64)>, wait: bool) -> Result<()> {
+        self.with_shared_file(|file, len| {
+            let (position, count) = range.unwrap_or((0, len as u64));
+            let (start, count) = clamp(position, count, len).unwrap_or((0, 0));
+            if !wait {
+                let offset = self.shape.offset + start as u64;
+                return match count {
+                    0 => Ok(()),
+                    _ => self.noted(os::start_write_back(file.fd(), offset, count as u64)),
+                };
+            }
+            self.msync(start, count)?;
+            if range.is_none() {
+                self.noted(os::sync_all(file.fd()))?;
+            }
+            self.sync_name(file)
+        })
+    }
+
+    /// As [`Region::sync`] of everything, without the file's times.
+    pub fn sync_data(&self) -> Result<()> {
+        self.with_shared_file(|file, len| {
+            self.msync(0, len)?;
+            self.noted(os::sync_data(file.fd()))?;
+            self.sync_name(file)
+        })
+    }
+
+    /// Nothing to sync where nothing was written to a file.
+    fn with_shared_file(&self, sync: impl FnOnce(&MappedFile, usize) -> Result<()>) -> Result<()> {
+        self.check_fault()?;
+        let Some(file) = self.file.as_ref().filter(|_| self.shape.writable) else {
+            return Ok(());
+        };
+        if self.shape.private {
+            return Ok(());
+        }
+        if let Some(error) = self.failed_sync.error() {
+            return Err(error);
+        }
+        self.check_size()?;
+        let answer = sync(file, self.len());
+        // What was lost meanwhile was not written.
+        self.check_fault()?;
+        answer?;
+        self.check_size().map(drop)
+    }
+
+    /// Keeps the error of a call that writes back.
+    fn noted(&self, answer: Result<()>) -> Result<()> {
+        answer.map_err(|error| self.failed_sync.note(error))
+    }
+
+    fn msync(&self, start: usize, count: usize) -> Result<()> {
+        if count == 0 {
+            return Ok(());
+        }
+        let (at, len) = self.pages(start, count);
+        // SAFETY: the pages lie inside the mapping (1: Alive).
+        self.noted(os::retry(|| unsafe {
+            libc::msync(at.cast(), len, libc::MS_SYNC)
+        }))
+    }
+
+    /// Writes the name of a new file to the disk, once: a file is durable when its directory is.
+    fn sync_name(&self, file: &MappedFile) -> Result<()> {
+        match file.unsynced_directory()? {
+            None => Ok(()),
+            Some(directory) => {
+                self.noted(os::sync_all(std::os::fd::AsFd::as_fd(&directory)))?;
+                file.name_is_synced();
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! Where threads meet: the atomics and locks of the standard library or, in a build with
+//! `--cfg loom`, those of loom, which tries every order in which threads can meet. The modules that
+//! loom checks take theirs from here: [`crate::fault`], [`crate::lock`], [`crate::closing`], [`crate::extent`]
+//! and the slots of the guard.
+
+#[cfg(not(loom))]
+pub use std::{
+    hint::spin_loop,
+    sync::{atomic, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    thread::yield_now,
+};
+
+#[cfg(loom)]
+pub use loom::{
+    hint::spin_loop,
+    sync::{atomic, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    thread::yield_now,
+};
