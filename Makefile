@@ -2,7 +2,7 @@
 export LANG ?= C.UTF-8
 export ELIXIR_ERL_OPTIONS ?= +fnu
 
-.PHONY: build demo test test-all bench lint docs setup clean
+.PHONY: build demo test test-all bad-days bench lint docs setup clean
 
 setup:
 	@tools/setup
@@ -22,6 +22,10 @@ test: setup
 test-all: setup
 	mix test --include slow
 	cargo test --quiet --locked --manifest-path native/Cargo.toml
+
+# Every row of what must be survived, each in a VM of its own, as a table with what the user got.
+bad-days: setup
+	mix test test/bad_days --formatter Emmap.Test.BadDayTable --seed 0
 
 bench: setup
 	mix run bench/core.exs

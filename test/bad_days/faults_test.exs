@@ -1,0 +1,189 @@
+defmodule Emmap.BadDays.FaultsTest do
+  # Pages that are lost under a map.
+  use Emmap.Test.BadDay
+
+  @bytes 40_960
+
+  setup %{path: path} do
+    File.write!(path, :binary.copy("0123456789", 4096))
+    :ok
+  end
+
+  test "1: file truncated under a live binary", context do
+    assert {
+             {"0123", <<0, 0, 0, 0>>},
+             [{:error, :estale}],
+             {8192, {:error, :estale}},
+             true
+           } =
+             child(context, """
+             {:ok, mem} = Emmap.open(path, [:write, :direct])
+             {:ok, <<head::binary-4, _::binary>> = live} = Emmap.pread(mem, 0, #{@bytes})
+             head = :binary.copy(head)
+             cut.(path, 5000)
+             tail = binary_part(live, 8192, 4)
+             # Not one answers otherwise, with bytes that are there or with those that are not.
+             answers = for call <- [
+               &Emmap.pread(&1, 0, 4), &Emmap.pread(&1, 9000, 4), &Emmap.pread(&1, [{0, 4}]), &Emmap.view(&1, 0, 4),
+               &Emmap.read(&1, 4), &Emmap.read_line/1, &Emmap.pwrite(&1, 0, "x"), &Emmap.write(&1, "x"), &Emmap.position(&1, 0),
+               &Emmap.patomic(&1, 0, :add, 1), &Emmap.patomic_read(&1, 0), &Emmap.patomic_write(&1, 0, 1), &Emmap.patomic_cas(&1, 0, 0, 1),
+               &Emmap.resize/1, &Emmap.resize(&1, 100_000), &Emmap.truncate/1, &Emmap.allocate(&1, 0, 1), &Emmap.sync/1,
+               &Emmap.sync(&1, :async), &Emmap.sync(&1, {0, 1}), &Emmap.datasync/1, &Emmap.advise(&1, 0, 0, :normal),
+               &Emmap.prefetch(&1, 0, 1), &Emmap.lock/1, &:file.pread(&1, 0, 4), &:file.read(&1, 4), &:file.sync/1
+             ], uniq: true, do: call.(mem)
+             {:ok, info} = Emmap.info(mem)
+             {{head, :binary.copy(tail)}, answers, info.fault, info.faults > 0}
+             """)
+  end
+
+  test "2: truncated inside a page (no signal comes)", context do
+    assert {[{:error, :estale}, {:error, :estale}, {:error, :estale}, {:error, :estale}], :ok} =
+             child(context, """
+             looks = [{[:fixed_size], &Emmap.sync/1}, {[:fixed_size], &Emmap.datasync/1}, {[], &Emmap.resize(&1, 50_000)}, {[:fixed_size], &Emmap.reattach/1}]
+             found = for {options, look} <- looks do
+               {:ok, mem} = Emmap.open(path, [:write | options])
+               cut.(path, #{@bytes} - 1)
+               {:ok, <<0>>} = Emmap.pread(mem, #{@bytes} - 1, 1)
+               answer = look.(mem)
+               File.write!(path, :binary.copy("0123456789", 4096))
+               answer
+             end
+             {:ok, mem} = Emmap.open(path, [:write, :fixed_size])
+             cut.(path, #{@bytes} - 1)
+             {:error, :estale} = Emmap.sync(mem)
+             {:error, :estale} = Emmap.pread(mem, 0, 1)
+             File.write!(path, :binary.copy("0123456789", 4096))
+             {:error, :estale} = Emmap.sync(mem)
+             :ok = Emmap.reattach(mem)
+             {found, Emmap.sync(mem)}
+             """)
+  end
+
+  test "3: truncated, then grown again", context do
+    assert {{:error, :estale}, {:error, :estale}, :ok, {:ok, "new."}, "new.", 3} =
+             child(context, """
+             {:ok, mem} = Emmap.open(path, [:write, :direct])
+             {:ok, live} = Emmap.view(mem, 20_000, 4)
+             cut.(path, 100)
+             before = :binary.copy(live)
+             cut_answer = Emmap.pread(mem, 0, 4)
+             File.write!(path, :binary.copy("new.", 20_000))
+             grown_answer = Emmap.pread(mem, 0, 4)
+             <<0, 0, 0, 0>> = before
+             <<0, 0, 0, 0>> = :binary.copy(live)
+             {cut_answer, grown_answer, Emmap.reattach(mem), Emmap.pread(mem, 79_996, 4), :binary.copy(live),
+              Enum.count([:read, :write, :shared], &(&1 in elem(Emmap.info(mem), 1).flags))}
+             """)
+  end
+
+  for {name, call, setup} <- [
+        {"pread", "&Emmap.pread(&1, 30_000, 4)", ""},
+        {"a pread of megabytes", "&Emmap.pread(&1, 0, 30_000_000)",
+         "File.write!(path, :binary.copy(<<1>>, 30_000_000))"},
+        {"a list of preads", "&Emmap.pread(&1, [{0, 1}, {30_000, 4}])", ""},
+        {"read", "&(Emmap.position(&1, 30_000) && Emmap.read(&1, 4))", ""},
+        {"read_line", "&Emmap.read_line/1", ""},
+        {"a CRLF read_line", "&Emmap.read_line/1",
+         "File.write!(path, [:binary.copy(<<1>>, 40_000), \"\\r\\n\"])"},
+        {"pwrite", "&Emmap.pwrite(&1, 30_000, \"x\")", ""},
+        {"a pwrite of megabytes", "&Emmap.pwrite(&1, 0, :binary.copy(<<2>>, 30_000_000))",
+         "File.write!(path, :binary.copy(<<1>>, 30_000_000))"},
+        {"write", "&(Emmap.position(&1, 30_000) && Emmap.write(&1, \"x\"))", ""},
+        {"an atomic add", "&Emmap.patomic(&1, 32_768, :add, 1)", ""},
+        {"an atomic read", "&Emmap.patomic_read(&1, 32_768)", ""},
+        {"a compare-exchange", "&Emmap.patomic_cas(&1, 32_768, 0, 1)", ""},
+        {"prefetch", "&Emmap.prefetch(&1, 0, 40_000)", ""},
+        {"lock", "&Emmap.lock/1", ""},
+        {"sync", "&Emmap.sync/1", ""},
+        {":file.pread", "&:file.pread(&1, 30_000, 4)", ""}
+      ] do
+    test "4: truncated under #{name}", context do
+      assert {{:error, :estale}, {:error, :estale}} =
+               child(context, """
+               #{unquote(setup)}
+               {:ok, mem} = Emmap.open(path, [:write, :fixed_size])
+               cut.(path, 5000)
+               {(#{unquote(call)}).(mem), Emmap.pread(mem, 0, 1)}
+               """)
+    end
+  end
+
+  test "4: truncated under counters", context do
+    assert {[:estale], {:error, :estale}, {:error, {:bad_format, :kind}}, :ok, 8} =
+             child(context, """
+             file = dir <> "/c"
+             alias Emmap.Counters
+             c = Counters.open!(file, 1000)
+             :ok = Counters.add(c, 999, 7)
+             whole = File.read!(file)
+             cut.(file, 0)
+             raised = for call <- [
+               &Counters.add(&1, 999, 1), &Counters.sub(&1, 0, 1), &Counters.get(&1, 999), &Counters.put(&1, 1, 1), &Counters.add_get(&1, 1, 1),
+               &Counters.next(&1, 1), &Counters.exchange(&1, 1, 1), &Counters.compare_exchange(&1, 1, 0, 1), &Counters.reset/1,
+               &Counters.to_list/1, &Counters.to_map/1, &Enum.sum/1, & &1[999]
+             ], uniq: true do
+               try do call.(c) rescue e in Emmap.Error -> e.reason end
+             end
+             true = inspect(c) =~ "estale"
+             empty = Counters.reattach(c)
+             File.write!(file, whole)
+             synced = Counters.sync(c)
+             back = Counters.reattach(c)
+             {raised, synced, empty, back, Counters.add_get(c, 999, 1)}
+             """)
+  end
+
+  test "12: disk full under a :sparse file", context do
+    case mount(context, "disk", ~w(-t tmpfs -o size=1m emmap_test)) do
+      {:error, why} ->
+        skipped(context, why)
+
+      {:ok, disk} ->
+        assert {:ok, [{:error, :enospc}, {:error, :enospc}, {:error, :enospc}], {:error, :enospc},
+                {:ok, "kept"}, :ok,
+                :ok} =
+                 child(%{context | path: Path.join(disk, "data")}, """
+                 {:ok, mem} = Emmap.open(path, [:write, :create, :sparse, size: 64_000_000])
+                 kept = Emmap.pwrite(mem, 0, "kept")
+                 # Until there is no block left for a hole.
+                 full = Enum.find_value(1..10_000, fn n ->
+                   answer = Emmap.pwrite(mem, n * 4096, "x")
+                   if answer != :ok, do: answer
+                 end)
+                 answers = [full, Emmap.sync(mem), Emmap.patomic(mem, 0, :add, 0)]
+                 # Still full: mapped again, and lost again at the next touch of a hole.
+                 :ok = Emmap.reattach(mem)
+                 again = Emmap.patomic(mem, 40_960_000, :add, 1)
+                 :ok = Emmap.reattach(mem)
+                 {:ok, head} = Emmap.pread(mem, 0, 4)
+                 :ok = Emmap.resize(mem, 4096)
+                 :ok = Emmap.resize(mem, 100_000)
+                 {kept, answers, again, {:ok, head}, Emmap.pwrite(mem, 90_000, "there is room"), Emmap.sync(mem)}
+                 """)
+    end
+  end
+
+  test "18: empty file", context do
+    assert {:eof, :eof, {:error, :einval}, :ok, {:ok, "grown"}, "grown"} =
+             child(context, """
+             File.write!(path, "")
+             {:ok, mem} = Emmap.open(path, [:write])
+             {:ok, live} = Emmap.open(path, [:direct])
+             {Emmap.pread(mem, 0, 1), Emmap.view(live, 0, 1), Emmap.patomic_read(mem, 0), Emmap.pwrite(mem, 0, "grown"),
+              Emmap.pread(mem, 0, 10), File.read!(path)}
+             """)
+  end
+
+  test "19: offset that is not page aligned", context do
+    assert {{:ok, "1234"}, {:ok, "78"}, :ok, "01abc56789", {:error, :estale}} =
+             child(context, """
+             {:ok, mem} = Emmap.open(path, [:write, offset: 10_001, length: 7])
+             {:ok, unaligned} = Emmap.open(path, offset: 4_097, length: 20_000)
+             read = {Emmap.pread(mem, 0, 4), Emmap.pread(unaligned, 0, 2)}
+             wrote = Emmap.pwrite(mem, 1, "abc")
+             {:ok, seen} = :file.open(path, [:raw, :binary, :read]) |> then(fn {:ok, raw} -> :file.pread(raw, 10_000, 10) end)
+             cut.(path, 4_100)
+             {elem(read, 0), elem(read, 1), wrote, seen, Emmap.pread(unaligned, 19_000, 1)}
+             """)
+  end
+end

@@ -1,0 +1,226 @@
+defmodule Emmap.BadDays.LivesTest do
+  # What lives long, is large, or shares the VM with others.
+  use Emmap.Test.BadDay
+  alias Emmap.Test.CLibrary
+
+  test "33: one million live binaries, in ETS, in messages, in persistent_term", context do
+    assert {1_000_000, true, true, 0} =
+             child(
+               context,
+               """
+               File.write!(path, :crypto.strong_rand_bytes(8_000_000))
+               checksum = :erlang.crc32(File.read!(path))
+               maps = fn -> Enum.count(String.split(File.read!("/proc/self/maps"), "\\n"), &String.contains?(&1, path)) end
+               table = :ets.new(:views, [:public])
+               {:ok, mem} = Emmap.open(path, [:direct])
+               holder = spawn(fn -> Process.sleep(:infinity) end)
+               for n <- 0..999_999 do
+                 {:ok, view} = Emmap.view(mem, n * 8, 8)
+                 case rem(n, 1000) do
+                   0 -> :persistent_term.put({:view, n}, view)
+                   1 -> send(holder, view)
+                   _ -> :ets.insert(table, {n, view})
+                 end
+               end
+               :ok = Emmap.close(mem)
+               mem = nil; _ = mem
+               :erlang.garbage_collect()
+               {:messages, messages} = Process.info(holder, :messages)
+               all = for n <- 0..999_999 do
+                 case rem(n, 1000) do
+                   0 -> :persistent_term.get({:view, n})
+                   1 -> Enum.at(messages, div(n, 1000))
+                   _ -> :ets.lookup_element(table, n, 2)
+                 end
+               end
+               right = :erlang.crc32(all) == checksum
+               count = length(all)
+               all = nil; messages = nil; _ = {all, messages}
+               mapped = maps.() > 0
+               :ets.delete(table)
+               Process.exit(holder, :kill)
+               for n <- 0..999_999//1000, do: :persistent_term.erase({:view, n})
+               gone = Enum.find_value(1..300, 1, fn _ ->
+                 for pid <- Process.list(), do: :erlang.garbage_collect(pid)
+                 Process.sleep(20)
+                 if maps.() == 0, do: 0
+               end)
+               {count, right, mapped, gone}
+               """,
+               timeout: 150
+             )
+  end
+
+  test "34: the native module purged and reloaded", context do
+    assert {"0123456789", true, true, :ok, {:ok, "0123456789"}} =
+             child(context, """
+             {:ok, mem} = Emmap.open(path, [:direct])
+             {:ok, live} = Emmap.view(mem, 0, 10)
+             :code.purge(Emmap.Native)
+             true = :code.delete(Emmap.Native)
+             :code.purge(Emmap.Native)
+             answer = try do Emmap.pread(mem, 0, 10) rescue e -> e end
+             clean = match?({:ok, "0123456789"}, answer) or (is_struct(answer, ArgumentError) and answer.message =~ "of this load")
+             kept = :binary.copy(live)
+             cut.(path, 0)
+             zeros = :binary.copy(live) == <<0::80>>
+             File.write!(path, "0123456789")
+             {kept, clean, zeros, Emmap.guard(), Emmap.pread(Emmap.open!(path), 0, 10)}
+             """)
+  end
+
+  describe "34: another library takes SIGBUS" do
+    setup context do
+      case CLibrary.build("sigbus_probe", context.dir) do
+        {:ok, library} -> %{library: library}
+        {:error, why} -> %{library: nil, why: why}
+      end
+    end
+
+    test "before ours and both work", %{library: library} = context do
+      if library do
+        assert {1, {:error, :estale}, 2, :ok} =
+                 child(
+                   context,
+                   CLibrary.probe(library) <>
+                     """
+                     {:ok, mem} = Emmap.open(path)
+                     theirs = SigbusProbe.fault()
+                     cut.(path, 0)
+                     {theirs, Emmap.pread(mem, 0, 1), SigbusProbe.fault(), Emmap.guard()}
+                     """,
+                   env: [{"LD_PRELOAD", library <> ".so"}, {"EMMAP_PROBE", "before"}]
+                 )
+      else
+        skipped(context, context.why)
+      end
+    end
+
+    test "after ours and passes on what is not its own", %{library: library} = context do
+      if library do
+        assert {:ok, {:error, :estale}, 1, :lost} =
+                 child(
+                   context,
+                   CLibrary.probe(library) <>
+                     """
+                     {:ok, mem} = Emmap.open(path)
+                     before = Emmap.guard()
+                     SigbusProbe.take(1)
+                     cut.(path, 0)
+                     {before, Emmap.pread(mem, 0, 1), SigbusProbe.fault(), Emmap.guard()}
+                     """
+                 )
+      else
+        skipped(context, context.why)
+      end
+    end
+
+    test "after ours and keeps it: the guard says so", %{library: library} = context do
+      if library do
+        assert {:ok, :lost} =
+                 child(
+                   context,
+                   CLibrary.probe(library) <>
+                     """
+                     {:ok, _} = Emmap.open(path)
+                     before = Emmap.guard()
+                     SigbusProbe.take(0)
+                     {before, Emmap.guard()}
+                     """
+                 )
+      else
+        skipped(context, context.why)
+      end
+    end
+
+    test "and a fault that is nobody's still kills", %{library: library} = context do
+      if library do
+        assert {:died, 135, _} =
+                 doomed(
+                   context,
+                   CLibrary.probe(library) <>
+                     """
+                     {:ok, _} = Emmap.open(path)
+                     SigbusProbe.foreign()
+                     """
+                 )
+      else
+        skipped(context, context.why)
+      end
+    end
+  end
+
+  test "35: a very long line, a file without a newline: others keep their schedulers", context do
+    # On a normal scheduler no call takes longer than a copy of 64 KB, so a process that asks for a
+    # millisecond's sleep all the time is never late by much; half a second is what a scan of the whole
+    # file on its scheduler would take it.
+    assert {true, 400_000_000, true} =
+             child(
+               context,
+               """
+               File.write!(path, :binary.copy(:binary.copy("x", 1_000_000), 400))
+               {:ok, mem} = Emmap.open(path)
+               {:ok, live} = Emmap.open(path, [:direct])
+               ticker = Task.async(fn ->
+                 tick = fn tick, worst ->
+                   before = System.monotonic_time(:microsecond)
+                   receive do :stop -> worst after 1 -> tick.(tick, max(worst, System.monotonic_time(:microsecond) - before)) end
+                 end
+                 tick.(tick, 0)
+               end)
+               {:ok, line} = Emmap.read_line(mem)
+               {:ok, same} = Emmap.read_line(live)
+               send(ticker.pid, :stop)
+               {line == same, byte_size(line), Task.await(ticker) < 250_000}
+               """,
+               timeout: 120
+             )
+  end
+
+  test "36: a map of more than memory, many cold pages", context do
+    assert {:ok, true, true, true} =
+             child(
+               context,
+               """
+               [_, kilobytes] = Regex.run(~r/MemTotal:\\s+(\\d+)/, File.read!("/proc/meminfo"))
+               size = String.to_integer(kilobytes) * 1024 * 2
+               {:ok, mem} = Emmap.open(path, [:write, :sparse, size: size])
+               places = for n <- 1..2000, do: div(size, 2000) * n - 8
+               for place <- places, do: :ok = Emmap.pwrite(mem, place, <<place::64>>)
+               synced = Emmap.sync(mem)
+               :ok = Emmap.close(mem)
+               {:ok, mem} = Emmap.open(path, [:read])
+               right = Enum.all?(Enum.shuffle(places), &(Emmap.pread(mem, &1, 8) == {:ok, <<&1::64>>}))
+               prefetched = Emmap.prefetch(mem, 0, 500_000_000) == :ok
+               {:ok, populated} = Emmap.open(path, [:populate, length: 50_000_000])
+               {:ok, info} = Emmap.info(populated)
+               {synced, right, prefetched, info.resident_pages * info.page_size >= 50_000_000}
+               """,
+               timeout: 150
+             )
+  end
+
+  test "36: a map of more memory than the VM may have", context do
+    group = "/sys/fs/cgroup/emmap_test_#{System.unique_integer([:positive])}"
+
+    with :ok <- File.mkdir(group),
+         :ok <- File.write(Path.join(group, "memory.max"), "300000000") do
+      on_exit(fn -> File.rmdir(group) end)
+
+      assert {true, true} =
+               child(
+                 context,
+                 """
+                 {:ok, mem} = Emmap.open(path, [:write, size: 900_000_000])
+                 for n <- 0..224, do: :ok = Emmap.pwrite(mem, n * 4_000_000, :binary.copy(<<n>>, 4_000_000))
+                 right = for n <- 0..224, place = n * 4_000_000 + 1_234_567, do: Emmap.pread(mem, place, 1) == {:ok, <<n>>}
+                 {Enum.all?(right), File.read!("#{group}/memory.max") =~ "3"}
+                 """,
+                 limits: "echo $$ > #{group}/cgroup.procs",
+                 timeout: 150
+               )
+    else
+      {:error, why} -> skipped(context, "no memory group here: #{why}")
+    end
+  end
+end

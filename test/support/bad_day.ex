@@ -1,0 +1,147 @@
+defmodule Emmap.Test.BadDay do
+  @moduledoc """
+  For the tests of `test/bad_days`: each is a row of the table of bad days, named `"row: what happens"`,
+  and runs in a VM of its own. `make bad-days` prints the table.
+  """
+
+  alias Emmap.Test.{BadDayTable, ChildVM}
+
+  defmacro __using__(_) do
+    quote do
+      use ExUnit.Case, async: true
+      import Emmap.Test.BadDay
+
+      @moduletag :tmp_dir
+      @moduletag timeout: 180_000
+
+      setup %{tmp_dir: directory} do
+        path = Path.join(directory, "data")
+        File.write!(path, "0123456789")
+        %{path: path, dir: directory}
+      end
+    end
+  end
+
+  @doc """
+  Runs `code` in a VM of its own, with `path` (a file of ten digits) and `dir` bound; gives its last
+  value, and fails if the VM died. Options as `ChildVM.run/2`.
+  """
+  def child(%{path: path, dir: directory} = context, code, options \\ []) do
+    answer = ChildVM.run!(bound(path, directory) <> code, options)
+    BadDayTable.note(context.test, inspect(answer, limit: 12, printable_limit: 60))
+    answer
+  end
+
+  @doc "As `child/3`, for a VM that must die: `{:died, status, output}`."
+  def doomed(%{path: path, dir: directory} = context, code, options \\ []) do
+    answer = ChildVM.run(bound(path, directory) <> code, options)
+    with {:died, status, _} <- answer, do: BadDayTable.note(context.test, "exit status #{status}")
+    answer
+  end
+
+  defp bound(path, directory),
+    do: "path = #{inspect(path)}; dir = #{inspect(directory)}; _ = {path, dir}\n" <> helpers()
+
+  # What most rows need: another program that cuts, lengthens or overwrites the file.
+  defp helpers do
+    """
+    cut = fn path, size ->
+      {:ok, raw} = :file.open(path, [:raw, :read, :write])
+      {:ok, _} = :file.position(raw, size)
+      :ok = :file.truncate(raw)
+      :ok = :file.close(raw)
+    end
+    _ = cut
+    """
+  end
+
+  @doc "Says in the table and on the screen why a row could not be tried here."
+  def skipped(context, why) do
+    BadDayTable.note(context.test, "skipped: #{why}")
+    IO.puts("skipped (#{context.test}): #{why}")
+  end
+
+  @doc "Mounts a file system over a folder for the time of a test: `{:ok, folder}` or `{:error, why}`."
+  def mount(%{dir: directory}, name, arguments) do
+    folder = Path.join(directory, name)
+    File.mkdir_p!(folder)
+
+    case System.cmd("mount", arguments ++ [folder], stderr_to_stdout: true) do
+      {_, 0} ->
+        ExUnit.Callbacks.on_exit(fn -> System.cmd("umount", ["-l", folder]) end)
+        {:ok, folder}
+
+      {why, _} ->
+        {:error, "no mount here: #{String.trim(why)}"}
+    end
+  end
+end
+
+defmodule Emmap.Test.BadDayTable do
+  @moduledoc "An ExUnit formatter that prints the bad days as a table in Markdown."
+  use GenServer
+
+  @doc "Keeps what a row's user got, if a table is being made."
+  def note(test, text) do
+    if :ets.whereis(__MODULE__) != :undefined,
+      do: :ets.insert(__MODULE__, {test, System.unique_integer([:monotonic]), text})
+  end
+
+  @impl true
+  def init(_options) do
+    :ets.new(__MODULE__, [:named_table, :public, :bag])
+    {:ok, []}
+  end
+
+  @impl true
+  def handle_cast({:test_finished, %ExUnit.Test{} = test}, rows) do
+    name = test.name |> to_string() |> String.replace_prefix("test ", "")
+    [row, happens] = String.split(name, ": ", parts: 2)
+    got = for {_, _, text} <- Enum.sort(:ets.lookup(__MODULE__, test.name)), do: text
+
+    lived =
+      case test.state do
+        nil -> "as promised"
+        {:failed, _} -> "**BROKEN**"
+        _ -> "not run"
+      end
+
+    {:noreply, [{row, happens, Enum.join(got, "; "), lived} | rows]}
+  end
+
+  def handle_cast({:suite_finished, _}, rows) do
+    IO.puts("""
+
+    #{Date.utc_today()}, OTP #{System.otp_release()}, Elixir #{System.version()}, #{kernel()}
+
+    | row | what happens | what the user got | |
+    | --- | --- | --- | --- |\
+    """)
+
+    for {row, happens, got, lived} <- Enum.sort_by(rows, &order/1) do
+      IO.puts("| #{row} | #{happens} | #{code(got)} | #{lived} |")
+    end
+
+    broken = Enum.count(rows, &(elem(&1, 3) == "**BROKEN**"))
+    IO.puts("\n#{length(rows)} rows, #{broken} broken")
+    {:noreply, rows}
+  end
+
+  def handle_cast(_event, rows), do: {:noreply, rows}
+
+  defp order({row, happens, _, _}), do: {row |> Integer.parse() |> elem(0), happens}
+
+  defp code(""), do: ""
+  defp code("skipped" <> _ = text), do: text
+  defp code("exit" <> _ = text), do: text
+
+  defp code(text) do
+    text = text |> String.replace("|", "\\|") |> String.replace("\n", " ")
+    "`#{if String.length(text) > 160, do: String.slice(text, 0, 159) <> "…", else: text}`"
+  end
+
+  defp kernel do
+    {name, 0} = System.cmd("uname", ["-srm"])
+    String.trim(name)
+  end
+end
