@@ -28,7 +28,7 @@ defmodule Emmap.GuardTest do
     to_list: &:erlang.binary_to_list/1,
     append: &(<<&1::binary, 1>>),
     iolist: &:erlang.iolist_to_binary([&1, "x", &1]),
-    decode_unsigned: &:binary.decode_unsigned(binary_part(&1, 20_000, 100)),
+    decode_unsigned: &:binary.decode_unsigned(binary_part(&1, 30_000, 100)),
     unicode: &:unicode.characters_to_list/1,
     regex: &:re.run(&1, regex),
     ets_key: fn bytes -> t = :ets.new(:t, [:ordered_set]); :ets.insert(t, [{bytes}, {"1"}]); :ets.member(t, :binary.copy(bytes)) end,
