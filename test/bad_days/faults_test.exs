@@ -133,33 +133,65 @@ defmodule Emmap.BadDays.FaultsTest do
              """)
   end
 
-  test "12: disk full under a :sparse file", context do
-    case mount(context, "disk", ~w(-t tmpfs -o size=1m emmap_test)) do
+  for kind <- [:tmpfs, :ext4] do
+    test "12: disk full under a :sparse file (#{kind})", context do
+      case disk(context, unquote(kind)) do
+        {:error, why} ->
+          skipped(context, why)
+
+        {:ok, disk} ->
+          assert {:ok, [{:error, :enospc}, {:error, :enospc}, {:error, :enospc}],
+                  {:error, :enospc}, {:ok, "kept"}, :ok,
+                  :ok} =
+                   child(%{context | path: Path.join(disk, "data")}, """
+                   {:ok, mem} = Emmap.open(path, [:write, :create, :sparse, size: 64_000_000])
+                   kept = Emmap.pwrite(mem, 0, "kept")
+                   # Until there is no block left for a hole.
+                   full = Enum.find_value(1..10_000, fn n ->
+                     answer = Emmap.pwrite(mem, n * 4096, "x")
+                     if answer != :ok, do: answer
+                   end)
+                   answers = [full, Emmap.sync(mem), Emmap.patomic(mem, 0, :add, 0)]
+                   # Still full: mapped again, and lost again at the next touch of a hole.
+                   :ok = Emmap.reattach(mem)
+                   again = Emmap.patomic(mem, 40_960_000, :add, 1)
+                   :ok = Emmap.reattach(mem)
+                   {:ok, head} = Emmap.pread(mem, 0, 4)
+                   :ok = Emmap.resize(mem, 4096)
+                   :ok = Emmap.resize(mem, 100_000)
+                   {kept, answers, again, {:ok, head}, Emmap.pwrite(mem, 90_000, "there is room"), Emmap.sync(mem)}
+                   """)
+      end
+    end
+  end
+
+  test "14: the device fails on sync", context do
+    case Emmap.Test.CLibrary.build("inject", context.dir) do
       {:error, why} ->
         skipped(context, why)
 
-      {:ok, disk} ->
-        assert {:ok, [{:error, :enospc}, {:error, :enospc}, {:error, :enospc}], {:error, :enospc},
-                {:ok, "kept"}, :ok,
-                :ok} =
-                 child(%{context | path: Path.join(disk, "data")}, """
-                 {:ok, mem} = Emmap.open(path, [:write, :create, :sparse, size: 64_000_000])
-                 kept = Emmap.pwrite(mem, 0, "kept")
-                 # Until there is no block left for a hole.
-                 full = Enum.find_value(1..10_000, fn n ->
-                   answer = Emmap.pwrite(mem, n * 4096, "x")
-                   if answer != :ok, do: answer
-                 end)
-                 answers = [full, Emmap.sync(mem), Emmap.patomic(mem, 0, :add, 0)]
-                 # Still full: mapped again, and lost again at the next touch of a hole.
-                 :ok = Emmap.reattach(mem)
-                 again = Emmap.patomic(mem, 40_960_000, :add, 1)
-                 :ok = Emmap.reattach(mem)
-                 {:ok, head} = Emmap.pread(mem, 0, 4)
-                 :ok = Emmap.resize(mem, 4096)
-                 :ok = Emmap.resize(mem, 100_000)
-                 {kept, answers, again, {:ok, head}, Emmap.pwrite(mem, 90_000, "there is room"), Emmap.sync(mem)}
-                 """)
+      {:ok, library} ->
+        control = Path.join(context.dir, "control")
+        File.write!(control, <<0::64*64>>)
+
+        # The first msync from anywhere in the process fails, and only the first.
+        assert {{:error, :eio}, [{:error, :eio}], {:ok, "0123"}, :ok, {:error, :eio}, :ok, :ok} =
+                 child(
+                   context,
+                   """
+                   {:ok, mem} = Emmap.open(path, [:write])
+                   {:ok, other} = Emmap.dup(mem)
+                   {:ok, control} = :file.open(dir <> "/control", [:read, :write])
+                   :ok = :file.pwrite(control, 0, for(word <- [0, 0xFFFF_FFFF_FFFF_FFFF, 7, 1, 5], do: <<word::native-64>>))
+                   failed = Emmap.sync(mem)
+                   later = for sync <- [&Emmap.sync/1, &Emmap.datasync/1, &Emmap.sync(&1, :async), &Emmap.sync(&1, {0, 1}), &:file.sync/1],
+                               handle <- [mem, other], uniq: true, do: sync.(handle)
+                   # What the device could not take is in memory as before.
+                   {:ok, info} = Emmap.info(mem)
+                   {failed, later, Emmap.pread(mem, 0, 4), Emmap.pwrite(mem, 0, "0"), info.failed_sync, Emmap.reattach(mem), Emmap.sync(mem)}
+                   """,
+                   env: [{"LD_PRELOAD", library <> ".so"}, {"EMMAP_INJECT", control}]
+                 )
     end
   end
 

@@ -2,23 +2,25 @@ defmodule Emmap.BadDays.LimitsTest do
   # Where the system has no more to give.
   use Emmap.Test.BadDay
 
-  test "11: disk full at create or grow", context do
-    with {:error, why} <- mount(context, "disk", ~w(-t tmpfs -o size=1m emmap_test)) do
-      skipped(context, why)
-    else
-      {:ok, disk} ->
-        assert {{:error, :enospc}, false, {:error, :enospc}, {:error, :enospc}, 1000,
-                {:ok, "start"},
-                :ok} =
-                 child(%{context | path: Path.join(disk, "data")}, """
-                 created = Emmap.open(path <> ".new", [:write, :create, size: 5_000_000])
-                 exists = File.exists?(path <> ".new")
-                 {:ok, mem} = Emmap.open(path, [:write, :create, size: 1000])
-                 :ok = Emmap.pwrite(mem, 0, "start")
-                 grown = Emmap.resize(mem, 5_000_000)
-                 wrote = Emmap.pwrite(mem, 4_000_000, "x")
-                 {created, exists, grown, wrote, File.stat!(path).size, Emmap.pread(mem, 0, 5), Emmap.resize(mem, 100_000)}
-                 """)
+  for kind <- [:tmpfs, :ext4] do
+    test "11: disk full at create or grow (#{kind})", context do
+      with {:error, why} <- disk(context, unquote(kind)) do
+        skipped(context, why)
+      else
+        {:ok, disk} ->
+          assert {{:error, :enospc}, false, {:error, :enospc}, {:error, :enospc}, 1000,
+                  {:ok, "start"},
+                  :ok} =
+                   child(%{context | path: Path.join(disk, "data")}, """
+                   created = Emmap.open(path <> ".new", [:write, :create, size: 50_000_000])
+                   exists = File.exists?(path <> ".new")
+                   {:ok, mem} = Emmap.open(path, [:write, :create, size: 1000])
+                   :ok = Emmap.pwrite(mem, 0, "start")
+                   grown = Emmap.resize(mem, 50_000_000)
+                   wrote = Emmap.pwrite(mem, 40_000_000, "x")
+                   {created, exists, grown, wrote, File.stat!(path).size, Emmap.pread(mem, 0, 5), Emmap.resize(mem, 100_000)}
+                   """)
+      end
     end
   end
 

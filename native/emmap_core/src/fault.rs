@@ -23,8 +23,8 @@ pub struct Fault {
     /// What was replaced, in bytes from the start of a range of addresses.
     from: AtomicUsize,
     to: AtomicUsize,
-    /// A window of time, and in the lower half how often a loss was doubted in it.
-    doubts: AtomicU64,
+    /// How often a loss was doubted since the last repair.
+    doubts: AtomicUsize,
 }
 
 /// Why a page could not be had.
@@ -69,7 +69,7 @@ impl Default for Fault {
             losing: AtomicUsize::new(0),
             from: AtomicUsize::new(usize::MAX),
             to: AtomicUsize::new(0),
-            doubts: AtomicU64::new(0),
+            doubts: AtomicUsize::new(0),
         }
     }
 }
@@ -160,19 +160,10 @@ impl Loss<'_> {
 
     /// Whether to take a page for lost of which all that can be asked says that it can be had. It
     /// may have been lost only when it was touched, so the answer is no, touch it again; but not
-    /// for ever. `time` in milliseconds.
-    pub fn believe(&self, time: u64) -> bool {
-        /// Milliseconds, in which a thread that does nothing else touches a page far more often.
-        const WINDOW: u64 = 10;
-        const TIMES: u64 = 256;
-        let window = (time / WINDOW) << 32;
-        let before = self.0.doubts.load(Relaxed);
-        let times = match before & !0xFFFF_FFFF == window {
-            true => (before & 0xFFFF_FFFF) + 1,
-            false => 1,
-        };
-        self.0.doubts.store(window | times, Relaxed);
-        times > TIMES
+    /// for ever, however slow the machine.
+    pub fn believe(&self) -> bool {
+        const TIMES: usize = 256;
+        self.0.doubts.fetch_add(1, Relaxed) >= TIMES
     }
 
     /// More is about to be replaced than was recorded.
@@ -207,6 +198,7 @@ impl Repair<'_> {
         let first = &self.fault.first;
         let done = first.compare_exchange(repairing, 0, SeqCst, SeqCst).is_ok();
         if done {
+            self.fault.doubts.store(0, Relaxed);
             std::mem::forget(self);
         }
         done
@@ -258,9 +250,11 @@ mod tests {
     #[test]
     fn a_loss_is_doubted_but_not_for_ever() {
         let fault = Fault::default();
-        let loss = fault.enter();
-        assert!((0..10_000).all(|time| !loss.believe(time)), "now and then");
-        assert!((0..10_000).any(|_| loss.believe(20_000)), "again and again");
+        let believed = || (0..1000).position(|_| fault.enter().believe());
+        assert!(believed().is_some_and(|times| times > 100));
+        fault.note(0, Reason::Cut);
+        assert!(fault.repair().unwrap().finish());
+        assert!(believed().is_some_and(|times| times > 100), "again");
     }
 
     #[test]

@@ -35,7 +35,12 @@ impl Opened {
         // A private map writes to its own pages; its file is written only to lengthen it.
         let writable = options.write && !options.private();
         let (fd, created) = open_fd(path, options, writable || options.create)?;
-        let mut opened = Opened::of_fd(fd, path, options)?;
+        let opened = Opened::of_fd(fd, path, options);
+        if opened.is_err() && created {
+            // Nobody had it before us, and nobody will have it from us.
+            let _ = std::fs::remove_file(path);
+        }
+        let mut opened = opened?;
         opened.writable = writable || created;
         if options.write && !opened.writable && wanted.is_some_and(|size| size > opened.size) {
             let (fd, _) = open_fd(path, options, true)?;
@@ -74,17 +79,23 @@ impl Opened {
         })
     }
 
-    /// Brings it to its planned size. What can fail comes first, what destroys comes last.
-    pub fn shape(&self, options: &Options) -> Result<()> {
+    /// Brings it to at least its planned size.
+    pub fn lengthen(&self, options: &Options) -> Result<()> {
+        self.file.extend(self.size, self.planned_size(options)?)
+    }
+
+    /// Takes away what it has beyond its planned size, or, to be truncated, all that it had. What
+    /// destroys comes last, when nothing else can fail.
+    pub fn cut(&self, options: &Options) -> Result<()> {
         let planned = self.planned_size(options)?;
-        self.file.extend(self.size, planned)?;
-        let shorter = planned < self.size || options.truncate && self.size > 0;
-        if shorter {
-            let kept = if options.truncate { 0 } else { planned };
-            os::set_size(self.file.fd(), kept)?;
-            self.file.extend(kept, planned)?;
+        if options.truncate && self.size > 0 {
+            os::set_size(self.file.fd(), 0)?;
+            self.file.extend(0, planned)
+        } else if planned < self.size {
+            os::set_size(self.file.fd(), planned)
+        } else {
+            Ok(())
         }
-        Ok(())
     }
 
     /// Leaves the disk as it was found, after a failure.

@@ -137,9 +137,12 @@ impl Region {
         let fault = Box::new(Fault::default());
         let mut range = first_range(&shape, file, &fault, len, options)?;
         if let Some(opened) = opened {
-            opened.shape(options)?;
+            opened.lengthen(options)?;
         }
         range.grow(&shape, file, shape.bytes(len)?)?;
+        if let Some(opened) = opened {
+            opened.cut(options)?;
+        }
         Ok((shape, len, range, fault))
     }
 

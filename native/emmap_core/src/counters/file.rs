@@ -116,8 +116,11 @@ fn grow(file: &mut File, request: &Request) -> std::result::Result<Layout, Error
 fn fill_empty(path: &Path, file: File, request: &Request) -> std::result::Result<(), Error> {
     let path = path.canonicalize().map_err(Errno::from)?;
     os::with_file_lock(file.as_fd(), || {
-        let (Ok(locked), Ok(named)) = (file.metadata(), path.metadata()) else {
-            return Ok(());
+        let locked = file.metadata().map_err(Errno::from)?;
+        let named = match path.metadata() {
+            // Somebody took it away meanwhile.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            answer => answer.map_err(Errno::from)?,
         };
         if (locked.dev(), locked.ino()) == (named.dev(), named.ino()) && locked.len() == 0 {
             create(&path, request, Naming::Over(locked))?;
@@ -173,7 +176,11 @@ struct NewFile<'a> {
 impl NewFile<'_> {
     fn beside(path: &Path, naming: Naming) -> Result<NewFile<'_>> {
         path.file_name().ok_or(Errno::ISDIR)?;
-        if let (Naming::New, Some(file)) = (&naming, nameless(path)) {
+        let nameless = match naming {
+            Naming::New => nameless(path),
+            Naming::Over(_) => None,
+        };
+        if let Some(file) = nameless {
             return Ok(NewFile {
                 file,
                 temporary: None,

@@ -31,7 +31,7 @@ fn patch_in(range: &Guarded, address: usize, poisoned: bool) -> bool {
     let file_end = file_end(range);
     let (reason, from, to) = if page < file_end {
         let reason = why_covered(range, page, poisoned);
-        match reason.or_else(|| loss.believe(milliseconds()).then_some(Reason::Cut)) {
+        match reason.or_else(|| loss.believe().then(|| unexplained(range))) {
             Some(reason) => (reason, page, page + range.page),
             // It was cut when it was touched, and is whole again by now.
             None => return true,
@@ -92,56 +92,55 @@ fn why_covered(range: &Guarded, page: usize, poisoned: bool) -> Option<Reason> {
         return Some(Reason::Device);
     };
     let mut byte = 0u8;
-    // SAFETY: these calls are async-signal-safe; `byte` outlives the one that writes to it, and
-    // nobody uses the position that lseek moves.
-    let (hole, read) = unsafe {
-        (
-            libc::lseek(range.fd, at, libc::SEEK_HOLE) == at,
-            libc::pread(range.fd, ptr::from_mut(&mut byte).cast(), 1, at),
-        )
-    };
+    // SAFETY: pread is async-signal-safe, and `byte` outlives it.
+    let read = unsafe { libc::pread(range.fd, ptr::from_mut(&mut byte).cast(), 1, at) };
     if read < 0 || poisoned {
         return Some(Reason::Device);
     }
-    // A huge page, or the block of a hole.
     let huge = range.page != os::page_size();
-    (huge || hole && no_block(range, at)).then_some(Reason::NoSpace)
+    (huge || no_block(range, at)).then_some(Reason::NoSpace)
 }
 
-/// Whether the file system has no block for the page of a hole.
+/// Whether the file system has no block for a page.
 fn no_block(range: &Guarded, at: libc::off_t) -> bool {
-    // What the kernel just tried; EBADF for a file that is open for reading only.
     #[cfg(target_os = "linux")]
     {
+        // What the kernel just tried for a write to a hole.
         let (mode, count) = (libc::FALLOC_FL_KEEP_SIZE, range.page as libc::off_t);
         // SAFETY: a system call without pointers.
         if unsafe { libc::fallocate(range.fd, mode, at, count) } == 0 {
             return false;
         }
+        // Open for reading only, or a file system that cannot be asked so.
         let error = Errno::last();
         if error != Errno(libc::EBADF) && error != Errno(libc::EOPNOTSUPP) {
             return true;
         }
     }
-    let _ = at;
-    // SAFETY: a system call; `stat` is read only when it answered 0.
-    unsafe {
-        let mut stat: MaybeUninit<libc::statvfs> = MaybeUninit::uninit();
-        libc::fstatvfs(range.fd, stat.as_mut_ptr()) == 0 && (*stat.as_ptr()).f_bavail == 0
+    // SAFETY: lseek is async-signal-safe, and nobody uses the position that it moves.
+    let hole = unsafe { libc::lseek(range.fd, at, libc::SEEK_HOLE) } == at;
+    hole && is_full(range)
+}
+
+/// What to answer for a page that cannot be had while nothing says why.
+fn unexplained(range: &Guarded) -> Reason {
+    match is_full(range) {
+        true => Reason::NoSpace,
+        false => Reason::Cut,
     }
 }
 
-fn milliseconds() -> u64 {
-    let mut now = MaybeUninit::<libc::timespec>::uninit();
-    // SAFETY: clock_gettime is async-signal-safe, and fills `now` when it answers 0.
+/// Whether the file system has less than a page to give.
+#[allow(clippy::unnecessary_cast)] // the types of the fields differ between systems
+fn is_full(range: &Guarded) -> bool {
+    // SAFETY: a system call; `stat` is read only when it answered 0.
     unsafe {
-        match libc::clock_gettime(libc::CLOCK_MONOTONIC, now.as_mut_ptr()) {
-            0 => {
-                let now = now.assume_init();
-                now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
-            }
-            _ => 0,
+        let mut stat: MaybeUninit<libc::statvfs> = MaybeUninit::uninit();
+        if libc::fstatvfs(range.fd, stat.as_mut_ptr()) != 0 {
+            return false;
         }
+        let stat = stat.assume_init_ref();
+        (stat.f_bavail as u64).saturating_mul(stat.f_frsize as u64) < range.page as u64
     }
 }
 

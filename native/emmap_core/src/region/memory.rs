@@ -42,10 +42,12 @@ impl Region {
         let end = crate::range::checked_end(position, count)?;
         let offset = crate::range::checked_end(self.shape.offset, position)?;
         crate::range::checked_end(offset, count)?;
-        if end > self.len() as u64 {
-            self.grow(end)?;
+        // First what leaves the file as it is, should the other fail.
+        os::without_sigxfsz(|| os::allocate_blocks(file.fd(), offset, count, true))?;
+        match end > self.len() as u64 {
+            true => self.grow(end),
+            false => Ok(()),
         }
-        os::without_sigxfsz(|| os::allocate_blocks(file.fd(), offset, count, true))
     }
 
     /// Brings `position .. position + count` into memory and waits for it.
