@@ -2,7 +2,7 @@
 export LANG ?= C.UTF-8
 export ELIXIR_ERL_OPTIONS ?= +fnu
 
-.PHONY: build demo test test-all bad-days bench lint docs setup clean
+.PHONY: build demo test test-all bad-days chaos bench lint docs setup clean
 
 setup:
 	@tools/setup
@@ -26,6 +26,10 @@ test-all: setup
 # Every row of what must be survived, each in a VM of its own, as a table with what the user got.
 bad-days: setup
 	mix test test/bad_days --formatter Emmap.Test.BadDayTable --seed 0
+
+# Maps, and those who truncate, delete and fill the disk under them, for SECONDS (600); SEED repeats a run's choices.
+chaos: setup
+	MIX_ENV=test mix run test/chaos.exs
 
 bench: setup
 	mix run bench/core.exs
