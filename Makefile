@@ -35,6 +35,7 @@ bench: setup
 	mix run bench/core.exs
 	mix run bench/atomics.exs
 	mix run bench/ticker.exs
+	mix run bench/guard.exs
 
 lint: setup
 	mix format --check-formatted
