@@ -25,7 +25,7 @@ test-all: setup
 
 # Every row of what must be survived, each in a VM of its own, as a table with what the user got.
 bad-days: setup
-	mix test test/bad_days --formatter Emmap.Test.BadDayTable --seed 0
+	mix test test/bad_days --formatter ExUnit.CLIFormatter --formatter Emmap.Test.BadDayTable
 
 # Maps, and those who truncate, delete and fill the disk under them, for SECONDS (600); SEED repeats a run's choices.
 chaos: setup

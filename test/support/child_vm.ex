@@ -36,7 +36,7 @@ defmodule Emmap.Test.ChildVM do
     File.write!(path, script)
     limits = Keyword.get(options, :limits, "true")
     prefix = Keyword.get(options, :prefix, "")
-    timeout = Keyword.get(options, :timeout, 60)
+    timeout = Keyword.get(options, :timeout, 120)
     ebin = Application.app_dir(:emmap, "ebin")
 
     command =
