@@ -170,6 +170,26 @@ defmodule Emmap do
     with {:ok, ref, root} <- Native.dup(ref!(mem)), do: {:ok, new(ref, root)}
   end
 
+  # Devices
+
+  @doc """
+  Starts a process that speaks Erlang's I/O protocol for the map, and that of `:file`: `{:ok, pid}`.
+
+  For `IO.puts/2`, `IO.read/2`, `:io.format/3` and whatever else needs a pid, and for clients on other
+  nodes. It has a cursor of its own, at 0, and ends with its owner, the caller unless `owner:` says
+  another. Options: `:encoding` (`:latin1`, the default, or `:unicode`), `:binary`, `:owner`, `:name`;
+  `Emmap.Device` has them, and says what a device answers. `{:error, :closed}` if the handle is.
+
+      iex> {:ok, mem} = Emmap.open([:anon, size: 8])
+      iex> {:ok, device} = Emmap.device(mem)
+      iex> IO.write(device, "written")
+      iex> Emmap.pread(mem, 0, 8)
+      {:ok, "written\\0"}
+  """
+  @doc group: "Streams and devices"
+  @spec device(t, [Emmap.Device.option()]) :: {:ok, pid} | {:error, term}
+  def device(mem, options \\ []), do: Emmap.Device.start([mem: mem] ++ options)
+
   # Reading
 
   @doc """

@@ -2,6 +2,7 @@ defmodule Emmap.DocTest do
   use ExUnit.Case, async: true
   doctest Emmap
   doctest Emmap.Counters
+  doctest Emmap.Device
   doctest Emmap.Error
 
   test "every NIF says its scheduler, and every stub has a NIF" do

@@ -75,6 +75,22 @@ defmodule :emmap do
   @spec info(mem) :: {:ok, Emmap.info()} | Emmap.failure()
   defdelegate info(mem), to: Emmap
 
+  # Devices
+
+  @doc "As `Emmap.device/2`, but clients get lists of characters, as from Erlang's own devices."
+  @spec device(mem) :: {:ok, pid} | {:error, term}
+  def device(mem), do: device(mem, [])
+
+  @doc """
+  As `Emmap.device/2`, but clients get lists of characters unless `binary` is in the options:
+  `emmap:device(Mem, [binary, {encoding, unicode}])`.
+  """
+  @spec device(mem, [:binary | Emmap.Device.option()]) :: {:ok, pid} | {:error, term}
+  def device(mem, options) do
+    options = for option <- options, do: if(option == :binary, do: {:binary, true}, else: option)
+    Emmap.device(mem, Keyword.put_new(options, :binary, false))
+  end
+
   # Integers
 
   @doc "As `Emmap.patomic/4`: `{ok, Old}`."

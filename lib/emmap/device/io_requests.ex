@@ -1,0 +1,145 @@
+defmodule Emmap.Device.IORequests do
+  @moduledoc false
+  # The requests of the I/O protocol: what a client sends and what it is answered.
+
+  alias Emmap.Device.{Characters, Reader}
+
+  # `:error` stops a list of requests; an answer that says `{:error, _}` of its own does not.
+  @type outcome :: {:ok | :error, term, Reader.source()}
+
+  @spec handle(term, Reader.source()) :: outcome
+  def handle({:put_chars, encoding, characters}, device),
+    do: in_encoding(encoding, device, &put(characters, &1, device))
+
+  def handle({:put_chars, encoding, module, function, arguments}, device) do
+    in_encoding(encoding, device, fn encoding ->
+      case called(module, function, arguments) do
+        {:ok, characters} when is_list(characters) or is_binary(characters) ->
+          put(characters, encoding, device)
+
+        _ ->
+          {:error, function}
+      end
+    end)
+  end
+
+  # A prompt is for terminals.
+  def handle({:get_chars, encoding, _prompt, count}, device),
+    do: in_encoding(encoding, device, &Reader.characters(device, count, &1))
+
+  def handle({:get_line, encoding, _prompt}, device),
+    do: in_encoding(encoding, device, &Reader.line(device, &1))
+
+  def handle({:get_until, encoding, _prompt, module, function, arguments}, device),
+    do: in_encoding(encoding, device, &until(device, &1, module, function, arguments))
+
+  def handle({:setopts, options}, device) when is_list(options), do: set(options, device)
+
+  def handle(:getopts, device),
+    do: {:ok, [binary: device.binary, encoding: device.encoding], device}
+
+  def handle({:get_geometry, _what}, device), do: {:error, {:error, :enotsup}, device}
+
+  def handle({:requests, requests}, device) when is_list(requests),
+    do: each(requests, {:ok, :ok, device})
+
+  # As nodes before R13 ask: all is latin1.
+
+  def handle({:put_chars, characters}, device),
+    do: handle({:put_chars, :latin1, characters}, device)
+
+  def handle({:put_chars, module, function, arguments}, device),
+    do: handle({:put_chars, :latin1, module, function, arguments}, device)
+
+  def handle({:get_chars, prompt, count}, device),
+    do: handle({:get_chars, :latin1, prompt, count}, device)
+
+  def handle({:get_line, prompt}, device), do: handle({:get_line, :latin1, prompt}, device)
+
+  def handle({:get_until, prompt, module, function, arguments}, device),
+    do: handle({:get_until, :latin1, prompt, module, function, arguments}, device)
+
+  def handle(_unknown, device), do: {:error, {:error, :request}, device}
+
+  @doc "Writes characters at the cursor."
+  @spec put(term, Characters.encoding(), Reader.source()) :: :ok | {:error, term}
+  def put(characters, encoding, device) do
+    with {:ok, bytes} <- Characters.translate(characters, encoding, device.encoding),
+         do: Emmap.write(device.mem, bytes)
+  end
+
+  defp in_encoding(name, device, request) do
+    with {:ok, encoding} <- Characters.encoding(name) do
+      case request.(encoding) do
+        {:ok, answer} -> {:ok, answer, device}
+        {:error, _} = error -> {:error, error, device}
+        {:failed, answer} -> {:error, answer, device}
+        answer -> {:ok, answer, device}
+      end
+    else
+      :error -> {:error, {:error, :badarg}, device}
+    end
+  end
+
+  # The function is the client's, and may do anything.
+  defp called(module, function, arguments) do
+    {:ok, apply(module, function, arguments)}
+  catch
+    _kind, _reason -> :failed
+  end
+
+  defp until(device, to, module, function, arguments) do
+    Reader.unmoved(device, fn ->
+      try do
+        Reader.until(device, to, &apply(module, function, [&1, &2 | arguments]))
+      catch
+        _kind, _reason -> {:error, function}
+      else
+        {:stuck, continuation} -> {:failed, stuck(module, function, continuation)}
+        answer -> answer
+      end
+    end)
+  end
+
+  # Who scans is told where, as `:file_io_server` does, whose `format_error/1` knows the reason.
+  defp stuck(:erl_scan, :tokens, continuation) when continuation != [] do
+    location = :erl_scan.continuation_location(continuation)
+    {:error, {location, :file_io_server, :invalid_unicode}, location}
+  end
+
+  defp stuck(_module, function, _continuation), do: {:error, function}
+
+  defp each([], outcome), do: outcome
+  defp each([request | rest], {:ok, _answer, device}), do: each(rest, handle(request, device))
+  defp each(_improper, {:ok, _answer, device}), do: {:error, {:error, :request}, device}
+  defp each(_rest, outcome), do: outcome
+
+  # All options, or none.
+  defp set(options, device), do: set(options, device, device)
+
+  defp set([], changed, _device), do: {:ok, :ok, changed}
+
+  defp set([option | rest], changed, device) do
+    case option(option) do
+      {:error, _} = error -> {:error, error, device}
+      change -> set(rest, Map.merge(changed, change), device)
+    end
+  end
+
+  defp set(_improper, _changed, device), do: {:error, {:error, :enotsup}, device}
+
+  defp option(:binary), do: %{binary: true}
+  defp option(:list), do: %{binary: false}
+  defp option({:binary, binary?}) when is_boolean(binary?), do: %{binary: binary?}
+  defp option({:list, list?}) when is_boolean(list?), do: %{binary: not list?}
+  defp option(name) when name in [:latin1, :unicode], do: option({:encoding, name})
+
+  defp option({:encoding, name}) do
+    case Characters.encoding(name) do
+      {:ok, encoding} -> %{encoding: encoding}
+      :error -> {:error, :badarg}
+    end
+  end
+
+  defp option(_other), do: {:error, :enotsup}
+end

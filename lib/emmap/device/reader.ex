@@ -1,0 +1,192 @@
+defmodule Emmap.Device.Reader do
+  @moduledoc false
+  # Reads characters, lines and terms at the cursor of a map.
+  #
+  # A block is read where the cursor is, without moving it, and then the cursor moves behind what was
+  # used of the block. So there is no read-ahead to be given back, and none that grows stale; and a
+  # request that fails has moved nothing.
+
+  alias Emmap.Device.Characters
+
+  @type source :: %{
+          :mem => Emmap.t(),
+          :direct => boolean,
+          :encoding => Characters.encoding(),
+          :binary => boolean,
+          optional(atom) => term
+        }
+  @type answer :: {:ok, binary | [char]} | :eof | {:error, term}
+
+  @smallest 128
+  @largest 65_536
+  @most 0x7FFF_FFFF_FFFF_FFFF
+
+  @doc "Where the cursor is."
+  @spec cursor(source) :: Emmap.position()
+  def cursor(%{mem: mem}) do
+    {:ok, at} = Emmap.position(mem, :cur)
+    at
+  end
+
+  @doc "Runs `request`, and puts the cursor back unless it answers `:ok`, `{:ok, answer}` or `:eof`."
+  @spec unmoved(source, (() -> answer)) :: answer when answer: term
+  def unmoved(source, request) do
+    at = cursor(source)
+
+    case request.() do
+      answer when answer in [:ok, :eof] or (is_tuple(answer) and elem(answer, 0) == :ok) ->
+        answer
+
+      failure ->
+        {:ok, _} = Emmap.position(source.mem, at)
+        failure
+    end
+  end
+
+  @doc "Reads `count` characters, fewer at the end. What is no count is `{:error, :get_chars}`."
+  @spec characters(source, term, Characters.encoding()) :: answer
+  def characters(source, 0, to), do: Characters.answer("", source.encoding, to, source.binary)
+
+  def characters(source, count, to) when is_integer(count) and count > 0 do
+    at = cursor(source)
+
+    with {:ok, bytes} <- bytes(source, at, count),
+         {:ok, answer} <- Characters.answer(bytes, source.encoding, to, source.binary),
+         do: used(source, at + byte_size(bytes), answer)
+  end
+
+  def characters(_source, _count, _to), do: {:error, :get_chars}
+
+  # The bytes of so many characters.
+  defp bytes(%{encoding: :latin1} = source, at, count), do: fetch(source, at, min(count, @most))
+  defp bytes(source, at, count), do: bytes(source, at, count, [])
+
+  defp bytes(source, at, left, parts) do
+    case fetch(source, at, block(left)) do
+      {:ok, block} ->
+        case Characters.count(block, left, source.encoding) do
+          {^left, size, _} ->
+            joined([binary_part(block, 0, size) | parts])
+
+          {_, _, :invalid} ->
+            {:error, :invalid_unicode}
+
+          # The end of the map cuts a character off. To translate it will be the error.
+          {0, 0, :incomplete} ->
+            joined([block | parts])
+
+          {count, size, _} ->
+            bytes(source, at + size, left - count, [binary_part(block, 0, size) | parts])
+        end
+
+      :eof when parts != [] ->
+        joined(parts)
+
+      other ->
+        other
+    end
+  end
+
+  defp joined([part]), do: {:ok, part}
+  defp joined(parts), do: {:ok, IO.iodata_to_binary(Enum.reverse(parts))}
+
+  # A character has at most 4 bytes.
+  defp block(count), do: (count * 4) |> max(@smallest) |> min(@largest)
+
+  @doc "Reads a line with its newline; CRLF is LF."
+  @spec line(source, Characters.encoding()) :: answer
+  def line(%{encoding: encoding} = source, to) when encoding in [:latin1, :unicode] do
+    # In both, a byte of 10 is a newline and nothing else.
+    unmoved(source, fn ->
+      with {:ok, line} <- Emmap.read_line(source.mem),
+           do: Characters.answer(copy(source, line), encoding, to, source.binary)
+    end)
+  end
+
+  def line(source, to) do
+    unmoved(source, fn ->
+      case until(%{source | binary: false}, to, &line_of/2) do
+        {:ok, :eof} -> :eof
+        {:ok, line} -> Characters.answer(line, :unicode, to, source.binary)
+        {:stuck, _} -> {:error, {:no_translation, source.encoding, to}}
+        error -> error
+      end
+    end)
+  end
+
+  defp line_of([], :eof), do: {:done, :eof, []}
+  defp line_of(reversed, :eof), do: {:done, Enum.reverse(reversed), []}
+  defp line_of([?\r | reversed], [?\n | rest]), do: {:done, Enum.reverse(reversed, [?\n]), rest}
+  defp line_of(reversed, [?\n | rest]), do: {:done, Enum.reverse(reversed, [?\n]), rest}
+  defp line_of(reversed, [character | rest]), do: line_of([character | reversed], rest)
+  defp line_of(reversed, []), do: {:more, reversed}
+
+  @doc """
+  Gives characters to `next.(continuation, characters | :eof)` until that is done with
+  `{:done, result, rest}`. `rest`, the characters it did not use, stay in the map.
+
+  `{:stuck, continuation}` where the bytes are no characters, and where `next` answers anything else
+  than `{:done, _, _}` or `{:more, continuation}`, which after `:eof` it may not. Raises what `next` raises.
+  """
+  @spec until(source, Characters.encoding(), (term, [char] | :eof -> term)) ::
+          {:ok, term} | {:stuck, term} | {:error, term}
+  def until(source, to, next), do: until(source, to, next, cursor(source), @smallest, [])
+
+  defp until(source, to, next, at, size, continuation) do
+    with {:ok, given, at} <- given(source, to, at, size) do
+      case next.(continuation, given) do
+        {:done, result, rest} ->
+          left = if rest == :eof, do: 0, else: Characters.size(rest, source.encoding)
+          used(source, max(at - left, 0), result(source, to, result, given))
+
+        {:more, continuation} when given != :eof ->
+          until(source, to, next, at, min(size * 2, @largest), continuation)
+
+        _ ->
+          {:stuck, continuation}
+      end
+    else
+      :stuck -> {:stuck, continuation}
+      error -> error
+    end
+  end
+
+  # The next characters, and where they end.
+  defp given(source, to, at, size) do
+    case fetch(source, at, size) do
+      {:ok, block} ->
+        # Binaries for a client of latin1 cannot have what is above 255.
+        case Characters.decode(block, source.encoding, source.binary and to == :latin1) do
+          {[], 0} -> :stuck
+          {characters, used} -> {:ok, characters, at + used}
+        end
+
+      :eof ->
+        {:ok, :eof, at}
+
+      error ->
+        error
+    end
+  end
+
+  # As OTP does it: what comes of the end itself stays a list.
+  defp result(%{binary: true}, to, result, given) when is_list(result) and given != :eof do
+    {:ok, bytes} = Characters.translate(result, :unicode, to)
+    bytes
+  end
+
+  defp result(_source, _to, result, _given), do: result
+
+  defp used(source, next, answer) do
+    with {:ok, _} <- Emmap.position(source.mem, next), do: {:ok, answer}
+  end
+
+  defp fetch(source, at, count) do
+    with {:ok, bytes} <- Emmap.pread(source.mem, at, count), do: {:ok, copy(source, bytes)}
+  end
+
+  # What a direct handle reads is the memory itself. It may change between two looks at it, and no
+  # character may. From a list, copying yields.
+  defp copy(%{direct: true}, live), do: IO.iodata_to_binary([live, ""])
+  defp copy(%{direct: false}, bytes), do: bytes
+end

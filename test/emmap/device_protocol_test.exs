@@ -1,0 +1,51 @@
+defmodule Emmap.DeviceProtocolTest do
+  # A device of ours beside one of File.open/2: the table of all requests, and random ones.
+  use ExUnit.Case, async: true
+  alias Emmap.Test.{DeviceScript, DeviceTable}
+
+  @moduletag :tmp_dir
+
+  setup_all do
+    # Where that process crashes it says so.
+    :logger.add_primary_filter(:device, {&quiet/2, []})
+    on_exit(fn -> :logger.remove_primary_filter(:device) end)
+  end
+
+  defp quiet(event, _), do: if(inspect(event) =~ "file_io_server", do: :stop, else: :ignore)
+
+  setup do
+    # The process of a file is linked to who opens it, and ends at errors.
+    Process.flag(:trap_exit, true)
+    :ok
+  end
+
+  for {group, rows} <- DeviceTable.groups() do
+    test "#{group}", %{tmp_dir: directory} do
+      wrong =
+        for {code, options} <- unquote(Macro.escape(rows)),
+            {content, options} = Keyword.pop(options, :content, DeviceTable.text()),
+            {differs, options} = Keyword.pop(options, :differs),
+            {theirs, ours} = DeviceScript.both(directory, content, code, options),
+            problem = problem(theirs, ours, differs),
+            do:
+              "#{code} #{inspect(options)}: #{problem}\n  theirs #{show(theirs)}\n  ours   #{show(ours)}"
+
+      assert wrong == [], Enum.join(wrong, "\n")
+    end
+  end
+
+  defp problem(theirs, ours, differs) do
+    same? =
+      theirs.answer == ours.answer and theirs.bytes == ours.bytes and
+        (not theirs.alive or theirs.cursor == ours.cursor)
+
+    cond do
+      is_nil(differs) and not same? -> "differs"
+      differs && same? -> "is said to differ and does not"
+      theirs.alive and not ours.alive -> "ours ended"
+      true -> nil
+    end
+  end
+
+  defp show(seen), do: inspect(Map.from_struct(seen), limit: 30, printable_limit: 120)
+end
