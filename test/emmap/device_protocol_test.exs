@@ -1,7 +1,7 @@
 defmodule Emmap.DeviceProtocolTest do
   # A device of ours beside one of File.open/2: the table of all requests, and random ones.
   use ExUnit.Case, async: true
-  alias Emmap.Test.{DeviceScript, DeviceTable}
+  alias Emmap.Test.{DeviceDocument, DeviceScript, DeviceTable}
 
   @moduletag :tmp_dir
 
@@ -32,6 +32,28 @@ defmodule Emmap.DeviceProtocolTest do
 
       assert wrong == [], Enum.join(wrong, "\n")
     end
+  end
+
+  test "docs/device.md is what they answer", %{tmp_dir: directory} do
+    document = DeviceDocument.render(directory)
+    if System.get_env("EMMAP_WRITE_DOCS"), do: File.write!("docs/device.md", document)
+    page = File.read!("docs/device.md")
+
+    if DeviceDocument.recorded_on(page) == DeviceDocument.recorded_on(document),
+      do: assert(page == document),
+      else: assert(DeviceDocument.ours(page) == DeviceDocument.ours(document))
+  end
+
+  test "each difference is in the documentation, and each there is met" do
+    {:docs_v1, _, _, _, %{"en" => text}, _, _} = Code.fetch_docs(Emmap.Device)
+    [_, differences] = String.split(text, "Where the answers differ:")
+    said = for [_, n] <- Regex.scan(~r/^ +(\d+)\. /m, differences), do: String.to_integer(n)
+
+    met =
+      for {_, rows} <- DeviceTable.groups(), {_, options} <- rows, n = options[:differs], do: n
+
+    # The first is no other answer, but the life after it.
+    assert said == Enum.uniq(Enum.sort([1 | met]))
   end
 
   defp problem(theirs, ours, differs) do
