@@ -188,7 +188,7 @@ defmodule Emmap do
   """
   @doc group: "Streams and devices"
   @spec device(t, [Emmap.Device.option()]) :: {:ok, pid} | {:error, term}
-  def device(mem, options \\ []), do: Emmap.Device.start([mem: mem] ++ options)
+  def device(mem, options \\ []), do: Emmap.Device.start([{:mem, mem} | options])
 
   # Reading
 

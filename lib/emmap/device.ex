@@ -127,6 +127,10 @@ defmodule Emmap.Device do
   end
 
   defp device!(options) do
+    unless Keyword.keyword?(options) do
+      raise ArgumentError, "options are a keyword list, got #{inspect(options)}"
+    end
+
     for {name, _} <- options, name not in @options do
       raise ArgumentError,
             "unknown option #{inspect(name)}; valid are #{Enum.map_join(@options, ", ", &inspect/1)}"

@@ -1,17 +1,14 @@
 defmodule Emmap.DeviceProtocolTest do
   # A device of ours beside one of File.open/2: the table of all requests, and random ones.
   use ExUnit.Case, async: true
-  alias Emmap.Test.{DeviceDocument, DeviceScript, DeviceTable}
+  alias Emmap.Test.{DeviceDocument, DeviceScript, DeviceTable, Quiet}
 
   @moduletag :tmp_dir
 
   setup_all do
     # Where that process crashes it says so.
-    :logger.add_primary_filter(:device, {&quiet/2, []})
-    on_exit(fn -> :logger.remove_primary_filter(:device) end)
+    Quiet.logs("file_io_server")
   end
-
-  defp quiet(event, _), do: if(inspect(event) =~ "file_io_server", do: :stop, else: :ignore)
 
   setup do
     # The process of a file is linked to who opens it, and ends at errors.

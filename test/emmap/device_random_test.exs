@@ -6,7 +6,7 @@ defmodule Emmap.DeviceRandomTest do
 
   @moduletag :tmp_dir
   @moduletag timeout: 120_000
-  @rounds String.to_integer(System.get_env("EMMAP_ROUNDS") || "30")
+  @rounds String.to_integer(System.get_env("EMMAP_ROUNDS") || "12")
   @requests 120
 
   settings = [

@@ -8,8 +8,8 @@ defmodule Emmap.Device.FileRequests do
   def handle(request, device) do
     perform(request, device)
   rescue
-    # Numbers that are none.
-    ArgumentError -> {:error, :badarg}
+    # Numbers that are none, and the like.
+    _ in [ArgumentError, FunctionClauseError] -> {:error, :badarg}
   end
 
   # As `file_io_server` does it, these two move the cursor.
