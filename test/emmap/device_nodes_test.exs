@@ -24,7 +24,9 @@ defmodule Emmap.DeviceNodesTest do
 
   test "a client's, an owner's and a device's node die", %{tmp_dir: directory} do
     seen = Cluster.run!(DeviceNodes, :deaths, [Path.join(directory, "shared")])
-    assert seen.client == {{:ok, "0123"}, false}
+    assert seen.client == {[{:ok, "0123"}], {:ok, "0123"}, false}
+    # It is no more than what was asked before that is waited for.
+    assert seen.waited_beside_the_stopped < 5_000
     assert seen.owner == {{:ok, "0123"}, :normal, {:error, :terminated}}
     assert seen.near == {{:ok, "0123"}, :ok, {:ok, "0123"}}
     terminated = {:error, :terminated}

@@ -38,21 +38,29 @@ defmodule Emmap.Test.Cluster do
     options = %{name: name, host: ~c"127.0.0.1", longnames: true, args: paths, wait_boot: 30_000}
     {:ok, peer, node} = :peer.start_link(options)
     {:ok, _} = :erpc.call(node, Application, :ensure_all_started, [:elixir])
+    # Kept, because a node that stands still cannot be asked.
+    Process.put({__MODULE__, node}, :erpc.call(node, System, :pid, []))
     {peer, node}
   end
 
   @doc "Ends a node as `kill -9` does, and returns when this one knows."
   def kill({_peer, node} = started) do
     Node.monitor(node, true)
-    process = :erpc.call(node, System, :pid, [])
     Process.flag(:trap_exit, true)
-    {_, 0} = System.cmd("kill", ["-9", process])
+    signal(started, "-KILL")
 
     receive do
       {:nodedown, ^node} -> started
     after
       10_000 -> raise "#{node} does not die"
     end
+  end
+
+  @doc "Makes a node stand still, as one that swaps or is debugged: it answers nothing, and its connections stay."
+  def stop(started), do: signal(started, "-STOP")
+
+  defp signal({_peer, node}, signal) do
+    {_, 0} = System.cmd("kill", [signal, Process.get({__MODULE__, node})])
   end
 
   def call({_peer, node}, function), do: :erpc.call(node, function)

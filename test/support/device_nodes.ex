@@ -58,20 +58,24 @@ defmodule Emmap.Test.DeviceNodes do
     {:ok, mem} = Emmap.open(path, [:write])
     [client, owner, server] = Enum.map([:client, :owner, :server], &start/1)
 
-    # A client that is killed while 32 MB are on their way to it.
+    # A client that stands still while 32 MB are on their way to it, and then is killed.
     {:ok, device} = Emmap.device(mem)
     test = self()
 
     call(client, fn ->
-      spawn(fn ->
-        send(test, :asks)
-        for _ <- Stream.cycle([1]), do: :file.pread(device, 0, 32_000_000)
-      end)
+      for _ <- 1..3 do
+        spawn(fn ->
+          send(test, :asks)
+          for _ <- Stream.cycle([1]), do: :file.pread(device, 0, 32_000_000)
+        end)
+      end
     end)
 
-    receive do: (:asks -> :ok)
+    for _ <- 1..3, do: receive(do: (:asks -> :ok))
+    stop(client)
+    {waited, answers} = :timer.tc(fn -> for n <- 1..20, do: :file.pread(device, 16 * n, 4) end)
     kill(client)
-    client_killed = {:file.pread(device, 16, 4), name(client) in Node.list()}
+    client_killed = {Enum.uniq(answers), :file.pread(device, 16, 4), name(client) in Node.list()}
 
     # An owner on another node.
     remote = call(owner, fn -> spawn(fn -> Process.sleep(:infinity) end) end)
@@ -111,6 +115,7 @@ defmodule Emmap.Test.DeviceNodes do
 
     %{
       client: client_killed,
+      waited_beside_the_stopped: div(waited, 1000),
       owner: owner_killed,
       near: near,
       gone: gone,
