@@ -2,6 +2,7 @@ defmodule Emmap.DocTest do
   use ExUnit.Case, async: true
   doctest Emmap
   doctest Emmap.Counters
+  doctest Emmap.Counters.Cluster
   doctest Emmap.Device
   doctest Emmap.Error
 

@@ -39,4 +39,14 @@ defmodule Emmap.ErlangTest do
     assert {:ok, mem} = :emmap.open(~c"", 0, 4096, [:anon])
     assert {:ok, <<0>>} = :emmap.pread(mem, 4095, 9)
   end
+
+  test "counters of several nodes", %{tmp_dir: directory} do
+    counters = :emmap.open_counters(Path.join(directory, "c.cnt"), [:a])
+    assert :ok = :emmap.join_counters(:emmap_erlang_test, counters, [:nobody@nowhere])
+    assert 0 = :emmap.inc_counter(counters, :a, 3)
+    missing = [nobody@nowhere: :noconnection]
+    assert {:partial, 3, ^missing} = :emmap.sum_counter(:emmap_erlang_test, :a)
+    assert {:partial, %{a: 3}, ^missing} = :emmap.sum_counters(:emmap_erlang_test)
+    assert :ok = :emmap.leave_counters(:emmap_erlang_test)
+  end
 end

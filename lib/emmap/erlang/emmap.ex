@@ -172,4 +172,25 @@ defmodule :emmap do
     |> Emmap.Counters.to_pairs()
     |> Enum.reduce(acc, fn {key, value}, acc -> fun.(key, value, acc) end)
   end
+
+  # Counters of several nodes
+
+  @doc "As `Emmap.Counters.Cluster.join/3`: `join_counters(Name, Counters, Nodes)`."
+  @spec join_counters(Emmap.Counters.Cluster.name(), counters, [node]) :: :ok
+  def join_counters(name, counters, nodes),
+    do: Emmap.Counters.Cluster.join(name, counters, nodes: nodes)
+
+  @doc "As `Emmap.Counters.Cluster.leave/1`."
+  @spec leave_counters(Emmap.Counters.Cluster.name()) :: :ok
+  def leave_counters(name), do: Emmap.Counters.Cluster.leave(name)
+
+  @doc "As `Emmap.Counters.Cluster.sum/2`: `{ok, Sum}` or `{partial, Sum, [{Node, Why}]}`."
+  @spec sum_counter(Emmap.Counters.Cluster.name(), Emmap.Counters.key()) ::
+          {:ok, integer} | {:partial, integer, Emmap.Counters.Cluster.missing()}
+  def sum_counter(name, key), do: Emmap.Counters.Cluster.sum(name, key)
+
+  @doc "As `Emmap.Counters.Cluster.sums/1`."
+  @spec sum_counters(Emmap.Counters.Cluster.name()) ::
+          {:ok, map} | {:partial, map, Emmap.Counters.Cluster.missing()}
+  def sum_counters(name), do: Emmap.Counters.Cluster.sums(name)
 end

@@ -1,0 +1,301 @@
+defmodule Emmap.Counters.Cluster do
+  @moduledoc """
+  Counters of several nodes, summed: each node counts in a file of its own.
+
+      iex> path = Path.join(System.tmp_dir!(), "emmap_cluster.cnt")
+      iex> _ = File.rm(path)
+      iex> alias Emmap.Counters.Cluster
+      iex> {:ok, counters} = Emmap.Counters.open(path, [:requests, :errors])
+      iex> Cluster.join(:web, counters, nodes: [node()])
+      :ok
+      iex> Cluster.add(:web, :requests, 3)
+      iex> Cluster.sum(:web, :requests)
+      {:ok, 3}
+      iex> Cluster.sums(:web)
+      {:ok, %{requests: 3, errors: 0}}
+      iex> Cluster.leave(:web)
+      :ok
+
+  A node that was named and is away is missing in the sum, and the answer says so:
+
+      iex> alias Emmap.Counters.Cluster
+      iex> {:ok, counters} = Emmap.Counters.open(Path.join(System.tmp_dir!(), "emmap_api.cnt"), 1)
+      iex> Cluster.join(:api, counters, nodes: [:"b@host"])
+      iex> Cluster.sum(:api, 0)
+      {:partial, 0, ["b@host": :noconnection]}
+      iex> Cluster.leave(:api)
+      :ok
+
+  ## The contract
+
+    * To add costs what `Emmap.Counters.add/3` costs, and needs no other node: each adds to its own file. So
+      nothing is lost when nodes are away, and what a node has counted survives its death: it is in the
+      sums again as soon as the node has joined again.
+    * A sum asks all nodes that were named at `join/3`, by this node or by one that answers, and not those that
+      happen to be connected. It is `{:ok, sum}` only if all have answered; else
+      `{:partial, sum, missing}` with the nodes and why, and never a sum that is short and does not say so.
+      A node that is gone for good is missing until the others have joined again without it.
+    * A sum asks all nodes at once, over `:erpc`, and waits no longer than its `:timeout`.
+    * It is no snapshot: nodes that count meanwhile are read one a little before the other.
+    * A node that has no counter of that name has counted nothing. Names are the same as atoms and as strings. If
+      all have answered and none has the counter, that raises `ArgumentError`.
+    * Each node must have a file of its own: one that two nodes open is counted twice.
+    * The values are 64-bit integers, the sum is as large as it is.
+  """
+
+  alias Emmap.Counters
+
+  @typedoc "What the cluster is called, the same on all its nodes."
+  @type name :: term
+  @typedoc """
+  Why a node's count is missing: it cannot be reached (`:noconnection`), did not answer in time
+  (`:timeout`), has not joined (`:not_joined`), its counters are `:closed` or `:estale`, or its emmap
+  is another one (`:undef`).
+  """
+  @type why :: :noconnection | :timeout | :not_joined | :closed | :undef | atom
+  @type missing :: [{node, why}]
+  @type option :: {:nodes, [node]} | {:timeout, timeout}
+
+  @timeout 5_000
+
+  # Joining
+
+  @doc """
+  Makes `counters` this node's part of the cluster `name`, whose other nodes are `nodes:`.
+
+  They need not be up. Joining again changes counters and nodes. The counters are kept in
+  `:persistent_term` until `leave/1`: to join again and to leave cost a collection of all
+  processes' garbage.
+  """
+  @doc group: "Joining"
+  @spec join(name, Counters.t(), nodes: [node]) :: :ok
+  def join(name, counters, options) do
+    unless is_struct(counters, Counters) do
+      raise ArgumentError, "not counters of Emmap.Counters: #{inspect(counters)}"
+    end
+
+    options = options!(options, [:nodes])
+    nodes = Enum.uniq([node() | Keyword.fetch!([nodes: []] |> Keyword.merge(options), :nodes)])
+    :persistent_term.put({__MODULE__, name}, {counters, nodes})
+  end
+
+  @doc "Takes this node out: to the others it has `:not_joined`. The counters stay open."
+  @doc group: "Joining"
+  @spec leave(name) :: :ok
+  def leave(name) do
+    _ = :persistent_term.erase({__MODULE__, name})
+    :ok
+  end
+
+  @doc "The counters that this node has joined with, for all else that `Emmap.Counters` does; or `nil`."
+  @doc group: "Joining"
+  @spec counters(name) :: Counters.t() | nil
+  def counters(name) do
+    with {counters, _nodes} <- joined(name), do: counters
+  end
+
+  # Counting
+
+  @doc "Adds `n` to the counter of this node. Raises `ArgumentError` if it has not joined; else as `Emmap.Counters.add/3`."
+  @doc group: "Counting"
+  @spec add(name, Counters.key(), integer) :: :ok
+  def add(name, key, n) do
+    case joined(name) do
+      {counters, _nodes} -> Counters.add(counters, key, n)
+      nil -> not_joined!(name)
+    end
+  end
+
+  @doc """
+  Adds `n` to the counter of another node, and waits for its answer, at most `timeout` milliseconds.
+
+  `{:error, :not_joined}` (or `:closed`, `:estale`, `:undef`): nothing was added. `{:error, :noconnection}` and
+  `{:error, :timeout}`: nobody knows; the node may have added before it went away. A counter that the node
+  does not have raises `ArgumentError`.
+  """
+  @doc group: "Counting"
+  @spec add(name, Counters.key(), integer, node, timeout) :: :ok | {:error, why}
+  def add(name, key, n, node, timeout \\ @timeout) do
+    _ = options!([timeout: timeout, nodes: [node]], [:timeout, :nodes])
+
+    case ask([node], :answer_add, [name, portable(key), n], timeout) do
+      [{^node, {:ok, :none}}] -> no_counter!(name, key)
+      [{^node, {:ok, :badarg}}] -> raise ArgumentError, "not an integer of 64 bits: #{inspect(n)}"
+      [{^node, {:ok, :ok}}] -> :ok
+      [{^node, error}] -> error
+    end
+  end
+
+  # Summing
+
+  @doc """
+  Sums a counter over all nodes: `{:ok, sum}`, or `{:partial, sum, [{node, why}]}` with the nodes whose
+  counts are not in it.
+
+  Options: `:timeout` in milliseconds (5000); `:nodes` to begin with others than were named at `join/3`, as
+  on a node that has not joined itself.
+  """
+  @doc group: "Summing"
+  @spec sum(name, Counters.key(), [option]) :: {:ok, integer} | {:partial, integer, missing}
+  def sum(name, key, options \\ []) do
+    {values, missing} = collect(name, :answer_get, [name, portable(key)], options)
+    counted = Enum.reject(values, &(&1 == :none))
+    if counted == [] and missing == [], do: no_counter!(name, key)
+    answer(Enum.sum(counted), missing)
+  end
+
+  @doc """
+  Sums all counters over all nodes, as `sum/3`: a map by name or index.
+
+  Names are atoms where this node has opened them so, else strings.
+  """
+  @doc group: "Summing"
+  @spec sums(name, [option]) ::
+          {:ok, %{Counters.key() => integer}} | {:partial, %{Counters.key() => integer}, missing}
+  def sums(name, options \\ []) do
+    {values, missing} = collect(name, :answer_all, [name], options)
+
+    values
+    |> Enum.reduce(%{}, &Map.merge(&1, &2, fn _key, one, other -> one + other end))
+    |> Map.new(fn {key, sum} -> {here(key, counters(name)), sum} end)
+    |> answer(missing)
+  end
+
+  defp answer(sum, []), do: {:ok, sum}
+  defp answer(sum, missing), do: {:partial, sum, Enum.sort(missing)}
+
+  # Asking
+
+  # All values, and the nodes without one. Who answers says which nodes it was told of: a node that has
+  # joined since, or that only some were told of, is asked too.
+  defp collect(name, function, arguments, options) do
+    options = options!(options, [:nodes, :timeout])
+    timeout = Keyword.get(options, :timeout, @timeout)
+    deadline = if timeout == :infinity, do: :infinity, else: now() + timeout
+    collect(nodes!(name, options), MapSet.new(), function, arguments, deadline, [], [])
+  end
+
+  defp collect([], _asked, _function, _arguments, _deadline, values, missing),
+    do: {values, missing}
+
+  defp collect(nodes, asked, function, arguments, deadline, values, missing) do
+    answers = ask(nodes, function, arguments, left(deadline))
+    asked = Enum.into(nodes, asked)
+    here = for {_node, {:ok, {value, _told}}} <- answers, do: value
+    away = for {node, {:error, why}} <- answers, do: {node, why}
+    told = for {_node, {:ok, {_value, told}}} <- answers, node <- told, do: node
+    more = told |> Enum.uniq() |> Enum.reject(&(&1 in asked))
+    collect(more, asked, function, arguments, deadline, here ++ values, away ++ missing)
+  end
+
+  defp now, do: System.monotonic_time(:millisecond)
+  defp left(:infinity), do: :infinity
+  defp left(deadline), do: max(deadline - now(), 0)
+
+  defp ask(nodes, function, arguments, timeout) do
+    answers = :erpc.multicall(nodes, __MODULE__, function, arguments, timeout)
+    Enum.zip(nodes, Enum.map(answers, &why/1))
+  end
+
+  defp why({:ok, {:error, _} = error}), do: error
+  defp why({:ok, answer}), do: {:ok, answer}
+  defp why({:error, {:erpc, why}}), do: {:error, why}
+  defp why({:error, {:exception, :undef, _stack}}), do: {:error, :undef}
+  defp why({_class, reason}), do: {:error, {:failed, reason}}
+
+  # What a node is asked. Names go as strings: one node's atoms may not be another's.
+
+  @doc false
+  @spec answer_get(name, Counters.key()) :: {integer | :none, [node]} | {:error, why}
+  def answer_get(name, key) do
+    answering(name, fn counters, nodes ->
+      value = if has?(counters, key), do: Counters.get(counters, key), else: :none
+      {value, nodes}
+    end)
+  end
+
+  @doc false
+  @spec answer_all(name) :: {%{Counters.key() => integer}, [node]} | {:error, why}
+  def answer_all(name) do
+    answering(name, fn counters, nodes ->
+      {Map.new(Counters.to_map(counters), fn {key, value} -> {portable(key), value} end), nodes}
+    end)
+  end
+
+  @doc false
+  @spec answer_add(name, Counters.key(), integer) :: :ok | :none | :badarg | {:error, why}
+  def answer_add(name, key, n) do
+    answering(name, fn counters, _nodes ->
+      if has?(counters, key), do: Counters.add(counters, key, n), else: :none
+    end)
+  rescue
+    ArgumentError -> :badarg
+  end
+
+  defp answering(name, answer) do
+    case joined(name) do
+      {counters, nodes} -> answer.(counters, nodes)
+      nil -> {:error, :not_joined}
+    end
+  rescue
+    error in Emmap.Error -> {:error, error.reason}
+  end
+
+  defp has?(%{count: count}, index) when is_integer(index), do: index in 0..(count - 1)//1
+  defp has?(%{indices: indices}, name), do: is_map_key(indices, name)
+
+  defp portable(key) when is_integer(key), do: key
+  defp portable(key) when is_atom(key) or is_binary(key), do: to_string(key)
+
+  defp portable(other) do
+    raise ArgumentError, "a counter is an index or a name, got #{inspect(other)}"
+  end
+
+  # A counter's name as this node has it.
+  defp here(key, %Counters{names: [_ | _] = names}),
+    do: Enum.find(names, key, &(to_string(&1) == key))
+
+  defp here(key, _counters), do: key
+
+  defp joined(name), do: :persistent_term.get({__MODULE__, name}, nil)
+
+  defp nodes!(name, options) do
+    with nil <- options[:nodes], nil <- joined(name) do
+      not_joined!(name)
+    else
+      {_counters, nodes} -> nodes
+      nodes -> Enum.uniq(nodes)
+    end
+  end
+
+  defp options!(options, valid) do
+    unless Keyword.keyword?(options) and Enum.all?(options, fn {name, _} -> name in valid end) do
+      raise ArgumentError,
+            "options are #{Enum.map_join(valid, ", ", &inspect/1)}, got #{inspect(options)}"
+    end
+
+    Enum.each(options, &option!/1)
+    options
+  end
+
+  defp option!({:nodes, nodes}) when is_list(nodes) do
+    unless Enum.all?(nodes, &is_atom/1), do: option!({:nodes, :others})
+  end
+
+  defp option!({:timeout, :infinity}), do: :ok
+  defp option!({:timeout, timeout}) when is_integer(timeout) and timeout >= 0, do: :ok
+
+  defp option!({name, value}) do
+    raise ArgumentError,
+          "nodes are a list of node names, a timeout is a number of milliseconds, " <>
+            "got #{inspect([{name, value}])}"
+  end
+
+  @spec not_joined!(name) :: no_return
+  defp not_joined!(name),
+    do: raise(ArgumentError, "this node has not joined the counters #{inspect(name)}")
+
+  @spec no_counter!(name, Counters.key()) :: no_return
+  defp no_counter!(name, key),
+    do: raise(ArgumentError, "no node of #{inspect(name)} has a counter #{inspect(key)}")
+end
