@@ -33,7 +33,7 @@ defmodule Emmap.Device.IORequests do
   def handle({:get_until, encoding, _prompt, module, function, arguments}, device),
     do: in_encoding(encoding, device, &until(device, &1, module, function, arguments))
 
-  def handle({:setopts, options}, device) when is_list(options), do: set(options, device)
+  def handle({:setopts, options}, device) when is_list(options), do: set(options, %{}, device)
 
   def handle(:getopts, device),
     do: {:ok, [binary: device.binary, encoding: device.encoding], device}
@@ -114,19 +114,17 @@ defmodule Emmap.Device.IORequests do
   defp each(_improper, {:ok, _answer, device}), do: {:error, {:error, :request}, device}
   defp each(_rest, outcome), do: outcome
 
-  # All options, or none.
-  defp set(options, device), do: set(options, device, device)
+  # All options or none, and of two the first, as OTP's property lists have it.
+  defp set([], changes, device), do: {:ok, :ok, Map.merge(device, changes)}
 
-  defp set([], changed, _device), do: {:ok, :ok, changed}
-
-  defp set([option | rest], changed, device) do
+  defp set([option | rest], changes, device) do
     case option(option) do
       {:error, _} = error -> {:error, error, device}
-      change -> set(rest, Map.merge(changed, change), device)
+      change -> set(rest, Map.merge(change, changes), device)
     end
   end
 
-  defp set(_improper, _changed, device), do: {:error, {:error, :enotsup}, device}
+  defp set(_improper, _changes, device), do: {:error, {:error, :enotsup}, device}
 
   defp option(:binary), do: %{binary: true}
   defp option(:list), do: %{binary: false}
