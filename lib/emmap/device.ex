@@ -60,6 +60,8 @@ defmodule Emmap.Device do
     6. A function that throws, or wants more after `:eof`, is `{:error, function}`; that process takes what was
        thrown for the answer, or asks for ever.
     7. What a map answers differently from a file: `Emmap.File` lists it.
+    8. With `binary: true`, what a function makes of the end of the file is a string, too; that process gave a
+       list before OTP 27.
   """
 
   use GenServer

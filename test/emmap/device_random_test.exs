@@ -54,7 +54,7 @@ defmodule Emmap.DeviceRandomTest do
         before = elem(:file.position(ours, :cur), 1)
         answer = ask(ours, request)
 
-        unless answer == expected do
+        unless same?(request, answer, expected) do
           flunk(
             "round #{round}, request #{step} at #{before}: #{show(request)}\n" <>
               "  theirs #{show(expected)}\n  ours   #{show(answer)}"
@@ -68,6 +68,13 @@ defmodule Emmap.DeviceRandomTest do
     for device <- [theirs, ours], do: :ok = :file.close(device)
     assert File.read!(one) == File.read!(other)
   end
+
+  # Difference 8: before OTP 27 the reference gives lists for what ends with the file.
+  defp same?({:io, {:get_until, _, _, _, :collect_chars, _}}, one, other)
+       when is_list(one) or is_binary(one),
+       do: List.to_string([one]) == List.to_string([other])
+
+  defp same?(_request, one, other), do: one == other
 
   # Where the reference has ended: ours goes on from where it was, and so does a new one.
   defp again(theirs, ours, path, options) do

@@ -26,8 +26,8 @@ defmodule Emmap.Test.DeviceDocument do
   def ours(document) do
     for line <- String.split(document, "\n"), not (line =~ "recorded on OTP") do
       case String.split(line, " | ") do
-        [request, theirs, "the same", note] -> [request, theirs, note]
-        [request, _theirs, ours, note] -> [request, ours, note]
+        [request, theirs, "the same", note] -> [request, String.replace(theirs, " †", ""), note]
+        [request, _theirs, ours, note] -> [request, String.replace(ours, " †", ""), note]
         other -> other
       end
     end

@@ -137,7 +137,7 @@ defmodule Emmap.Device.Reader do
       case next.(continuation, given) do
         {:done, result, rest} ->
           left = if rest == :eof, do: 0, else: Characters.size(rest, source.encoding)
-          used(source, max(at - left, 0), result(source, to, result, given))
+          used(source, max(at - left, 0), result(source, to, result))
 
         {:more, continuation} when given != :eof ->
           until(source, to, next, at, min(size * 2, @largest), continuation)
@@ -169,13 +169,12 @@ defmodule Emmap.Device.Reader do
     end
   end
 
-  # As OTP does it: what comes of the end itself stays a list.
-  defp result(%{binary: true}, to, result, given) when is_list(result) and given != :eof do
-    {:ok, bytes} = Characters.translate(result, :unicode, to)
+  defp result(%{binary: true}, to, characters) when is_list(characters) do
+    {:ok, bytes} = Characters.translate(characters, :unicode, to)
     bytes
   end
 
-  defp result(_source, _to, result, _given), do: result
+  defp result(_source, _to, result), do: result
 
   defp used(source, next, answer) do
     with {:ok, _} <- Emmap.position(source.mem, next), do: {:ok, answer}
