@@ -60,7 +60,7 @@ defmodule Emmap do
   that was cut meanwhile to a socket or another file answers `{:error, :efault}`.
 
   A handle opened with `:direct` holds a reference to the whole map: sending it to another
-  *node* sends the file's contents. (To use a map from another node, call a process on its own.)
+  *node* sends the file's contents. (To use a map from another node, ask a process on its own: `device/2`.)
   """
 
   alias Emmap.{Info, Native, Options, Root}

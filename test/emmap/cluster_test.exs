@@ -73,7 +73,7 @@ defmodule Emmap.ClusterTest do
 
   test "says what is wrong with an option", %{name: name, counters: counters} do
     for mistake <- [
-          fn -> Cluster.join(name, :counters, nodes: []) end,
+          fn -> apply(Cluster, :join, [name, :counters, [nodes: []]]) end,
           fn -> Cluster.join(name, counters, node: :a) end,
           fn -> Cluster.join(name, counters, nodes: :a) end,
           fn -> Cluster.join(name, counters, nodes: ["a"]) end,

@@ -346,7 +346,8 @@ defmodule Emmap.DeviceTest do
         send(device, Enum.random([{tag, :nobody, 1, request}, request, {tag, request}]))
       end
 
-      assert Process.alive?(device)
+      assert {:error, :request} = GenServer.call(device, :unheard)
+      GenServer.cast(device, :unheard)
       :ok = DeviceScript.io(device, {:setopts, [:binary, :unicode]})
       assert {:ok, "first"} = :file.pread(device, 0, 5)
     end

@@ -70,7 +70,7 @@ defmodule Emmap.Test.DeviceDocument do
     words =
       for {name, value} <- Enum.sort(options) do
         case name do
-          :content -> "`#{code(inspect(value, limit: 20, printable_limit: 40))}`"
+          :content -> "`#{value |> inspect(limit: :infinity) |> cut(60) |> code()}`"
           :encoding -> "`#{inspect(value)}`"
           :binary -> "lists"
           :access -> "read-only"
@@ -87,16 +87,21 @@ defmodule Emmap.Test.DeviceDocument do
           "raises: #{code(message)}"
 
         answer ->
-          "`#{code(inspect(answer, limit: 30, printable_limit: 100, inspect_fun: &term/2, width: 1000))}`"
+          "`#{answer |> inspect(limit: :infinity, inspect_fun: &term/2, width: 1000) |> cut(200) |> code()}`"
       end
 
     if seen.alive, do: answer, else: answer <> " †"
   end
 
+  # Not by `inspect/2`, whose limits mean something else in each version.
+  defp cut(text, length) do
+    if String.length(text) > length, do: String.slice(text, 0, length) <> " …", else: text
+  end
+
   # Lists of characters as newer versions of Elixir show them.
   defp term([_ | _] = list, options) do
     if List.ascii_printable?(list),
-      do: "~c" <> inspect(List.to_string(list), printable_limit: 100),
+      do: "~c" <> inspect(List.to_string(list)),
       else: Inspect.List.inspect(list, options)
   end
 

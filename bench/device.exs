@@ -1,0 +1,69 @@
+# A device beside the process of File.open/2, in one run: `mix run bench/device.exs`. Below 1 is faster.
+
+Code.require_file("harness.exs", __DIR__)
+
+defmodule Bench.Device do
+  import Bench.Harness
+
+  @line "a line of some length, with żółć in it\n"
+  @requests [
+    {"a line", 50_000, &__MODULE__.lines/2},
+    {"10 characters", 20_000, &__MODULE__.characters/2},
+    {"100,000 characters", 20, &__MODULE__.many_characters/2},
+    {"puts", 20_000, &__MODULE__.puts/2},
+    {"fread of a word", 10_000, &__MODULE__.fread/2},
+    {"pread of 64 bytes", 20_000, &__MODULE__.pread/2},
+    {"pread of 1 MB", 50, &__MODULE__.large_pread/2}
+  ]
+
+  def run do
+    directory = Path.join(System.tmp_dir!(), "emmap_bench_#{System.pid()}")
+    File.mkdir_p!(directory)
+
+    try do
+      IO.puts("ns per request                         device  File.open   ratio")
+      for {name, calls, request} <- @requests, do: measure(directory, name, calls, request)
+    after
+      File.rm_rf!(directory)
+    end
+  end
+
+  defp measure(directory, name, calls, request) do
+    [ours, theirs] =
+      for side <- ["ours", "theirs"] do
+        path = Path.join(directory, side)
+        File.write!(path, :binary.copy(@line, 100_000))
+        path
+      end
+
+    {:ok, file} = :file.open(theirs, [:read, :write, :binary, encoding: :unicode])
+    {:ok, device} = Emmap.device(Emmap.open!(ours, [:write]), encoding: :unicode)
+    side = fn it -> fn n -> request.(rewound(it), n) end end
+    best = compare([{:ours, calls, side.(device)}, {:theirs, calls, side.(file)}], 5)
+    row(name, best.ours, best.theirs, "")
+    for it <- [file, device], do: :ok = File.close(it)
+  end
+
+  defp rewound(device) do
+    {:ok, 0} = :file.position(device, 0)
+    :ok = :io.setopts(device, encoding: :unicode)
+    device
+  end
+
+  def lines(device, n), do: for(_ <- 1..n, do: IO.read(device, :line))
+  def characters(device, n), do: for(_ <- 1..n, do: IO.read(device, 10))
+  def many_characters(device, n), do: for(_ <- 1..n, do: IO.read(device, 100_000))
+  def puts(device, n), do: for(_ <- 1..n, do: IO.puts(device, @line))
+  def fread(device, n), do: for(_ <- 1..n, do: {:ok, _} = :io.fread(device, "", ~c"~ts"))
+
+  # Bytes are the business of latin1.
+  def pread(device, n), do: preads(device, n, 64)
+  def large_pread(device, n), do: preads(device, n, 1_000_000)
+
+  defp preads(device, n, count) do
+    :ok = :io.setopts(device, encoding: :latin1)
+    for _ <- 1..n, do: {:ok, _} = :file.pread(device, 1000, count)
+  end
+end
+
+Bench.Device.run()
