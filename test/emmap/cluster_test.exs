@@ -79,6 +79,7 @@ defmodule Emmap.ClusterTest do
           fn -> Cluster.join(name, counters, nodes: ["a"]) end,
           fn -> Cluster.sum(name, :a, nodes: [node()], timeout: -1) end,
           fn -> Cluster.sum(name, {:a}, nodes: [node()]) end,
+          fn -> Cluster.sums(name, nodes: []) end,
           fn -> Cluster.add(name, :a, 1, "node") end,
           fn -> Cluster.add(name, :a, 1, node(), :soon) end
         ] do

@@ -28,9 +28,9 @@ defmodule Emmap.Counters.Cluster do
 
   ## The contract
 
-    * To add costs what `Emmap.Counters.add/3` costs, and needs no other node: each adds to its own file. So
-      nothing is lost when nodes are away, and what a node has counted survives its death: it is in the
-      sums again as soon as the node has joined again.
+    * To add costs a look into `:persistent_term` more than `Emmap.Counters.add/3`, and needs no other node: each
+      adds to its own file. So nothing is lost when nodes are away, and what a node has counted
+      survives its death: it is in the sums again as soon as the node has joined again.
     * A sum asks all nodes that were named at `join/3`, by this node or by one that answers, and not those that
       happen to be connected. It is `{:ok, sum}` only if all have answered; else
       `{:partial, sum, missing}` with the nodes and why, and never a sum that is short and does not say so.
@@ -49,10 +49,10 @@ defmodule Emmap.Counters.Cluster do
   @type name :: term
   @typedoc """
   Why a node's count is missing: it cannot be reached (`:noconnection`), did not answer in time
-  (`:timeout`), has not joined (`:not_joined`), its counters are `:closed` or `:estale`, or its emmap
-  is another one (`:undef`).
+  (`:timeout`), has not joined (`:not_joined`), its counters are `:closed` or `:estale`, it has no emmap, or
+  another one (`:undef`), or it failed in a way that nobody expects.
   """
-  @type why :: :noconnection | :timeout | :not_joined | :closed | :undef | atom
+  @type why :: :noconnection | :timeout | :not_joined | :closed | :undef | atom | {:failed, term}
   @type missing :: [{node, why}]
   @type option :: {:nodes, [node]} | {:timeout, timeout}
 
@@ -119,9 +119,9 @@ defmodule Emmap.Counters.Cluster do
     _ = options!([timeout: timeout, nodes: [node]], [:timeout, :nodes])
 
     case ask([node], :answer_add, [name, portable(key), n], timeout) do
-      [{^node, {:ok, :none}}] -> no_counter!(name, key)
-      [{^node, {:ok, :badarg}}] -> raise ArgumentError, "not an integer of 64 bits: #{inspect(n)}"
-      [{^node, {:ok, :ok}}] -> :ok
+      [{^node, {:ok, {:ok, _told}}}] -> :ok
+      [{^node, {:ok, {:none, _told}}}] -> no_counter!(name, key)
+      [{^node, {:ok, {:badarg, _told}}}] -> not_64_bits!(n)
       [{^node, error}] -> error
     end
   end
@@ -203,38 +203,44 @@ defmodule Emmap.Counters.Cluster do
   defp why({:error, {:exception, :undef, _stack}}), do: {:error, :undef}
   defp why({_class, reason}), do: {:error, {:failed, reason}}
 
-  # What a node is asked. Names go as strings: one node's atoms may not be another's.
+  # What a node is asked, and answers with the nodes it was told of. Names go as strings: one node's
+  # atoms may not be another's.
+
+  @typep answer :: {term, [node]} | {:error, why}
 
   @doc false
-  @spec answer_get(name, Counters.key()) :: {integer | :none, [node]} | {:error, why}
+  @spec answer_get(name, Counters.key()) :: answer
   def answer_get(name, key) do
-    answering(name, fn counters, nodes ->
-      value = if has?(counters, key), do: Counters.get(counters, key), else: :none
-      {value, nodes}
+    answering(name, fn counters ->
+      if has?(counters, key), do: Counters.get(counters, key), else: :none
     end)
   end
 
   @doc false
-  @spec answer_all(name) :: {%{Counters.key() => integer}, [node]} | {:error, why}
+  @spec answer_all(name) :: answer
   def answer_all(name) do
-    answering(name, fn counters, nodes ->
-      {Map.new(Counters.to_map(counters), fn {key, value} -> {portable(key), value} end), nodes}
+    answering(name, fn counters ->
+      Map.new(Counters.to_map(counters), fn {key, value} -> {portable(key), value} end)
     end)
   end
 
   @doc false
-  @spec answer_add(name, Counters.key(), integer) :: :ok | :none | :badarg | {:error, why}
+  @spec answer_add(name, Counters.key(), term) :: answer
   def answer_add(name, key, n) do
-    answering(name, fn counters, _nodes ->
-      if has?(counters, key), do: Counters.add(counters, key, n), else: :none
+    answering(name, fn counters ->
+      if has?(counters, key), do: added(counters, key, n), else: :none
     end)
+  end
+
+  defp added(counters, key, n) do
+    Counters.add(counters, key, n)
   rescue
     ArgumentError -> :badarg
   end
 
   defp answering(name, answer) do
     case joined(name) do
-      {counters, nodes} -> answer.(counters, nodes)
+      {counters, nodes} -> {answer.(counters), nodes}
       nil -> {:error, :not_joined}
     end
   rescue
@@ -264,6 +270,7 @@ defmodule Emmap.Counters.Cluster do
       not_joined!(name)
     else
       {_counters, nodes} -> nodes
+      [] -> raise ArgumentError, "a sum over no nodes: the list of nodes is empty"
       nodes -> Enum.uniq(nodes)
     end
   end
@@ -274,22 +281,18 @@ defmodule Emmap.Counters.Cluster do
             "options are #{Enum.map_join(valid, ", ", &inspect/1)}, got #{inspect(options)}"
     end
 
-    Enum.each(options, &option!/1)
+    for option <- options, not valid?(option) do
+      raise ArgumentError,
+            "nodes are a list of node names, a timeout is a number of milliseconds, " <>
+              "got #{inspect([option])}"
+    end
+
     options
   end
 
-  defp option!({:nodes, nodes}) when is_list(nodes) do
-    unless Enum.all?(nodes, &is_atom/1), do: option!({:nodes, :others})
-  end
-
-  defp option!({:timeout, :infinity}), do: :ok
-  defp option!({:timeout, timeout}) when is_integer(timeout) and timeout >= 0, do: :ok
-
-  defp option!({name, value}) do
-    raise ArgumentError,
-          "nodes are a list of node names, a timeout is a number of milliseconds, " <>
-            "got #{inspect([{name, value}])}"
-  end
+  defp valid?({:nodes, nodes}), do: is_list(nodes) and Enum.all?(nodes, &is_atom/1)
+  defp valid?({:timeout, :infinity}), do: true
+  defp valid?({:timeout, timeout}), do: is_integer(timeout) and timeout >= 0
 
   @spec not_joined!(name) :: no_return
   defp not_joined!(name),
@@ -298,4 +301,7 @@ defmodule Emmap.Counters.Cluster do
   @spec no_counter!(name, Counters.key()) :: no_return
   defp no_counter!(name, key),
     do: raise(ArgumentError, "no node of #{inspect(name)} has a counter #{inspect(key)}")
+
+  @spec not_64_bits!(term) :: no_return
+  defp not_64_bits!(n), do: raise(ArgumentError, "not an integer of 64 bits: #{inspect(n)}")
 end
