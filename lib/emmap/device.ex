@@ -145,6 +145,7 @@ defmodule Emmap.Device do
 
     %{
       mem: mem,
+      owed: nil,
       direct: match?({:file_descriptor, Emmap.File, %Emmap{root: root}} when root != nil, mem),
       encoding: encoding!(Keyword.get(options, :encoding, :latin1)),
       binary: binary!(Keyword.get(options, :binary, true)),
@@ -192,7 +193,8 @@ defmodule Emmap.Device do
   end
 
   def handle_info({:file_request, from, reply_as, request}, device) when is_pid(from) do
-    reply(from, {:file_reply, reply_as, FileRequests.handle(request, device)})
+    {answer, device} = FileRequests.handle(request, device)
+    reply(from, {:file_reply, reply_as, answer})
     {:noreply, device}
   end
 

@@ -4,9 +4,19 @@ defmodule Emmap.Device.FileRequests do
 
   alias Emmap.Device.{IORequests, Reader}
 
-  @spec handle(term, Reader.source()) :: term
-  def handle(request, device) do
-    perform(request, device)
+  @spec handle(term, Reader.source()) :: {term, Reader.source()}
+  def handle(request, device) when request == :truncate, do: at_cursor(request, device)
+
+  def handle(request, device) when elem(request, 0) in [:pread, :pwrite, :position],
+    do: at_cursor(request, device)
+
+  def handle(request, device), do: {perform(request, device), device}
+
+  defp at_cursor(request, device),
+    do: Reader.unmoved(device, fn -> perform(request, device) end)
+
+  defp perform(request, device) do
+    answer(request, device)
   rescue
     # Numbers that are none, and the like.
     _ in [ArgumentError, FunctionClauseError] -> {:error, :badarg}
@@ -14,31 +24,26 @@ defmodule Emmap.Device.FileRequests do
 
   # As `file_io_server` does it, these two move the cursor.
 
-  defp perform({:pread, at, count}, device) do
-    Reader.unmoved(device, fn ->
-      with {:ok, _} <- Emmap.position(device.mem, at),
-           do: Reader.characters(device, count, :latin1)
-    end)
+  defp answer({:pread, at, count}, device) do
+    with {:ok, _} <- Emmap.position(device.mem, at), do: Reader.characters(device, count, :latin1)
   end
 
-  defp perform({:pwrite, at, data}, device) do
-    Reader.unmoved(device, fn ->
-      with {:ok, _} <- Emmap.position(device.mem, at), do: IORequests.put(data, :latin1, device)
-    end)
+  defp answer({:pwrite, at, data}, device) do
+    with {:ok, _} <- Emmap.position(device.mem, at), do: IORequests.put(data, :latin1, device)
   end
 
-  defp perform({:position, at}, device), do: Emmap.position(device.mem, at)
-  defp perform(:truncate, device), do: Emmap.truncate(device.mem)
-  defp perform(:sync, device), do: Emmap.sync(device.mem)
-  defp perform(:datasync, device), do: Emmap.datasync(device.mem)
+  defp answer({:position, at}, device), do: Emmap.position(device.mem, at)
+  defp answer(:truncate, device), do: Emmap.truncate(device.mem)
+  defp answer(:sync, device), do: Emmap.sync(device.mem)
+  defp answer(:datasync, device), do: Emmap.datasync(device.mem)
 
-  defp perform({:advise, at, count, advice}, device),
+  defp answer({:advise, at, count, advice}, device),
     do: Emmap.advise(device.mem, at, count, advice)
 
-  defp perform({:allocate, at, count}, device), do: Emmap.allocate(device.mem, at, count)
+  defp answer({:allocate, at, count}, device), do: Emmap.allocate(device.mem, at, count)
 
-  defp perform({:read_handle_info, options}, device),
+  defp answer({:read_handle_info, options}, device),
     do: Emmap.File.read_handle_info(device.mem, options)
 
-  defp perform(_unknown, _device), do: {:error, :request}
+  defp answer(_unknown, _device), do: {:error, :request}
 end

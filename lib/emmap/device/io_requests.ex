@@ -70,11 +70,11 @@ defmodule Emmap.Device.IORequests do
 
   defp in_encoding(name, device, request) do
     with {:ok, encoding} <- Characters.encoding(name) do
-      case request.(encoding) do
-        {:ok, answer} -> {:ok, answer, device}
-        {:error, _} = error -> {:error, error, device}
-        {:failed, answer} -> {:error, answer, device}
-        answer -> {:ok, answer, device}
+      case Reader.unmoved(device, fn -> request.(encoding) end) do
+        {{:ok, answer}, device} -> {:ok, answer, device}
+        {{:error, _} = error, device} -> {:error, error, device}
+        {{:failed, answer}, device} -> {:error, answer, device}
+        {answer, device} -> {:ok, answer, device}
       end
     else
       :error -> {:error, {:error, :badarg}, device}
@@ -89,16 +89,12 @@ defmodule Emmap.Device.IORequests do
   end
 
   defp until(device, to, module, function, arguments) do
-    Reader.unmoved(device, fn ->
-      try do
-        Reader.until(device, to, &apply(module, function, [&1, &2 | arguments]))
-      catch
-        _kind, _reason -> {:error, function}
-      else
-        {:stuck, continuation} -> {:failed, stuck(module, function, continuation)}
-        answer -> answer
-      end
-    end)
+    Reader.until(device, to, &apply(module, function, [&1, &2 | arguments]))
+  catch
+    _kind, _reason -> {:error, function}
+  else
+    {:stuck, continuation} -> {:failed, stuck(module, function, continuation)}
+    answer -> answer
   end
 
   # Who scans is told where, as `:file_io_server` does, whose `format_error/1` knows the reason.

@@ -3,13 +3,14 @@ defmodule Emmap.Device.Reader do
   # Reads characters, lines and terms at the cursor of a map.
   #
   # A block is read where the cursor is, without moving it, and then the cursor moves behind what was
-  # used of the block. So there is no read-ahead to be given back, and none that grows stale; and a
-  # request that fails has moved nothing.
+  # used of the block. So there is no read-ahead to be given back, and none that grows stale. A request
+  # that fails has moved nothing: `unmoved/2`.
 
   alias Emmap.Device.Characters
 
   @type source :: %{
           :mem => Emmap.t(),
+          :owed => Emmap.position() | nil,
           :direct => boolean,
           :encoding => Characters.encoding(),
           :binary => boolean,
@@ -21,36 +22,38 @@ defmodule Emmap.Device.Reader do
   @largest 65_536
   @most 0x7FFF_FFFF_FFFF_FFFF
 
-  @doc "Where the cursor is."
-  @spec cursor(source) :: Emmap.position()
-  def cursor(%{mem: mem}) do
-    {:ok, at} = Emmap.position(mem, :cur)
-    at
-  end
+  @doc """
+  Runs `request`, and puts the cursor back unless it answers `:ok`, `{:ok, answer}` or `:eof`.
 
-  @doc "Runs `request`, and puts the cursor back unless it answers `:ok`, `{:ok, answer}` or `:eof`."
-  @spec unmoved(source, (() -> answer)) :: answer when answer: term
+  While pages are lost the cursor cannot be moved; then it is `owed` until it can.
+  """
+  @spec unmoved(source, (() -> answer)) :: {answer | {:error, atom}, source} when answer: term
   def unmoved(source, request) do
-    at = cursor(source)
-
-    case request.() do
-      answer when answer in [:ok, :eof] or (is_tuple(answer) and elem(answer, 0) == :ok) ->
-        answer
-
-      failure ->
-        {:ok, _} = Emmap.position(source.mem, at)
-        failure
+    case Emmap.position(source.mem, source.owed || :cur) do
+      {:ok, at} -> unmoved(%{source | owed: nil}, at, request.())
+      error -> {error, source}
     end
   end
+
+  defp unmoved(source, at, answer) do
+    done? = answer in [:ok, :eof] or (is_tuple(answer) and elem(answer, 0) == :ok)
+
+    with false <- done?, {:error, _} <- Emmap.position(source.mem, at) do
+      {answer, %{source | owed: at}}
+    else
+      _ -> {answer, source}
+    end
+  end
+
+  defp cursor(source), do: Emmap.position(source.mem, :cur)
 
   @doc "Reads `count` characters, fewer at the end. What is no count is `{:error, :get_chars}`."
   @spec characters(source, term, Characters.encoding()) :: answer
   def characters(source, 0, to), do: Characters.answer("", source.encoding, to, source.binary)
 
   def characters(source, count, to) when is_integer(count) and count > 0 do
-    at = cursor(source)
-
-    with {:ok, bytes} <- bytes(source, at, count),
+    with {:ok, at} <- cursor(source),
+         {:ok, bytes} <- bytes(source, at, count),
          {:ok, answer} <- Characters.answer(bytes, source.encoding, to, source.binary),
          do: used(source, at + byte_size(bytes), answer)
   end
@@ -97,21 +100,17 @@ defmodule Emmap.Device.Reader do
   @spec line(source, Characters.encoding()) :: answer
   def line(%{encoding: encoding} = source, to) when encoding in [:latin1, :unicode] do
     # In both, a byte of 10 is a newline and nothing else.
-    unmoved(source, fn ->
-      with {:ok, line} <- Emmap.read_line(source.mem),
-           do: Characters.answer(copy(source, line), encoding, to, source.binary)
-    end)
+    with {:ok, line} <- Emmap.read_line(source.mem),
+         do: Characters.answer(copy(source, line), encoding, to, source.binary)
   end
 
   def line(source, to) do
-    unmoved(source, fn ->
-      case until(%{source | binary: false}, to, &line_of/2) do
-        {:ok, :eof} -> :eof
-        {:ok, line} -> Characters.answer(line, :unicode, to, source.binary)
-        {:stuck, _} -> {:error, {:no_translation, source.encoding, to}}
-        error -> error
-      end
-    end)
+    case until(%{source | binary: false}, to, &line_of/2) do
+      {:ok, :eof} -> :eof
+      {:ok, line} -> Characters.answer(line, :unicode, to, source.binary)
+      {:stuck, _} -> {:error, {:no_translation, source.encoding, to}}
+      error -> error
+    end
   end
 
   defp line_of([], :eof), do: {:done, :eof, []}
@@ -130,7 +129,9 @@ defmodule Emmap.Device.Reader do
   """
   @spec until(source, Characters.encoding(), (term, [char] | :eof -> term)) ::
           {:ok, term} | {:stuck, term} | {:error, term}
-  def until(source, to, next), do: until(source, to, next, cursor(source), @smallest, [])
+  def until(source, to, next) do
+    with {:ok, at} <- cursor(source), do: until(source, to, next, at, @smallest, [])
+  end
 
   defp until(source, to, next, at, size, continuation) do
     with {:ok, given, at} <- given(source, to, at, size) do
