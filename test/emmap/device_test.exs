@@ -377,7 +377,10 @@ defmodule Emmap.DeviceTest do
            :ok = :file.truncate(file)
            answers = [IO.read(device, :line), IO.read(device, 9), :file.pread(device, 30_000, 5),
              :file.sync(device), :io.fread(device, "", ~c"~s")]
-           {answers, Process.alive?(device)}
-           """) == {List.duplicate({:error, :estale}, 5), true}
+           {:ok, file} = :file.open(path, [:read, :write, :raw])
+           :ok = :file.pwrite(file, 0, :binary.copy("back\\n", 10_000))
+           :ok = Emmap.reattach(mem)
+           {answers, :file.position(device, :cur), IO.read(device, :line)}
+           """) == {List.duplicate({:error, :estale}, 5), {:ok, 5}, "back\n"}
   end
 end
