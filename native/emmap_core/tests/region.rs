@@ -308,6 +308,33 @@ fn reattached_private_pages_keep_what_was_written_before_the_cut() {
 }
 
 #[test]
+fn reattached_every_range_of_addresses_shows_the_file_again() {
+    emmap_core::guard::install().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("data");
+    file_of(&path, 1);
+    let region = Region::open(&Options {
+        sparse: true,
+        ..options(&path)
+    })
+    .unwrap();
+    // What a live binary of before has, in the range that the map then grows out of.
+    let live = region.pointer(8192);
+    region.resize(3 << 30).unwrap();
+    assert_ne!(region.pointer(8192), live);
+    // SAFETY: an old range stays mapped for as long as the region lives.
+    let read = |at: *mut u8| unsafe { at.read_volatile() };
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(100).unwrap();
+    assert_eq!((read(live), read(region.pointer(8192))), (0, 0));
+    write_again(&path, 2);
+    file.set_len(3 << 30).unwrap();
+    assert_eq!(region.check_fault(), Err(Errno::STALE));
+    assert_eq!(region.reattach(), Ok(()));
+    assert_eq!((read(live), read(region.pointer(8192))), (2, 2));
+}
+
+#[test]
 fn a_cut_inside_a_page_is_found_by_sync() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("data");

@@ -74,9 +74,8 @@ impl Region {
         if let Some(error) = self.failed_sync.error() {
             return Err(error);
         }
-        self.check_size()?;
         let answer = sync(file, self.len());
-        // What was lost meanwhile was not written.
+        // What was lost, before or meanwhile, was not written.
         self.check_fault()?;
         answer?;
         self.check_size().map(drop)
