@@ -20,6 +20,8 @@
 //! | [`counters`] | files of persistent counters |
 //! | [`buffer`] | memory for a large copy |
 //! | [`cursor`] | the file position of a handle |
+//! | [`byte_search`] | one byte in raw memory, found and counted |
+//! | [`lines`] | the lines of a piece of memory |
 
 #[cfg(not(unix))]
 compile_error!("emmap needs POSIX memory maps and signals: Windows has neither");
@@ -28,6 +30,8 @@ compile_error!("emmap needs POSIX memory maps and signals: Windows has neither")
 pub mod atomics;
 #[cfg(not(loom))]
 pub mod buffer;
+#[cfg(not(loom))]
+pub mod byte_search;
 pub mod closing;
 #[cfg(not(loom))]
 pub mod counters;
@@ -40,6 +44,8 @@ pub mod fault;
 pub mod file;
 #[cfg(not(loom))]
 pub mod guard;
+#[cfg(not(loom))]
+pub mod lines;
 pub mod lock;
 #[cfg(not(loom))]
 pub mod options;

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use emmap_core::options::Sharing;
 use emmap_core::region::{Read, Wait, Written};
 use emmap_core::{Errno, Options, Region};
 use proptest::prelude::*;
@@ -399,4 +400,51 @@ fn write_again(path: &Path, byte: u8) {
     use std::os::unix::fs::FileExt;
     let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
     file.write_all_at(&[byte; 3 * 4096 + 100], 0).unwrap();
+}
+
+#[test]
+fn bytes_are_counted_and_found_inside_the_map_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let region = Region::open(&options(&directory.path().join("data"))).unwrap();
+    pwrite(&region, 0, b"one\ntwo\n").unwrap();
+    for (position, count, byte, counted, found) in [
+        (0, 8, b'\n', 2, Some(3)),
+        (4, 8, b'\n', 1, Some(7)),
+        (0, 3, b'\n', 0, None),
+        (0, usize::MAX, 0, 0, None),
+        (8, 1, b'\n', 0, None),
+        (u64::MAX, usize::MAX, b'\n', 0, None),
+    ] {
+        assert_eq!(region.count_byte(position, count, byte), counted);
+        assert_eq!(region.find_byte(position, count, byte), found);
+    }
+}
+
+#[test]
+fn release_loses_nothing_that_was_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("data");
+    std::fs::write(&path, vec![b'f'; 10_000]).unwrap();
+    for sharing in [Sharing::Shared, Sharing::Private] {
+        let asked = Options {
+            sharing,
+            ..options(&path)
+        };
+        let region = Region::open(&asked).unwrap();
+        pwrite(&region, 5_000, b"written").unwrap();
+        region.release(0, 10_000);
+        region.release(10_000, 1);
+        region.release(u64::MAX, u64::MAX);
+        assert_eq!(pread(&region, 5_000, 8), b"writtenf");
+    }
+    let memory = Options {
+        path: None,
+        create: false,
+        size: Some(10_000),
+        ..options(&path)
+    };
+    let region = Region::open(&memory).unwrap();
+    pwrite(&region, 5_000, b"written").unwrap();
+    region.release(0, 10_000);
+    assert_eq!(pread(&region, 5_000, 7), b"written");
 }

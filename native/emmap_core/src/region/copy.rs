@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::ptr;
 
 use super::Region;
+use crate::byte_search::ByteSearch;
 use crate::range::{checked_range, clamped_range};
 use crate::{guard, Errno, Result};
 
@@ -120,6 +121,27 @@ impl Region {
         // SAFETY: `start + count` is inside the map (1: Alive).
         let found = unsafe { libc::memchr(from.cast(), i32::from(b'\n'), count) };
         (!found.is_null()).then(|| found as usize - from as usize + 1)
+    }
+
+    /// How many times `byte` stands in `position .. position + count`, as far as that lies inside
+    /// the map.
+    pub fn count_byte(&self, position: u64, count: usize, byte: u8) -> usize {
+        let Some((start, count)) = self.locate(position, count) else {
+            return 0;
+        };
+        let at = self.pointer(start).cast_const();
+        // SAFETY: `start + count` is inside the map (1: Alive).
+        unsafe { ByteSearch::new(byte).count(at, at.add(count)) }
+    }
+
+    /// The position of the first `byte` in `position .. position + count`, as far as that lies
+    /// inside the map.
+    pub fn find_byte(&self, position: u64, count: usize, byte: u8) -> Option<u64> {
+        let (start, count) = self.locate(position, count)?;
+        let at = self.pointer(start).cast_const();
+        // SAFETY: as above.
+        let found = unsafe { ByteSearch::new(byte).find(at, at.add(count)) }?;
+        Some(position + (found as u64 - at as u64))
     }
 
     /// The byte at `start`, which must lie inside the map.

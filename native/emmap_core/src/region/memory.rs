@@ -69,6 +69,20 @@ impl Region {
         Ok(())
     }
 
+    /// Takes pages that were read out of this process, not out of the page cache. Of private maps
+    /// and anonymous memory nothing: what they hold may be nowhere else.
+    pub fn release(&self, position: u64, count: u64) {
+        if self.shape.private || self.file.is_none() {
+            return;
+        }
+        if let Some((start, count)) = clamp(position, count, self.len()) {
+            let (at, len) = self.pages(start, count);
+            // SAFETY: the pages lie inside the mapping (1: Alive); shared pages keep what was
+            // written in the page cache.
+            unsafe { os::release_pages(at, len) };
+        }
+    }
+
     /// Reads one byte of each page.
     fn touch(&self, start: usize, count: usize) {
         let (at, len) = self.pages(start, count);
