@@ -263,6 +263,55 @@ defmodule Emmap do
   def read_line(handle(ref, root)), do: Native.read_line(ref, Root.unwrap(root))
   def read_line(other), do: no_handle!(other)
 
+  # Streams
+
+  @doc """
+  Returns a stream of the lines of a file, or of pieces of `mode` bytes; see `Emmap.Stream`.
+
+  `source` is a path, mapped at each enumeration, or a handle. Options:
+
+    * `trim: true` – lines without their newline (LF or CRLF)
+    * `copy: true` – binaries of their own instead of live ones
+    * `start: n`, `length: n` – only these bytes; what the range cuts off of a line is not in it
+
+  A bad mode or option raises `ArgumentError` now; a file that cannot be opened raises `Emmap.Error`
+  when the stream is enumerated.
+
+      iex> {:ok, mem} = Emmap.open([:anon, size: 12])
+      iex> :ok = Emmap.pwrite(mem, 0, "one\\ntwo\\nfour")
+      iex> Enum.to_list(Emmap.stream!(mem, :line, trim: true, start: 4))
+      ["two", "four"]
+      iex> Enum.to_list(Emmap.stream!(mem, 5))
+      ["one\\nt", "wo\\nfo", "ur"]
+  """
+  @doc group: "Streams and devices"
+  @spec stream!(t | Path.t() | :file.name_all(), Emmap.Stream.mode(), [Emmap.Stream.option()]) ::
+          Emmap.Stream.t()
+  def stream!(source, mode \\ :line, options \\ []), do: Emmap.Stream.new!(source, mode, options)
+
+  @doc """
+  Cuts a map into at most `count` streams of lines, for `Task.async_stream/3`.
+
+  Each ends behind a newline; together they are all bytes of the map, in order, of about the same
+  size. None is empty: a small map gives fewer, an empty one none. `split: byte` cuts behind
+  another byte (a binary of length 1); the other options are those of `stream!/3`.
+
+  Searches from each cut to the next newline, on a dirty CPU scheduler. Raises `Emmap.Error` when the
+  handle is closed or pages of the map were lost.
+
+      iex> {:ok, mem} = Emmap.open([:anon, size: 12])
+      iex> :ok = Emmap.pwrite(mem, 0, "one\\ntwo\\nfour")
+      iex> chunks = Emmap.chunks(mem, 2)
+      iex> chunks |> Task.async_stream(&Enum.to_list/1) |> Enum.map(fn {:ok, lines} -> lines end)
+      [["one\\n", "two\\n"], ["four"]]
+      iex> Enum.map(chunks, & &1.start)
+      [0, 8]
+  """
+  @doc group: "Streams and devices"
+  @spec chunks(t, pos_integer, [Emmap.Stream.option() | {:split, <<_::8>>}]) ::
+          [Emmap.Stream.t()]
+  def chunks(mem, count, options \\ []), do: Emmap.Stream.chunks!(mem, count, options)
+
   # Writing
 
   @doc """

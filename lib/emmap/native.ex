@@ -42,6 +42,11 @@ defmodule Emmap.Native do
   def write(_handle, _data), do: not_loaded()
   @spec position(handle, 0..2, integer) :: {:ok, non_neg_integer} | failure
   def position(_handle, _whence, _offset), do: not_loaded()
+  @type batch :: {Emmap.position(), [binary]} | failure
+  @spec lines(handle, binary, non_neg_integer, non_neg_integer, 0..3) :: batch
+  def lines(_handle, _root, _position, _stop, _form), do: not_loaded()
+  @spec pieces(handle, binary, non_neg_integer, non_neg_integer, pos_integer, 0..1) :: batch
+  def pieces(_handle, _root, _position, _stop, _size, _copies), do: not_loaded()
 
   # Hot, without a lock.
   @spec atomic_add(handle, integer, integer) :: {:ok, integer} | failure
@@ -117,6 +122,16 @@ defmodule Emmap.Native do
   def allocate(_handle, _position, _count), do: not_loaded()
   @spec prefetch(handle, non_neg_integer, non_neg_integer) :: :ok | failure
   def prefetch(_handle, _position, _count), do: not_loaded()
+  @spec move_window(handle, non_neg_integer, non_neg_integer, non_neg_integer) :: :ok | failure
+  def move_window(_handle, _behind, _position, _count), do: not_loaded()
+
+  @spec count_byte(handle, non_neg_integer, non_neg_integer, byte) ::
+          {:ok, non_neg_integer} | failure
+  def count_byte(_handle, _position, _count, _byte), do: not_loaded()
+
+  @spec find_byte(handle, non_neg_integer, non_neg_integer, byte) ::
+          {:ok, Emmap.position() | nil} | failure
+  def find_byte(_handle, _position, _count, _byte), do: not_loaded()
   @spec lock_memory(handle) :: :ok | failure
   def lock_memory(_handle), do: not_loaded()
   @spec unlock_memory(handle) :: :ok | failure

@@ -91,6 +91,17 @@ defmodule :emmap do
     Emmap.device(mem, Keyword.put_new(options, :binary, false))
   end
 
+  # Lines
+
+  @doc "Folds over the lines of a map or a file, as `Emmap.stream!/3` gives them: `Fun(Line, Acc)`."
+  @spec fold_lines(mem | :file.name_all(), (binary, acc -> acc), acc) :: acc when acc: term
+  def fold_lines(source, fun, acc) when is_function(fun, 2),
+    do: source |> Emmap.stream!() |> Enum.reduce(acc, fun)
+
+  @doc "How many lines a map or a file has."
+  @spec count_lines(mem | :file.name_all()) :: non_neg_integer
+  def count_lines(source), do: source |> Emmap.stream!() |> Enum.count()
+
   # Integers
 
   @doc "As `Emmap.patomic/4`: `{ok, Old}`."

@@ -3,19 +3,19 @@
 //! `#[rustler::nif]` collects its arguments in a `Vec`, and a `ResourceArc` argument looks its type
 //! up in a hash map and counts a reference: together 35 ns on a call whose work takes 5. A hot
 //! NIF is a raw C function that decodes in place. It still catches panics, which costs nothing
-//! until one happens. Only [`crate::io`], [`crate::atomics`] and [`crate::counters`] are
-//! written this way.
+//! until one happens. Only [`crate::io`], [`crate::atomics`], [`crate::counters`] and
+//! [`crate::lines`] are written this way.
 
 use std::ffi::CStr;
-use std::os::raw::c_int;
+use std::os::raw::{c_int, c_uint};
 
 use emmap_core::buffer::Buffer;
 use emmap_core::Region;
 use rustler::sys::{
     enif_compare, enif_consume_timeslice, enif_get_int64, enif_get_uint64, enif_inspect_binary,
-    enif_make_int64, enif_make_new_binary, enif_make_resource_binary, enif_make_sub_binary,
-    enif_make_tuple_from_array, enif_make_uint64, enif_raise_exception, enif_schedule_nif,
-    enif_term_type, ErlNifBinary, ErlNifEnv, ErlNifTerm, ErlNifTermType,
+    enif_make_int64, enif_make_list_from_array, enif_make_new_binary, enif_make_resource_binary,
+    enif_make_sub_binary, enif_make_tuple_from_array, enif_make_uint64, enif_raise_exception,
+    enif_schedule_nif, enif_term_type, ErlNifBinary, ErlNifEnv, ErlNifTerm, ErlNifTermType,
 };
 use rustler::types::atom;
 use rustler::{Atom, Encoder, Env, SchedulerFlags};
@@ -217,9 +217,7 @@ impl Call {
 
     #[inline]
     pub fn ok_with(&self, term: ErlNifTerm) -> ErlNifTerm {
-        let pair = [atom::ok().as_c_arg(), term];
-        // SAFETY: two terms of this environment.
-        unsafe { enif_make_tuple_from_array(self.env, pair.as_ptr(), 2) }
+        self.pair(atom::ok().as_c_arg(), term)
     }
 
     pub fn sint64(&self, value: i64) -> ErlNifTerm {
@@ -318,11 +316,34 @@ impl Call {
         unsafe { enif_make_resource_binary(self.env, handle.owner(), at, count) }
     }
 
+    /// A tuple of two.
+    #[inline]
+    pub fn pair(&self, one: ErlNifTerm, other: ErlNifTerm) -> ErlNifTerm {
+        let pair = [one, other];
+        // SAFETY: two terms of this environment.
+        unsafe { enif_make_tuple_from_array(self.env, pair.as_ptr(), 2) }
+    }
+
+    #[inline]
+    pub fn list(&self, terms: &[ErlNifTerm]) -> ErlNifTerm {
+        // SAFETY: terms of this environment; a call makes far fewer than 2^32.
+        unsafe { enif_make_list_from_array(self.env, terms.as_ptr(), terms.len() as c_uint) }
+    }
+
     /// Runs `dirty` with the same arguments where it may wait.
     pub fn reschedule(&self, name: &CStr, dirty: RawNif) -> ErlNifTerm {
+        self.reschedule_on(SchedulerFlags::DirtyIo, name, dirty)
+    }
+
+    /// Runs `dirty` with the same arguments where it may compute for long.
+    pub fn reschedule_long(&self, name: &CStr, dirty: RawNif) -> ErlNifTerm {
+        self.reschedule_on(SchedulerFlags::DirtyCpu, name, dirty)
+    }
+
+    fn reschedule_on(&self, flags: SchedulerFlags, name: &CStr, dirty: RawNif) -> ErlNifTerm {
         // SAFETY: the Call invariant; the VM copies name and arguments.
         unsafe {
-            let flags = SchedulerFlags::DirtyIo as c_int;
+            let flags = flags as c_int;
             enif_schedule_nif(self.env, name.as_ptr(), flags, dirty, self.argc, self.argv)
         }
     }

@@ -20,9 +20,9 @@ hot_nif!("read_line" / 2 = read_line);
 hot_nif!("position" / 3 = position);
 
 /// A term to return now: an error or an exception, met on the way to the answer.
-type Early = ErlNifTerm;
+pub type Early = ErlNifTerm;
 
-fn open_region<'a>(call: &Call, handle: &'a Handle) -> Result<&'a Region, Early> {
+pub fn open_region<'a>(call: &Call, handle: &'a Handle) -> Result<&'a Region, Early> {
     handle.region().map_err(|failure| call.error(failure))
 }
 
@@ -49,7 +49,7 @@ fn at_end(call: &Call, region: &Region) -> Result<ErlNifTerm, Early> {
     }
 }
 
-fn either(answer: Result<ErlNifTerm, Early>) -> ErlNifTerm {
+pub fn either(answer: Result<ErlNifTerm, Early>) -> ErlNifTerm {
     answer.unwrap_or_else(|early| early)
 }
 

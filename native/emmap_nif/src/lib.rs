@@ -5,7 +5,7 @@
 //!
 //! - *cold* ones ([`open`], [`control`]) are plain `#[rustler::nif]`, on a dirty scheduler when they
 //!   can wait for a disk;
-//! - *hot* ones ([`io`], [`atomics`], [`counters`]) are declared with [`hot::hot_nif`], which says why.
+//! - *hot* ones ([`io`], [`atomics`], [`counters`], [`lines`]) are declared with [`hot::hot_nif`], which says why.
 
 mod atomics;
 mod control;
@@ -13,6 +13,7 @@ mod counters;
 mod errno;
 mod hot;
 mod io;
+mod lines;
 mod open;
 mod resource;
 mod terms;

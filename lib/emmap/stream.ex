@@ -1,0 +1,206 @@
+defmodule Emmap.Stream do
+  @moduledoc """
+  Lines or pieces of a file, as a stream: what `Emmap.stream!/3` and `Emmap.chunks/3` return.
+
+      iex> path = Path.join(System.tmp_dir!(), "emmap_stream.txt")
+      iex> File.write!(path, "one\\ntwo\\nthree")
+      iex> Enum.to_list(Emmap.stream!(path))
+      ["one\\n", "two\\n", "three"]
+      iex> path |> Emmap.stream!(:line, trim: true) |> Enum.map(&String.length/1)
+      [3, 3, 5]
+      iex> Enum.to_list(Emmap.stream!(path, 6))
+      ["one\\ntw", "o\\nthre", "e"]
+      iex> path |> Emmap.stream!() |> Enum.count()
+      3
+
+  ## The contract
+
+    * A stream of a *path* maps the file at each enumeration, read-only, and closes it after that,
+      also when the enumeration is halted or raises. A stream of a *handle* reads the handle's map
+      and leaves its cursor alone: others may use the handle meanwhile.
+    * Lines are, byte for byte, those of `File.stream!/3`: with their newline, and CRLF as LF. The last
+      line may have none.
+    * Lines and pieces are **live** (see "Live binaries" in `Emmap`): nothing is copied, and one that
+      is kept keeps the whole map. Copies are those with `copy: true`, a line that ends in CRLF (not
+      with `trim: true`), and from OTP 27 on those of up to 64 bytes.
+    * The end is that of the map when the enumeration began, or `:start` + `:length`. What the map grows
+      by later does not belong to it; a map that `Emmap.resize/2` makes shorter ends it earlier.
+    * What the world does raises `Emmap.Error`: a file that cannot be opened, `:closed` when the handle is
+      closed in the middle, `:estale` (or `:enospc`, `:eio`) when pages of the map were lost.
+    * The lock of `pread/3` and `pwrite/3` is not taken: a line that another process writes meanwhile may
+      be half old, half new.
+
+  ## What it costs
+
+  Up to 1,024 lines come from one call of native code, which looks at 128 KiB at most; a longer line is
+  searched on a dirty CPU scheduler. The disk is waited for on a dirty I/O scheduler, 8 MiB
+  ahead. So no scheduler is held up, however long a line and however slow the disk is. Memory stays
+  flat: a stream of a path also gives the pages it has passed back.
+
+  `Enum.count/1` of lines is one search for newlines, on dirty CPU schedulers; of pieces it is a division.
+
+  ## In parallel
+
+  `Emmap.chunks/3` cuts a map where lines end, so that each core reads a part of it. The lowest, highest and
+  mean temperature of each station in a file of `Station;Temperature` lines:
+
+      iex> path = Path.join(System.tmp_dir!(), "emmap_measurements.txt")
+      iex> File.write!(path, "Oslo;-3.4\\nQuito;14.0\\nOslo;6.0\\nHull;9.5\\nQuito;15.5\\n")
+      iex> {:ok, mem} = Emmap.open(path)
+      iex> measure = fn lines ->
+      ...>   Enum.reduce(lines, %{}, fn line, stations ->
+      ...>     # Parts of up to 64 bytes are copies: a key must not change with the file.
+      ...>     [station, number] = :binary.split(line, ";")
+      ...>     t = :erlang.binary_to_float(number)
+      ...>
+      ...>     case stations do
+      ...>       %{^station => {low, high, sum, n}} ->
+      ...>         %{stations | station => {min(low, t), max(high, t), sum + t, n + 1}}
+      ...>
+      ...>       _ ->
+      ...>         Map.put(stations, station, {t, t, t, 1})
+      ...>     end
+      ...>   end)
+      ...> end
+      iex> merge = fn _station, {low, high, sum, n}, {low2, high2, sum2, n2} ->
+      ...>   {min(low, low2), max(high, high2), sum + sum2, n + n2}
+      ...> end
+      iex> stations =
+      ...>   mem
+      ...>   |> Emmap.chunks(4 * System.schedulers_online(), trim: true)
+      ...>   |> Task.async_stream(measure, ordered: false, timeout: :infinity)
+      ...>   |> Enum.reduce(%{}, fn {:ok, part}, all -> Map.merge(all, part, merge) end)
+      iex> for {name, {low, high, sum, n}} <- Enum.sort(stations), do: {name, low, sum / n, high}
+      [{"Hull", 9.5, 9.5, 9.5}, {"Oslo", -3.4, 1.3, 6.0}, {"Quito", 14.0, 14.75, 15.5}]
+
+  ## Writing
+
+  A stream of a path, or of a writable handle, is `Collectable`: what is collected (iodata) is appended,
+  where `File.stream!/3` would empty the file first; a file that does not exist is created. `:start` and
+  `:length` have no say. It is written in blocks of 64 KiB and at the end, also when the enumeration
+  raises. On a handle one process should append at a time, for each writes at the end it finds.
+
+      iex> path = Path.join(System.tmp_dir!(), "emmap_collect.txt")
+      iex> File.write!(path, "one\\n")
+      iex> _ = Enum.into(["two\\n", ["three", ?\\n]], Emmap.stream!(path))
+      iex> File.read!(path)
+      "one\\ntwo\\nthree\\n"
+
+  The fields `:start` and `:length` (bytes) may be read; the others are private.
+  """
+
+  alias Emmap.Stream.{Options, Reader}
+
+  @enforce_keys [:source, :mode]
+  defstruct [:source, :mode, start: 0, length: :infinity, trim: false, copy: false]
+
+  @type mode :: :line | pos_integer
+  @type option ::
+          {:trim, boolean}
+          | {:copy, boolean}
+          | {:start, non_neg_integer}
+          | {:length, non_neg_integer | :infinity}
+  @type t :: %__MODULE__{
+          source: Emmap.t() | binary,
+          mode: mode,
+          start: non_neg_integer,
+          length: non_neg_integer | :infinity,
+          trim: boolean,
+          copy: boolean
+        }
+
+  @doc false
+  @spec new!(Emmap.t() | Path.t() | :file.name_all(), mode, [option]) :: t
+  def new!(source, mode, options) do
+    struct!(__MODULE__, [source: source!(source), mode: mode] ++ Options.stream!(mode, options))
+  end
+
+  @doc false
+  @spec chunks!(Emmap.t(), pos_integer, [option | {:split, <<_::8>>}]) :: [t]
+  def chunks!({:file_descriptor, Emmap.File, %Emmap{}} = mem, count, options) do
+    {<<byte>>, options} = Options.chunks!(count, options)
+    stream = new!(mem, :line, options)
+
+    for {from, to} <- Reader.ranges!(stream, count, byte),
+        do: %{stream | start: from, length: to - from}
+  end
+
+  def chunks!(other, _count, _options) do
+    raise ArgumentError, "chunks are made of an open Emmap handle, got #{inspect(other)}"
+  end
+
+  defp source!({:file_descriptor, Emmap.File, %Emmap{}} = mem), do: mem
+  defp source!(path) when is_binary(path) or is_list(path), do: Emmap.Path.bytes!(path)
+
+  defp source!(other) do
+    raise ArgumentError,
+          "a stream is made of a path or of an open Emmap handle, got #{inspect(other)}"
+  end
+
+  defimpl Enumerable do
+    def reduce(_stream, {:halt, acc}, _fun), do: {:halted, acc}
+
+    # Nothing is opened before the first element is asked for.
+    def reduce(stream, {:suspend, acc}, fun), do: {:suspended, acc, &reduce(stream, &1, fun)}
+    def reduce(stream, acc, fun), do: resume([], Reader.open!(stream), acc, fun)
+
+    # However the enumeration ends, a map of its own is closed.
+    defp resume(elements, reader, acc, fun) do
+      go(acc, elements, fun, reader)
+    catch
+      kind, reason ->
+        Reader.close(reader)
+        :erlang.raise(kind, reason, __STACKTRACE__)
+    else
+      {:suspended, acc, elements, reader} ->
+        {:suspended, acc, &resume(elements, reader, &1, fun)}
+
+      ended ->
+        Reader.close(reader)
+        ended
+    end
+
+    defp go({:cont, acc}, elements, fun, reader), do: each(elements, acc, fun, reader)
+    defp go({:halt, acc}, _elements, _fun, _reader), do: {:halted, acc}
+    defp go({:suspend, acc}, elements, _fun, reader), do: {:suspended, acc, elements, reader}
+
+    # The loop over every line: no more in it than there must be.
+    defp each([element | rest], acc, fun, reader) do
+      case fun.(element, acc) do
+        {:cont, acc} -> each(rest, acc, fun, reader)
+        other -> go(other, rest, fun, reader)
+      end
+    end
+
+    defp each([], acc, fun, reader) do
+      case Reader.next!(reader) do
+        {elements, reader} -> each(elements, acc, fun, reader)
+        :done -> {:done, acc}
+      end
+    end
+
+    def count(stream), do: {:ok, Reader.count!(stream)}
+    def member?(_stream, _value), do: {:error, __MODULE__}
+    def slice(_stream), do: {:error, __MODULE__}
+  end
+
+  defimpl Collectable do
+    alias Emmap.Stream.Writer
+
+    def into(%{source: source} = stream) do
+      collect = fn
+        writer, {:cont, data} ->
+          Writer.write!(writer, data)
+
+        writer, :done ->
+          Writer.close!(writer)
+          stream
+
+        writer, :halt ->
+          Writer.close!(writer)
+      end
+
+      {Writer.open!(source), collect}
+    end
+  end
+end

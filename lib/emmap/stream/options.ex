@@ -1,0 +1,60 @@
+defmodule Emmap.Stream.Options do
+  @moduledoc false
+  # The options of streams and chunks, checked: a caller's bug raises when the stream is made, not
+  # when it is read.
+
+  @flags [:trim, :copy]
+  @valid "valid are trim: true | false, copy: true | false, start: n, length: n | :infinity (bytes)"
+
+  @spec stream!(Emmap.Stream.mode(), [Emmap.Stream.option()]) :: keyword
+  def stream!(mode, options) do
+    mode!(mode)
+    options = list!(options, @valid)
+    for option <- options, do: option!(option)
+
+    if mode != :line and options[:trim],
+      do: raise(ArgumentError, "trim: true is for lines, and the mode is #{inspect(mode)}")
+
+    options
+  end
+
+  @spec chunks!(pos_integer, keyword) :: {<<_::8>>, keyword}
+  def chunks!(count, options) do
+    unless is_integer(count) and count > 0 do
+      raise ArgumentError, "the number of chunks is an integer above 0, got #{inspect(count)}"
+    end
+
+    {split, options} = Keyword.pop(list!(options, "#{@valid}, split: byte"), :split, "\n")
+
+    case split do
+      <<_byte>> -> {split, options}
+      _ -> raise ArgumentError, "split: takes a binary of one byte, got #{inspect(split)}"
+    end
+  end
+
+  defp mode!(:line), do: :ok
+  defp mode!(bytes) when is_integer(bytes) and bytes > 0, do: :ok
+
+  defp mode!(other) do
+    raise ArgumentError,
+          "a stream goes by :line or by a number of bytes above 0, got #{inspect(other)}"
+  end
+
+  defp list!(options, valid) do
+    unless Keyword.keyword?(options),
+      do: raise(ArgumentError, "options are a keyword list, got #{inspect(options)}; #{valid}")
+
+    names = Keyword.keys(options)
+
+    case names -- Enum.uniq(names) do
+      [] -> options
+      [twice | _] -> raise ArgumentError, "option #{inspect(twice)} stands twice; #{valid}"
+    end
+  end
+
+  defp option!({flag, value}) when flag in @flags and is_boolean(value), do: :ok
+  defp option!({:start, n}) when is_integer(n) and n >= 0, do: :ok
+  defp option!({:length, n}) when is_integer(n) and n >= 0, do: :ok
+  defp option!({:length, :infinity}), do: :ok
+  defp option!(other), do: raise(ArgumentError, "bad option #{inspect([other])}; #{@valid}")
+end

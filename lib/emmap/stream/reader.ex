@@ -1,0 +1,195 @@
+defmodule Emmap.Stream.Reader do
+  @moduledoc false
+  # Reads a stream's range: one batch of lines or pieces after the other, or its count, or where
+  # to cut it.
+
+  alias Emmap.{Info, Native, Root}
+
+  # So much is brought into memory at a time, on a dirty scheduler, and then read on a normal one,
+  # which therefore waits for no disk. A batch begins inside and may end as much behind it as
+  # native code looks at in one call.
+  @window 8 * 1024 * 1024
+  @margin 128 * 1024
+
+  # Searched in one call. Between calls the process can be killed, and the map closed.
+  @slice 32 * 1024 * 1024
+
+  @copies 1
+  @trims 2
+
+  defstruct [:ref, :owned, :root, :position, :stop, :window, :ahead, :mode, :form, :path]
+
+  @type t :: %__MODULE__{}
+
+  # Opens the file, if the stream is one of a path.
+  @spec open!(Emmap.Stream.t()) :: t
+  def open!(stream) do
+    {{_, _, %Emmap{ref: ref, root: root}}, owned, path} = map!(stream.source)
+    {start, stop} = bounds!(stream, ref, path)
+    form = if(stream.copy, do: @copies, else: 0) + if stream.trim, do: @trims, else: 0
+
+    %__MODULE__{
+      ref: ref,
+      owned: owned,
+      path: path,
+      # Of the whole map up to the end of the stream, so that positions are the map's.
+      root: root!(Native.view(ref, Root.unwrap(root), 0, stop), path),
+      position: start,
+      stop: stop,
+      window: start,
+      ahead: start,
+      mode: stream.mode,
+      form: form
+    }
+  end
+
+  defp map!(path) when is_binary(path) do
+    mem = {_, _, %Emmap{ref: ref}} = Emmap.open!(path, [:read])
+    _ = Native.advise(ref, 0, 0, :sequential)
+    {mem, true, path}
+  end
+
+  defp map!(mem), do: {mem, false, nil}
+
+  defp bounds!(stream, ref, path) do
+    case Info.brief(ref) do
+      {:ok, %{size: size}} ->
+        start = min(stream.start, size)
+        # `:infinity` is an atom, and atoms are above all integers.
+        {start, start + min(stream.length, size - start)}
+
+      {:error, reason} ->
+        failed!(reason, path)
+    end
+  end
+
+  defp root!({:ok, root}, _path), do: root
+  defp root!(:eof, _path), do: ""
+  defp root!({:error, reason}, path), do: failed!(reason, path)
+
+  @spec close(t) :: :ok
+  def close(%{owned: false}), do: :ok
+
+  def close(reader) do
+    # The map itself goes when its handle is collected, which may be later.
+    _ = Native.move_window(reader.ref, reader.window, reader.stop, 0)
+    _ = Native.close(reader.ref)
+    :ok
+  end
+
+  @spec next!(t) :: {[binary, ...], t} | :done
+  # A page may have been lost under what the last batch gave. To close there is no loss.
+  def next!(%{position: position, stop: stop} = reader) when position >= stop do
+    case Native.lines(reader.ref, reader.root, stop, stop, 0) do
+      {:error, reason} when reason != :closed -> failed!(reason, reader.path)
+      _ -> :done
+    end
+  end
+
+  def next!(%{position: position, ahead: ahead} = reader) when position >= ahead do
+    %{ref: ref, owned: owned, window: window} = reader
+    behind = if owned, do: window, else: position
+    # What went wrong here is met again, and told, where the memory is read.
+    _ = Native.move_window(ref, behind, position, @window + @margin)
+    read!(%{reader | window: position, ahead: position + @window})
+  end
+
+  def next!(reader), do: read!(reader)
+
+  defp read!(%{mode: :line} = reader) do
+    %{ref: ref, root: root, position: position, stop: stop, form: form} = reader
+    batch!(Native.lines(ref, root, position, stop, form), reader)
+  end
+
+  defp read!(reader) do
+    %{ref: ref, root: root, position: position, stop: stop, mode: bytes, form: form} = reader
+    batch!(Native.pieces(ref, root, position, stop, bytes, form), reader)
+  end
+
+  defp batch!({:error, reason}, reader), do: failed!(reason, reader.path)
+  defp batch!({_position, []}, _reader), do: :done
+  defp batch!({position, elements}, reader), do: {elements, %{reader | position: position}}
+
+  @spec count!(Emmap.Stream.t()) :: non_neg_integer
+  def count!(stream) do
+    {{_, _, %Emmap{ref: ref}} = mem, owned, path} = map!(stream.source)
+
+    try do
+      {start, stop} = bounds!(stream, ref, path)
+
+      case stream.mode do
+        :line -> count_lines(mem, owned, start, stop, path)
+        bytes -> div(stop - start + bytes - 1, bytes)
+      end
+    after
+      if owned, do: Native.close(ref)
+    end
+  end
+
+  defp count_lines(_mem, _owned, start, start, _path), do: 0
+
+  defp count_lines({_, _, %Emmap{ref: ref}} = mem, owned, start, stop, path) do
+    newlines =
+      slices(start, stop, 0, fn position, count, sum ->
+        newlines = ok!(Native.count_byte(ref, position, count, ?\n), path)
+        if owned, do: Native.move_window(ref, position, position + count, 0)
+        {:cont, sum + newlines}
+      end)
+
+    # What follows the last newline is a line, too.
+    case Emmap.pread(mem, stop - 1, 1) do
+      {:ok, "\n"} -> newlines
+      {:ok, _} -> newlines + 1
+      :eof -> newlines
+      {:error, reason} -> failed!(reason, path)
+    end
+  end
+
+  # At most `count` ranges that end behind a `byte` (or at the end), together all of the stream's
+  # range.
+  @spec ranges!(Emmap.Stream.t(), pos_integer, byte) :: [{Emmap.position(), Emmap.position()}]
+  def ranges!(%{source: {_, _, %Emmap{ref: ref}}} = stream, count, byte) do
+    {start, stop} = bounds!(stream, ref, nil)
+
+    {ranges, _} =
+      Enum.flat_map_reduce(1..count, start, fn n, from ->
+        to =
+          if n == count, do: stop, else: cut(ref, from, ideal(start, stop, n, count), stop, byte)
+
+        if to > from, do: {[{from, to}], to}, else: {[], from}
+      end)
+
+    ranges
+  end
+
+  defp ideal(start, stop, n, count), do: start + div((stop - start) * n, count)
+
+  # Where the part that began at `from` and should end at `ideal` ends.
+  defp cut(_ref, from, ideal, _stop, _byte) when ideal <= from, do: from
+
+  defp cut(ref, _from, ideal, stop, byte) do
+    slices(ideal - 1, stop, stop, fn position, count, stop ->
+      case ok!(Native.find_byte(ref, position, count, byte), nil) do
+        nil -> {:cont, stop}
+        found -> {:halt, found + 1}
+      end
+    end)
+  end
+
+  defp slices(position, stop, acc, _fun) when position >= stop, do: acc
+
+  defp slices(position, stop, acc, fun) do
+    count = min(@slice, stop - position)
+
+    case fun.(position, count, acc) do
+      {:cont, acc} -> slices(position + count, stop, acc, fun)
+      {:halt, acc} -> acc
+    end
+  end
+
+  defp ok!({:ok, found}, _path), do: found
+  defp ok!({:error, reason}, path), do: failed!(reason, path)
+
+  @spec failed!(Emmap.reason(), binary | nil) :: no_return
+  defp failed!(reason, path), do: raise(Emmap.Error, op: :stream, path: path, reason: reason)
+end
