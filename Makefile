@@ -36,6 +36,7 @@ bench: setup
 	mix run bench/atomics.exs
 	mix run bench/ticker.exs
 	mix run bench/guard.exs
+	mix run bench/streams.exs
 
 lint: setup
 	mix format --check-formatted

@@ -30,6 +30,14 @@ defmodule Bench.Ticker do
         {:ok, _} = Emmap.position(mem, 0)
         {:ok, _} = Emmap.read_line(mem)
       end)
+
+      # The file has no newline.
+      report("a stream's line of 1 GB", fn -> [_] = Enum.to_list(Emmap.stream!(mem)) end)
+      report("its lines counted", fn -> 1 = Enum.count(Emmap.stream!(mem)) end)
+
+      report("the same, copied", fn ->
+        [_] = Enum.to_list(Emmap.stream!(mem, :line, copy: true))
+      end)
     after
       File.rm_rf!(directory)
     end

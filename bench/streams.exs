@@ -1,0 +1,224 @@
+# A gigabyte of text, line by line: Emmap.stream!/3 beside `wc -l`, File.stream!/3, raw
+# :file.read_line/1 and :binary.split/3. The sides take turns and the best round of each counts.
+# BENCH_MB and BENCH_ROUNDS change the size and the rounds. Run by `make bench`.
+
+defmodule Bench.Streams do
+  @megabytes String.to_integer(System.get_env("BENCH_MB") || "1024")
+  @rounds String.to_integer(System.get_env("BENCH_ROUNDS") || "3")
+
+  def run do
+    directory = Path.join(System.tmp_dir!(), "emmap_bench_#{System.pid()}")
+    File.mkdir_p!(directory)
+    path = Path.join(directory, "text")
+
+    try do
+      Bench.Streams.Text.write!(path, @megabytes * 1024 * 1024)
+      size = File.stat!(path).size
+      # Also brings it into the page cache.
+      count = Enum.count(Emmap.stream!(path))
+      IO.puts("#{size} bytes, #{count} lines of #{Float.round(size / count, 1)} bytes")
+      # First, before the others leave their garbage.
+      memory(path)
+      counts(path, count)
+      visits(path, size, count)
+    after
+      File.rm_rf!(directory)
+    end
+  end
+
+  defp counts(path, lines) do
+    best =
+      best(
+        wc: fn -> {_, 0} = System.cmd("wc", ["-l", path]) end,
+        emmap: fn -> ^lines = Enum.count(Emmap.stream!(path)) end,
+        file: fn -> ^lines = Enum.count(File.stream!(path)) end
+      )
+
+    header("count of the lines", "limit")
+    row("Enum.count(Emmap.stream!)", best.emmap, lines, "")
+    row("wc -l", best.wc, lines, "#{ratio(best.emmap, best.wc)} (1.5)")
+    row("Enum.count(File.stream!)", best.file, lines, "#{ratio(best.file, best.emmap)} times (2)")
+  end
+
+  defp visits(path, size, lines) do
+    sum = fn stream -> ^size = Enum.reduce(stream, 0, &(byte_size(&1) + &2)) end
+
+    best =
+      best(
+        emmap: fn -> sum.(Emmap.stream!(path)) end,
+        handle: fn -> sum.(Emmap.stream!(Emmap.open!(path, [:direct]))) end,
+        trim: fn ->
+          Enum.reduce(Emmap.stream!(path, :line, trim: true), 0, &(byte_size(&1) + &2))
+        end,
+        copy: fn -> sum.(Emmap.stream!(path, :line, copy: true)) end,
+        file: fn -> sum.(File.stream!(path, [read_ahead: 64 * 1024], :line)) end,
+        read_line: fn -> ^size = read_lines(path) end,
+        split: {fn -> File.read!(path) end, &split/1}
+      )
+
+    header("each line visited", "times (wanted)")
+    row("Emmap.stream!(path)", best.emmap, lines, "")
+    row("Emmap.stream!(direct handle)", best.handle, lines, "")
+    row("Emmap.stream!(path, trim: true)", best.trim, lines, "")
+    row("Emmap.stream!(path, copy: true)", best.copy, lines, "")
+    row("File.stream!, read_ahead", best.file, lines, "#{ratio(best.file, best.emmap)} (6)")
+
+    row(
+      ":file.read_line, read_ahead",
+      best.read_line,
+      lines,
+      "#{ratio(best.read_line, best.emmap)} (8)"
+    )
+
+    row(
+      ":binary.split of it in memory",
+      best.split,
+      lines,
+      "#{ratio(best.split, best.emmap)} (3.5)"
+    )
+  end
+
+  defp read_lines(path) do
+    {:ok, file} = :file.open(path, [:read, :raw, :binary, read_ahead: 64 * 1024])
+    sum = read_lines(file, 0)
+    :ok = :file.close(file)
+    sum
+  end
+
+  defp read_lines(file, sum) do
+    case :file.read_line(file) do
+      {:ok, line} -> read_lines(file, sum + byte_size(line))
+      :eof -> sum
+    end
+  end
+
+  # The list of them is what costs, and is what it gives; visiting it is no more than a sum.
+  defp split(text) do
+    text |> :binary.split("\n", [:global]) |> Enum.reduce(0, &(byte_size(&1) + &2))
+  end
+
+  defp memory(path) do
+    IO.puts("\nat its most, MB more than before")
+
+    for {name, keep} <- [{"each line visited", 0}, {"one line in a thousand kept", 1000}] do
+      {vm, rss} = Task.await(Task.async(fn -> grown(path, keep) end), :infinity)
+      IO.puts("#{String.pad_trailing(name, 36)} VM #{vm}, resident #{rss}")
+    end
+  end
+
+  # Looked at every 100,000 lines, and at the end, while what was kept is still there.
+  defp grown(path, keep) do
+    :erlang.garbage_collect()
+    {vm, rss} = {:erlang.memory(:total), resident()}
+
+    {kept, _, most_vm, most_rss} =
+      Enum.reduce(Emmap.stream!(path), {[], 1, vm, rss}, fn line, {kept, n, most_vm, most_rss} ->
+        kept = if keep > 0 and rem(n, keep) == 0, do: [line | kept], else: kept
+
+        if rem(n, 100_000) == 0,
+          do: {kept, n + 1, max(most_vm, :erlang.memory(:total)), max(most_rss, resident())},
+          else: {kept, n + 1, most_vm, most_rss}
+      end)
+
+    most = {megabytes(most_vm - vm), megabytes(most_rss - rss)}
+    true = is_list(kept)
+    most
+  end
+
+  defp megabytes(bytes), do: Float.round(bytes / 1_000_000, 1)
+
+  defp resident do
+    [_, pages | _] = "/proc/self/statm" |> File.read!() |> String.split()
+    String.to_integer(pages) * 4096
+  end
+
+  # Nanoseconds of each side's best round, each in a process of its own.
+  defp best(sides) do
+    for _ <- 1..@rounds, {name, side} <- sides do
+      {name, time(side)}
+    end
+    |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
+    |> Map.new(fn {name, times} -> {name, Enum.min(times)} end)
+  end
+
+  defp time({prepare, act}) do
+    in_process(fn ->
+      prepared = prepare.()
+      :timer.tc(act, [prepared]) |> elem(0)
+    end)
+  end
+
+  defp time(act), do: in_process(fn -> :timer.tc(act) |> elem(0) end)
+
+  defp in_process(act), do: Task.await(Task.async(act), :infinity) * 1000
+
+  defp header(name, last),
+    do: IO.puts("\n#{String.pad_trailing(name, 36)}     ms  ns a line   #{last}")
+
+  defp row(name, ns, lines, last) do
+    ms = String.pad_leading("#{div(ns, 1_000_000)}", 7)
+    each = String.pad_leading("#{Float.round(ns / lines, 1)}", 10)
+    IO.puts([String.pad_trailing(name, 36), ms, each, "   ", last])
+  end
+
+  defp ratio(one, other), do: Float.round(one / other, 2)
+end
+
+defmodule Bench.Streams.Text do
+  # Words of the texts that this machine has, in lines of 10 to some 130 bytes.
+  @sources [
+    "/usr/share/{doc,common-licenses,perl}/**/*",
+    "/usr/lib/{erlang,elixir,python3}/**/*.{erl,ex,hrl,py,txt,md}"
+  ]
+  @pool 24 * 1024 * 1024
+
+  def write!(path, size) do
+    :rand.seed(:exsss, 20)
+    lines = lines(words())
+    {:ok, file} = :file.open(path, [:write, :raw, :binary])
+    fill(file, size, lines)
+    :ok = :file.close(file)
+  end
+
+  # The same lines in another order each time.
+  defp fill(_file, left, _lines) when left <= 0, do: :ok
+
+  defp fill(file, left, lines) do
+    block = lines |> Enum.shuffle() |> IO.iodata_to_binary()
+    block = if byte_size(block) > left, do: binary_part(block, 0, left - 1) <> "\n", else: block
+    :ok = :file.write(file, block)
+    fill(file, left - byte_size(block), lines)
+  end
+
+  defp words do
+    @sources
+    |> Stream.flat_map(&Path.wildcard/1)
+    |> Stream.filter(&File.regular?/1)
+    |> Stream.flat_map(fn file ->
+      with {:ok, text} <- File.read(file),
+           true <- String.valid?(text),
+           do: [String.split(text)],
+           else: (_ -> [])
+    end)
+    |> Enum.reduce_while({[], 0}, fn words, {all, size} ->
+      size = size + Enum.reduce(words, 0, &(byte_size(&1) + 1 + &2))
+      if size > @pool, do: {:halt, {all, size}}, else: {:cont, {[words | all], size}}
+    end)
+    |> elem(0)
+    |> Enum.concat()
+  end
+
+  defp lines([]), do: []
+
+  defp lines(words) do
+    {line, rest} = line(words, 10 + :rand.uniform(110), [])
+    [[line, ?\n] | lines(rest)]
+  end
+
+  defp line([word | rest], room, line) when room > 0,
+    do: line(rest, room - byte_size(word) - 1, [line, word, ?\s])
+
+  defp line(rest, _room, line), do: {line, rest}
+end
+
+Bench.Streams.run()
