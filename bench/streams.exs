@@ -51,7 +51,7 @@ defmodule Bench.Streams do
           Enum.reduce(Emmap.stream!(path, :line, trim: true), 0, &(byte_size(&1) + &2))
         end,
         copy: fn -> sum.(Emmap.stream!(path, :line, copy: true)) end,
-        file: fn -> sum.(File.stream!(path, [read_ahead: 64 * 1024], :line)) end,
+        file: fn -> sum.(file_lines(path)) end,
         read_line: fn -> ^size = read_lines(path) end,
         split: {fn -> File.read!(path) end, &split/1}
       )
@@ -76,6 +76,15 @@ defmodule Bench.Streams do
       lines,
       "#{ratio(best.split, best.emmap)} (3.5)"
     )
+  end
+
+  # Its arguments changed their places in Elixir 1.16.
+  defp file_lines(path) do
+    ahead = [read_ahead: 64 * 1024]
+
+    if Version.match?(System.version(), ">= 1.16.0"),
+      do: apply(File, :stream!, [path, :line, ahead]),
+      else: apply(File, :stream!, [path, ahead, :line])
   end
 
   defp read_lines(path) do
