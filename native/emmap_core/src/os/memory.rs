@@ -142,6 +142,68 @@ pub unsafe fn map_over(
     }
 }
 
+/// As [`map_over`] of a file, where readers may be: `MAP_FIXED` takes away what was there before the
+/// file system is asked, and one that refuses (a dead device) would leave a hole that kills. So the
+/// file is mapped elsewhere first, and moved. What fails leaves what was there, or zero pages.
+///
+/// # Safety
+/// As [`map_over`].
+pub unsafe fn replace_by_file(
+    at: *mut u8,
+    len: usize,
+    protection: libc::c_int,
+    flags: libc::c_int,
+    fd: BorrowedFd,
+    offset: u64,
+) -> Result<()> {
+    if len == 0 {
+        return Ok(());
+    }
+    let place = libc::off_t::try_from(offset).map_err(|_| Errno(libc::EOVERFLOW))?;
+    // SAFETY: without MAP_FIXED the kernel replaces no mapping.
+    let elsewhere = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            len,
+            protection,
+            flags,
+            fd.as_raw_fd(),
+            place,
+        )
+    };
+    if elsewhere == libc::MAP_FAILED {
+        return Err(Errno::last());
+    }
+    // SAFETY: `elsewhere` was made above and is seen by nobody; the range at `at` is the caller's.
+    unsafe {
+        if move_over(elsewhere, at, len) {
+            return Ok(());
+        }
+        libc::munmap(elsewhere, len);
+        let answer = map_over(at, len, protection, flags, Some(fd), offset);
+        if answer.is_err() {
+            let _ = zero_over(at, len, protection);
+        }
+        answer
+    }
+}
+
+/// # Safety
+/// Both ranges must be ours to replace.
+#[cfg(target_os = "linux")]
+unsafe fn move_over(from: *mut libc::c_void, to: *mut u8, len: usize) -> bool {
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+    // SAFETY: the caller's promise.
+    unsafe { libc::mremap(from, len, len, flags, to) != libc::MAP_FAILED }
+}
+
+/// # Safety
+/// None: there is no such call here.
+#[cfg(not(target_os = "linux"))]
+unsafe fn move_over(_from: *mut libc::c_void, _to: *mut u8, _len: usize) -> bool {
+    false
+}
+
 /// Puts private zero pages at exactly `at`: what a lost or cut tail reads as.
 ///
 /// # Safety

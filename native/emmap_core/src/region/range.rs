@@ -175,15 +175,17 @@ impl Range {
         from: usize,
         to: usize,
     ) -> Result<()> {
-        let fd = file.map(MappedFile::fd);
-        let offset = match fd {
-            Some(_) => shape.offset - shape.delta as u64 + from as u64,
-            None => 0,
-        };
         // SAFETY: the caller's promise.
         let answer = unsafe {
             let at = self.reservation.start().add(from);
-            os::map_over(at, to - from, shape.protection, shape.flags, fd, offset)
+            let (len, protection, flags) = (to - from, shape.protection, shape.flags);
+            match file {
+                Some(file) => {
+                    let offset = shape.offset - shape.delta as u64 + from as u64;
+                    os::replace_by_file(at, len, protection, flags, file.fd(), offset)
+                }
+                None => os::map_over(at, len, protection, flags, None, 0),
+            }
         };
         match answer {
             // Huge pages of an ordinary file.

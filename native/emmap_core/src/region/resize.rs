@@ -1,6 +1,7 @@
 //! Growing and shrinking under readers.
 
 use super::{Range, Region};
+use crate::fault::Reason;
 use crate::reservation::Place;
 use crate::{os, Errno, Result};
 
@@ -181,13 +182,19 @@ impl Region {
         drop(exclusive);
         answer = answer.and_then(|()| self.set_file_size(to as u64));
         if let Err(error) = answer {
-            // The file kept its bytes: show them again.
-            for range in ranges.iter_mut() {
-                let whole = self.shape.bytes(before)?.min(range.reservation.len());
-                range.grow(&self.shape, self.file.as_ref(), whole)?;
-            }
-            // SAFETY: as above; the old length is mapped again.
+            // The file kept its bytes: show them again, first those that were cleared.
+            // SAFETY: as above; the page stayed mapped.
             unsafe { std::ptr::copy_nonoverlapping(kept.as_ptr(), at, tail) };
+            let whole = self.shape.bytes(before)?;
+            let again = ranges.iter_mut().try_for_each(|range| {
+                let whole = whole.min(range.reservation.len());
+                range.grow(&self.shape, self.file.as_ref(), whole)
+            });
+            if again.is_err() {
+                // They cannot be shown, and must not be taken for zeros.
+                self.fault.note(to as u64, Reason::Device);
+                return Err(error);
+            }
             self.extent.set_len(before);
             return Err(error);
         }
