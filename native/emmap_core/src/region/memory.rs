@@ -2,7 +2,7 @@
 
 use super::{clamp, Region};
 use crate::os::{self, Advice};
-use crate::{Errno, Result};
+use crate::{guard, Errno, Result};
 
 impl Region {
     /// Tells the kernel how `position .. position + count` will be used; `count` 0: to the end.
@@ -39,6 +39,7 @@ impl Region {
         if count == 0 {
             return Err(Errno::INVAL);
         }
+        self.check_size()?;
         let end = crate::range::checked_end(position, count)?;
         let offset = crate::range::checked_end(self.shape.offset, position)?;
         crate::range::checked_end(offset, count)?;
@@ -60,6 +61,10 @@ impl Region {
                 // The kernel does not signal from within a system call; a touch does, and tells
                 // the guard what was lost.
                 Err(error) if os::is_lost_page(error) => {
+                    if guard::status() != guard::Status::Ok {
+                        // A touch would kill.
+                        return self.check_size().and(Err(error));
+                    }
                     self.touch(start, count);
                     self.check_fault()?;
                 }
