@@ -169,7 +169,8 @@ impl Region {
             resizable,
             grows: resizable && file_size.is_some() && length.is_none(),
             follows: file_size.is_some() && whole_file && length.is_none() && !options.fixed_size,
-            pinned: options.fixed || file_size.is_none(),
+            // What was written to private pages is in their own range alone.
+            pinned: options.fixed || file_size.is_none() || options.write && options.private(),
             auto_unlink: options.auto_unlink,
             protection,
             flags,
