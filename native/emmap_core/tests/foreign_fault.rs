@@ -50,3 +50,59 @@ fn fault() {
         at.cast::<u8>().read_volatile();
     }
 }
+
+const UNALIGNED: &str = "EMMAP_UNALIGNED";
+
+/// Zero pages would not make an address aligned: the guard would be called for ever.
+#[test]
+fn an_unaligned_address_in_a_map_kills_and_hangs_not() {
+    if std::env::var_os(UNALIGNED).is_some() {
+        unaligned();
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.arg("unaligned").env(UNALIGNED, "1");
+    child.current_dir(directory.path());
+    assert_eq!(child.output().unwrap().status.signal(), Some(libc::SIGBUS));
+}
+
+/// Tells this process what the kernel would where words must be aligned.
+fn unaligned() {
+    emmap_core::guard::install().unwrap();
+    let options = emmap_core::Options {
+        write: true,
+        size: Some(4096),
+        ..Default::default()
+    };
+    let region = emmap_core::Region::open(&options).unwrap();
+    // SAFETY: `info` is zeroed, which is a valid one, and holds an address where the kernel has it.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        info.si_signo = libc::SIGBUS;
+        info.si_code = 1;
+        let fields = std::ptr::from_mut(&mut info).cast::<u8>();
+        let address = fields.add(2 * size_of::<usize>()).cast::<usize>();
+        address.write_unaligned(region.pointer(1) as usize);
+        assert_eq!(info.si_addr() as usize, region.pointer(1) as usize);
+        // A process may send itself any code.
+        let (process, thread) = (libc::getpid(), libc::syscall(libc::SYS_gettid));
+        let sent = libc::syscall(
+            libc::SYS_rt_tgsigqueueinfo,
+            process,
+            thread,
+            libc::SIGBUS,
+            &info,
+        );
+        assert_eq!(sent, 0);
+    }
+    // The instruction would run again, and meet the default action.
+    // SAFETY: `now` is zeroed, then filled; raise takes no pointers.
+    unsafe {
+        let mut now: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(libc::SIGBUS, std::ptr::null(), &mut now);
+        if now.sa_sigaction == libc::SIG_DFL {
+            libc::raise(libc::SIGBUS);
+        }
+    }
+    std::process::exit(3);
+}

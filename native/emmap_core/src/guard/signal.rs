@@ -94,12 +94,20 @@ extern "C" fn handle(signal: libc::c_int, info: *mut libc::siginfo_t, context: *
         let saved = *errno;
         // Up to 0: sent by somebody (`kill -BUS`), and no fault of any page.
         let fault = (*info).si_code > 0;
-        let patched = fault && patch((*info).si_addr() as usize, is_poison((*info).si_code));
+        let lost = fault && !is_unaligned((*info).si_code);
+        let patched = lost && patch((*info).si_addr() as usize, is_poison((*info).si_code));
         *errno = saved;
         if !patched {
             call_previous(signal, info, context, fault);
         }
     }
+}
+
+/// Whether the signal tells of an address that must be aligned: no lost page, and as wrong with zeros
+/// in its place. macOS gives this code for lost pages too.
+fn is_unaligned(code: libc::c_int) -> bool {
+    const BUS_ADRALN: libc::c_int = 1;
+    cfg!(target_os = "linux") && code == BUS_ADRALN
 }
 
 /// Whether the signal tells of broken memory.
