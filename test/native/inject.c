@@ -19,7 +19,8 @@
 
 enum call {
     OPEN = 1, FSTAT, FTRUNCATE, FALLOCATE, MMAP, MPROTECT, MSYNC, FDATASYNC, FSYNC, FCNTL, CLOSE,
-    FSTATVFS, LINKAT, RENAME, MADVISE, MLOCK, SYNC_FILE_RANGE, PWRITE, PREAD, DUP
+    FSTATVFS, LINKAT, RENAME, MADVISE, MLOCK, SYNC_FILE_RANGE, PWRITE, PREAD, DUP,
+    MREMAP
 };
 
 struct control {
@@ -55,6 +56,7 @@ DECLARE(int, statx, int, const char *, int, unsigned, struct statx *)
 DECLARE(int, ftruncate, int, off_t)
 DECLARE(int, fallocate, int, int, off_t, off_t)
 DECLARE(void *, mmap, void *, size_t, int, int, int, off_t)
+DECLARE(void *, mremap, void *, size_t, size_t, int, ...)
 DECLARE(int, mprotect, void *, size_t, int)
 DECLARE(int, msync, void *, size_t, int)
 DECLARE(int, fdatasync, int)
@@ -75,7 +77,7 @@ DECLARE(ssize_t, pread64, int, void *, size_t, off64_t)
 __attribute__((constructor)) static void load(void)
 {
     FIND(open); FIND(open64); FIND(fstat); FIND(fstat64); FIND(statx); FIND(ftruncate); FIND(fallocate);
-    FIND(mmap); FIND(mprotect); FIND(msync); FIND(fdatasync); FIND(fsync); FIND(fcntl); FIND(close);
+    FIND(mmap); FIND(mremap); FIND(mprotect); FIND(msync); FIND(fdatasync); FIND(fsync); FIND(fcntl); FIND(close);
     FIND(fstatvfs); FIND(linkat); FIND(rename); FIND(madvise); FIND(mlock); FIND(sync_file_range);
     FIND(pwrite64); FIND(pread64);
     const char *path = getenv("EMMAP_INJECT");
@@ -136,14 +138,41 @@ int close(int fd)
     return -1;
 }
 
+// As the kernel: with MAP_FIXED the old pages are gone before the file system is asked.
+static int mmap_fails(void *caller, void *at, size_t length, int flags, int fd)
+{
+    if (!fails(MMAP, caller))
+        return 0;
+    int error = errno;
+    if (fd >= 0 && flags & MAP_FIXED)
+        munmap(at, length);
+    errno = error;
+    return 1;
+}
+
 void *mmap(void *at, size_t length, int protection, int flags, int fd, off_t offset)
 {
-    return fails(MMAP, CALLER) ? MAP_FAILED : real_mmap(at, length, protection, flags, fd, offset);
+    return mmap_fails(CALLER, at, length, flags, fd) ? MAP_FAILED : real_mmap(at, length, protection, flags, fd, offset);
 }
 
 void *mmap64(void *at, size_t length, int protection, int flags, int fd, off64_t offset)
 {
-    return fails(MMAP, CALLER) ? MAP_FAILED : real_mmap(at, length, protection, flags, fd, offset);
+    return mmap_fails(CALLER, at, length, flags, fd) ? MAP_FAILED : real_mmap(at, length, protection, flags, fd, offset);
+}
+
+void *mremap(void *from, size_t before, size_t after, int flags, ...)
+{
+    va_list arguments;
+    va_start(arguments, flags);
+    void *to = flags & MREMAP_FIXED ? va_arg(arguments, void *) : NULL;
+    va_end(arguments);
+    if (!fails(MREMAP, CALLER))
+        return real_mremap(from, before, after, flags, to);
+    int error = errno;
+    if (to)
+        munmap(to, after);
+    errno = error;
+    return MAP_FAILED;
 }
 
 #define WRAP(call, type, name, parameters, arguments) \

@@ -26,7 +26,8 @@ defmodule Emmap.Test.Inject do
            :sync_file_range,
            :pwrite,
            :pread,
-           :dup
+           :dup,
+           :mremap
          ]
          |> Enum.with_index(1)
 
@@ -169,6 +170,9 @@ defmodule Emmap.Test.Inject do
 
   # The descriptor is closed whatever close answers, and what was done is done.
   defp expected(_scene, clean, :close, _which, _error), do: clean.answer
+
+  # What cannot be moved to its place is mapped there.
+  defp expected(_scene, clean, :mremap, _which, _error), do: clean.answer
 
   # Pages that are given back; advice is asked for, and prefetching is waited for.
   defp expected(%{name: "advise"}, _clean, :madvise, _which, error), do: {:error, error}
