@@ -1,7 +1,7 @@
 defmodule Emmap.ReattachTest do
   # What must be there after a map was reattached, and what looks at its file before it answers.
   use ExUnit.Case, async: true
-  alias Emmap.Test.ChildVM
+  alias Emmap.Test.{BadDay, ChildVM}
 
   @moduletag :tmp_dir
 
@@ -29,6 +29,38 @@ defmodule Emmap.ReattachTest do
     end
 
     assert <<"0000000", _::binary>> = File.read!(path)
+  end
+
+  test "a private map keeps what was written to it between two lost pages", context do
+    case BadDay.mount(%{dir: context.tmp_dir}, "disk", ~w(-t tmpfs -o size=1m emmap_test)) do
+      {:error, why} ->
+        BadDay.skipped(context, why)
+
+      {:ok, disk} ->
+        path = Path.join(disk, "data")
+        # Holes but for page 5, on a disk that is full by the time they are touched.
+        {:ok, raw} = :file.open(path, [:raw, :write])
+        :ok = :file.pwrite(raw, 5 * 4096, :binary.copy("f", 4096))
+        :ok = :file.pwrite(raw, 20 * 4096 - 1, "e")
+        mem = Emmap.open!(path, [:write, :private])
+        :ok = Emmap.pwrite(mem, 5 * 4096, "private")
+        fill = Path.join(disk, "fill")
+        {:error, :enospc} = File.write(fill, :binary.copy("x", 2_000_000))
+        assert {:error, :enospc} = Emmap.pread(mem, 2 * 4096, 1)
+        assert {:error, :enospc} = Emmap.pread(mem, 8 * 4096, 1)
+        assert {:ok, %{faults: 2}} = Emmap.info(mem)
+        File.rm!(fill)
+        # A map of a file whose name is no text.
+        strange =
+          Emmap.open!(Path.join(context.tmp_dir, "n") <> <<255>>, [:write, :create, size: 10])
+
+        assert :ok = Emmap.reattach(mem)
+        assert {:ok, "private"} = Emmap.pread(mem, 5 * 4096, 7)
+        assert {:ok, <<0>>} = Emmap.pread(mem, 2 * 4096, 1)
+        :ok = Emmap.pwrite(mem, 8 * 4096, "again")
+        assert {:ok, "again"} = Emmap.pread(mem, 8 * 4096, 5)
+        assert :ok = Emmap.close(strange)
+    end
   end
 
   test "allocate does not say :ok of a file that was cut", %{path: path} do

@@ -214,6 +214,29 @@ pub unsafe fn zero_over(at: *mut u8, len: usize, protection: libc::c_int) -> Res
     unsafe { map_over(at, len, protection, flags, None, 0) }
 }
 
+/// The parts of `at .. at + len` that show no file.
+#[cfg(target_os = "linux")]
+pub fn parts_without_file(at: usize, len: usize) -> Result<Vec<std::ops::Range<usize>>> {
+    // "start-end rights offset device inode path", in order of their addresses.
+    let part = |line: &str| {
+        let mut fields = line.split_whitespace();
+        let (start, end) = fields.next()?.split_once('-')?;
+        let start = usize::from_str_radix(start, 16).ok()?.max(at);
+        let end = usize::from_str_radix(end, 16).ok()?.min(at + len);
+        (fields.nth(3)? == "0" && start < end).then_some(start..end)
+    };
+    // The paths may be any bytes.
+    let maps = std::fs::read("/proc/self/maps")?;
+    let maps = String::from_utf8_lossy(&maps);
+    Ok(maps.lines().filter_map(part).collect())
+}
+
+/// All of it, where the system does not tell.
+#[cfg(not(target_os = "linux"))]
+pub fn parts_without_file(at: usize, len: usize) -> Result<Vec<std::ops::Range<usize>>> {
+    Ok(vec![at..at + len])
+}
+
 /// Reserves `len` bytes of addresses, at `address` if that is free (or, with `fixed`, nowhere
 /// else); nothing that is mapped is ever replaced.
 pub fn reserve_at(address: usize, len: usize, fixed: bool) -> Result<*mut u8> {

@@ -161,9 +161,17 @@ impl Range {
         if lost.start >= to {
             return Ok(());
         }
-        // SAFETY: `lost.start .. to` is mapped, whole pages, and shows zeros in the file's place;
+        // SAFETY: what is given is mapped, whole pages, and shows zeros in the file's place;
         // readers see those or the file's bytes.
-        unsafe { self.map(shape, file, lost.start, to) }
+        let again = |from, to| unsafe { self.map(shape, file, from, to) };
+        if !shape.private || file.is_none() {
+            return again(lost.start, to);
+        }
+        // Between two lost pages lie those that were written, and are nowhere else.
+        let start = self.reservation.start() as usize;
+        let parts = os::parts_without_file(start + lost.start, to - lost.start)?;
+        let mut parts = parts.into_iter();
+        parts.try_for_each(|part| again(part.start - start, part.end - start))
     }
 
     /// # Safety
