@@ -53,4 +53,40 @@ defmodule Bench.Harness do
   end
 
   defp number(n), do: String.pad_leading(:erlang.float_to_binary(n / 1, decimals: 1), 12)
+
+  @doc """
+  Runs `act` while a process ticks each millisecond, and prints by how much its worst tick was late.
+  Of five rounds the calmest counts.
+  """
+  def ticked(name, act) do
+    {worst, time} = Enum.min(for _ <- 1..5, do: one_round(act))
+
+    IO.puts(
+      "#{String.pad_trailing(name, 36)} #{String.pad_leading("#{div(time, 1000)}", 6)} ms, " <>
+        "the worst tick #{Float.round(worst / 1000, 1)} ms late (under 20)"
+    )
+  end
+
+  defp one_round(act) do
+    parent = self()
+    ticker = spawn_link(fn -> tick(parent, now(), 0) end)
+    # What it read goes with the process, still under the ticker's eyes.
+    {time, _} = :timer.tc(fn -> Task.await(Task.async(fn -> act.() && :ok end), :infinity) end)
+    Process.sleep(20)
+    send(ticker, :stop)
+    receive do: ({:worst, worst} -> {worst, time})
+  end
+
+  # Microseconds by which the latest of 1 ms sleeps was late.
+  defp tick(parent, last, worst) do
+    receive do
+      :stop -> send(parent, {:worst, worst})
+    after
+      1 ->
+        now = now()
+        tick(parent, now, max(worst, now - last - 1000))
+    end
+  end
+
+  defp now, do: System.monotonic_time(:microsecond)
 end
