@@ -37,6 +37,8 @@ bench: setup
 	mix run bench/ticker.exs
 	mix run bench/guard.exs
 	mix run bench/streams.exs
+	mix run bench/search.exs
+	mix run bench/typed.exs
 
 lint: setup
 	mix format --check-formatted

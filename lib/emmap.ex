@@ -63,7 +63,7 @@ defmodule Emmap do
   *node* sends the file's contents. (To use a map from another node, ask a process on its own: `device/2`.)
   """
 
-  alias Emmap.{Info, Native, Options, Root}
+  alias Emmap.{Info, Native, Options, Root, Search, Typed}
 
   @enforce_keys [:ref]
   defstruct [:ref, :root]
@@ -482,6 +482,199 @@ defmodule Emmap do
   @spec patomic_write(t, position, integer) :: :ok | failure
   def patomic_write(handle(ref), position, value), do: Native.atomic_write(ref, position, value)
   def patomic_write(other, _position, _value), do: no_handle!(other)
+
+  # Typed access
+
+  @doc """
+  Reads the number at `position`: an integer of 8 to 64 bits or a float of 32 or 64.
+
+  `type` is `:u8`, `:i8`, `:u16`, `:i16`, `:u32`, `:i32`, `:u64`, `:i64`, `:f32` or `:f64`, in the byte order of the
+  machine (as `patomic/4` and Nx have it, and other than `<<n::32>>`, which is big endian); or
+  `{type, :big}`, `{type, :little}`, `{type, :native}`. Any position will do, aligned or not.
+
+  A float that is no number is `:nan`, and the infinities are `:infinity` and `:neg_infinity`, as in Nx: the
+  VM has no such floats. `:eof` when not all bytes of the number lie inside the map. Other errors as
+  `pread/3`, and as fast as a `pread/3` of so many bytes. An unknown type raises `ArgumentError`.
+
+  With `:lock`, the default, the number is read whole: never half of what a `put/4` or `pwrite/3` on the
+  same map writes. `patomic_read/2` promises that towards other programs, too.
+
+      iex> {:ok, mem} = Emmap.open([:anon, size: 64])
+      iex> Emmap.pwrite(mem, 1, <<-2::little-32>>)
+      iex> Emmap.get(mem, 1, {:i32, :little})
+      {:ok, -2}
+      iex> Emmap.get(mem, 1, {:u32, :big})
+      {:ok, 0xFEFFFFFF}
+      iex> Emmap.get(mem, 62, :f64)
+      :eof
+  """
+  @doc group: "Typed access"
+  @spec get(t, position, Typed.t()) :: {:ok, Typed.number_read()} | :eof | failure
+  def get(handle(ref), position, type), do: Native.typed_get(ref, position, Typed.code(type))
+  def get(other, _position, _type), do: no_handle!(other)
+
+  @doc """
+  Writes a number at `position`, in the bytes that `get/3` reads.
+
+  Past the end the map grows, and errors are, as with `pwrite/3`. A float type takes integers, `:nan`,
+  `:infinity` and `:neg_infinity`, too. A value that the type has not raises `ArgumentError` with the range;
+  the digits that an `:f32` has no room for are rounded away.
+
+      iex> {:ok, mem} = Emmap.open([:anon, size: 64])
+      iex> Emmap.put(mem, 3, {:u16, :big}, 258)
+      :ok
+      iex> Emmap.pread(mem, 3, 2)
+      {:ok, <<1, 2>>}
+      iex> Emmap.put(mem, 8, :f64, :infinity)
+      iex> Emmap.get(mem, 8, :f64)
+      {:ok, :infinity}
+  """
+  @doc group: "Typed access"
+  @spec put(t, position, Typed.t(), Typed.number_written()) :: :ok | failure
+  def put(handle(ref), position, type, value) when is_integer(value) do
+    code = Typed.code(type)
+    Native.typed_put(ref, position, code, Typed.value(code, value))
+  end
+
+  def put(handle(ref), position, type, value),
+    do: Native.typed_put(ref, position, Typed.code(type), value)
+
+  def put(other, _position, _type, _value), do: no_handle!(other)
+
+  @doc """
+  Sets `count` bytes at `position` to `byte` (0 to 255).
+
+  As a `pwrite/3` of so many equal bytes, without making them: it grows the same maps, is atomic
+  towards the same calls, and has the same errors. Above 64 KiB it runs on a dirty I/O scheduler.
+
+      iex> {:ok, mem} = Emmap.open([:anon, size: 8])
+      iex> Emmap.fill(mem, 2, 3, ?x)
+      iex> Emmap.pread(mem, 0, 8)
+      {:ok, <<0, 0, "xxx", 0, 0, 0>>}
+  """
+  @doc group: "Typed access"
+  @spec fill(t, position, non_neg_integer, byte) :: :ok | failure
+  def fill(handle(ref), position, count, byte), do: Native.fill(ref, position, count, byte)
+  def fill(other, _position, _count, _byte), do: no_handle!(other)
+
+  @doc """
+  Copies `count` bytes of the map from position `from` to position `to`; both may overlap.
+
+  What is read must lie inside the map, else `{:error, :einval}` and nothing is written. For what is
+  written everything is as with `pwrite/3`: past the end the map grows. Above 64 KiB it runs on a
+  dirty I/O scheduler.
+
+      iex> {:ok, mem} = Emmap.open([:anon, size: 8])
+      iex> Emmap.pwrite(mem, 0, "abcdef")
+      iex> Emmap.copy(mem, 0, 2, 6)
+      iex> Emmap.pread(mem, 0, 8)
+      {:ok, "ababcdef"}
+  """
+  @doc group: "Typed access"
+  @spec copy(t, position, position, non_neg_integer) :: :ok | failure
+  def copy(handle(ref), from, to, count), do: Native.copy(ref, from, to, count)
+  def copy(other, _from, _to, _count), do: no_handle!(other)
+
+  # Searching
+
+  @doc """
+  Finds the first match of a pattern, a binary, or of any of a list of them:
+  `{:ok, {position, length}}` or `:nomatch`.
+
+  As `:binary.match/3` does, also where several match: the leftmost, and of those that begin
+  there the longest. The position is one of the map, wherever the search began. Options:
+
+    * `:start` – where to begin, in bytes; 0 if left out
+    * `:length` – how many bytes to look at, in which the match must lie whole; else up to the end
+
+  A pattern used often can be prepared: `compile_pattern/1`. No pattern, an empty one, an unknown
+  option raise `ArgumentError`. Lost pages and closing end a search with their errors.
+
+  Up to 64 KiB are searched on the caller's scheduler, more on dirty CPU schedulers, some
+  milliseconds at a time. The bytes are copied, block after block, into the processor's cache and
+  searched there, which is about as fast as `grep`. A range that is written meanwhile is searched
+  as it is when its block is copied.
+
+      iex> {:ok, mem} = Emmap.open([:anon, size: 32])
+      iex> Emmap.pwrite(mem, 0, "one two three two")
+      iex> Emmap.find(mem, "two")
+      {:ok, {4, 3}}
+      iex> Emmap.find(mem, ["three", "tw", "two"], start: 5)
+      {:ok, {8, 5}}
+      iex> Emmap.find(mem, "two", start: 5, length: 10)
+      :nomatch
+  """
+  @doc group: "Searching"
+  @spec find(t, Search.pattern(), Search.range()) ::
+          {:ok, {position, pos_integer}} | :nomatch | failure
+  def find(mem, pattern, options \\ []), do: Search.find(ref!(mem), pattern, options)
+
+  @doc """
+  Finds the last match: the one that begins last, and of several that begin there the longest.
+
+  As `find/3` in all else; it searches from the end of the range. It may be a match that begins
+  inside of the last one of `find_all/3`, which does not overlap the ones before.
+
+      iex> {:ok, mem} = Emmap.open([:anon, size: 32])
+      iex> Emmap.pwrite(mem, 0, "one two three two")
+      iex> Emmap.rfind(mem, "two")
+      {:ok, {14, 3}}
+      iex> Emmap.rfind(mem, "two", length: 16)
+      {:ok, {4, 3}}
+  """
+  @doc group: "Searching"
+  @spec rfind(t, Search.pattern(), Search.range()) ::
+          {:ok, {position, pos_integer}} | :nomatch | failure
+  def rfind(mem, pattern, options \\ []), do: Search.rfind(ref!(mem), pattern, options)
+
+  @doc """
+  Finds all matches, in order and without overlaps, as `:binary.matches/3` does:
+  `{:ok, [{position, length}]}`, an empty list when there is none.
+
+  Options are those of `find/3`, and `:limit`, the most matches to return. A match takes 40
+  bytes of the caller's heap; to go through more of them than should be there at once, take
+  `limit:` and go on with `start:` behind the last one.
+
+      iex> {:ok, mem} = Emmap.open([:anon, size: 32])
+      iex> Emmap.pwrite(mem, 0, "aaaaa b aa")
+      iex> Emmap.find_all(mem, ["aa", "b"])
+      {:ok, [{0, 2}, {2, 2}, {6, 1}, {8, 2}]}
+      iex> Emmap.find_all(mem, "a", start: 3, limit: 2)
+      {:ok, [{3, 1}, {4, 1}]}
+  """
+  @doc group: "Searching"
+  @spec find_all(t, Search.pattern(), Search.range() | [{:limit, non_neg_integer}]) ::
+          {:ok, [{position, pos_integer}]} | failure
+  def find_all(mem, pattern, options \\ []), do: Search.find_all(ref!(mem), pattern, options)
+
+  @doc """
+  Counts the matches that `find_all/3` would return: `{:ok, count}`. Options as `find/3`.
+
+      iex> {:ok, mem} = Emmap.open([:anon, size: 32])
+      iex> Emmap.pwrite(mem, 0, "one\\ntwo\\nthree\\n")
+      iex> Emmap.count(mem, "\\n")
+      {:ok, 3}
+  """
+  @doc group: "Searching"
+  @spec count(t, Search.pattern(), Search.range()) :: {:ok, non_neg_integer} | failure
+  def count(mem, pattern, options \\ []), do: Search.count(ref!(mem), pattern, options)
+
+  @doc """
+  Prepares a pattern for many searches, by any process of this node.
+
+  Preparing one binary takes less than a microsecond, a list about one for each of its bytes, and a
+  hundred bytes of memory for each. A list may have 1 MiB together, above which it raises
+  `ArgumentError`; one binary may have any length.
+
+      iex> {:ok, mem} = Emmap.open([:anon, size: 32])
+      iex> Emmap.pwrite(mem, 0, "GET /index")
+      iex> methods = Emmap.compile_pattern(["GET ", "PUT ", "POST "])
+      iex> Emmap.find(mem, methods)
+      {:ok, {0, 4}}
+  """
+  @doc group: "Searching"
+  @spec compile_pattern(Search.pattern()) :: Search.t()
+  defdelegate compile_pattern(pattern), to: Search, as: :compile
 
   # Size
 

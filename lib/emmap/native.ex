@@ -48,6 +48,35 @@ defmodule Emmap.Native do
   @spec pieces(handle, binary, non_neg_integer, non_neg_integer, pos_integer, 0..1) :: batch
   def pieces(_handle, _root, _position, _stop, _size, _copies), do: not_loaded()
 
+  # Hot: numbers and ranges within a map, as pread and pwrite.
+  @spec typed_get(handle, integer, 0..41) ::
+          {:ok, integer | float | :nan | :infinity | :neg_infinity} | :eof | failure
+  def typed_get(_handle, _position, _type), do: not_loaded()
+  @spec typed_put(handle, integer, 0..41, integer | float | atom) :: :ok | failure
+  def typed_put(_handle, _position, _type, _value), do: not_loaded()
+  @spec fill(handle, integer, non_neg_integer, byte) :: :ok | failure
+  def fill(_handle, _position, _count, _byte), do: not_loaded()
+  @spec copy(handle, integer, integer, non_neg_integer) :: :ok | failure
+  def copy(_handle, _from, _to, _count), do: not_loaded()
+
+  # On the caller's scheduler, or moved to dirty CPU by the size of the range. A position instead of
+  # an answer is where to go on.
+  @type found :: {:ok, {non_neg_integer, pos_integer}} | :nomatch | non_neg_integer | failure
+  @spec search_find(handle, reference, non_neg_integer, non_neg_integer) :: found
+  def search_find(_handle, _patterns, _from, _stop), do: not_loaded()
+
+  @spec search_rfind(handle, reference, non_neg_integer, non_neg_integer, non_neg_integer) ::
+          found
+  def search_rfind(_handle, _patterns, _from, _before, _stop), do: not_loaded()
+
+  @spec search_all(handle, reference, non_neg_integer, non_neg_integer, non_neg_integer) ::
+          {:ok | non_neg_integer, [{non_neg_integer, pos_integer}]} | failure
+  def search_all(_handle, _patterns, _from, _stop, _limit), do: not_loaded()
+
+  @spec search_count(handle, reference, non_neg_integer, non_neg_integer) ::
+          {:ok | non_neg_integer, non_neg_integer} | failure
+  def search_count(_handle, _patterns, _from, _stop), do: not_loaded()
+
   # Hot, without a lock.
   @spec atomic_add(handle, integer, integer) :: {:ok, integer} | failure
   def atomic_add(_handle, _position, _value), do: not_loaded()
@@ -140,6 +169,10 @@ defmodule Emmap.Native do
   def describe(_handle), do: not_loaded()
   @spec info(handle) :: {:ok, map} | failure
   def info(_handle), do: not_loaded()
+  @spec search_patterns([binary]) :: reference
+  def search_patterns(_patterns), do: not_loaded()
+  @spec search_patterns_few([binary]) :: reference
+  def search_patterns_few(_patterns), do: not_loaded()
   @spec guard_status() :: :ok | :lost | :off
   def guard_status(), do: not_loaded()
   @spec live() :: {non_neg_integer, non_neg_integer}

@@ -131,6 +131,74 @@ defmodule :emmap do
   @spec patomic_write_integer(mem, non_neg_integer, integer) :: :ok | Emmap.failure()
   def patomic_write_integer(mem, position, value), do: Emmap.patomic_write(mem, position, value)
 
+  # Searching
+
+  @doc "As `Emmap.find/3`: `{ok, {Position, Length}} | nomatch`."
+  @spec find(mem, Emmap.Search.pattern()) ::
+          {:ok, {non_neg_integer, pos_integer}} | :nomatch | Emmap.failure()
+  defdelegate find(mem, pattern), to: Emmap
+
+  @doc "As `Emmap.find/3`: `find(Mem, [Pattern, Other], [{start, 10}, {length, 100}])`."
+  @spec find(mem, Emmap.Search.pattern(), Emmap.Search.range()) ::
+          {:ok, {non_neg_integer, pos_integer}} | :nomatch | Emmap.failure()
+  defdelegate find(mem, pattern, options), to: Emmap
+
+  @doc "As `Emmap.rfind/3`: the last match."
+  @spec rfind(mem, Emmap.Search.pattern()) ::
+          {:ok, {non_neg_integer, pos_integer}} | :nomatch | Emmap.failure()
+  defdelegate rfind(mem, pattern), to: Emmap
+
+  @doc "As `Emmap.rfind/3`: the last match."
+  @spec rfind(mem, Emmap.Search.pattern(), Emmap.Search.range()) ::
+          {:ok, {non_neg_integer, pos_integer}} | :nomatch | Emmap.failure()
+  defdelegate rfind(mem, pattern, options), to: Emmap
+
+  @doc "As `Emmap.find_all/3`: `{ok, [{Position, Length}]}`."
+  @spec find_all(mem, Emmap.Search.pattern()) ::
+          {:ok, [{non_neg_integer, pos_integer}]} | Emmap.failure()
+  defdelegate find_all(mem, pattern), to: Emmap
+
+  @doc "As `Emmap.find_all/3`, with `{limit, N}` besides `{start, N}` and `{length, N}`."
+  @spec find_all(
+          mem,
+          Emmap.Search.pattern(),
+          Emmap.Search.range() | [{:limit, non_neg_integer}]
+        ) :: {:ok, [{non_neg_integer, pos_integer}]} | Emmap.failure()
+  defdelegate find_all(mem, pattern, options), to: Emmap
+
+  @doc "As `Emmap.count/3`: `{ok, Count}`."
+  @spec count(mem, Emmap.Search.pattern()) :: {:ok, non_neg_integer} | Emmap.failure()
+  defdelegate count(mem, pattern), to: Emmap
+
+  @doc "As `Emmap.count/3`: `{ok, Count}`."
+  @spec count(mem, Emmap.Search.pattern(), Emmap.Search.range()) ::
+          {:ok, non_neg_integer} | Emmap.failure()
+  defdelegate count(mem, pattern, options), to: Emmap
+
+  @doc "As `Emmap.compile_pattern/1`."
+  @spec compile_pattern(Emmap.Search.pattern()) :: Emmap.Search.t()
+  defdelegate compile_pattern(pattern), to: Emmap
+
+  # Typed access
+
+  @doc "As `Emmap.get/3`: `get(Mem, Position, {u32, big})`."
+  @spec get(mem, non_neg_integer, Emmap.Typed.t()) ::
+          {:ok, Emmap.Typed.number_read()} | :eof | Emmap.failure()
+  defdelegate get(mem, position, type), to: Emmap
+
+  @doc "As `Emmap.put/4`."
+  @spec put(mem, non_neg_integer, Emmap.Typed.t(), Emmap.Typed.number_written()) ::
+          :ok | Emmap.failure()
+  defdelegate put(mem, position, type, value), to: Emmap
+
+  @doc "As `Emmap.fill/4`."
+  @spec fill(mem, non_neg_integer, non_neg_integer, byte) :: :ok | Emmap.failure()
+  defdelegate fill(mem, position, count, byte), to: Emmap
+
+  @doc "As `Emmap.copy/4`: from one position of the map to another."
+  @spec copy(mem, non_neg_integer, non_neg_integer, non_neg_integer) :: :ok | Emmap.failure()
+  defdelegate copy(mem, from, to, count), to: Emmap
+
   # Counters
 
   @type counters :: Emmap.Counters.t()

@@ -22,6 +22,8 @@
 //! | [`cursor`] | the file position of a handle |
 //! | [`byte_search`] | one byte in raw memory, found and counted |
 //! | [`lines`] | the lines of a piece of memory |
+//! | [`search`] | patterns of bytes, found and counted |
+//! | [`typed`] | numbers of any size and byte order |
 
 #[cfg(not(unix))]
 compile_error!("emmap needs POSIX memory maps and signals: Windows has neither");
@@ -57,7 +59,11 @@ pub mod range;
 pub mod region;
 #[cfg(not(loom))]
 pub mod reservation;
+#[cfg(not(loom))]
+pub mod search;
 pub mod sync;
+#[cfg(not(loom))]
+pub mod typed;
 
 // What loom checks of the guard.
 #[cfg(loom)]

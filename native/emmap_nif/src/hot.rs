@@ -3,24 +3,26 @@
 //! `#[rustler::nif]` collects its arguments in a `Vec`, and a `ResourceArc` argument looks its type
 //! up in a hash map and counts a reference: together 35 ns on a call whose work takes 5. A hot
 //! NIF is a raw C function that decodes in place. It still catches panics, which costs nothing
-//! until one happens. Only [`crate::io`], [`crate::atomics`], [`crate::counters`] and
-//! [`crate::lines`] are written this way.
+//! until one happens. Only [`crate::io`], [`crate::atomics`], [`crate::counters`], [`crate::lines`],
+//! [`crate::search`] and [`crate::typed`] are written this way.
 
 use std::ffi::CStr;
 use std::os::raw::{c_int, c_uint};
 
 use emmap_core::buffer::Buffer;
+use emmap_core::search::Patterns;
 use emmap_core::Region;
 use rustler::sys::{
-    enif_compare, enif_consume_timeslice, enif_get_int64, enif_get_uint64, enif_inspect_binary,
-    enif_make_int64, enif_make_list_from_array, enif_make_new_binary, enif_make_resource_binary,
-    enif_make_sub_binary, enif_make_tuple_from_array, enif_make_uint64, enif_raise_exception,
-    enif_schedule_nif, enif_term_type, ErlNifBinary, ErlNifEnv, ErlNifTerm, ErlNifTermType,
+    enif_compare, enif_consume_timeslice, enif_get_double, enif_get_int64, enif_get_uint64,
+    enif_inspect_binary, enif_make_double, enif_make_int64, enif_make_list_from_array,
+    enif_make_new_binary, enif_make_resource_binary, enif_make_sub_binary,
+    enif_make_tuple_from_array, enif_make_uint64, enif_raise_exception, enif_schedule_nif,
+    enif_term_type, ErlNifBinary, ErlNifEnv, ErlNifTerm, ErlNifTermType,
 };
 use rustler::types::atom;
 use rustler::{Atom, Encoder, Env, SchedulerFlags};
 
-use crate::resource::{buffer_binary, get_handle, Handle, RawNif};
+use crate::resource::{buffer_binary, get_handle, get_patterns, Handle, RawNif};
 use crate::terms::{self, ArgumentError, Failure, NOT_A_HANDLE};
 
 /// Copies up to this many bytes run where they are called; a longer one would hold up its
@@ -109,11 +111,38 @@ impl Call {
         unsafe { get_handle(self.env, self.arg(0)) }.ok_or_else(|| self.raise(&NOT_A_HANDLE))
     }
 
+    /// The prepared patterns in argument `index`.
+    pub fn patterns(&self, index: usize) -> Result<&Patterns, ErlNifTerm> {
+        const WRONG: ArgumentError = ArgumentError("not a compiled pattern of this node");
+        // SAFETY: the Call invariant; the term keeps the patterns alive during the call.
+        unsafe { get_patterns(self.env, self.arg(index)) }.ok_or_else(|| self.raise(&WRONG))
+    }
+
     #[inline]
     pub fn int64(&self, index: usize) -> Option<i64> {
         let mut value = 0;
         // SAFETY: the Call invariant.
         match unsafe { enif_get_int64(self.env, self.arg(index), &mut value) } {
+            0 => None,
+            _ => Some(value),
+        }
+    }
+
+    #[inline]
+    pub fn uint64_argument(&self, index: usize) -> Option<u64> {
+        let mut value = 0;
+        // SAFETY: the Call invariant.
+        match unsafe { enif_get_uint64(self.env, self.arg(index), &mut value) } {
+            0 => None,
+            _ => Some(value),
+        }
+    }
+
+    #[inline]
+    pub fn double(&self, index: usize) -> Option<f64> {
+        let mut value = 0.0;
+        // SAFETY: the Call invariant.
+        match unsafe { enif_get_double(self.env, self.arg(index), &mut value) } {
             0 => None,
             _ => Some(value),
         }
@@ -126,11 +155,9 @@ impl Call {
         if let Some(value) = self.int64(index) {
             return Ok(value);
         }
-        let mut value = 0;
-        // SAFETY: the Call invariant.
-        match unsafe { enif_get_uint64(self.env, self.arg(index), &mut value) } {
-            0 => Err(self.raise(&WRONG)),
-            _ => Ok(value as i64),
+        match self.uint64_argument(index) {
+            None => Err(self.raise(&WRONG)),
+            Some(value) => Ok(value as i64),
         }
     }
 
@@ -228,6 +255,14 @@ impl Call {
     pub fn uint64(&self, value: u64) -> ErlNifTerm {
         // SAFETY: the Call invariant.
         unsafe { enif_make_uint64(self.env, value) }
+    }
+
+    /// A float, which must be finite: the VM has no others.
+    #[inline]
+    pub fn float(&self, value: f64) -> ErlNifTerm {
+        debug_assert!(value.is_finite());
+        // SAFETY: the Call invariant.
+        unsafe { enif_make_double(self.env, value) }
     }
 
     #[cold]

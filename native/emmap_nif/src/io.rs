@@ -26,7 +26,7 @@ pub fn open_region<'a>(call: &Call, handle: &'a Handle) -> Result<&'a Region, Ea
     handle.region().map_err(|failure| call.error(failure))
 }
 
-fn at_position(call: &Call, index: usize) -> Result<u64, Early> {
+pub fn at_position(call: &Call, index: usize) -> Result<u64, Early> {
     match call.position(index)? {
         Position::At(position) => Ok(position),
         Position::Nowhere => Err(call.error(Errno::INVAL)),
@@ -34,7 +34,7 @@ fn at_position(call: &Call, index: usize) -> Result<u64, Early> {
 }
 
 /// What was read, unless a page of it was lost.
-fn checked(call: &Call, region: &Region, term: ErlNifTerm) -> ErlNifTerm {
+pub fn checked(call: &Call, region: &Region, term: ErlNifTerm) -> ErlNifTerm {
     match region.check_fault() {
         Ok(()) => call.ok_with(term),
         Err(error) => call.error(error),
@@ -42,7 +42,7 @@ fn checked(call: &Call, region: &Region, term: ErlNifTerm) -> ErlNifTerm {
 }
 
 /// `:eof`, unless a page was lost.
-fn at_end(call: &Call, region: &Region) -> Result<ErlNifTerm, Early> {
+pub fn at_end(call: &Call, region: &Region) -> Result<ErlNifTerm, Early> {
     match region.check_fault() {
         Ok(()) => Ok(call.eof()),
         Err(error) => Err(call.error(error)),
@@ -161,13 +161,30 @@ fn pwrite_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
     let region = open_region(call, handle)?;
     let position = at_position(call, 1)?;
     let (data, count) = data(call, 2)?;
+    let again = || call.reschedule(c"pwrite", raw_nif!(pwrite_waiting));
+    change(call, region, position, count, wait, again, || {
+        // SAFETY: `data` is a binary argument of this call, alive until it ends.
+        unsafe { region.copy_in(position, data, count, wait, || true) }
+    })
+}
+
+/// `:ok` when `write` has changed `count` bytes at `position`. Past the end the map grows, if it can;
+/// what may wait or takes long calls `again`, which reschedules.
+#[inline(always)]
+pub fn change(
+    call: &Call,
+    region: &Region,
+    position: u64,
+    count: usize,
+    wait: Wait,
+    again: impl Fn() -> ErlNifTerm,
+    write: impl Fn() -> Result<Written, Errno>,
+) -> Result<ErlNifTerm, Early> {
     if count > INLINE_BYTES && wait == Wait::No {
-        return Ok(call.reschedule(c"pwrite", raw_nif!(pwrite_waiting)));
+        return Ok(again());
     }
     loop {
-        // SAFETY: `data` is a binary argument of this call, alive until it ends.
-        let written = unsafe { region.copy_in(position, data, count, wait, || true) };
-        match written.map_err(|error| call.error(error))? {
+        match write().map_err(|error| call.error(error))? {
             Written::Done => return wrote(call, region, count),
             Written::PastEnd if !region.grows() => {
                 return Err(past_end(call, region, position, count))
@@ -175,7 +192,7 @@ fn pwrite_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
             Written::PastEnd if wait == Wait::Yes => {
                 grow(region, position, count).map_err(|error| call.error(error))?
             }
-            _ => return Ok(call.reschedule(c"pwrite", raw_nif!(pwrite_waiting))),
+            _ => return Ok(again()),
         }
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! - *cold* ones ([`open`], [`control`]) are plain `#[rustler::nif]`, on a dirty scheduler when they
 //!   can wait for a disk;
-//! - *hot* ones ([`io`], [`atomics`], [`counters`], [`lines`]) are declared with [`hot::hot_nif`], which says why.
+//! - *hot* ones ([`io`], [`atomics`], [`counters`], [`lines`], [`search`], [`typed`]) are declared with [`hot::hot_nif`], which says why.
 
 mod atomics;
 mod control;
@@ -16,7 +16,9 @@ mod io;
 mod lines;
 mod open;
 mod resource;
+mod search;
 mod terms;
+mod typed;
 
 use rustler::{Env, Term};
 

@@ -5,6 +5,7 @@
 //! - A *handle* is what one `open` or `dup` gave: a cursor, and whether it was closed.
 //!
 //! - A *buffer* is the memory of a large copy.
+//! - *Patterns* are what a search looks for, prepared.
 //!
 //! All types are opened by us, not by rustler, so that a hot NIF finds its handle without a
 //! look-up by Rust type.
@@ -17,6 +18,7 @@ use emmap_core::buffer::Buffer;
 use emmap_core::closing::{Closing, OpenHandles};
 use emmap_core::counters::Grid;
 use emmap_core::cursor::Cursor;
+use emmap_core::search::Patterns;
 use emmap_core::Region;
 use rustler::sys::{
     enif_alloc_resource, enif_get_resource, enif_keep_resource, enif_make_resource,
@@ -30,6 +32,7 @@ use crate::terms::{Failure, NOT_A_HANDLE};
 static MAPPING: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 static HANDLE: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 static BUFFER: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+static PATTERNS: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 
 /// Mappings and handles that were not collected yet, for the tests of lifetimes.
 pub static LIVE_MAPPINGS: AtomicUsize = AtomicUsize::new(0);
@@ -265,6 +268,41 @@ pub unsafe fn buffer_binary(env: *mut ErlNifEnv, mut buffer: Buffer, count: usiz
     }
 }
 
+/// The term of prepared patterns.
+pub fn new_patterns<'a>(env: Env<'a>, patterns: Patterns) -> Term<'a> {
+    // SAFETY: the type was opened at load, for values of type Patterns; the reference that
+    // allocation gives us is released when the term has its own.
+    unsafe {
+        let object = alloc(&PATTERNS, patterns).cast_const().cast();
+        let term = enif_make_resource(env.as_c_arg(), object);
+        enif_release_resource(object);
+        Term::new(env, term)
+    }
+}
+
+/// # Safety
+/// `env` must be the environment of the running NIF and `term` one of its terms.
+pub unsafe fn get_patterns<'a>(env: *mut ErlNifEnv, term: ErlNifTerm) -> Option<&'a Patterns> {
+    let mut object: *const c_void = ptr::null();
+    // SAFETY: as in `get_handle`; nothing changes patterns once they are made.
+    unsafe {
+        let kind = PATTERNS.load(Ordering::Relaxed).cast_const().cast();
+        match enif_get_resource(env, term, kind, &mut object) {
+            0 => None,
+            _ => Some(&*object.cast::<Patterns>()),
+        }
+    }
+}
+
+unsafe extern "C" fn drop_patterns(_env: *mut ErlNifEnv, object: *mut c_void) {
+    // SAFETY: the VM calls the destructor once, with an object of this type that nobody holds.
+    let patterns = unsafe { object.cast::<Patterns>().read() };
+    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let large = patterns.memory() > UNMAP_INLINE;
+        drop_elsewhere(patterns, large)
+    }));
+}
+
 unsafe extern "C" fn drop_handle(_env: *mut ErlNifEnv, object: *mut c_void) {
     // SAFETY: as above; the handle's reference to its mapping is given back exactly here.
     unsafe {
@@ -298,10 +336,14 @@ pub fn open_types(env: Env) -> bool {
     let mapping = open(c"emmap_mapping", drop_mapping);
     let handle = open(c"emmap_handle", drop_handle);
     let buffer = open(c"emmap_buffer", drop_buffer);
+    let patterns = open(c"emmap_patterns", drop_patterns);
     MAPPING.store(mapping.cast_mut().cast(), Ordering::Relaxed);
     HANDLE.store(handle.cast_mut().cast(), Ordering::Relaxed);
     BUFFER.store(buffer.cast_mut().cast(), Ordering::Relaxed);
-    !mapping.is_null() && !handle.is_null() && !buffer.is_null()
+    PATTERNS.store(patterns.cast_mut().cast(), Ordering::Relaxed);
+    ![mapping, handle, buffer, patterns]
+        .iter()
+        .any(|opened| opened.is_null())
 }
 
 pub type RawNif = unsafe extern "C" fn(*mut ErlNifEnv, c_int, *const ErlNifTerm) -> ErlNifTerm;

@@ -59,8 +59,13 @@ impl Region {
         let copy = || {
             let count = count.min(self.len().saturating_sub(start));
             if count > 0 {
+                let from = self.pointer(start);
                 // SAFETY: inside the map by the line above (1: Alive); `out` by the caller's word.
-                unsafe { ptr::copy_nonoverlapping(self.pointer(start), out, count) };
+                unsafe {
+                    if !copy_number(from, out, count) {
+                        ptr::copy_nonoverlapping(from, out, count);
+                    }
+                }
             }
             count
         };
@@ -84,6 +89,55 @@ impl Region {
         wait: Wait,
         claim: impl FnOnce() -> bool,
     ) -> Result<Written> {
+        self.change(position, count, wait, |start| {
+            if !claim() {
+                return Ok(Written::Refused);
+            }
+            // SAFETY: `start + count` is inside the map (1: Alive), which is writable; `data` by
+            // the caller's word.
+            unsafe { self.copy_aliased(data, start, count) }?;
+            Ok(Written::Done)
+        })
+    }
+
+    /// Sets `count` bytes at `position` to `byte`.
+    pub fn fill(&self, position: u64, count: usize, byte: u8, wait: Wait) -> Result<Written> {
+        self.change(position, count, wait, |start| {
+            // SAFETY: `start + count` is inside the map (1: Alive), which is writable.
+            unsafe { ptr::write_bytes(self.pointer(start), byte, count) };
+            Ok(Written::Done)
+        })
+    }
+
+    /// Copies `count` bytes from `from` to `to` as if they lay elsewhere in between. EINVAL when
+    /// not all of them lie inside the map.
+    pub fn copy_within(&self, from: u64, to: u64, count: usize, wait: Wait) -> Result<Written> {
+        if self.shape.writable && count > 0 {
+            // Before the map grows for nothing.
+            checked_range(from, count, self.len()).ok_or(Errno::INVAL)?;
+        }
+        self.change(to, count, wait, |to| {
+            // Again, for the map may have become shorter while the lock was waited for.
+            let from = checked_range(from, count, self.len()).ok_or(Errno::INVAL)?;
+            // Both from one base: another one, of a growth in between, would show one page twice.
+            let base = self.pointer(0);
+            // SAFETY: both ranges are inside the map (1: Alive), which is writable; `base` was
+            // read after the length, so it has room for both (2: Published in order).
+            unsafe { ptr::copy(base.add(from), base.add(to), count) };
+            Ok(Written::Done)
+        })
+    }
+
+    /// Runs `write` on where `position` is, when all of `count` bytes lie inside the map and no
+    /// other copy is at work.
+    #[inline(always)]
+    fn change(
+        &self,
+        position: u64,
+        count: usize,
+        wait: Wait,
+        write: impl FnOnce(usize) -> Result<Written>,
+    ) -> Result<Written> {
         if !self.shape.writable {
             return Err(Errno::ACCES);
         }
@@ -98,16 +152,10 @@ impl Region {
         if count == 0 {
             return Ok(Written::Done);
         }
-        let Some(start) = checked_range(position, count, self.len()) else {
-            return Ok(Written::PastEnd);
-        };
-        if !claim() {
-            return Ok(Written::Refused);
+        match checked_range(position, count, self.len()) {
+            Some(start) => write(start),
+            None => Ok(Written::PastEnd),
         }
-        // SAFETY: `start + count` is inside the map (1: Alive), which is writable; `data` by the
-        // caller's word.
-        unsafe { self.copy_aliased(data, start, count) }?;
-        Ok(Written::Done)
     }
 
     /// The length of the line at `start`, its newline included, looking at most at `count` bytes;
@@ -160,23 +208,13 @@ impl Region {
     unsafe fn copy_aliased(&self, from: *const u8, start: usize, count: usize) -> Result<()> {
         // Up to here a copy more costs less than to look whether it is needed.
         const SMALL: usize = 1024;
-        /// Read whole before it is written.
-        unsafe fn one<T>(from: *const u8, to: *mut u8) {
-            // SAFETY: the caller's promise, for the size of `T`.
-            unsafe {
-                to.cast::<T>()
-                    .write_unaligned(from.cast::<T>().read_unaligned())
-            }
-        }
         let base = self.pointer(0) as usize;
         let to = self.pointer(start);
         let same_range = (from as usize).wrapping_sub(base) < self.len();
         // SAFETY: by the caller's word; what lies between is of the size that is copied, and ours.
         unsafe {
-            if count == 8 {
-                one::<u64>(from, to);
-            } else if count == 4 {
-                one::<u32>(from, to);
+            if copy_number(from, to, count) {
+                // Read whole before it was written.
             } else if count <= SMALL {
                 let mut between = MaybeUninit::<[u8; SMALL]>::uninit();
                 ptr::copy_nonoverlapping(from, between.as_mut_ptr().cast(), count);
@@ -194,5 +232,32 @@ impl Region {
             }
         }
         Ok(())
+    }
+}
+
+/// Copies as many bytes as a number has, in one move, whether or not they are the same bytes;
+/// `false` for any other count.
+///
+/// # Safety
+/// `from` must have `count` readable bytes and `to` as many writable ones.
+#[inline(always)]
+unsafe fn copy_number(from: *const u8, to: *mut u8, count: usize) -> bool {
+    unsafe fn one<T>(from: *const u8, to: *mut u8) -> bool {
+        // SAFETY: the caller's promise, for the size of `T`.
+        unsafe {
+            to.cast::<T>()
+                .write_unaligned(from.cast::<T>().read_unaligned())
+        }
+        true
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        match count {
+            8 => one::<u64>(from, to),
+            4 => one::<u32>(from, to),
+            2 => one::<u16>(from, to),
+            1 => one::<u8>(from, to),
+            _ => false,
+        }
     }
 }

@@ -1,0 +1,60 @@
+defmodule Emmap.Typed do
+  @moduledoc """
+  The numbers that `Emmap.get/3` and `Emmap.put/4` read and write.
+
+  | type | bytes | values |
+  | --- | --- | --- |
+  | `:u8`, `:u16`, `:u32`, `:u64` | 1, 2, 4, 8 | integers from 0 |
+  | `:i8`, `:i16`, `:i32`, `:i64` | 1, 2, 4, 8 | integers, two's complement |
+  | `:f32`, `:f64` | 4, 8 | floats (IEEE 754), `:nan`, `:infinity`, `:neg_infinity` |
+
+  A type alone has the byte order of the machine, which is what `Emmap.patomic/4`, Nx, and programs in C,
+  Python or Rust on the same machine use. `{type, :big}` and `{type, :little}` are the same on every
+  machine, as the format of a file that travels must be; `{type, :native}` says the default.
+
+  Any bits of a float are read: those that are no number give `:nan`, whichever they are, and `:nan` is
+  written as the usual quiet one.
+  """
+
+  @names [:u8, :i8, :u16, :i16, :u32, :i32, :u64, :i64, :f32, :f64]
+  @orders [:native, :little, :big]
+
+  @type name :: :u8 | :i8 | :u16 | :i16 | :u32 | :i32 | :u64 | :i64 | :f32 | :f64
+  @type t :: name | {name, :big | :little | :native}
+  @type not_finite :: :nan | :infinity | :neg_infinity
+  @type number_read :: integer | float | not_finite
+  @type number_written :: integer | float | not_finite
+
+  # The code of a type in `native/emmap_core/src/typed.rs`.
+  @doc false
+  @spec code(t) :: 0..41
+  for {name, place} <- Enum.with_index(@names) do
+    def code(unquote(name)), do: unquote(place)
+  end
+
+  for {name, place} <- Enum.with_index(@names), {order, number} <- Enum.with_index(@orders) do
+    def code({unquote(name), unquote(order)}), do: unquote(place + 16 * number)
+  end
+
+  def code(other) do
+    raise ArgumentError,
+          "unknown type #{inspect(other)}; valid are #{Enum.map_join(@names, ", ", &inspect/1)}, " <>
+            "alone or as {type, :big | :little | :native}"
+  end
+
+  @floats for name <- [:f32, :f64],
+              order <- 0..2,
+              do: Enum.find_index(@names, &(&1 == name)) + 16 * order
+
+  # What the library is given for an integer: for a type of floats the nearest one.
+  @doc false
+  @spec value(0..41, integer) :: integer | float
+  def value(code, value) when code not in @floats, do: value
+
+  def value(_code, value) do
+    value * 1.0
+  rescue
+    # Beyond any float: the library names the range.
+    ArithmeticError -> value
+  end
+end
