@@ -29,7 +29,7 @@ defmodule Emmap.BadDays.FaultsTest do
                &Emmap.patomic(&1, 0, :add, 1), &Emmap.patomic_read(&1, 0), &Emmap.patomic_write(&1, 0, 1), &Emmap.patomic_cas(&1, 0, 0, 1),
                &Emmap.resize/1, &Emmap.resize(&1, 100_000), &Emmap.truncate/1, &Emmap.allocate(&1, 0, 1), &Emmap.sync/1,
                &Emmap.sync(&1, :async), &Emmap.sync(&1, {0, 1}), &Emmap.datasync/1, &Emmap.advise(&1, 0, 0, :normal),
-               &Emmap.prefetch(&1, 0, 1), &Emmap.lock/1, &:file.pread(&1, 0, 4), &:file.read(&1, 4), &:file.sync/1
+               &Emmap.prefetch(&1, 0, 1), &Emmap.lock/1, &Emmap.find(&1, "0"), &Emmap.count(&1, "0"), &Emmap.get(&1, 0, :u8), &Emmap.put(&1, 0, :u8, 1), &Emmap.fill(&1, 0, 1, 0), &Emmap.copy(&1, 0, 1, 1), &:file.pread(&1, 0, 4), &:file.read(&1, 4), &:file.sync/1
              ], uniq: true, do: call.(mem)
              {:ok, info} = Emmap.info(mem)
              {{head, :binary.copy(tail)}, answers, info.fault, info.faults > 0}
@@ -95,7 +95,20 @@ defmodule Emmap.BadDays.FaultsTest do
         {"prefetch", "&Emmap.prefetch(&1, 0, 40_000)", ""},
         {"lock", "&Emmap.lock/1", ""},
         {"sync", "&Emmap.sync/1", ""},
-        {":file.pread", "&:file.pread(&1, 30_000, 4)", ""}
+        {":file.pread", "&:file.pread(&1, 30_000, 4)", ""},
+        {"a search", "&Emmap.find(&1, \"no such thing\")", ""},
+        {"a search from the end", "&Emmap.rfind(&1, [\"none\", \"such\"])", ""},
+        {"a count", "&Emmap.count(&1, \"9\")", ""},
+        {"get", "&Emmap.get(&1, 30_000, :u32)", ""},
+        {"put", "&Emmap.put(&1, 30_000, :u32, 1)", ""},
+        {"fill", "&Emmap.fill(&1, 0, 40_000, 1)", ""},
+        {"copy", "&Emmap.copy(&1, 0, 20_000, 20_000)", ""},
+        {"a stream of lines",
+         "&try do Enum.each(Emmap.stream!(&1), fn _ -> :ok end) rescue e in Emmap.Error -> {:error, e.reason} end",
+         ""},
+        {"a count of lines",
+         "&try do Enum.count(Emmap.stream!(&1)) rescue e in Emmap.Error -> {:error, e.reason} end",
+         ""}
       ] do
     test "4: truncated under #{name}", context do
       assert {{:error, :estale}, {:error, :estale}} =
@@ -103,7 +116,8 @@ defmodule Emmap.BadDays.FaultsTest do
                #{unquote(setup)}
                {:ok, mem} = Emmap.open(path, [:write, :fixed_size])
                cut.(path, 5000)
-               {(#{unquote(call)}).(mem), Emmap.pread(mem, 0, 1)}
+               call = #{unquote(call)}
+               {call.(mem), Emmap.pread(mem, 0, 1)}
                """)
     end
   end
