@@ -125,6 +125,24 @@ fn new_counters_are_zero_whatever_lay_behind_the_old_ones() {
 }
 
 #[test]
+fn new_counters_are_zero_in_the_line_of_the_old_ones_too() {
+    let place = Place::new();
+    let request = Request {
+        stripes: 3,
+        ..numbered(5)
+    };
+    let mut bytes = place.bytes_of(&request);
+    bytes[8192..].fill(0x63);
+    std::fs::write(place.path(), &bytes).unwrap();
+    let old = i64::from_ne_bytes([0x63; 8]).wrapping_mul(3);
+    let counters = open(&place.path(), &numbered(20)).ok().unwrap();
+    let grid = emmap_core::counters::Grid::from(&counters.layout);
+    let mut values = vec![old; 5];
+    values.resize(20, 0);
+    assert_eq!(grid.values(&counters.region), Ok(values));
+}
+
+#[test]
 fn odd_places() {
     let place = Place::new();
     // A link to nowhere; a link to an empty file, which keeps its mode; a long name.

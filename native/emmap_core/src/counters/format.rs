@@ -228,6 +228,26 @@ impl Layout {
         medium.sync()
     }
 
+    /// Clears the places of the last line that no counter has yet, as far as they need it.
+    fn clear_rest_of_line(&self, medium: &mut impl Medium) -> Result<(), Errno> {
+        const ZEROS: [u8; CACHE_LINE] = [0; CACHE_LINE];
+        let taken = self.count % COUNTERS_PER_LINE * WORD as u64;
+        if taken == 0 || self.kind == Kind::Predecessor {
+            return Ok(());
+        }
+        let first = position(self.data_offset, self.stripes, self.count);
+        for stripe in 0..u64::from(self.stripes) {
+            let at = first + stripe * CACHE_LINE as u64;
+            let mut rest = ZEROS;
+            let rest = &mut rest[taken as usize..];
+            medium.read_at(at, rest)?;
+            if *rest != ZEROS[taken as usize..] {
+                medium.write_at(at, &ZEROS[taken as usize..])?;
+            }
+        }
+        Ok(())
+    }
+
     /// What is written last, and where: the first write makes the layout the file's.
     fn commits(&self) -> Result<Vec<(u64, Vec<u8>)>, Errno> {
         match self.kind {
@@ -285,6 +305,7 @@ impl Layout {
         // Behind the names in use, in room that the file has already.
         medium.write_at(NAMES_OFFSET + kept as u64, &encoded(&self.names)?[kept..])?;
         // New counters are 0, whatever somebody left behind the old ones.
+        before.clear_rest_of_line(medium)?;
         let mut at = end;
         let stale = medium.len()?.min(size);
         while at < stale {
