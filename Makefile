@@ -2,7 +2,7 @@
 export LANG ?= C.UTF-8
 export ELIXIR_ERL_OPTIONS ?= +fnu
 
-.PHONY: build demo test test-all bad-days chaos bench lint docs setup clean
+.PHONY: build demo test test-all bad-days chaos loom fuzz bench lint docs setup clean
 
 setup:
 	@tools/setup
@@ -30,6 +30,13 @@ bad-days: setup
 # Maps, and those who truncate, delete and fill the disk under them, for SECONDS (600); SEED repeats a run's choices.
 chaos: setup
 	MIX_ENV=test mix run test/chaos.exs
+
+# Every order in which threads can meet, with up to two preemptions: copies under the lock, lost
+# pages and their repair, the slots of the guard, growth under readers, closing, and these together.
+loom:
+	RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=$${LOOM_MAX_PREEMPTIONS:-2} CARGO_PROFILE_RELEASE_LTO=off \
+	  cargo test --quiet --locked --release --target-dir native/target/loom --manifest-path native/Cargo.toml \
+	  --package emmap_core --test loom
 
 bench: setup
 	mix run bench/core.exs

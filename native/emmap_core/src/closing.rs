@@ -14,6 +14,15 @@ impl OpenHandles {
     pub fn add(&self) {
         self.0.fetch_add(1, Ordering::AcqRel);
     }
+
+    /// Adds another, as long as one is open. `false`: the last was closed meanwhile, and stays the
+    /// last.
+    pub fn add_beside(&self) -> bool {
+        let more = |open: usize| (open > 0).then_some(open + 1);
+        self.0
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, more)
+            .is_ok()
+    }
 }
 
 impl Closing {
@@ -43,6 +52,9 @@ mod tests {
         assert_eq!(handles[1].close(&open), Some(false));
         assert_eq!(handles[1].close(&open), None);
         assert!(handles[1].is_closed() && !handles[0].is_closed());
+        assert!(open.add_beside());
+        assert_eq!(Closing::default().close(&open), Some(false));
         assert_eq!(handles[0].close(&open), Some(true));
+        assert!(!open.add_beside(), "none beside the last");
     }
 }

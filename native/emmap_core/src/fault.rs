@@ -9,15 +9,22 @@
 //!
 //! A [`Repair`] waits for all who entered before it, so that none replaces a page it has brought
 //! back; and a loss recorded after it began is never forgotten by its end.
+//!
+//! Who touches memory takes a [`Mark`] before and asks [`Fault::since`] after: a fault that came and
+//! was repaired in between is seen too.
 
-use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use crate::sync::atomic::{
+    fence, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::SeqCst,
+};
 use crate::sync::yield_now;
 use crate::Errno;
 
 pub struct Fault {
-    /// 0: none. Else the reason, and the position of the byte that was touched.
+    /// The reason and the position of the byte that was touched; without a reason, how many were
+    /// repaired.
     first: AtomicU64,
     count: AtomicU64,
+    repairs: AtomicU64,
     /// Threads between steps 1 and 3.
     losing: AtomicUsize,
     /// What was replaced, in bytes from the start of a range of addresses.
@@ -52,9 +59,14 @@ impl Reason {
     }
 }
 
+/// What a map knew of its faults when it was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark(u64);
+
 /// Beside a fault that is being repaired; who records another takes it away.
 const REPAIRING: u64 = 1 << 63;
 const REASON_SHIFT: u32 = 60;
+const REASON: u64 = 7 << REASON_SHIFT;
 const POSITION: u64 = (1 << REASON_SHIFT) - 1;
 
 fn word(position: u64, reason: Reason) -> u64 {
@@ -66,6 +78,7 @@ impl Default for Fault {
         Fault {
             first: AtomicU64::new(0),
             count: AtomicU64::new(0),
+            repairs: AtomicU64::new(0),
             losing: AtomicUsize::new(0),
             from: AtomicUsize::new(usize::MAX),
             to: AtomicUsize::new(0),
@@ -78,8 +91,24 @@ impl Fault {
     /// Whether a page was lost. Ask after touching memory and before answering.
     #[inline]
     pub fn seen(&self) -> bool {
+        // What was touched before this was read before it: who read a zero of a lost page finds the
+        // fault, which was recorded before the page was replaced.
+        fence(Acquire);
         // What the question costs is measured by `bench/guard.exs`, with a build that never asks.
-        !cfg!(unguarded) && self.first.load(Relaxed) != 0
+        !cfg!(unguarded) && self.first.load(Relaxed) & REASON != 0
+    }
+
+    /// Before memory is touched.
+    #[inline]
+    pub fn mark(&self) -> Mark {
+        Mark(self.first.load(Acquire))
+    }
+
+    /// After memory was touched: whether all that was touched since `mark` was there.
+    #[inline]
+    pub fn since(&self, mark: Mark) -> bool {
+        fence(Acquire);
+        cfg!(unguarded) || self.first.load(Relaxed) == mark.0 && mark.0 & REASON == 0
     }
 
     /// How many there were, repaired or not.
@@ -90,7 +119,7 @@ impl Fault {
     /// The position in the map that was touched first, and what every call answers because of it.
     pub fn first(&self) -> Option<(u64, Reason)> {
         let word = self.first.load(SeqCst);
-        let reason = match word >> REASON_SHIFT & 7 {
+        let reason = match (word & REASON) >> REASON_SHIFT {
             0 => return None,
             1 => Reason::Cut,
             2 => Reason::NoSpace,
@@ -114,7 +143,7 @@ impl Fault {
     fn record(&self, new: u64) {
         let mut now = self.first.load(SeqCst);
         // The first one stays, unless it is about to be forgotten.
-        while now == 0 || now & REPAIRING != 0 {
+        while now & REASON == 0 || now & REPAIRING != 0 {
             match self.first.compare_exchange(now, new, SeqCst, SeqCst) {
                 Ok(_) => break,
                 Err(other) => now = other,
@@ -131,7 +160,7 @@ impl Fault {
     /// Begins to bring back what was lost; `None`: nothing was. One at a time, which is the
     /// caller's to see to.
     pub fn repair(&self) -> Option<Repair<'_>> {
-        if self.first.load(SeqCst) == 0 {
+        if self.first.load(SeqCst) & REASON == 0 {
             return None;
         }
         let before = self.first.fetch_or(REPAIRING, SeqCst);
@@ -196,8 +225,13 @@ impl Repair<'_> {
     /// All is mapped again. `false`: something was lost meanwhile, and the fault stays.
     pub fn finish(self) -> bool {
         let repairing = self.before | REPAIRING;
+        // Another number than before, so that who took a mark before the fault finds that there
+        // was one.
+        let repaired = self.fault.repairs.fetch_add(1, Relaxed) + 1 & POSITION;
         let first = &self.fault.first;
-        let done = first.compare_exchange(repairing, 0, SeqCst, SeqCst).is_ok();
+        let done = first
+            .compare_exchange(repairing, repaired, SeqCst, SeqCst)
+            .is_ok();
         if done {
             self.fault.doubts.store(0, Relaxed);
             std::mem::forget(self);
@@ -256,6 +290,19 @@ mod tests {
         fault.note(0, Reason::Cut);
         assert!(fault.repair().unwrap().finish());
         assert!(believed().is_some_and(|times| times > 100), "again");
+    }
+
+    #[test]
+    fn a_mark_sees_a_fault_that_is_gone_again() {
+        let fault = Fault::default();
+        let before = fault.mark();
+        assert!(fault.since(before));
+        fault.note(3, Reason::Cut);
+        let during = fault.mark();
+        assert!(!fault.since(before) && !fault.since(during));
+        assert!(fault.repair().unwrap().finish());
+        assert!(!fault.seen() && !fault.since(before) && !fault.since(during));
+        assert!(fault.since(fault.mark()));
     }
 
     #[test]

@@ -13,10 +13,10 @@ use crate::sync::atomic::{fence, AtomicUsize, Ordering};
 use crate::sync::{spin_loop, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// How often a short read is copied again before it waits its turn among the writers.
-const OPTIMISTIC_TRIES: usize = 16;
+const OPTIMISTIC_TRIES: usize = if cfg!(loom) { 2 } else { 16 };
 /// How often a short write asks for the lock before it goes where waiting is allowed: about a
 /// microsecond, less than the way to another scheduler costs.
-const WRITE_TRIES: usize = 64;
+const WRITE_TRIES: usize = if cfg!(loom) { 2 } else { 64 };
 
 #[derive(Default)]
 pub struct CopyLock {
