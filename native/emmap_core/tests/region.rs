@@ -447,4 +447,21 @@ fn release_loses_nothing_that_was_written() {
     pwrite(&region, 5_000, b"written").unwrap();
     region.release(0, 10_000);
     assert_eq!(pread(&region, 5_000, 7), b"written");
+
+fn a_private_map_keeps_what_was_written_when_its_file_is_longer_by_then() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("data");
+    std::fs::write(&path, [b'.'; 100]).unwrap();
+    let region = Region::open(&Options {
+        sharing: emmap_core::options::Sharing::Private,
+        ..options(&path)
+    })
+    .unwrap();
+    pwrite(&region, 10, b"mine").unwrap();
+    // Longer, and never shorter in between.
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(9000).unwrap();
+    assert_eq!(region.reattach(), Ok(()));
+    assert_eq!(pread(&region, 10, 4), b"mine");
+    assert_eq!(region.len(), 100);
 }

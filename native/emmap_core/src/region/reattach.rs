@@ -4,8 +4,9 @@ use super::{Range, Region};
 use crate::{Errno, Result};
 
 impl Region {
-    /// Looks at the file again: a map of a whole file takes the size that the file has now, and what
-    /// was lost is mapped again in its place. Also ends what a failed sync began.
+    /// Looks at the file again: a map of a whole file takes the size that the file has now (a private
+    /// one that can be written gets no longer), and what was lost is mapped again in its place. Also
+    /// ends what a failed sync began.
     ///
     /// What was written to lost pages meanwhile is gone. ESTALE: the file is too short for a map of
     /// fixed size, or was cut again. Blocks on the disk.
@@ -27,6 +28,11 @@ impl Region {
         let on_disk = file.size()?.min(self.limit(ranges));
         let to = usize::try_from(on_disk).map_err(|_| Errno::NOMEM)?;
         if to > self.len() {
+            if self.shape.private && self.shape.writable {
+                // A larger range of addresses would show the file in the place of what was written
+                // here, and that is nowhere else.
+                return Ok(());
+            }
             // The file is long enough already.
             return self.extend(ranges, None, on_disk);
         }

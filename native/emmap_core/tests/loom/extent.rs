@@ -7,6 +7,7 @@ use loom::thread;
 
 /// Two ranges of addresses, the second one larger; their addresses are never followed.
 const BASES: [*mut u8; 2] = [0x1000 as *mut u8, 0x2000 as *mut u8];
+const ROOMS: [usize; 2] = [2, 4];
 
 struct Map {
     extent: Extent,
@@ -24,8 +25,8 @@ impl Map {
 
     /// As `resize` does: first mapped, then published.
     fn grow(&self, range: usize, len: usize) {
-        for mapped in &self.mapped[..=range] {
-            mapped.store(len, Relaxed);
+        for (mapped, room) in self.mapped.iter().zip(ROOMS).take(range + 1) {
+            mapped.store(len.min(room), Relaxed);
         }
         self.extent.grow(BASES[range], len);
     }

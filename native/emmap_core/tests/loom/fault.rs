@@ -142,6 +142,27 @@ fn a_loss_during_a_repair_is_not_forgotten() {
     });
 }
 
+/// Cut for a moment in the middle of a repair: who is losing a page meanwhile has told of the fault
+/// before of the bytes.
+#[test]
+fn a_cut_that_is_gone_again_during_a_repair() {
+    loom::model(|| {
+        let map = Map::new();
+        map.lose(0);
+        map.whole.store(true, Release);
+        let loser = spawn(&map, |map| {
+            let loss = map.fault.enter();
+            // Seen as cut, and whole again by the time that the repair looks.
+            loss.record(1, Reason::Cut, PAGE, 2 * PAGE);
+            map.pages[1].swap(ZEROS, AcqRel);
+        });
+        map.reattach();
+        assert_ne!(map.read(1), Some(ZEROS));
+        loser.join().unwrap();
+        map.assert_repairable();
+    });
+}
+
 /// One who looked at the file while it was cut replaces its page before the repair brings it back,
 /// or not at all.
 #[test]
