@@ -227,7 +227,7 @@ impl Repair<'_> {
         let repairing = self.before | REPAIRING;
         // Another number than before, so that who took a mark before the fault finds that there
         // was one.
-        let repaired = self.fault.repairs.fetch_add(1, Relaxed) + 1 & POSITION;
+        let repaired = (self.fault.repairs.fetch_add(1, Relaxed) + 1) & POSITION;
         let first = &self.fault.first;
         let done = first
             .compare_exchange(repairing, repaired, SeqCst, SeqCst)

@@ -1,0 +1,21 @@
+//! What the fuzz targets do with their bytes. The tests of `emmap_core` compile this folder too, and
+//! replay the corpus through it.
+//!
+//! | module | its one job |
+//! | --- | --- |
+//! | [`options`] | any options on any small file |
+//! | [`counters`] | any bytes as a counter file |
+//! | [`bytes`] | numbers and choices out of bytes |
+//! | [`traces`] | what a run must not leave behind |
+
+pub mod bytes;
+pub mod counters;
+pub mod options;
+pub mod traces;
+
+/// Where a run has its files: in memory, where the system has such, for they are synced often.
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .expect("a directory")
+}
