@@ -70,7 +70,7 @@ fn shape() -> impl Strategy<Value = Shape> {
     let length = prop::option::weighted(0.3, 1..4 * PAGE);
     let mostly = prop::bool::weighted(0.8);
     let seldom = prop::bool::weighted(0.25);
-    let flags = (mostly, seldom.clone(), seldom, any::<bool>(), any::<bool>());
+    let flags = (mostly, seldom, seldom, any::<bool>(), any::<bool>());
     (flags, offset, length).prop_map(|(flags, offset, length)| {
         let (write, private, fixed_size, sparse, lock) = flags;
         Shape {
@@ -191,7 +191,7 @@ fn run(shape: &Shape, initial: Vec<u8>, operations: Vec<Operation>) -> Result<()
                     views.push(View { at, pointer, count });
                 }
             }
-            Operation::Touch(number) if views.is_empty() => drop(number),
+            Operation::Touch(_) if views.is_empty() => (),
             Operation::Touch(number) => {
                 let view = &views[number % views.len()];
                 let expected = model.view(view.at, view.count);
