@@ -447,7 +447,9 @@ fn release_loses_nothing_that_was_written() {
     pwrite(&region, 5_000, b"written").unwrap();
     region.release(0, 10_000);
     assert_eq!(pread(&region, 5_000, 7), b"written");
+}
 
+#[test]
 fn a_private_map_keeps_what_was_written_when_its_file_is_longer_by_then() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("data");
