@@ -766,8 +766,7 @@ defmodule Emmap do
   live binaries show the file's bytes again. A map of a whole file takes the size that the file has
   now, as a read-only map does that wants to see what others appended; a part of a file, and a
   `:fixed_size` map, keep theirs, and answer `{:error, :estale}` while the file is too short. A
-  `:private` map that can be written keeps what was written to it, and so grows no further than the
-  addresses it began with: twice its size, and at least a gigabyte.
+  `:private` map that can be written keeps what was written to it, and gets no longer.
 
   What was written to lost pages is gone (those writes were answered with the error). After a sync
   that failed it is the caller's to write again what it cannot do without, and then to sync. Memory

@@ -35,7 +35,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::extent::Extent;
-use crate::fault::{Fault, Reason};
+use crate::fault::{Fault, Mark, Reason};
 use crate::file::{MappedFile, Opened};
 use crate::lock::CopyLock;
 use crate::range::round_up;
@@ -169,8 +169,7 @@ impl Region {
             resizable,
             grows: resizable && file_size.is_some() && length.is_none(),
             follows: file_size.is_some() && whole_file && length.is_none() && !options.fixed_size,
-            // What was written to private pages is in their own range alone.
-            pinned: options.fixed || file_size.is_none() || options.write && options.private(),
+            pinned: options.fixed || file_size.is_none(),
             auto_unlink: options.auto_unlink,
             protection,
             flags,
@@ -225,6 +224,22 @@ impl Region {
         match self.fault.seen() {
             false => Ok(()),
             true => self.first_fault(),
+        }
+    }
+
+    /// Before memory is touched; see [`Region::check_since`].
+    #[inline]
+    pub fn mark(&self) -> Mark {
+        self.fault.mark()
+    }
+
+    /// As [`Region::check_fault`], for what was touched since `mark`: a page that was lost then is
+    /// told of though it was brought back meanwhile (ESTALE).
+    #[inline]
+    pub fn check_since(&self, mark: Mark) -> Result<()> {
+        match self.fault.since(mark) {
+            true => Ok(()),
+            false => self.first_fault().and(Err(Errno::STALE)),
         }
     }
 

@@ -305,6 +305,7 @@ impl<'a> Searcher<'a> {
     fn read<'b>(&self, block: &'b mut Vec<u8>, at: u64, stop: u64) -> Result<Option<&'b [u8]>> {
         let count = usize::try_from(stop - at).unwrap_or(usize::MAX);
         let count = count.min(self.whole());
+        let mark = self.region.mark();
         block.clear();
         block.try_reserve_exact(count).map_err(|_| Errno::NOMEM)?;
         if let Some((start, count)) = self.region.locate(at, count) {
@@ -318,7 +319,7 @@ impl<'a> Searcher<'a> {
                 Read::Done(got) => unsafe { block.set_len(got) },
             }
         }
-        self.region.check_fault()?;
+        self.region.check_since(mark)?;
         Ok(Some(block))
     }
 }

@@ -39,8 +39,9 @@ fn at_word(
         Ok(found) => found,
         Err(early) => return early,
     };
+    let mark = region.mark();
     match act(region, position) {
-        Ok(done) => match done.and_then(|term| region.check_fault().map(|()| term)) {
+        Ok(done) => match done.and_then(|term| region.check_since(mark).map(|()| term)) {
             Ok(term) => term,
             Err(error) => call.error(error),
         },

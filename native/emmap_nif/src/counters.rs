@@ -50,8 +50,9 @@ fn on_counter(
         let Position::At(index) = call.position(1)? else {
             return Ok(Err(Refused::Index));
         };
+        let mark = region.mark();
         let done = act(region, &handle.counters, index)?;
-        Ok(done.and_then(|term| Ok(region.check_fault().map(|()| term)?)))
+        Ok(done.and_then(|term| Ok(region.check_since(mark).map(|()| term)?)))
     })();
     match answer {
         Ok(Ok(term)) => term,
@@ -199,8 +200,9 @@ fn counters_list<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
 
 fn values<'a>(env: Env<'a>, handle: &HandleRef) -> Term<'a> {
     let values = handle.0.region().and_then(|region| {
+        let mark = region.mark();
         let values = handle.0.counters.values(region)?;
-        region.check_fault()?;
+        region.check_since(mark)?;
         Ok(values)
     });
     match values {

@@ -2,6 +2,7 @@
 
 use emmap_core::buffer::Buffer;
 use emmap_core::cursor::Whence;
+use emmap_core::fault::Mark;
 use emmap_core::range::{checked_end, clamped_range};
 use emmap_core::region::{Read, Wait, Written};
 use emmap_core::{Errno, Region};
@@ -33,9 +34,9 @@ pub fn at_position(call: &Call, index: usize) -> Result<u64, Early> {
     }
 }
 
-/// What was read, unless a page of it was lost.
-pub fn checked(call: &Call, region: &Region, term: ErlNifTerm) -> ErlNifTerm {
-    match region.check_fault() {
+/// What was read since `mark`, unless a page of it was lost.
+pub fn checked(call: &Call, region: &Region, mark: Mark, term: ErlNifTerm) -> ErlNifTerm {
+    match region.check_since(mark) {
         Ok(()) => call.ok_with(term),
         Err(error) => call.error(error),
     }
@@ -76,6 +77,7 @@ fn pread_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
         return Ok(checked(
             call,
             region,
+            region.mark(),
             call.view_alone(handle, region, start, count),
         ));
     }
@@ -101,6 +103,7 @@ fn copy(
         return Some(copy_large(call, region, start, count));
     }
     let (at, binary) = call.new_binary(count);
+    let mark = region.mark();
     // SAFETY: the new binary has room for `count` bytes and is not part of the map.
     match unsafe { region.copy_out(start, count, at, wait) } {
         Read::Busy => None,
@@ -109,9 +112,9 @@ fn copy(
             if wait == Wait::No {
                 call.consumed(got);
             }
-            Some(checked(call, region, binary))
+            Some(checked(call, region, mark, binary))
         }
-        Read::Done(got) => Some(checked(call, region, call.sub_binary(binary, 0, got))),
+        Read::Done(got) => Some(checked(call, region, mark, call.sub_binary(binary, 0, got))),
     }
 }
 
@@ -121,9 +124,10 @@ fn copy_large(call: &Call, region: &Region, start: usize, count: usize) -> ErlNi
         Ok(buffer) => buffer,
         Err(error) => return call.error(error),
     };
+    let mark = region.mark();
     // SAFETY: the buffer has room for `count` bytes and is not part of the map.
     match unsafe { region.copy_out(start, count, buffer.as_mut_ptr(), Wait::Yes) } {
-        Read::Done(got) if got > 0 => checked(call, region, call.buffer_binary(buffer, got)),
+        Read::Done(got) if got > 0 => checked(call, region, mark, call.buffer_binary(buffer, got)),
         _ => call.eof(),
     }
 }
@@ -183,9 +187,10 @@ pub fn change(
     if count > INLINE_BYTES && wait == Wait::No {
         return Ok(again());
     }
+    let mark = region.mark();
     loop {
         match write().map_err(|error| call.error(error))? {
-            Written::Done => return wrote(call, region, count),
+            Written::Done => return wrote(call, region, mark, count),
             Written::PastEnd if !region.grows() => {
                 return Err(past_end(call, region, position, count))
             }
@@ -202,12 +207,12 @@ fn data(call: &Call, index: usize) -> Result<(*const u8, usize), Early> {
     call.bytes(index).ok_or_else(|| call.raise(&WRONG))
 }
 
-fn wrote(call: &Call, region: &Region, count: usize) -> Result<ErlNifTerm, Early> {
+fn wrote(call: &Call, region: &Region, mark: Mark, count: usize) -> Result<ErlNifTerm, Early> {
     if count <= INLINE_BYTES {
         call.consumed(count);
     }
     region
-        .check_fault()
+        .check_since(mark)
         .map(|()| call.ok())
         .map_err(|error| call.error(error))
 }
@@ -244,6 +249,7 @@ fn write_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
     if count > INLINE_BYTES && wait == Wait::No {
         return Ok(call.reschedule(c"write", raw_nif!(write_waiting)));
     }
+    let mark = region.mark();
     loop {
         let position = handle.cursor.get();
         // Moved only by the one who writes there: a refused claim means somebody else was first.
@@ -251,7 +257,7 @@ fn write_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
         // SAFETY: `data` is a binary argument of this call, alive until it ends.
         let written = unsafe { region.copy_in(position, data, count, wait, claim) };
         match written.map_err(|error| call.error(error))? {
-            Written::Done => return wrote(call, region, count),
+            Written::Done => return wrote(call, region, mark, count),
             Written::Refused => continue,
             Written::PastEnd if !region.grows() => {
                 return Err(past_end(call, region, position, count))
@@ -308,7 +314,12 @@ fn deliver(
     wait: Wait,
 ) -> ErlNifTerm {
     if handle.direct {
-        return checked(call, region, call.view(handle, region, 1, start, count));
+        return checked(
+            call,
+            region,
+            region.mark(),
+            call.view(handle, region, 1, start, count),
+        );
     }
     match copy(call, region, start, count, wait) {
         Some(answer) => answer,
@@ -334,7 +345,7 @@ fn read_line_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
     let handle = call.handle()?;
     let region = open_region(call, handle)?;
     loop {
-        let position = handle.cursor.get();
+        let (mark, position) = (region.mark(), handle.cursor.get());
         let Some((start, rest)) = region.locate(position, usize::MAX) else {
             return at_end(call, region);
         };
@@ -350,6 +361,9 @@ fn read_line_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
             }
             None => rest,
         };
+        // A newline that was looked for in zeros says nothing.
+        let there = region.check_since(mark);
+        there.map_err(|error| call.error(error))?;
         match handle.cursor.advance(position, length) {
             Ok(true) => return Ok(deliver_line(call, handle, region, start, length, wait)),
             Ok(false) => continue,
@@ -378,6 +392,7 @@ fn deliver_line(
 /// The line without its CR. It is copied whole, so that nothing can change in between.
 fn crlf_line(call: &Call, region: &Region, start: usize, length: usize, wait: Wait) -> ErlNifTerm {
     let (at, binary) = call.new_binary(length);
+    let mark = region.mark();
     // SAFETY: the new binary has room for `length` bytes and is not part of the map.
     match unsafe { region.copy_out(start, length, at, wait) } {
         Read::Busy => {
@@ -387,11 +402,13 @@ fn crlf_line(call: &Call, region: &Region, start: usize, length: usize, wait: Wa
         }
         Read::Done(0) => call.eof(),
         // The map became shorter meanwhile: what is left is no CRLF line.
-        Read::Done(got) if got < length => checked(call, region, call.sub_binary(binary, 0, got)),
+        Read::Done(got) if got < length => {
+            checked(call, region, mark, call.sub_binary(binary, 0, got))
+        }
         Read::Done(_) => {
             // SAFETY: `length` is at least 2, and the binary was filled above.
             unsafe { at.add(length - 2).write(b'\n') };
-            checked(call, region, call.sub_binary(binary, 0, length - 1))
+            checked(call, region, mark, call.sub_binary(binary, 0, length - 1))
         }
     }
 }

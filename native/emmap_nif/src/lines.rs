@@ -7,6 +7,7 @@
 use std::mem::MaybeUninit;
 
 use emmap_core::buffer::Buffer;
+use emmap_core::fault::Mark;
 use emmap_core::lines::{Ending, Line, Lines};
 use emmap_core::Region;
 use rustler::sys::ErlNifTerm;
@@ -100,12 +101,17 @@ impl Root {
 struct Batch {
     terms: [MaybeUninit<ErlNifTerm>; MOST],
     count: usize,
+    /// From before the first line was looked for.
+    mark: Mark,
 }
 
 impl Batch {
-    fn new() -> Batch {
-        let terms = [MaybeUninit::uninit(); MOST];
-        Batch { terms, count: 0 }
+    fn new(region: &Region) -> Batch {
+        Batch {
+            terms: [MaybeUninit::uninit(); MOST],
+            count: 0,
+            mark: region.mark(),
+        }
     }
 
     fn push(&mut self, term: ErlNifTerm) {
@@ -119,7 +125,8 @@ impl Batch {
 
     /// `{next, terms}`, unless a page was lost.
     fn answer(&self, call: &Call, region: &Region, next: usize) -> Result<ErlNifTerm, Early> {
-        region.check_fault().map_err(|error| call.error(error))?;
+        let all_there = region.check_since(self.mark);
+        all_there.map_err(|error| call.error(error))?;
         // SAFETY: the first `count` were written.
         let terms = unsafe { std::slice::from_raw_parts(self.terms.as_ptr().cast(), self.count) };
         Ok(call.pair(call.uint64(next as u64), call.list(terms)))
@@ -151,7 +158,7 @@ fn lines_with(call: &Call, run: Where) -> Result<ErlNifTerm, Early> {
         Where::Here => all.min(LOOK),
         Where::Long => all,
     };
-    let mut batch = Batch::new();
+    let mut batch = Batch::new(region);
     // SAFETY: `start + look` is inside the root, whose term is an argument of this call.
     let mut lines = unsafe { Lines::new(root.at.add(start), look) };
     while let Some(line) = lines.next_whole() {
@@ -209,7 +216,7 @@ fn pieces_with(call: &Call, run: Where) -> Result<ErlNifTerm, Early> {
     if copy && run == Where::Here && size.min(root.stop - start) > INLINE_BYTES {
         return Ok(call.reschedule_long(c"pieces", raw_nif!(pieces_long)));
     }
-    let mut batch = Batch::new();
+    let mut batch = Batch::new(region);
     let mut next = start;
     while next < root.stop && !batch.is_full() {
         let count = size.min(root.stop - next);
@@ -266,8 +273,9 @@ fn on_bytes<'a, T: Encoder>(
     search: impl FnOnce(&Region) -> T,
 ) -> Term<'a> {
     let found = handle.0.region().and_then(|region| {
+        let mark = region.mark();
         let found = search(region);
-        region.check_fault()?;
+        region.check_since(mark)?;
         Ok(found)
     });
     match found {

@@ -126,8 +126,8 @@ fn open<'a>(env: Env<'a>, request: Term<'a>) -> NifResult<Term<'a>> {
 // Allocates two small terms.
 #[rustler::nif(schedule = "Normal")]
 fn dup<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
-    match handle.0.region() {
-        Ok(_) => opened(env, dup_handle(env, handle.0)),
+    match handle.0.region().and_then(|_| dup_handle(env, handle.0)) {
+        Ok(another) => opened(env, another),
         Err(failure) => failure.encode(env),
     }
 }

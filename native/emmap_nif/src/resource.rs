@@ -140,6 +140,7 @@ fn first_handle<'a>(env: Env<'a>, region: Region, direct: bool, counters: Grid) 
         region: Some(Box::new(region)),
         open_handles: OpenHandles::default(),
     };
+    mapping.open_handles.add();
     LIVE_MAPPINGS.fetch_add(1, Ordering::Relaxed);
     // SAFETY: the type was opened at load, for values of type Mapping; the reference that
     // allocation gives us is released below, when the handle has its own.
@@ -151,14 +152,26 @@ fn first_handle<'a>(env: Env<'a>, region: Region, direct: bool, counters: Grid) 
     }
 }
 
-/// Makes another handle on the same map, with a cursor of its own.
-pub fn dup_handle<'a>(env: Env<'a>, handle: &Handle) -> NewHandle<'a> {
+/// Makes another handle on the same map, with a cursor of its own; not beside a last one that is
+/// being closed.
+pub fn dup_handle<'a>(env: Env<'a>, handle: &Handle) -> Result<NewHandle<'a>, Failure> {
     // SAFETY: `handle` keeps its mapping, so it is alive.
-    unsafe { handle_on(env, handle.mapping, handle.direct, handle.counters) }
+    unsafe {
+        match (*handle.mapping).open_handles.add_beside() {
+            true => Ok(handle_on(
+                env,
+                handle.mapping,
+                handle.direct,
+                handle.counters,
+            )),
+            false => Err(Failure::Closed),
+        }
+    }
 }
 
 /// # Safety
-/// `mapping` must be a live resource of type `MAPPING`.
+/// `mapping` must be a live resource of type `MAPPING`, and count the new handle among the open ones
+/// already.
 unsafe fn handle_on<'a>(
     env: Env<'a>,
     mapping: *mut Mapping,
@@ -170,7 +183,6 @@ unsafe fn handle_on<'a>(
     // a reference to the mapping).
     unsafe {
         enif_keep_resource(mapping.cast_const().cast());
-        (*mapping).open_handles.add();
         let region: *const Region = match &(*mapping).region {
             Some(region) => &**region,
             None => unreachable!("a mapping has its region until its destructor"),

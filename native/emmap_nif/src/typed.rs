@@ -37,12 +37,13 @@ fn get_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
     let Some((start, count)) = region.locate(position, of.size()) else {
         return at_end(call, region);
     };
+    let mark = region.mark();
     let mut bytes = [0; MOST];
     // SAFETY: `count` is at most the size of a number, for which there is room.
     match unsafe { region.copy_out(start, count, bytes.as_mut_ptr(), wait) } {
         Read::Busy => Ok(call.reschedule(c"typed_get", raw_nif!(get_waiting))),
         Read::Done(got) if got < of.size() => at_end(call, region),
-        Read::Done(_) => Ok(checked(call, region, number(call, of.decode(bytes)))),
+        Read::Done(_) => Ok(checked(call, region, mark, number(call, of.decode(bytes)))),
     }
 }
 

@@ -39,8 +39,7 @@ pub(super) fn first_range(
         return Err(Errno::NOSPC);
     }
     let wanted = match options.max_size {
-        // A larger range would not have what was written to private pages.
-        _ if !(shape.resizable || shape.follows && shape.writable) => needed,
+        _ if !shape.resizable => needed,
         // Room for what may never come is bounded; a map that needs more gets a larger range.
         Some(max) => shape.bytes(usize::try_from(max).unwrap_or(usize::MAX).min(MOST_AHEAD))?,
         None if options.fixed => needed,

@@ -74,9 +74,10 @@ impl Region {
         if let Some(error) = self.failed_sync.error() {
             return Err(error);
         }
+        let mark = self.mark();
         let answer = sync(file, self.len());
         // What was lost, before or meanwhile, was not written.
-        self.check_fault()?;
+        self.check_since(mark)?;
         answer?;
         self.check_size().map(drop)
     }
