@@ -41,7 +41,7 @@ defmodule Emmap.Test.Scenes do
       scene("open read-only", &Emmap.open/1, set: &file(&1, @ten), rules: @probe),
       scene("open private", &Emmap.open(&1, [:write, :private]),
         set: &file(&1, @ten),
-        rules: @ahead ++ @probe
+        rules: @probe
       ),
       scene("open direct", &Emmap.open(&1, [:direct]), set: &file(&1, @ten), rules: @probe),
       scene("open a part", &Emmap.open(&1, [:write, offset: 5001, length: 100]),

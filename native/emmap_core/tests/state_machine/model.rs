@@ -242,6 +242,7 @@ impl Model {
         if count == 0 {
             return Err(Errno::INVAL);
         }
+        self.check_size()?;
         match at + count > self.len {
             true => self.grow(at + count),
             false => Ok(()),
