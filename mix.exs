@@ -3,6 +3,8 @@ defmodule Emmap.MixProject do
 
   @version "0.1.0"
   @source_url "https://github.com/emmap/emmap"
+  # Only a published package has it: it names the libraries of that release and their checksums.
+  @checksums "checksum-Elixir.Emmap.Native.exs"
 
   def project do
     [
@@ -10,12 +12,13 @@ defmodule Emmap.MixProject do
       version: @version,
       elixir: "~> 1.14",
       description: "Memory-mapped files: handles that are files, binaries that are the file",
-      compilers: [:cargo] ++ Mix.compilers(),
+      compilers: [:emmap] ++ Mix.compilers(),
       elixirc_paths: elixirc_paths(Mix.env()),
       elixirc_options: [warnings_as_errors: System.get_env("CI") == "true"],
       start_permanent: false,
-      # Mix asks for Hex as soon as one Hex package is listed, so a checkout lists none.
-      deps: [],
+      deps: deps(library()),
+      # Read by the compiler below and by Emmap.Native.Library: {:source, why} or :precompiled.
+      library: library(),
       package: package(),
       source_url: @source_url
     ]
@@ -26,75 +29,170 @@ defmodule Emmap.MixProject do
   defp elixirc_paths(:test), do: ["lib", "test/support"]
   defp elixirc_paths(_), do: ["lib"]
 
+  # Mix asks for Hex as soon as one Hex package is listed, so a checkout lists none.
+  defp deps(:precompiled), do: [{:rustler_precompiled, "~> 0.8.2 or ~> 0.9.0", runtime: false}]
+  defp deps({:source, _why}), do: []
+
+  # Where the NIF library comes from. The settings are those of rustler_precompiled, and one of our own.
+  defp library do
+    force_build = Application.get_env(:rustler_precompiled, :force_build, [])
+
+    cond do
+      not File.exists?(Path.join(__DIR__, @checksums)) -> {:source, "there is no #{@checksums}"}
+      set?("EMMAP_BUILD") -> {:source, "EMMAP_BUILD is set"}
+      set?("RUSTLER_PRECOMPILED_FORCE_BUILD_ALL") -> {:source, "FORCE_BUILD_ALL is set"}
+      force_build[:emmap] -> {:source, "config :rustler_precompiled, :force_build names emmap"}
+      force_build_all?() -> {:source, "config :rustler_precompiled, :force_build_all is true"}
+      # rustler_precompiled has no libraries of such a version, either.
+      "dev" in Version.parse!(@version).pre -> {:source, "#{@version} is no release"}
+      true -> :precompiled
+    end
+  end
+
+  defp set?(variable), do: System.get_env(variable) in ["1", "true"]
+
+  defp force_build_all?,
+    do: Application.get_env(:rustler_precompiled, :force_build_all, false) == true
+
   defp package do
     [
       licenses: ["Apache-2.0"],
       links: %{"GitHub" => @source_url},
       files:
         ~w(lib native/.cargo native/Cargo.toml native/Cargo.lock native/emmap_core/src native/emmap_nif/src) ++
-          ~w(native/emmap_core/Cargo.toml native/emmap_nif/Cargo.toml) ++
+          ~w(native/emmap_core/Cargo.toml native/emmap_nif/Cargo.toml checksum-*.exs) ++
           ~w(mix.exs README.md CHANGELOG.md LICENSE .formatter.exs docs)
     ]
   end
 end
 
-defmodule Mix.Tasks.Compile.Cargo do
+defmodule Mix.Tasks.Compile.Emmap do
   @moduledoc false
-  # Builds the NIF library with cargo and puts it where `Emmap.Native` loads it from.
+  # Builds the NIF library with cargo and puts it where `Emmap.Native` loads it from. Does nothing
+  # where the library of a release is used.
   use Mix.Task.Compiler
 
-  @library "emmap_nif"
+  @package "emmap_nif"
+  @native Path.join(__DIR__, "native")
+  @installed Path.join([__DIR__, "priv", "native", "#{@package}.so"])
 
   @impl true
   def run(_args) do
-    cargo =
-      System.find_executable("cargo") ||
-        Mix.raise(
-          "emmap builds a Rust library and found no cargo: install Rust (https://rustup.rs) and run this again"
-        )
-
-    native = Path.join(File.cwd!(), "native")
-    target = Path.expand(System.get_env("CARGO_TARGET_DIR") || Path.join(native, "target"))
-    args = ~w(build --release --locked --package #{@library})
-    # cargo is quiet unless it builds something; what it says goes to standard error.
-    options = [cd: native, env: [{"CARGO_TARGET_DIR", target}], into: IO.stream(:stdio, :line)]
-
-    case System.cmd(cargo, ["--quiet" | args], [stderr_to_stdout: true] ++ options) do
-      {_, 0} -> install(Path.join([target, "release", library_file()]))
-      {_, status} -> Mix.raise("cargo #{Enum.join(args, " ")} ended with #{status}")
+    case Mix.Project.config()[:library] do
+      :precompiled -> :noop
+      {:source, why} -> build(library_file(), why)
     end
   end
 
   @impl true
   def clean do
-    File.rm_rf(installed())
+    # What a build that was killed left behind is named after the library, too.
+    folder = Path.dirname(@installed)
+
+    with {:ok, files} <- File.ls(folder) do
+      for file <- files, file =~ @package, do: File.rm!(Path.join(folder, file))
+    end
+
     :ok
   end
 
-  defp install(built) do
-    installed = installed()
+  defp build(file, why) do
+    stale = stale?()
 
-    if File.exists?(installed) and same?(built, installed) do
+    case System.find_executable("cargo") do
+      nil when stale -> Mix.raise(no_cargo(why))
+      nil -> linked(:noop)
+      cargo -> build(cargo, file, stale, why)
+    end
+  end
+
+  defp build(cargo, file, stale, why) do
+    target = Path.expand(System.get_env("CARGO_TARGET_DIR") || Path.join(@native, "target"))
+    args = ~w(build --release --locked --package #{@package} --target-dir) ++ [target]
+
+    if stale do
+      check_version(cargo, why)
+      Mix.shell().info("Compiling the library of emmap with cargo (some minutes, once)")
+    end
+
+    # Whether anything has changed, flags and toolchain included, is for cargo to say; it is quiet unless it fails.
+    options = [cd: @native, stderr_to_stdout: true, into: IO.stream(:stdio, :line)]
+
+    case System.cmd(cargo, ["--quiet" | args], options) do
+      {_, 0} ->
+        # With CARGO_BUILD_TARGET cargo builds for another machine, in a folder of that name.
+        folders = [target, System.get_env("CARGO_BUILD_TARGET") || "", "release", file]
+        folders |> Enum.reject(&(&1 == "")) |> Path.join() |> install() |> linked()
+
+      {_, status} ->
+        Mix.raise("cargo #{Enum.join(args, " ")} ended with #{status}")
+    end
+  end
+
+  defp install(built) do
+    if File.exists?(@installed) and File.read!(built) == File.read!(@installed) do
+      # So that it is not older than its sources.
+      File.touch!(@installed)
       :noop
     else
       # By rename, never by copying over: a VM may have the old one loaded.
-      File.mkdir_p!(Path.dirname(installed))
-      fresh = "#{installed}.#{System.pid()}"
+      File.mkdir_p!(Path.dirname(@installed))
+      fresh = "#{@installed}.#{System.pid()}"
       File.cp!(built, fresh)
-      File.rename!(fresh, installed)
-      Mix.Project.build_structure()
+      File.rename!(fresh, @installed)
       :ok
     end
   end
 
-  defp same?(one, other), do: File.read!(one) == File.read!(other)
+  # Always: a build in another Mix environment may have made priv after this one looked for it.
+  defp linked(result) do
+    Mix.Project.build_structure()
+    result
+  end
 
-  defp installed, do: Path.join([File.cwd!(), "priv", "native", "#{@library}.so"])
+  defp stale? do
+    # From within, as the path to here may have characters that a wildcard reads otherwise.
+    patterns = ~w(Cargo.* .cargo/* emmap_*/Cargo.toml emmap_*/src/**/*.rs)
+    below = File.cd!(@native, fn -> Enum.flat_map(patterns, &wildcard/1) end)
+    sources = Enum.map(below, &Path.join(@native, &1))
+
+    Mix.Utils.stale?(sources, [@installed])
+  end
+
+  defp wildcard(pattern), do: Path.wildcard(pattern, match_dot: true)
+
+  defp check_version(cargo, why) do
+    needed = needed()
+
+    with {"cargo " <> said, 0} <- System.cmd(cargo, ["--version"], cd: @native),
+         [version | _] <- String.split(said),
+         {:ok, version} <- Version.parse(version),
+         # A nightly 1.91 is a 1.91.
+         :lt <- Version.compare(%{version | pre: []}, needed <> ".0") do
+      Mix.raise(
+        "emmap is built from source here, because #{why}. That takes Rust #{needed} or later, and #{cargo} is " <>
+          "#{version}: update it (rustup update), or install Rust from https://rustup.rs"
+      )
+    end
+  end
+
+  defp no_cargo(why) do
+    "emmap is built from source here, because #{why}. That takes cargo, and there is none on the PATH: " <>
+      "install Rust #{needed()} or later (https://rustup.rs) and run this again"
+  end
+
+  # Said in one place, for cargo and for us.
+  defp needed do
+    [_, needed] =
+      Regex.run(~r/^rust-version = "(.*)"$/m, File.read!(Path.join(@native, "Cargo.toml")))
+
+    needed
+  end
 
   defp library_file do
     case :os.type() do
-      {:unix, :darwin} -> "lib#{@library}.dylib"
-      {:unix, _} -> "lib#{@library}.so"
+      {:unix, :darwin} -> "lib#{@package}.dylib"
+      {:unix, _} -> "lib#{@package}.so"
       _ -> Mix.raise("emmap needs POSIX memory maps and signals: Windows has neither")
     end
   end

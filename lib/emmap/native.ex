@@ -10,9 +10,12 @@ defmodule Emmap.Native do
   @type failure :: {:error, atom()}
   @type data :: {:ok, binary()} | :eof | failure()
 
+  # Asked while this is compiled: the library is loaded then, too, when other modules may not be there yet.
+  @library Emmap.Native.Library.path()
+
   @doc false
   def load do
-    path = Application.app_dir(:emmap, "priv/native/emmap_nif")
+    path = Application.app_dir(:emmap, @library)
     :erlang.load_nif(String.to_charlist(path), guarded?())
   end
 
