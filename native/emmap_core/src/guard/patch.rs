@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::slot::Guarded;
 use super::table::slots;
 use crate::fault::Reason;
-use crate::{os, Errno};
+use crate::os;
+#[cfg(target_os = "linux")]
+use crate::Errno;
 
 /// Puts zero pages where the page at `address` was lost. `false`: not ours, or no memory for it.
 /// For the handler: no lock, no allocation, no wait.

@@ -3,7 +3,9 @@
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
-use super::{check, offset_of, retry, Advice};
+#[cfg(target_os = "linux")]
+use super::check;
+use super::{offset_of, retry, Advice};
 use crate::{Errno, Result};
 
 /// Makes the file at least `to` bytes long and never shorter, whatever others do to it meanwhile;
@@ -35,12 +37,13 @@ pub fn extend(fd: BorrowedFd, from: u64, to: u64, sparse: bool) -> Result<()> {
 }
 
 /// `ulimit -f`, in bytes.
+#[allow(clippy::unnecessary_cast)] // 32 bits on some systems
 fn file_size_limit() -> u64 {
     // SAFETY: `limit` is filled before it is read.
     unsafe {
         let mut limit: libc::rlimit = std::mem::zeroed();
         match libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) {
-            0 if limit.rlim_cur != libc::RLIM_INFINITY => limit.rlim_cur,
+            0 if limit.rlim_cur != libc::RLIM_INFINITY => limit.rlim_cur as u64,
             _ => u64::MAX,
         }
     }
@@ -195,8 +198,10 @@ pub fn sync_all(fd: BorrowedFd) -> Result<()> {
 
 /// Starts writing dirty pages to the disk and does not wait.
 #[cfg(target_os = "linux")]
+#[allow(clippy::unnecessary_cast)] // off_t has 32 bits on some systems, these have 64 on all
 pub fn start_write_back(fd: BorrowedFd, offset: u64, count: u64) -> Result<()> {
-    let (offset, count) = (offset_of(offset)?, offset_of(count)?);
+    let offset = offset_of(offset)? as libc::off64_t;
+    let count = offset_of(count)? as libc::off64_t;
     let flags = libc::SYNC_FILE_RANGE_WRITE;
     // SAFETY: takes no pointers.
     match check(unsafe { libc::sync_file_range(fd.as_raw_fd(), offset, count, flags) }) {

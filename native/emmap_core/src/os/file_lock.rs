@@ -5,7 +5,9 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use super::retry;
-use crate::{Errno, Result};
+#[cfg(target_os = "linux")]
+use crate::Errno;
+use crate::Result;
 
 /// Runs `act` while no other open file of the same kind, in this process or another, does: the size
 /// of a file must not move between looking at it and changing it. The kernel frees the lock of a
