@@ -22,6 +22,7 @@ test: setup
 test-all: setup
 	mix test --include slow
 	cargo test --quiet --locked --manifest-path native/Cargo.toml
+	$(MAKE) loom
 
 # Every row of what must be survived, each in a VM of its own, as a table with what the user got.
 bad-days: setup
@@ -53,6 +54,7 @@ bench: setup
 	mix run bench/ticker.exs
 	mix run bench/guard.exs
 	mix run bench/streams.exs
+	mix run bench/device.exs
 	mix run bench/search.exs
 	mix run bench/typed.exs
 
