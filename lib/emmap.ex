@@ -95,7 +95,7 @@ defmodule Emmap do
       iex> Emmap.pread(mem, 4094, 10)
       {:ok, <<0, 0>>}
   """
-  @doc group: "Opening and closing"
+  @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec open(Path.t() | :file.name_all() | Options.t()) :: {:ok, t} | failure
   def open([first | _] = options) when is_atom(first) or is_tuple(first),
     do: do_open(nil, options)
@@ -117,14 +117,14 @@ defmodule Emmap do
   `:enametoolong`, `:einval` (a NUL in the path; an address that is not page aligned), `:enotsup`
   (an option that this system or file system lacks).
   """
-  @doc group: "Opening and closing"
+  @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec open(Path.t() | :file.name_all(), Options.t()) :: {:ok, t} | failure
   def open(path, options), do: do_open(Emmap.Path.bytes!(path), options)
 
   @doc """
   As `open/1`, but returns the handle alone and raises `Emmap.Error` on failure.
   """
-  @doc group: "Opening and closing"
+  @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec open!(Path.t() | :file.name_all() | Options.t()) :: t
   def open!([first | _] = options) when is_atom(first) or is_tuple(first),
     do: opened!(open(options), nil)
@@ -134,7 +134,7 @@ defmodule Emmap do
   @doc """
   As `open/2`, but returns the handle alone and raises `Emmap.Error` on failure.
   """
-  @doc group: "Opening and closing"
+  @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec open!(Path.t() | :file.name_all(), Options.t()) :: t
   def open!(path, options), do: opened!(open(path, options), path)
 
@@ -157,14 +157,14 @@ defmodule Emmap do
   and the file closed when the last of them, and the handle itself, have been collected. Does not
   sync.
   """
-  @doc group: "Opening and closing"
+  @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec close(t) :: :ok | failure
   def close(mem), do: Native.close(ref!(mem))
 
   @doc """
   Returns another handle on the same map, with a cursor of its own (at 0) and a `close/1` of its own.
   """
-  @doc group: "Opening and closing"
+  @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec dup(t) :: {:ok, t} | failure
   def dup(mem) do
     with {:ok, ref, root} <- Native.dup(ref!(mem)), do: {:ok, new(ref, root)}
@@ -186,7 +186,7 @@ defmodule Emmap do
       iex> Emmap.pread(mem, 0, 8)
       {:ok, "written\\0"}
   """
-  @doc group: "Streams and devices"
+  @doc group: "Streams and devices", since: "1.0.0-rc.0"
   @spec device(t, [Emmap.Device.option()]) :: {:ok, pid} | {:error, term}
   def device(mem, options \\ []), do: Emmap.Device.start([{:mem, mem} | options])
 
@@ -198,7 +198,7 @@ defmodule Emmap do
   A copy, or a live binary on a handle opened with `:direct`. As with a file, `:eof` is also the
   answer to 0 bytes. A negative position is `{:error, :einval}`.
   """
-  @doc group: "Reading"
+  @doc group: "Reading", since: "1.0.0-rc.0"
   @spec pread(t, position, non_neg_integer) :: {:ok, binary} | :eof | failure
   def pread(handle(ref, nil), position, count), do: Native.pread(ref, position, count)
   def pread(handle(ref, root), position, count), do: Native.view(ref, root.(), position, count)
@@ -211,7 +211,7 @@ defmodule Emmap do
       iex> Emmap.pread(mem, [{0, 2}, {7, 2}, {8, 2}])
       {:ok, [<<0, 0>>, <<0>>, :eof]}
   """
-  @doc group: "Reading"
+  @doc group: "Reading", since: "1.0.0-rc.0"
   @spec pread(t, [{position, non_neg_integer}]) :: {:ok, [binary | :eof]} | failure
   def pread(handle(_) = mem, ranges) when is_list(ranges), do: pread_list(mem, ranges, [])
   def pread(handle(_), _ranges), do: {:error, :badarg}
@@ -236,7 +236,7 @@ defmodule Emmap do
   Constant time. The binary is the mapped memory itself; see "Live binaries" above. `:eof` at or
   past the end.
   """
-  @doc group: "Reading"
+  @doc group: "Reading", since: "1.0.0-rc.0"
   @spec view(t, position, non_neg_integer) :: {:ok, binary} | :eof | failure
   def view(handle(ref, root), position, count),
     do: Native.view(ref, Root.unwrap(root), position, count)
@@ -248,7 +248,7 @@ defmodule Emmap do
 
   Processes that read one handle at the same time never get the same bytes.
   """
-  @doc group: "Reading"
+  @doc group: "Reading", since: "1.0.0-rc.0"
   @spec read(t, non_neg_integer) :: {:ok, binary} | :eof | failure
   def read(handle(ref, root), count), do: Native.read(ref, Root.unwrap(root), count)
   def read(other, _count), do: no_handle!(other)
@@ -258,7 +258,7 @@ defmodule Emmap do
 
   As with `:file.read_line/1`, CRLF is answered as LF. The last line may have no newline.
   """
-  @doc group: "Reading"
+  @doc group: "Reading", since: "1.0.0-rc.0"
   @spec read_line(t) :: {:ok, binary} | :eof | failure
   def read_line(handle(ref, root)), do: Native.read_line(ref, Root.unwrap(root))
   def read_line(other), do: no_handle!(other)
@@ -284,7 +284,7 @@ defmodule Emmap do
       iex> Enum.to_list(Emmap.stream!(mem, 5))
       ["one\\nt", "wo\\nfo", "ur"]
   """
-  @doc group: "Streams and devices"
+  @doc group: "Streams and devices", since: "1.0.0-rc.0"
   @spec stream!(t | Path.t() | :file.name_all(), Emmap.Stream.mode(), [Emmap.Stream.option()]) ::
           Emmap.Stream.t()
   def stream!(source, mode \\ :line, options \\ []), do: Emmap.Stream.new!(source, mode, options)
@@ -307,7 +307,7 @@ defmodule Emmap do
       iex> Enum.map(chunks, & &1.start)
       [0, 8]
   """
-  @doc group: "Streams and devices"
+  @doc group: "Streams and devices", since: "1.0.0-rc.0"
   @spec chunks(t, pos_integer, [Emmap.Stream.option() | {:split, <<_::8>>}]) ::
           [Emmap.Stream.t()]
   def chunks(mem, count, options \\ []), do: Emmap.Stream.chunks!(mem, count, options)
@@ -321,7 +321,7 @@ defmodule Emmap do
   between are zeros, and their blocks are allocated unless `:sparse`); other maps answer
   `{:error, :enospc}`, and nothing is written. On a read-only map: `{:error, :eacces}`.
   """
-  @doc group: "Writing"
+  @doc group: "Writing", since: "1.0.0-rc.0"
   @spec pwrite(t, position, iodata) :: :ok | failure | {:error, :badarg}
   def pwrite(handle(ref), position, data) when is_binary(data),
     do: Native.pwrite(ref, position, data)
@@ -336,7 +336,7 @@ defmodule Emmap do
   Writes `[{position, iodata}]` in order. If one fails, those before it are done:
   `{:error, {how_many_done, reason}}`.
   """
-  @doc group: "Writing"
+  @doc group: "Writing", since: "1.0.0-rc.0"
   @spec pwrite(t, [{position, iodata}]) ::
           :ok | {:error, :badarg | {non_neg_integer, reason | :badarg}}
   def pwrite(handle(_) = mem, writes) when is_list(writes), do: pwrite_list(mem, writes, 0)
@@ -362,7 +362,7 @@ defmodule Emmap do
 
   Processes that write to one handle at the same time write one behind the other.
   """
-  @doc group: "Writing"
+  @doc group: "Writing", since: "1.0.0-rc.0"
   @spec write(t, iodata) :: :ok | failure | {:error, :badarg}
   def write(handle(ref), data) when is_binary(data), do: Native.write(ref, data)
 
@@ -387,7 +387,7 @@ defmodule Emmap do
   Past the end is allowed (a read there is `:eof`, a write grows); before the beginning is
   `{:error, :einval}`.
   """
-  @doc group: "Reading"
+  @doc group: "Reading", since: "1.0.0-rc.0"
   @spec position(t, location) :: {:ok, position} | {:error, :einval | :badarg | :closed}
   def position(handle(ref), offset) when is_integer(offset), do: Native.position(ref, 0, offset)
   def position(handle(ref), :bof), do: Native.position(ref, 0, 0)
@@ -427,7 +427,7 @@ defmodule Emmap do
       iex> Emmap.patomic(mem, 4, :add, 1)
       {:error, :einval}
   """
-  @doc group: "Integers"
+  @doc group: "Integers", since: "1.0.0-rc.0"
   @spec patomic(t, position, operation, integer) :: {:ok, integer} | failure
   def patomic(handle(ref), position, :add, value), do: Native.atomic_add(ref, position, value)
   # As `:atomics` does it, so that the same values are taken.
@@ -464,7 +464,7 @@ defmodule Emmap do
       iex> Emmap.patomic_cas(mem, 0, 0, 8)
       {:ok, 7}
   """
-  @doc group: "Integers"
+  @doc group: "Integers", since: "1.0.0-rc.0"
   @spec patomic_cas(t, position, integer, integer) :: {:ok, integer} | failure
   def patomic_cas(handle(ref), position, expected, new),
     do: Native.atomic_cas(ref, position, expected, new)
@@ -472,13 +472,13 @@ defmodule Emmap do
   def patomic_cas(other, _position, _expected, _new), do: no_handle!(other)
 
   @doc "Reads the integer at `position` atomically. Errors as `patomic/4`; a read-only map will do."
-  @doc group: "Integers"
+  @doc group: "Integers", since: "1.0.0-rc.0"
   @spec patomic_read(t, position) :: {:ok, integer} | failure
   def patomic_read(handle(ref), position), do: Native.atomic_read(ref, position)
   def patomic_read(other, _position), do: no_handle!(other)
 
   @doc "Writes the integer at `position` atomically. Errors as `patomic/4`."
-  @doc group: "Integers"
+  @doc group: "Integers", since: "1.0.0-rc.0"
   @spec patomic_write(t, position, integer) :: :ok | failure
   def patomic_write(handle(ref), position, value), do: Native.atomic_write(ref, position, value)
   def patomic_write(other, _position, _value), do: no_handle!(other)
@@ -508,7 +508,7 @@ defmodule Emmap do
       iex> Emmap.get(mem, 62, :f64)
       :eof
   """
-  @doc group: "Typed access"
+  @doc group: "Typed access", since: "1.0.0-rc.0"
   @spec get(t, position, Typed.t()) :: {:ok, Typed.number_read()} | :eof | failure
   def get(handle(ref), position, type), do: Native.typed_get(ref, position, Typed.code(type))
   def get(other, _position, _type), do: no_handle!(other)
@@ -529,7 +529,7 @@ defmodule Emmap do
       iex> Emmap.get(mem, 8, :f64)
       {:ok, :infinity}
   """
-  @doc group: "Typed access"
+  @doc group: "Typed access", since: "1.0.0-rc.0"
   @spec put(t, position, Typed.t(), Typed.number_written()) :: :ok | failure
   def put(handle(ref), position, type, value) when is_integer(value) do
     code = Typed.code(type)
@@ -552,7 +552,7 @@ defmodule Emmap do
       iex> Emmap.pread(mem, 0, 8)
       {:ok, <<0, 0, "xxx", 0, 0, 0>>}
   """
-  @doc group: "Typed access"
+  @doc group: "Typed access", since: "1.0.0-rc.0"
   @spec fill(t, position, non_neg_integer, byte) :: :ok | failure
   def fill(handle(ref), position, count, byte), do: Native.fill(ref, position, count, byte)
   def fill(other, _position, _count, _byte), do: no_handle!(other)
@@ -570,7 +570,7 @@ defmodule Emmap do
       iex> Emmap.pread(mem, 0, 8)
       {:ok, "ababcdef"}
   """
-  @doc group: "Typed access"
+  @doc group: "Typed access", since: "1.0.0-rc.0"
   @spec copy(t, position, position, non_neg_integer) :: :ok | failure
   def copy(handle(ref), from, to, count), do: Native.copy(ref, from, to, count)
   def copy(other, _from, _to, _count), do: no_handle!(other)
@@ -604,7 +604,7 @@ defmodule Emmap do
       iex> Emmap.find(mem, "two", start: 5, length: 10)
       :nomatch
   """
-  @doc group: "Searching"
+  @doc group: "Searching", since: "1.0.0-rc.0"
   @spec find(t, Search.pattern(), Search.range()) ::
           {:ok, {position, pos_integer}} | :nomatch | failure
   def find(mem, pattern, options \\ []), do: Search.find(ref!(mem), pattern, options)
@@ -622,7 +622,7 @@ defmodule Emmap do
       iex> Emmap.rfind(mem, "two", length: 16)
       {:ok, {4, 3}}
   """
-  @doc group: "Searching"
+  @doc group: "Searching", since: "1.0.0-rc.0"
   @spec rfind(t, Search.pattern(), Search.range()) ::
           {:ok, {position, pos_integer}} | :nomatch | failure
   def rfind(mem, pattern, options \\ []), do: Search.rfind(ref!(mem), pattern, options)
@@ -642,7 +642,7 @@ defmodule Emmap do
       iex> Emmap.find_all(mem, "a", start: 3, limit: 2)
       {:ok, [{3, 1}, {4, 1}]}
   """
-  @doc group: "Searching"
+  @doc group: "Searching", since: "1.0.0-rc.0"
   @spec find_all(t, Search.pattern(), Search.range() | [{:limit, non_neg_integer}]) ::
           {:ok, [{position, pos_integer}]} | failure
   def find_all(mem, pattern, options \\ []), do: Search.find_all(ref!(mem), pattern, options)
@@ -655,7 +655,7 @@ defmodule Emmap do
       iex> Emmap.count(mem, "\\n")
       {:ok, 3}
   """
-  @doc group: "Searching"
+  @doc group: "Searching", since: "1.0.0-rc.0"
   @spec count(t, Search.pattern(), Search.range()) :: {:ok, non_neg_integer} | failure
   def count(mem, pattern, options \\ []), do: Search.count(ref!(mem), pattern, options)
 
@@ -672,7 +672,7 @@ defmodule Emmap do
       iex> Emmap.find(mem, methods)
       {:ok, {0, 4}}
   """
-  @doc group: "Searching"
+  @doc group: "Searching", since: "1.0.0-rc.0"
   @spec compile_pattern(Search.pattern()) :: Search.t()
   defdelegate compile_pattern(pattern), to: Search, as: :compile
 
@@ -682,7 +682,7 @@ defmodule Emmap do
   Makes the map and its file twice as long, but at most `:max_inc_size` longer, and never shorter
   than the file is by now. Returns the new size.
   """
-  @doc group: "Size"
+  @doc group: "Size", since: "1.0.0-rc.0"
   @spec resize(t) :: {:ok, non_neg_integer} | failure
   def resize(mem), do: Native.double(ref!(mem))
 
@@ -696,12 +696,12 @@ defmodule Emmap do
   cannot grow: it is private, part of a file, or `:fixed_size`), `:einval` (such a map cannot
   shrink), `:estale` (another program cut the file), `:efbig`, `:enomem`.
   """
-  @doc group: "Size"
+  @doc group: "Size", since: "1.0.0-rc.0"
   @spec resize(t, non_neg_integer) :: :ok | failure
   def resize(mem, size), do: Native.resize(ref!(mem), bytes!(:size, size))
 
   @doc "Cuts (or lengthens) the map and its file to the cursor. Errors as `resize/2`."
-  @doc group: "Size"
+  @doc group: "Size", since: "1.0.0-rc.0"
   @spec truncate(t) :: :ok | failure
   def truncate(mem), do: Native.truncate(ref!(mem))
 
@@ -709,7 +709,7 @@ defmodule Emmap do
   Allocates disk blocks for a range, so that later writes there cannot meet a full disk. Past the
   end the file and the map grow, as with `:file.allocate/3`. 0 bytes are `{:error, :einval}`.
   """
-  @doc group: "Size"
+  @doc group: "Size", since: "1.0.0-rc.0"
   @spec allocate(t, position, non_neg_integer) :: :ok | failure
   def allocate(mem, position, count) do
     ref = ref!(mem)
@@ -729,7 +729,7 @@ defmodule Emmap do
   kernel reports pages that it could not write once and forgets them, so an `:ok` after that would
   say nothing.
   """
-  @doc group: "Durability"
+  @doc group: "Durability", since: "1.0.0-rc.0"
   @spec sync(t, :sync | :async | {position, non_neg_integer}) :: :ok | failure
   def sync(mem, how \\ :sync)
   def sync(mem, :sync), do: Native.sync(ref!(mem), true)
@@ -738,7 +738,7 @@ defmodule Emmap do
   def sync(_mem, other), do: bad_sync!(other)
 
   @doc "As `sync/2`, for the pages of `{position, count}` alone."
-  @doc group: "Durability"
+  @doc group: "Durability", since: "1.0.0-rc.0"
   @spec sync(t, {position, non_neg_integer}, :sync | :async) :: :ok | failure
   def sync(mem, {position, count}, how) when how in [:sync, :async] do
     ref = ref!(mem)
@@ -754,7 +754,7 @@ defmodule Emmap do
   end
 
   @doc "As `sync/1`, but without the file's times."
-  @doc group: "Durability"
+  @doc group: "Durability", since: "1.0.0-rc.0"
   @spec datasync(t) :: :ok | failure
   def datasync(mem), do: Native.datasync(ref!(mem))
 
@@ -783,7 +783,7 @@ defmodule Emmap do
       iex> Emmap.pread(mem, 0, 100)
       {:ok, "new log"}
   """
-  @doc group: "Durability"
+  @doc group: "Durability", since: "1.0.0-rc.0"
   @spec reattach(t) :: :ok | failure
   def reattach(mem), do: Native.reattach(ref!(mem))
 
@@ -795,7 +795,7 @@ defmodule Emmap do
 
   `:dont_need` gives memory back; what was written stays, also in a private map.
   """
-  @doc group: "Memory"
+  @doc group: "Memory", since: "1.0.0-rc.0"
   @spec advise(t, position, non_neg_integer, advice) :: :ok | failure
   def advise(mem, position, count, advice)
       when advice in [:normal, :sequential, :random, :no_reuse, :will_need, :dont_need] do
@@ -811,7 +811,7 @@ defmodule Emmap do
   @doc """
   Reads a range from the disk into memory and waits, on a dirty I/O scheduler.
   """
-  @doc group: "Memory"
+  @doc group: "Memory", since: "1.0.0-rc.0"
   @spec prefetch(t, position, non_neg_integer) :: :ok | failure
   def prefetch(mem, position, count) do
     ref = ref!(mem)
@@ -822,12 +822,12 @@ defmodule Emmap do
   Keeps all pages of the map in memory (mlock). `{:error, :enomem}` or `:eagain` above the limit
   (`ulimit -l`), `:eperm` where it is 0. What the map grows by later is not locked.
   """
-  @doc group: "Memory"
+  @doc group: "Memory", since: "1.0.0-rc.0"
   @spec lock(t) :: :ok | failure
   def lock(mem), do: Native.lock_memory(ref!(mem))
 
   @doc "Undoes `lock/1`."
-  @doc group: "Memory"
+  @doc group: "Memory", since: "1.0.0-rc.0"
   @spec unlock(t) :: :ok | failure
   def unlock(mem), do: Native.unlock_memory(ref!(mem))
 
@@ -841,6 +841,8 @@ defmodule Emmap do
     * `:flags` – such as `[:read, :write, :shared, :lock]`
     * `:growable_up_to` – bytes, `:infinity`, or `nil` when the size is fixed
     * `:page_size`, `:resident_pages` – bytes; how many of the map's pages are in memory
+    * `:allocated` – bytes of the blocks that the whole file has on its disk; fewer than its size where it
+      has holes; `nil` for an anonymous map
     * `:address_ranges` – 1, and one more for each time the map outgrew its addresses
     * `:faults`, `:fault` – how often a lost page was touched (or the file found too short), and where
       that was first since the last `reattach/1`: `{position, {:error, reason}}`, or `nil`
@@ -848,7 +850,7 @@ defmodule Emmap do
 
   Walks the page tables: a few milliseconds a gigabyte, on a dirty I/O scheduler.
   """
-  @doc group: "Memory"
+  @doc group: "Memory", since: "1.0.0-rc.0"
   @spec info(t) :: {:ok, info} | failure
   def info(mem), do: Info.of(ref!(mem))
 
@@ -863,7 +865,7 @@ defmodule Emmap do
 
   `docs/reliability.md` has what it covers and what not.
   """
-  @doc group: "Memory"
+  @doc group: "Memory", since: "1.0.0-rc.0"
   @spec guard() :: :ok | :lost | :off
   def guard, do: Native.guard_status()
 

@@ -94,7 +94,7 @@ defmodule Emmap.Counters do
 
   An empty file counts as none.
   """
-  @doc group: "Opening and closing"
+  @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec open(Path.t() | :file.name_all(), non_neg_integer | [name], keyword) ::
           {:ok, t} | {:error, reason}
   def open(path, count_or_names, options \\ []) do
@@ -124,7 +124,7 @@ defmodule Emmap.Counters do
   end
 
   @doc "As `open/3`, but returns the counters alone and raises `Emmap.Error` on failure."
-  @doc group: "Opening and closing"
+  @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec open!(Path.t() | :file.name_all(), non_neg_integer | [name], keyword) :: t
   def open!(path, count_or_names, options \\ []) do
     case open(path, count_or_names, options) do
@@ -137,12 +137,12 @@ defmodule Emmap.Counters do
   end
 
   @doc "Closes them for all processes that hold this term: each later call raises `Emmap.Error`."
-  @doc group: "Opening and closing"
+  @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec close(t) :: :ok | Emmap.failure()
   def close(%__MODULE__{ref: ref}), do: Native.close(ref)
 
   @doc "Waits until everything counted so far is on the disk. `{:error, reason}` as `Emmap.sync/1`."
-  @doc group: "Opening and closing"
+  @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec sync(t) :: :ok | Emmap.failure()
   def sync(%__MODULE__{ref: ref}), do: Native.sync(ref, true)
 
@@ -151,7 +151,7 @@ defmodule Emmap.Counters do
   `Emmap.reattach/1`. `{:error, {:bad_format, why}}` while the file does not have these counters in
   their places.
   """
-  @doc group: "Opening and closing"
+  @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec reattach(t) :: :ok | {:error, reason | :closed}
   def reattach(%__MODULE__{ref: ref}), do: Native.counters_reattach(ref)
 
@@ -159,7 +159,7 @@ defmodule Emmap.Counters do
   Returns `:path`, `:count`, `:names` (or `nil`), `:write_concurrency`, `:size` of the file in bytes, and
   `:faults` (pages lost under the counters).
   """
-  @doc group: "Opening and closing"
+  @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec info(t) :: map
   def info(%__MODULE__{ref: ref} = counters) do
     case Emmap.Info.brief(ref) do
@@ -181,7 +181,7 @@ defmodule Emmap.Counters do
   # Counting
 
   @doc "Adds `n`."
-  @doc group: "Counting"
+  @doc group: "Counting", since: "1.0.0-rc.0"
   @spec add(t, key, integer) :: :ok
   def add(%__MODULE__{ref: ref, indices: indices} = counters, key, n) do
     index =
@@ -200,12 +200,12 @@ defmodule Emmap.Counters do
   def add(other, key, _n), do: index!(other, key)
 
   @doc "Subtracts `n`."
-  @doc group: "Counting"
+  @doc group: "Counting", since: "1.0.0-rc.0"
   @spec sub(t, key, integer) :: :ok
   def sub(counters, key, n), do: add(counters, key, negated(n))
 
   @doc "Returns the value."
-  @doc group: "Counting"
+  @doc group: "Counting", since: "1.0.0-rc.0"
   @spec get(t, key) :: integer
   def get(%__MODULE__{ref: ref} = counters, index) when is_integer(index) do
     case Native.counter_get(ref, index) do
@@ -217,7 +217,7 @@ defmodule Emmap.Counters do
   def get(counters, name), do: get(counters, index!(counters, name))
 
   @doc "Sets the value."
-  @doc group: "Counting"
+  @doc group: "Counting", since: "1.0.0-rc.0"
   @spec put(t, key, integer) :: :ok
   def put(%__MODULE__{ref: ref} = counters, index, value) when is_integer(index) do
     case Native.counter_put(ref, index, value) do
@@ -229,12 +229,12 @@ defmodule Emmap.Counters do
   def put(counters, name, value), do: put(counters, index!(counters, name), value)
 
   @doc "Adds `n` and returns the new value."
-  @doc group: "Counting"
+  @doc group: "Counting", since: "1.0.0-rc.0"
   @spec add_get(t, key, integer) :: integer
   def add_get(counters, key, n), do: wrapped(next(counters, key, n) + n)
 
   @doc "Subtracts `n` and returns the new value."
-  @doc group: "Counting"
+  @doc group: "Counting", since: "1.0.0-rc.0"
   @spec sub_get(t, key, integer) :: integer
   def sub_get(counters, key, n), do: wrapped(next(counters, key, negated(n)) - n)
 
@@ -247,7 +247,7 @@ defmodule Emmap.Counters do
       iex> for _ <- 1..3, do: Emmap.Counters.next(c, 0)
       [0, 1, 2]
   """
-  @doc group: "Counting"
+  @doc group: "Counting", since: "1.0.0-rc.0"
   @spec next(t, key, integer) :: integer
   def next(counters, key, n \\ 1)
 
@@ -261,7 +261,7 @@ defmodule Emmap.Counters do
   def next(counters, name, n), do: next(counters, index!(counters, name), n)
 
   @doc "Sets the value and returns the one before."
-  @doc group: "Counting"
+  @doc group: "Counting", since: "1.0.0-rc.0"
   @spec exchange(t, key, integer) :: integer
   def exchange(%__MODULE__{ref: ref} = counters, index, value) when is_integer(index) do
     case Native.counter_exchange(ref, index, value) do
@@ -273,7 +273,7 @@ defmodule Emmap.Counters do
   def exchange(counters, name, value), do: exchange(counters, index!(counters, name), value)
 
   @doc "Sets the value to `new` if it is `expected`: `:ok`, or the value that it is."
-  @doc group: "Counting"
+  @doc group: "Counting", since: "1.0.0-rc.0"
   @spec compare_exchange(t, key, integer, integer) :: :ok | integer
   def compare_exchange(%__MODULE__{ref: ref} = counters, index, expected, new)
       when is_integer(index) do
@@ -287,20 +287,20 @@ defmodule Emmap.Counters do
     do: compare_exchange(counters, index!(counters, name), expected, new)
 
   @doc "Sets all counters to 0, one after the other."
-  @doc group: "Counting"
+  @doc group: "Counting", since: "1.0.0-rc.0"
   @spec reset(t) :: :ok
   def reset(%__MODULE__{count: count} = counters),
     do: Enum.each(0..(count - 1)//1, &put(counters, &1, 0))
 
   @doc "Sets a counter to 0."
-  @doc group: "Counting"
+  @doc group: "Counting", since: "1.0.0-rc.0"
   @spec reset(t, key) :: :ok
   def reset(counters, key), do: put(counters, key, 0)
 
   # Reading all
 
   @doc "Returns all values in order, read in one call."
-  @doc group: "Reading all"
+  @doc group: "Reading all", since: "1.0.0-rc.0"
   @spec to_list(t) :: [integer]
   def to_list(%__MODULE__{ref: ref, count: count, stripes: stripes} = counters) do
     # Many are read where it holds up nobody.
@@ -314,7 +314,7 @@ defmodule Emmap.Counters do
   end
 
   @doc "Returns all values by name, or by index where there are no names."
-  @doc group: "Reading all"
+  @doc group: "Reading all", since: "1.0.0-rc.0"
   @spec to_map(t) :: %{key => integer}
   def to_map(counters), do: counters |> to_pairs() |> Map.new()
 

@@ -96,12 +96,12 @@ defmodule Emmap.Device do
       iex> :file.pread(device, 7, 10)
       {:ok, <<0, ?a, ?b>>}
   """
-  @doc group: "Starting"
+  @doc group: "Starting", since: "1.0.0-rc.0"
   @spec start_link([option | {:mem, Emmap.t()}]) :: {:ok, pid} | {:error, term}
   def start_link(options), do: start(options, &GenServer.start_link/3)
 
   @doc "As `start_link/1`, but without a link: this is what `Emmap.device/2` does."
-  @doc group: "Starting"
+  @doc group: "Starting", since: "1.0.0-rc.0"
   @spec start([option | {:mem, Emmap.t()}]) :: {:ok, pid} | {:error, term}
   def start(options), do: start(options, &GenServer.start/3)
 
@@ -111,7 +111,7 @@ defmodule Emmap.Device do
   The supervisor is the owner. A device that crashes is started again, at position 0, and one that a client
   closes is not (`restart: :transient`).
   """
-  @doc group: "Starting"
+  @doc group: "Starting", since: "1.0.0-rc.0"
   @spec child_spec([option | {:mem, Emmap.t()}]) :: Supervisor.child_spec()
   def child_spec(options) do
     %{

@@ -14,6 +14,7 @@ defmodule Emmap.Info do
           growable_up_to: non_neg_integer | :infinity | nil,
           page_size: pos_integer,
           resident_pages: non_neg_integer,
+          allocated: non_neg_integer | nil,
           address_ranges: pos_integer,
           faults: non_neg_integer,
           fault: {Emmap.position(), Emmap.failure()} | nil,
@@ -23,7 +24,13 @@ defmodule Emmap.Info do
   @spec of(reference) :: {:ok, t} | Emmap.failure()
   def of(ref), do: shown(Native.info(ref))
 
-  # As `of/1` but for the resident pages: in constant time, however large the map is.
+  # The pages of the map and how many of them are in memory, in at most `parts` parts from its start
+  # on: `[{pages, resident}]`.
+  @spec residency(reference, 1..0xFFFF) ::
+          {:ok, [{pos_integer, non_neg_integer}]} | Emmap.failure()
+  def residency(ref, parts), do: Native.residency(ref, parts)
+
+  # As `of/1` but for the resident pages and the blocks: in constant time, however large the map is.
   @spec brief(reference) :: {:ok, t} | Emmap.failure()
   def brief(ref), do: shown(Native.describe(ref))
 

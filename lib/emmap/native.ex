@@ -176,6 +176,10 @@ defmodule Emmap.Native do
   def search_patterns(_patterns), do: not_loaded()
   @spec search_patterns_few([binary]) :: reference
   def search_patterns_few(_patterns), do: not_loaded()
+
+  @spec residency(handle, 1..0xFFFF) ::
+          {:ok, [{pos_integer, non_neg_integer}]} | failure
+  def residency(_handle, _parts), do: not_loaded()
   @spec guard_status() :: :ok | :lost | :off
   def guard_status(), do: not_loaded()
   @spec live() :: {non_neg_integer, non_neg_integer}

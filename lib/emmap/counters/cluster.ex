@@ -67,7 +67,7 @@ defmodule Emmap.Counters.Cluster do
   `:persistent_term` until `leave/1`: to join again and to leave cost a collection of all
   processes' garbage.
   """
-  @doc group: "Joining"
+  @doc group: "Joining", since: "1.0.0-rc.0"
   @spec join(name, Counters.t(), nodes: [node]) :: :ok
   def join(name, counters, options) do
     unless is_struct(counters, Counters) do
@@ -80,7 +80,7 @@ defmodule Emmap.Counters.Cluster do
   end
 
   @doc "Takes this node out: to the others it has `:not_joined`. The counters stay open."
-  @doc group: "Joining"
+  @doc group: "Joining", since: "1.0.0-rc.0"
   @spec leave(name) :: :ok
   def leave(name) do
     _ = :persistent_term.erase({__MODULE__, name})
@@ -88,7 +88,7 @@ defmodule Emmap.Counters.Cluster do
   end
 
   @doc "The counters that this node has joined with, for all else that `Emmap.Counters` does; or `nil`."
-  @doc group: "Joining"
+  @doc group: "Joining", since: "1.0.0-rc.0"
   @spec counters(name) :: Counters.t() | nil
   def counters(name) do
     with {counters, _nodes} <- joined(name), do: counters
@@ -97,7 +97,7 @@ defmodule Emmap.Counters.Cluster do
   # Counting
 
   @doc "Adds `n` to the counter of this node. Raises `ArgumentError` if it has not joined; else as `Emmap.Counters.add/3`."
-  @doc group: "Counting"
+  @doc group: "Counting", since: "1.0.0-rc.0"
   @spec add(name, Counters.key(), integer) :: :ok
   def add(name, key, n) do
     case joined(name) do
@@ -113,7 +113,7 @@ defmodule Emmap.Counters.Cluster do
   `{:error, :timeout}`: nobody knows; the node may have added before it went away. A counter that the node
   does not have raises `ArgumentError`.
   """
-  @doc group: "Counting"
+  @doc group: "Counting", since: "1.0.0-rc.0"
   @spec add(name, Counters.key(), integer, node, timeout) :: :ok | {:error, why}
   def add(name, key, n, node, timeout \\ @timeout) do
     _ = options!([timeout: timeout, nodes: [node]], [:timeout, :nodes])
@@ -135,7 +135,7 @@ defmodule Emmap.Counters.Cluster do
   Options: `:timeout` in milliseconds (5000); `:nodes` to begin with others than were named at `join/3`, as
   on a node that has not joined itself.
   """
-  @doc group: "Summing"
+  @doc group: "Summing", since: "1.0.0-rc.0"
   @spec sum(name, Counters.key(), [option]) :: {:ok, integer} | {:partial, integer, missing}
   def sum(name, key, options \\ []) do
     {values, missing} = collect(name, :answer_get, [name, portable(key)], options)
@@ -149,7 +149,7 @@ defmodule Emmap.Counters.Cluster do
 
   Names are atoms where this node has opened them so, else strings.
   """
-  @doc group: "Summing"
+  @doc group: "Summing", since: "1.0.0-rc.0"
   @spec sums(name, [option]) ::
           {:ok, %{Counters.key() => integer}} | {:partial, %{Counters.key() => integer}, missing}
   def sums(name, options \\ []) do

@@ -186,6 +186,13 @@ impl MappedFile {
         u64::try_from(self.stat()?.st_size).map_err(|_| Errno::IO)
     }
 
+    /// Bytes of the blocks that the file has on its disk.
+    pub fn allocated(&self) -> Result<u64> {
+        // What POSIX leaves open, and all systems of ours agree on.
+        const BLOCK: u64 = 512;
+        Ok(u64::try_from(self.stat()?.st_blocks).unwrap_or(0) * BLOCK)
+    }
+
     fn regular_size(&self) -> Result<u64> {
         let stat = self.stat()?;
         match stat.st_mode & libc::S_IFMT {

@@ -43,7 +43,7 @@ use crate::{os, Errno, Options, Result};
 use range::{first_range, Range};
 
 pub use copy::{Read, Wait, Written};
-pub use info::Info;
+pub use info::{Info, Residency};
 use sync::Failed;
 
 pub struct Region {

@@ -467,3 +467,43 @@ fn a_private_map_keeps_what_was_written_when_its_file_is_longer_by_then() {
     assert_eq!(pread(&region, 10, 4), b"mine");
     assert_eq!(region.len(), 100);
 }
+
+/// Every page is in one part, and a page that was touched is in memory.
+#[test]
+fn residency_by_parts() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file");
+    let page = emmap_core::os::page_size();
+    for (size, asked, expected) in [(0, 7, 0), (1, 7, 1), (7, 3, 3), (100, 7, 7), (100, 1, 1)] {
+        let region = Region::open(&Options {
+            size: Some((size * page) as u64),
+            truncate: true,
+            ..options(&path)
+        })
+        .unwrap();
+        let parts = region.residency(asked).unwrap();
+        assert_eq!(parts.len(), expected, "{size} pages in {asked} parts");
+        assert_eq!(parts.iter().map(|part| part.pages).sum::<usize>(), size);
+        let sizes = parts.iter().map(|part| part.pages);
+        let spread = sizes.clone().max().unwrap_or(0) - sizes.min().unwrap_or(0);
+        assert!(spread <= 1, "of about the same size");
+        for position in (0..size * page).step_by(page) {
+            pread(&region, position as u64, 1);
+        }
+        let parts = region.residency(asked).unwrap();
+        assert!(parts.iter().all(|part| part.resident == part.pages));
+        let info = region.info().unwrap();
+        assert!(info.allocated >= Some((size * page) as u64), "not sparse");
+    }
+    let sparse = Region::open(&Options {
+        size: Some(1 << 20),
+        truncate: true,
+        sparse: true,
+        ..options(&path)
+    });
+    let sparse = sparse.unwrap();
+    pwrite(&sparse, (40 * page) as u64, b"one page").unwrap();
+    let parts = sparse.residency(256).unwrap();
+    assert_eq!(parts[40].resident, 1);
+    assert!(sparse.info().unwrap().allocated < Some(1 << 20));
+}

@@ -153,6 +153,7 @@ struct InfoMap<'a> {
     max_size: Option<u64>,
     page_size: usize,
     resident_pages: usize,
+    allocated: Option<u64>,
     address_ranges: usize,
     faults: u64,
     fault: Option<(u64, Term<'a>)>,
@@ -165,6 +166,23 @@ fn info<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
     let info = handle.0.region().and_then(|region| Ok(region.info()?));
     match info {
         Ok(info) => (atom::ok(), info_map(env, &handle, info)).encode(env),
+        Err(failure) => failure.encode(env),
+    }
+}
+
+// mincore, as info. The caller says how many parts; a hundred serve every picture.
+#[rustler::nif(schedule = "DirtyIo")]
+fn residency<'a>(env: Env<'a>, handle: HandleRef<'a>, parts: u16) -> Term<'a> {
+    let parts = usize::from(parts);
+    match handle
+        .0
+        .region()
+        .and_then(|region| Ok(region.residency(parts)?))
+    {
+        Ok(parts) => {
+            let parts: Vec<_> = parts.iter().map(|p| (p.pages, p.resident)).collect();
+            (atom::ok(), parts).encode(env)
+        }
         Err(failure) => failure.encode(env),
     }
 }
@@ -200,6 +218,7 @@ fn info_map<'a>(env: Env<'a>, handle: &HandleRef, info: Info) -> InfoMap<'a> {
         max_size: info.max_size,
         page_size: info.page_size,
         resident_pages: info.resident_pages,
+        allocated: info.allocated,
         address_ranges: info.ranges,
         faults: info.faults,
         fault: info

@@ -6,6 +6,13 @@ use super::range::Range;
 use super::Region;
 use crate::{os, Errno, Result};
 
+/// Pages of [`os::page_size`] bytes in one part of a map, and how many of them are in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Residency {
+    pub pages: usize,
+    pub resident: usize,
+}
+
 /// What [`Region::info`] tells.
 #[derive(Clone, Debug)]
 pub struct Info {
@@ -22,6 +29,9 @@ pub struct Info {
     pub max_size: Option<u64>,
     pub page_size: usize,
     pub resident_pages: usize,
+    /// Bytes of the blocks that the whole file has on its disk; `None` for anonymous
+    /// memory.
+    pub allocated: Option<u64>,
     pub ranges: usize,
     pub faults: u64,
     /// The position of the first lost page's byte and what every call answers because of it.
@@ -40,10 +50,38 @@ impl Region {
         // Not under the lock: it takes long, and nothing is unmapped meanwhile.
         // SAFETY: the pages lie inside the mapping (1: Alive).
         info.resident_pages = unsafe { os::resident_pages(at, mapped) }?;
+        // What else there is to know is told also when the file cannot be asked.
+        info.allocated = self.file.as_ref().and_then(|file| file.allocated().ok());
         Ok(info)
     }
 
-    /// As [`Region::info`], without the resident pages: in constant time.
+    /// The pages of the map in at most `parts` parts of about the same size, from its start on. A
+    /// map of fewer pages has a part for each of them.
+    pub fn residency(&self, parts: usize) -> Result<Vec<Residency>> {
+        let (at, mapped) = {
+            let ranges = self.ranges();
+            ranges[ranges.len() - 1].whole()
+        };
+        let page = os::page_size();
+        let all = mapped.div_ceil(page);
+        let parts = parts.min(all);
+        let border = |part: usize| (part as u128 * all as u128 / parts as u128) as usize;
+        (0..parts)
+            .map(|part| {
+                let (from, to) = (border(part), border(part + 1));
+                let len = mapped.min(to * page) - from * page;
+                // SAFETY: `from * page + len` is at most `mapped`, so the pages lie inside the
+                // mapping (1: Alive), and a page begins at `from`.
+                let resident = unsafe { os::resident_pages(at.add(from * page), len) }?;
+                Ok(Residency {
+                    pages: to - from,
+                    resident,
+                })
+            })
+            .collect()
+    }
+
+    /// As [`Region::info`], without the resident pages and the blocks: in constant time.
     pub fn describe(&self) -> Info {
         let ranges = self.ranges();
         let first_fault = self.fault.first();
@@ -61,6 +99,7 @@ impl Region {
             max_size: Some(self.limit(&ranges)).filter(|max| *max < i64::MAX as u64),
             page_size: self.shape.page,
             resident_pages: 0,
+            allocated: None,
             ranges: ranges.len(),
             faults: self.fault.count(),
             first_fault: first_fault.map(|(at, reason)| (at, reason.errno())),

@@ -1,0 +1,104 @@
+defmodule Mix.Tasks.Emmap.Inspect do
+  @shortdoc "Says what is in a mapped file, and whether it is sound"
+
+  @moduledoc """
+  Says what is in files that Emmap maps, and whether they are sound.
+
+      mix emmap.inspect FILE...
+
+  Recognises counter files, those of the predecessor, and plain files. Prints the size and the blocks on
+  the disk, how much is in memory as a bar, the headers, the values, and what is wrong and where. Nothing is
+  changed, and programs may go on using the files meanwhile.
+
+  ## Options
+
+    * `--json` – one JSON object a line for each file, with what `t:Emmap.Inspection.report/0` has. A file
+      that could not be read has `"error"`, the reason, and `"message"`.
+    * `--values N` – list so many counters of a file one by one: 20, or a number, or `all`
+
+  ## Exit status
+
+    * 0 – all files are sound
+    * 1 – a file is damaged
+    * 2 – a file could not be read: it is missing, no regular file, or of a version or byte order that this
+      Emmap does not know
+
+  Of 1 and 2 the larger counts. Your application is not started. Without Mix, in a release, use
+  `Emmap.Inspection`.
+  """
+  @moduledoc since: "1.0.0-rc.0"
+
+  use Mix.Task
+
+  alias Emmap.Inspection
+
+  @usage "mix emmap.inspect [--json] [--values N|all] FILE..."
+
+  @doc "Runs the task: see above. Ends the process with the exit status unless that is 0."
+  @doc since: "1.0.0-rc.0"
+  @impl true
+  @spec run([binary]) :: :ok
+  def run(arguments) do
+    {json?, options, files} = parse!(arguments)
+
+    case files |> Enum.map(&inspect_file(&1, json?, options)) |> Enum.max() do
+      0 -> :ok
+      status -> exit({:shutdown, status})
+    end
+  end
+
+  defp parse!(arguments) do
+    case OptionParser.parse(arguments, strict: [json: :boolean, values: :string]) do
+      {options, [_ | _] = files, []} ->
+        {options[:json] || false, [values: values!(options[:values])], files}
+
+      {_options, [], []} ->
+        Mix.raise("no file is given: #{@usage}")
+
+      {_options, _files, [{option, _} | _]} ->
+        Mix.raise("#{option} is no option, or has no value: #{@usage}")
+    end
+  end
+
+  defp values!(nil), do: 20
+  defp values!("all"), do: :infinity
+
+  defp values!(text) do
+    case Integer.parse(text) do
+      {n, ""} when n >= 0 -> n
+      _ -> Mix.raise("--values takes a number or all, got #{inspect(text)}: #{@usage}")
+    end
+  end
+
+  defp inspect_file(file, json?, options) do
+    case Inspection.file(file, options) do
+      {:ok, report} ->
+        Mix.shell().info(
+          if json?, do: Inspection.json(report), else: [Inspection.text(report), "\n"]
+        )
+
+        status(report.status)
+
+      {:error, reason} ->
+        unread(file, reason, json?)
+        2
+    end
+  end
+
+  defp status(:sound), do: 0
+  defp status(:damaged), do: 1
+  defp status(:unknown), do: 2
+
+  defp unread(file, reason, true),
+    do: Mix.shell().info(Inspection.json(%{path: file, error: reason, message: message(reason)}))
+
+  defp unread(file, reason, false),
+    do: Mix.shell().error("#{Inspection.Text.name(file)}: #{message(reason)}")
+
+  defp message(:enodev),
+    do: "no regular file, but a device, a FIFO, a socket, or one that the kernel makes up"
+
+  defp message(:eisdir), do: "a directory, and no file"
+  defp message(:estale), do: "it was cut while it was read"
+  defp message(reason), do: reason |> :file.format_error() |> List.to_string()
+end
