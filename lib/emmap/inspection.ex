@@ -11,8 +11,8 @@ defmodule Emmap.Inspection do
       iex> {:ok, report} = Emmap.Inspection.file(path)
       iex> {report.format, report.status, report.contents.sum}
       {:counters, :sound, 12}
-      iex> IO.puts(Emmap.Inspection.text(report))
-      :ok
+      iex> Emmap.Inspection.text(report) =~ "counters, version 1, sound"
+      true
 
   Counter files, those of the predecessor, and plain files are told apart by their first bytes, also when
   one bit of those is wrong. Others may go on using the file meanwhile.

@@ -112,14 +112,19 @@ defmodule Emmap.Inspection.CounterFile do
   # Two headers that are sound, and not the same.
   defp growth_cut_short(headers, in_force) do
     for %{bad: nil} = header <- headers, in_force != nil, header.bytes != in_force.bytes do
-      problem(
-        :note,
-        header.at,
-        CounterHeader.size(),
-        "header at #{header.at}, it is older (sequence number #{header.fields.sequence}) than the one in force " <>
-          "(#{in_force.fields.sequence}), as after a growth that a crash cut short"
-      )
+      {severity, message} = different(header.fields.sequence, in_force.fields.sequence)
+      problem(severity, header.at, CounterHeader.size(), "header at #{header.at}, #{message}")
     end
+  end
+
+  defp different(same, same),
+    do:
+      {:damage, "it is another than the one in force, and has the same sequence number (#{same})"}
+
+  defp different(older, in_force) do
+    {:note,
+     "it is older (sequence number #{older}) than the one in force (#{in_force}), " <>
+       "as after a growth that a crash cut short"}
   end
 
   defp names(_source, nil, _layout), do: {nil, []}

@@ -18,8 +18,11 @@ defmodule Emmap.Inspection.Text do
 
   @doc "A path or name as it may be printed."
   @spec name(String.t()) :: String.t()
-  def name(name),
-    do: if(String.printable?(name), do: name, else: inspect(name, binaries: :as_strings))
+  def name(name) do
+    # What a terminal obeys is printable to `String.printable?/1`.
+    plain? = String.printable?(name) and not (name =~ ~r/\p{Cc}/u)
+    if plain?, do: name, else: inspect(name, binaries: :as_strings)
+  end
 
   # There is nothing in a plain file that could be checked.
   defp status(%{format: :plain}), do: ""
