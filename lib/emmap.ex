@@ -62,6 +62,7 @@ defmodule Emmap do
   A handle opened with `:direct` holds a reference to the whole map: sending it to another
   *node* sends the file's contents. (To use a map from another node, ask a process on its own: `device/2`.)
   """
+  @moduledoc since: "1.0.0-rc.0"
 
   alias Emmap.{Info, Native, Options, Root, Search, Typed}
 

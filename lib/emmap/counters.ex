@@ -42,6 +42,7 @@ defmodule Emmap.Counters do
   remembers the choice: whoever opens it later has it, too. Sixteen counters take 128 bytes for each
   scheduler, instead of 128 bytes.
   """
+  @moduledoc since: "1.0.0-rc.0"
 
   alias Emmap.Native
 

@@ -66,6 +66,7 @@ defmodule Emmap.Device do
     8. With `binary: true`, what a function makes of the end of the file is a string, too; that process gave a
        list before OTP 27.
   """
+  @moduledoc since: "1.0.0-rc.0"
 
   use GenServer
   alias Emmap.Device.{Characters, FileRequests, IORequests}

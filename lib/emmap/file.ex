@@ -11,6 +11,7 @@ defmodule Emmap.File do
     * a gap left by writing past the end has its blocks allocated, unless `:sparse`
     * any process may use a handle, where a raw file raises `:not_on_controlling_process`
   """
+  @moduledoc since: "1.0.0-rc.0"
 
   require Record
 
@@ -22,19 +23,33 @@ defmodule Emmap.File do
 
   @copy_bytes 1_048_576
 
+  @doc false
   defdelegate close(mem), to: Emmap
+  @doc false
   defdelegate advise(mem, position, count, advice), to: Emmap
+  @doc false
   defdelegate allocate(mem, position, count), to: Emmap
+  @doc false
   defdelegate read(mem, count), to: Emmap
+  @doc false
   defdelegate read_line(mem), to: Emmap
+  @doc false
   defdelegate pread(mem, ranges), to: Emmap
+  @doc false
   defdelegate pread(mem, position, count), to: Emmap
+  @doc false
   defdelegate write(mem, data), to: Emmap
+  @doc false
   defdelegate pwrite(mem, writes), to: Emmap
+  @doc false
   defdelegate pwrite(mem, position, data), to: Emmap
+  @doc false
   defdelegate datasync(mem), to: Emmap
+  @doc false
   defdelegate sync(mem), to: Emmap
+  @doc false
   defdelegate position(mem, location), to: Emmap
+  @doc false
   defdelegate truncate(mem), to: Emmap
 
   @doc false

@@ -17,6 +17,7 @@ defmodule Emmap.Inspection do
   Counter files, those of the predecessor, and plain files are told apart by their first bytes, also when
   one bit of those is wrong. Others may go on using the file meanwhile.
   """
+  @moduledoc since: "1.0.0-rc.0"
 
   alias Emmap.Inspection.{CounterFile, Json, Plain, PredecessorCounters, Source, Text}
 

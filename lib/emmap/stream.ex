@@ -88,6 +88,7 @@ defmodule Emmap.Stream do
 
   The fields `:start` and `:length` (bytes) may be read; the others are private.
   """
+  @moduledoc since: "1.0.0-rc.0"
 
   alias Emmap.Stream.{Options, Reader}
 

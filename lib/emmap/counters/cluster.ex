@@ -42,6 +42,7 @@ defmodule Emmap.Counters.Cluster do
     * Each node must have a file of its own: one that two nodes open is counted twice.
     * The values are 64-bit integers, the sum is as large as it is.
   """
+  @moduledoc since: "1.0.0-rc.0"
 
   alias Emmap.Counters
 

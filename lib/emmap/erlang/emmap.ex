@@ -10,10 +10,12 @@ defmodule :emmap do
   Paths are strings or binaries. What the caller did wrong (an unknown option, a term that is no
   handle) is an error of class `error` whose reason is Elixir's `ArgumentError`, a map with a `message`.
   """
+  @moduledoc since: "1.0.0-rc.0"
 
   @type mem :: Emmap.t()
 
   @doc "As `Emmap.open/2`."
+  @doc since: "1.0.0-rc.0"
   @spec open(:file.name_all(), Emmap.Options.t()) :: {:ok, mem} | Emmap.failure()
   def open(file, options), do: Emmap.open(file, options)
 
@@ -21,6 +23,7 @@ defmodule :emmap do
   Maps `length` bytes of `file` from `offset` on; a length of 0 is all up to the end. With
   `create` or `write`, a shorter file is brought to `offset + length`.
   """
+  @doc since: "1.0.0-rc.0"
   @spec open(:file.name_all(), non_neg_integer, non_neg_integer, Emmap.Options.t()) ::
           {:ok, mem} | Emmap.failure()
   def open(file, offset, length, options) when is_list(options) do
@@ -30,54 +33,66 @@ defmodule :emmap do
   end
 
   @doc "As `Emmap.close/1`."
+  @doc since: "1.0.0-rc.0"
   @spec close(mem) :: :ok | Emmap.failure()
   defdelegate close(mem), to: Emmap
 
   @doc "As `Emmap.pread/3`."
+  @doc since: "1.0.0-rc.0"
   @spec pread(mem, non_neg_integer, non_neg_integer) :: {:ok, binary} | :eof | Emmap.failure()
   defdelegate pread(mem, position, count), to: Emmap
 
   @doc "As `Emmap.pwrite/3`."
+  @doc since: "1.0.0-rc.0"
   @spec pwrite(mem, non_neg_integer, iodata) :: :ok | {:error, atom}
   defdelegate pwrite(mem, position, data), to: Emmap
 
   @doc "As `Emmap.read/2`."
+  @doc since: "1.0.0-rc.0"
   @spec read(mem, non_neg_integer) :: {:ok, binary} | :eof | Emmap.failure()
   defdelegate read(mem, count), to: Emmap
 
   @doc "As `Emmap.read_line/1`."
+  @doc since: "1.0.0-rc.0"
   @spec read_line(mem) :: {:ok, binary} | :eof | Emmap.failure()
   defdelegate read_line(mem), to: Emmap
 
   @doc "As `Emmap.position/2`."
+  @doc since: "1.0.0-rc.0"
   @spec position(mem, Emmap.location()) :: {:ok, non_neg_integer} | {:error, atom}
   defdelegate position(mem, location), to: Emmap
 
   @doc "Doubles the map, or adds `max_inc_size` if that is less: `{ok, NewSize}`."
+  @doc since: "1.0.0-rc.0"
   @spec resize(mem) :: {:ok, non_neg_integer} | Emmap.failure()
   defdelegate resize(mem), to: Emmap
 
   @doc "Makes the map `size` bytes long: `{ok, Size}`."
+  @doc since: "1.0.0-rc.0"
   @spec resize(mem, non_neg_integer) :: {:ok, non_neg_integer} | Emmap.failure()
   def resize(mem, size) do
     with :ok <- Emmap.resize(mem, size), do: {:ok, size}
   end
 
   @doc "Starts writing the map's changes to the disk and does not wait; `file:sync/1` waits."
+  @doc since: "1.0.0-rc.0"
   @spec flush(mem) :: :ok | Emmap.failure()
   def flush(mem), do: Emmap.sync(mem, :async)
 
   @doc "As `Emmap.reattach/1`: brings a map back whose file was cut or whose disk failed."
+  @doc since: "1.0.0-rc.0"
   @spec reattach(mem) :: :ok | Emmap.failure()
   defdelegate reattach(mem), to: Emmap
 
   @doc "As `Emmap.info/1`."
+  @doc since: "1.0.0-rc.0"
   @spec info(mem) :: {:ok, Emmap.info()} | Emmap.failure()
   defdelegate info(mem), to: Emmap
 
   # Devices
 
   @doc "As `Emmap.device/2`, but clients get lists of characters, as from Erlang's own devices."
+  @doc since: "1.0.0-rc.0"
   @spec device(mem) :: {:ok, pid} | {:error, term}
   def device(mem), do: device(mem, [])
 
@@ -85,6 +100,7 @@ defmodule :emmap do
   As `Emmap.device/2`, but clients get lists of characters unless `binary` is in the options:
   `emmap:device(Mem, [binary, {encoding, unicode}])`.
   """
+  @doc since: "1.0.0-rc.0"
   @spec device(mem, [:binary | Emmap.Device.option()]) :: {:ok, pid} | {:error, term}
   def device(mem, options) do
     options = for option <- options, do: if(option == :binary, do: {:binary, true}, else: option)
@@ -94,17 +110,20 @@ defmodule :emmap do
   # Lines
 
   @doc "Folds over the lines of a map or a file, as `Emmap.stream!/3` gives them: `Fun(Line, Acc)`."
+  @doc since: "1.0.0-rc.0"
   @spec fold_lines(mem | :file.name_all(), (binary, acc -> acc), acc) :: acc when acc: term
   def fold_lines(source, fun, acc) when is_function(fun, 2),
     do: source |> Emmap.stream!() |> Enum.reduce(acc, fun)
 
   @doc "How many lines a map or a file has."
+  @doc since: "1.0.0-rc.0"
   @spec count_lines(mem | :file.name_all()) :: non_neg_integer
   def count_lines(source), do: source |> Emmap.stream!() |> Enum.count()
 
   # Integers
 
   @doc "As `Emmap.patomic/4`: `{ok, Old}`."
+  @doc since: "1.0.0-rc.0"
   @spec patomic(mem, non_neg_integer, Emmap.operation(), integer) ::
           {:ok, integer} | Emmap.failure()
   defdelegate patomic(mem, position, operation, value), to: Emmap
@@ -113,6 +132,7 @@ defmodule :emmap do
 
   for operation <- @operations do
     @doc "`patomic(Mem, Position, #{operation}, Value)`: `{ok, Old}`."
+    @doc since: "1.0.0-rc.0"
     @spec unquote(:"patomic_#{operation}")(mem, non_neg_integer, integer) ::
             {:ok, integer} | Emmap.failure()
     def unquote(:"patomic_#{operation}")(mem, position, value),
@@ -120,14 +140,17 @@ defmodule :emmap do
   end
 
   @doc "Compare and exchange: `{ok, Old}`, which is `Expected` when it succeeded."
+  @doc since: "1.0.0-rc.0"
   @spec patomic_cas(mem, non_neg_integer, integer, integer) :: {:ok, integer} | Emmap.failure()
   defdelegate patomic_cas(mem, position, expected, new), to: Emmap
 
   @doc "`{ok, Value}`."
+  @doc since: "1.0.0-rc.0"
   @spec patomic_read_integer(mem, non_neg_integer) :: {:ok, integer} | Emmap.failure()
   def patomic_read_integer(mem, position), do: Emmap.patomic_read(mem, position)
 
   @doc "`ok`."
+  @doc since: "1.0.0-rc.0"
   @spec patomic_write_integer(mem, non_neg_integer, integer) :: :ok | Emmap.failure()
   def patomic_write_integer(mem, position, value), do: Emmap.patomic_write(mem, position, value)
 
@@ -204,39 +227,48 @@ defmodule :emmap do
   @type counters :: Emmap.Counters.t()
 
   @doc "Opens the counters of a file, one at least; raises if it cannot."
+  @doc since: "1.0.0-rc.0"
   @spec open_counters(:file.name_all()) :: counters
   def open_counters(file), do: open_counters(file, 1)
 
   @doc "Opens at least `count` counters, numbered from 0; or counters with names. Raises if it cannot."
+  @doc since: "1.0.0-rc.0"
   @spec open_counters(:file.name_all(), non_neg_integer | [atom]) :: counters
   def open_counters(file, count), do: Emmap.Counters.open!(file, count)
 
   @doc "As `Emmap.Counters.close/1`."
+  @doc since: "1.0.0-rc.0"
   @spec close_counters(counters) :: :ok | Emmap.failure()
   def close_counters(counters), do: Emmap.Counters.close(counters)
 
   @doc "Adds 1 and returns the value before."
+  @doc since: "1.0.0-rc.0"
   @spec inc_counter(counters, Emmap.Counters.key()) :: integer
   def inc_counter(counters, key), do: Emmap.Counters.next(counters, key, 1)
 
   @doc "Adds `count` and returns the value before."
+  @doc since: "1.0.0-rc.0"
   @spec inc_counter(counters, Emmap.Counters.key(), integer) :: integer
   def inc_counter(counters, key, count), do: Emmap.Counters.next(counters, key, count)
 
   @doc "Subtracts 1 and returns the value before."
+  @doc since: "1.0.0-rc.0"
   @spec dec_counter(counters, Emmap.Counters.key()) :: integer
   def dec_counter(counters, key), do: dec_counter(counters, key, 1)
 
   @doc "Subtracts `count` and returns the value before."
+  @doc since: "1.0.0-rc.0"
   @spec dec_counter(counters, Emmap.Counters.key(), integer) :: integer
   def dec_counter(counters, key, count),
     do: Emmap.Counters.next(counters, key, Emmap.Counters.negated(count))
 
   @doc "Sets the counter and returns the value before."
+  @doc since: "1.0.0-rc.0"
   @spec set_counter(counters, Emmap.Counters.key(), integer) :: integer
   def set_counter(counters, key, value), do: Emmap.Counters.exchange(counters, key, value)
 
   @doc "Returns the value."
+  @doc since: "1.0.0-rc.0"
   @spec read_counter(counters, Emmap.Counters.key()) :: integer
   def read_counter(counters, key), do: Emmap.Counters.get(counters, key)
 
@@ -244,6 +276,7 @@ defmodule :emmap do
   Folds over all counters in one read: `fold_counters(Counters, Fun, Acc)`, where
   `Fun(IndexOrName, Value, Acc)` gives the next `Acc`.
   """
+  @doc since: "1.0.0-rc.0"
   @spec fold_counters(counters, (Emmap.Counters.key(), integer, acc -> acc), acc) :: acc
         when acc: term
   def fold_counters(%Emmap.Counters{} = counters, fun, acc) when is_function(fun, 3) do
@@ -255,20 +288,24 @@ defmodule :emmap do
   # Counters of several nodes
 
   @doc "As `Emmap.Counters.Cluster.join/3`: `join_counters(Name, Counters, Nodes)`."
+  @doc since: "1.0.0-rc.0"
   @spec join_counters(Emmap.Counters.Cluster.name(), counters, [node]) :: :ok
   def join_counters(name, counters, nodes),
     do: Emmap.Counters.Cluster.join(name, counters, nodes: nodes)
 
   @doc "As `Emmap.Counters.Cluster.leave/1`."
+  @doc since: "1.0.0-rc.0"
   @spec leave_counters(Emmap.Counters.Cluster.name()) :: :ok
   def leave_counters(name), do: Emmap.Counters.Cluster.leave(name)
 
   @doc "As `Emmap.Counters.Cluster.sum/2`: `{ok, Sum}` or `{partial, Sum, [{Node, Why}]}`."
+  @doc since: "1.0.0-rc.0"
   @spec sum_counter(Emmap.Counters.Cluster.name(), Emmap.Counters.key()) ::
           {:ok, integer} | {:partial, integer, Emmap.Counters.Cluster.missing()}
   def sum_counter(name, key), do: Emmap.Counters.Cluster.sum(name, key)
 
   @doc "As `Emmap.Counters.Cluster.sums/1`."
+  @doc since: "1.0.0-rc.0"
   @spec sum_counters(Emmap.Counters.Cluster.name()) ::
           {:ok, map} | {:partial, map, Emmap.Counters.Cluster.missing()}
   def sum_counters(name), do: Emmap.Counters.Cluster.sums(name)
