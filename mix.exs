@@ -12,7 +12,7 @@ defmodule Emmap.MixProject do
       version: @version,
       elixir: "~> 1.14",
       description: "Memory-mapped files: handles that are files, binaries that are the file",
-      compilers: [:emmap] ++ Mix.compilers(),
+      compilers: [:emmap] ++ Mix.compilers() ++ [:erlang_docs],
       elixirc_paths: elixirc_paths(Mix.env()),
       elixirc_options: [warnings_as_errors: System.get_env("CI") == "true"],
       start_permanent: false,
@@ -196,4 +196,85 @@ defmodule Mix.Tasks.Compile.Emmap do
       _ -> Mix.raise("emmap needs POSIX memory maps and signals: Windows has neither")
     end
   end
+end
+
+defmodule Mix.Tasks.Compile.ErlangDocs do
+  @moduledoc false
+  # Makes the Erlang shell's `h(emmap, open)` and `ht(emmap)` show specs and types: writes them into the
+  # documentation chunk of `:emmap` as Erlang has them there, and keeps what the debug chunk says in
+  # Erlang's own form. Of Elixir's form `h/2` of OTP 27 raises an error, and others show no types.
+  use Mix.Task.Compiler
+
+  @module :emmap
+
+  @impl true
+  def run(_args) do
+    path = Path.join(Mix.Project.compile_path(), "#{@module}.beam")
+
+    with {:ok, beam} <- File.read(path),
+         {:ok, @module, chunks} = :beam_lib.all_chunks(beam),
+         {_, debug_info} <- List.keyfind(chunks, 'Dbgi', 0, :none),
+         {_, docs} <- List.keyfind(chunks, 'Docs', 0, :none),
+         {:debug_info_v1, :elixir_erl, _} <- :erlang.binary_to_term(debug_info),
+         {:ok, {_, abstract_code: {:raw_abstract_v1, forms}}} <-
+           :beam_lib.chunks(beam, [:abstract_code]) do
+      debug_info = {:debug_info_v1, :erl_abstract_code, {forms, []}}
+      docs = docs |> :erlang.binary_to_term() |> with_signatures(forms)
+
+      chunks =
+        Enum.map(chunks, fn
+          {'Dbgi', _} -> {'Dbgi', :erlang.term_to_binary(debug_info, [:compressed])}
+          {'Docs', _} -> {'Docs', :erlang.term_to_binary(docs, [:compressed])}
+          other -> other
+        end)
+
+      {:ok, beam} = :beam_lib.build_module(chunks)
+      write(path, beam)
+      :ok
+    else
+      # Done before, or compiled without what there would be to show.
+      _ -> :noop
+    end
+  end
+
+  # Whole or not at all: others may be reading it.
+  defp write(path, beam) do
+    fresh = "#{path}.#{System.pid()}"
+    File.write!(fresh, beam)
+    File.rename!(fresh, path)
+  end
+
+  defp with_signatures(docs, forms) do
+    signatures = for form <- forms, key = key(form), into: %{}, do: {key, form}
+
+    entries =
+      for {key, line, signature, doc, meta} <- elem(docs, 6) do
+        case signatures do
+          %{^key => form} ->
+            {key, line, signature, doc, Map.put(meta, :signature, [capitals(form)])}
+
+          _ ->
+            {key, line, signature, doc, meta}
+        end
+      end
+
+    put_elem(docs, 6, entries)
+  end
+
+  defp key({:attribute, _, :spec, {{name, arity}, _}}), do: {:function, name, arity}
+
+  defp key({:attribute, _, kind, {name, _, parameters}}) when kind in [:type, :opaque],
+    do: {:type, name, length(parameters)}
+
+  defp key(_form), do: nil
+
+  # Variables, which Elixir writes small.
+  defp capitals({:var, line, name}),
+    do: {:var, line, name |> Atom.to_string() |> Macro.camelize() |> String.to_atom()}
+
+  defp capitals(form) when is_tuple(form),
+    do: form |> Tuple.to_list() |> capitals() |> List.to_tuple()
+
+  defp capitals(forms) when is_list(forms), do: Enum.map(forms, &capitals/1)
+  defp capitals(other), do: other
 end

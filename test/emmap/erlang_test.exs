@@ -49,4 +49,39 @@ defmodule Emmap.ErlangTest do
     assert {:partial, %{a: 3}, ^missing} = :emmap.sum_counters(:emmap_erlang_test)
     assert :ok = :emmap.leave_counters(:emmap_erlang_test)
   end
+
+  test "what is in a file" do
+    file = ~c"test/fixtures/formats/counters-v0-predecessor.bin"
+
+    assert {:ok, %{format: :predecessor_counters, contents: %{sum: 42}}} =
+             :emmap.inspect_file(file)
+
+    assert {:error, :enoent} = :emmap.print_file("no/such/file")
+
+    printed = ExUnit.CaptureIO.capture_io(fn -> assert :ok = :emmap.print_file(file) end)
+    assert printed =~ "counters of the predecessor, sound"
+  end
+
+  # What `h(emmap)`, `h(emmap, open)` and `ht(emmap)` print.
+  test "the Erlang shell shows docs, specs and types" do
+    {:ok, docs} = :code.get_doc(:emmap)
+    # OTP 27 and later make them bold, where they can.
+    text = &(&1 |> IO.chardata_to_string() |> String.replace(~r/\e\[[0-9;]*m/, ""))
+    assert text.(:shell_docs.render(:emmap, docs)) =~ "for Erlang: the same maps"
+    open = text.(:shell_docs.render(:emmap, :open, docs))
+    assert open =~ "-spec open(file:name_all(), 'Elixir.Emmap.Options':t()) ->"
+    assert open =~ "Since"
+    assert open =~ "shorter file"
+    lines = text.(:shell_docs.render(:emmap, :fold_lines, docs))
+    assert lines =~ "fun((binary(), Acc) -> Acc)"
+    assert text.(:shell_docs.render_type(:emmap, docs)) =~ "-type mem() ::"
+    assert text.(:shell_docs.render_type(:emmap, :counters, docs)) =~ "Open counters"
+
+    {:docs_v1, _, _, _, _, _, entries} = docs
+
+    for {{kind, name, arity}, _, _, doc, meta} <- entries, kind in [:function, :type] do
+      assert %{"en" => _} = doc, "#{kind} #{name}/#{arity}"
+      assert %{signature: [_], since: _} = meta, "#{kind} #{name}/#{arity}"
+    end
+  end
 end

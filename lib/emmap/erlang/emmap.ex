@@ -12,6 +12,8 @@ defmodule :emmap do
   """
   @moduledoc since: "1.0.0-rc.0"
 
+  @typedoc "A map: a handle that `file` takes for a file."
+  @typedoc since: "1.0.0-rc.0"
   @type mem :: Emmap.t()
 
   @doc "As `Emmap.open/2`."
@@ -224,6 +226,8 @@ defmodule :emmap do
 
   # Counters
 
+  @typedoc "Open counters, from `open_counters/2`."
+  @typedoc since: "1.0.0-rc.0"
   @type counters :: Emmap.Counters.t()
 
   @doc "Opens the counters of a file, one at least; raises if it cannot."
@@ -309,4 +313,20 @@ defmodule :emmap do
   @spec sum_counters(Emmap.Counters.Cluster.name()) ::
           {:ok, map} | {:partial, map, Emmap.Counters.Cluster.missing()}
   def sum_counters(name), do: Emmap.Counters.Cluster.sums(name)
+
+  # Inspecting
+
+  @doc """
+  As `Emmap.Inspection.file/2`: what is in a file, and whether it is sound, as a map. Nothing is changed.
+  """
+  @doc since: "1.0.0-rc.0"
+  @spec inspect_file(:file.name_all()) :: {:ok, Emmap.Inspection.report()} | Emmap.failure()
+  def inspect_file(file), do: Emmap.Inspection.file(file)
+
+  @doc "Prints what `inspect_file/1` finds: `ok`."
+  @doc since: "1.0.0-rc.0"
+  @spec print_file(:file.name_all()) :: :ok | Emmap.failure()
+  def print_file(file) do
+    with {:ok, report} <- inspect_file(file), do: IO.puts(Emmap.Inspection.text(report))
+  end
 end
