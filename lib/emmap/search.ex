@@ -6,6 +6,7 @@ defmodule Emmap.Search do
   either. Of a list, the leftmost match counts, and of those that begin there the longest; the
   order of the list does not matter.
   """
+  @moduledoc since: "1.0.0-rc.0"
 
   alias Emmap.Native
 

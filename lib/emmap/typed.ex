@@ -15,6 +15,7 @@ defmodule Emmap.Typed do
   Any bits of a float are read: those that are no number give `:nan`, whichever they are, and `:nan` is
   written as the usual quiet one.
   """
+  @moduledoc since: "1.0.0-rc.0"
 
   @names [:u8, :i8, :u16, :i16, :u32, :i32, :u64, :i64, :f32, :f64]
   @orders [:native, :little, :big]

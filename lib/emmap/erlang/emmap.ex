@@ -159,31 +159,37 @@ defmodule :emmap do
   # Searching
 
   @doc "As `Emmap.find/3`: `{ok, {Position, Length}} | nomatch`."
+  @doc since: "1.0.0-rc.0"
   @spec find(mem, Emmap.Search.pattern()) ::
           {:ok, {non_neg_integer, pos_integer}} | :nomatch | Emmap.failure()
   defdelegate find(mem, pattern), to: Emmap
 
   @doc "As `Emmap.find/3`: `find(Mem, [Pattern, Other], [{start, 10}, {length, 100}])`."
+  @doc since: "1.0.0-rc.0"
   @spec find(mem, Emmap.Search.pattern(), Emmap.Search.range()) ::
           {:ok, {non_neg_integer, pos_integer}} | :nomatch | Emmap.failure()
   defdelegate find(mem, pattern, options), to: Emmap
 
   @doc "As `Emmap.rfind/3`: the last match."
+  @doc since: "1.0.0-rc.0"
   @spec rfind(mem, Emmap.Search.pattern()) ::
           {:ok, {non_neg_integer, pos_integer}} | :nomatch | Emmap.failure()
   defdelegate rfind(mem, pattern), to: Emmap
 
   @doc "As `Emmap.rfind/3`: the last match."
+  @doc since: "1.0.0-rc.0"
   @spec rfind(mem, Emmap.Search.pattern(), Emmap.Search.range()) ::
           {:ok, {non_neg_integer, pos_integer}} | :nomatch | Emmap.failure()
   defdelegate rfind(mem, pattern, options), to: Emmap
 
   @doc "As `Emmap.find_all/3`: `{ok, [{Position, Length}]}`."
+  @doc since: "1.0.0-rc.0"
   @spec find_all(mem, Emmap.Search.pattern()) ::
           {:ok, [{non_neg_integer, pos_integer}]} | Emmap.failure()
   defdelegate find_all(mem, pattern), to: Emmap
 
   @doc "As `Emmap.find_all/3`, with `{limit, N}` besides `{start, N}` and `{length, N}`."
+  @doc since: "1.0.0-rc.0"
   @spec find_all(
           mem,
           Emmap.Search.pattern(),
@@ -192,35 +198,42 @@ defmodule :emmap do
   defdelegate find_all(mem, pattern, options), to: Emmap
 
   @doc "As `Emmap.count/3`: `{ok, Count}`."
+  @doc since: "1.0.0-rc.0"
   @spec count(mem, Emmap.Search.pattern()) :: {:ok, non_neg_integer} | Emmap.failure()
   defdelegate count(mem, pattern), to: Emmap
 
   @doc "As `Emmap.count/3`: `{ok, Count}`."
+  @doc since: "1.0.0-rc.0"
   @spec count(mem, Emmap.Search.pattern(), Emmap.Search.range()) ::
           {:ok, non_neg_integer} | Emmap.failure()
   defdelegate count(mem, pattern, options), to: Emmap
 
   @doc "As `Emmap.compile_pattern/1`."
+  @doc since: "1.0.0-rc.0"
   @spec compile_pattern(Emmap.Search.pattern()) :: Emmap.Search.t()
   defdelegate compile_pattern(pattern), to: Emmap
 
   # Typed access
 
   @doc "As `Emmap.get/3`: `get(Mem, Position, {u32, big})`."
+  @doc since: "1.0.0-rc.0"
   @spec get(mem, non_neg_integer, Emmap.Typed.t()) ::
           {:ok, Emmap.Typed.number_read()} | :eof | Emmap.failure()
   defdelegate get(mem, position, type), to: Emmap
 
   @doc "As `Emmap.put/4`."
+  @doc since: "1.0.0-rc.0"
   @spec put(mem, non_neg_integer, Emmap.Typed.t(), Emmap.Typed.number_written()) ::
           :ok | Emmap.failure()
   defdelegate put(mem, position, type, value), to: Emmap
 
   @doc "As `Emmap.fill/4`."
+  @doc since: "1.0.0-rc.0"
   @spec fill(mem, non_neg_integer, non_neg_integer, byte) :: :ok | Emmap.failure()
   defdelegate fill(mem, position, count, byte), to: Emmap
 
   @doc "As `Emmap.copy/4`: from one position of the map to another."
+  @doc since: "1.0.0-rc.0"
   @spec copy(mem, non_neg_integer, non_neg_integer, non_neg_integer) :: :ok | Emmap.failure()
   defdelegate copy(mem, from, to, count), to: Emmap
 
