@@ -201,8 +201,7 @@ end
 defmodule Mix.Tasks.Compile.ErlangDocs do
   @moduledoc false
   # Makes the Erlang shell's `h(emmap, open)` and `ht(emmap)` show specs and types: writes them into the
-  # documentation chunk of `:emmap` as Erlang has them there, and keeps what the debug chunk says in
-  # Erlang's own form. Of Elixir's form `h/2` of OTP 27 raises an error, and others show no types.
+  # documentation chunk of `:emmap`, as Erlang has them there.
   use Mix.Task.Compiler
 
   @module :emmap
@@ -211,37 +210,52 @@ defmodule Mix.Tasks.Compile.ErlangDocs do
   def run(_args) do
     path = Path.join(Mix.Project.compile_path(), "#{@module}.beam")
 
-    with {:ok, beam} <- File.read(path),
-         {:ok, @module, chunks} = :beam_lib.all_chunks(beam),
-         {_, debug_info} <- List.keyfind(chunks, 'Dbgi', 0, :none),
-         {_, docs} <- List.keyfind(chunks, 'Docs', 0, :none),
-         {:debug_info_v1, :elixir_erl, _} <- :erlang.binary_to_term(debug_info),
-         {:ok, {_, abstract_code: {:raw_abstract_v1, forms}}} <-
-           :beam_lib.chunks(beam, [:abstract_code]) do
-      debug_info = {:debug_info_v1, :erl_abstract_code, {forms, []}}
-      docs = docs |> :erlang.binary_to_term() |> with_signatures(forms)
-
-      chunks =
-        Enum.map(chunks, fn
-          {'Dbgi', _} -> {'Dbgi', :erlang.term_to_binary(debug_info, [:compressed])}
-          {'Docs', _} -> {'Docs', :erlang.term_to_binary(docs, [:compressed])}
-          other -> other
-        end)
-
-      {:ok, beam} = :beam_lib.build_module(chunks)
-      write(path, beam)
-      :ok
-    else
-      # Done before, or compiled without what there would be to show.
+    case File.read(path) do
+      {:ok, beam} -> path |> write(beam, rewritten(beam, erlang_debug_info?()))
       _ -> :noop
     end
   end
 
+  # In OTP 27 and 28 `h/2` raises an error when a module has the debug information of another language. Elixir
+  # itself wants its own, to check what is compiled a part at a time; so only those who use us get Erlang's:
+  # as a dependency we are compiled for `:prod`, and `:emmap` with every change.
+  defp erlang_debug_info? do
+    Mix.env() == :prod and System.otp_release() in ["27", "28"]
+  end
+
+  @doc "The module with specs in its documentation and, if so wanted, debug information of Erlang's."
+  def rewritten(beam, erlang_debug_info?) do
+    with {:ok, @module, chunks} = :beam_lib.all_chunks(beam),
+         {_, docs} <- List.keyfind(chunks, ~c"Docs", 0, :none),
+         {:ok, {_, abstract_code: {:raw_abstract_v1, forms}}} <-
+           :beam_lib.chunks(beam, [:abstract_code]) do
+      docs = docs |> :erlang.binary_to_term() |> with_signatures(forms)
+      debug_info = {:debug_info_v1, :erl_abstract_code, {forms, []}}
+
+      chunks =
+        Enum.map(chunks, fn
+          {~c"Docs", _} -> {~c"Docs", :erlang.term_to_binary(docs, [:compressed])}
+          {~c"Dbgi", _} when erlang_debug_info? -> {~c"Dbgi", :erlang.term_to_binary(debug_info)}
+          other -> other
+        end)
+
+      {:ok, beam} = :beam_lib.build_module(chunks)
+      beam
+    else
+      # Compiled without what there would be to show.
+      _ -> beam
+    end
+  end
+
+  # Done before.
+  defp write(_path, beam, beam), do: :noop
+
   # Whole or not at all: others may be reading it.
-  defp write(path, beam) do
+  defp write(path, _before, beam) do
     fresh = "#{path}.#{System.pid()}"
     File.write!(fresh, beam)
     File.rename!(fresh, path)
+    :ok
   end
 
   defp with_signatures(docs, forms) do

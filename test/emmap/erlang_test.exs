@@ -62,26 +62,52 @@ defmodule Emmap.ErlangTest do
     assert printed =~ "counters of the predecessor, sound"
   end
 
-  # What `h(emmap)`, `h(emmap, open)` and `ht(emmap)` print.
-  test "the Erlang shell shows docs, specs and types" do
+  # As in a shell of those who have this as a dependency.
+  test "the Erlang shell shows docs, specs and types", %{tmp_dir: directory} do
+    beam = File.read!(:code.which(:emmap))
+
+    for debug_info <- [true, false] do
+      beam = Mix.Tasks.Compile.ErlangDocs.rewritten(beam, debug_info)
+      File.write!(Path.join(directory, "emmap.beam"), beam)
+      # Once is enough.
+      assert Mix.Tasks.Compile.ErlangDocs.rewritten(beam, debug_info) == beam
+      # With Elixir's own debug information OTP 27 and 28 raise an error.
+      functions? = debug_info or System.otp_release() not in ["27", "28"]
+      shown = erlang_shell(directory, functions?)
+      assert shown =~ "for Erlang: the same maps"
+
+      if functions? do
+        assert shown =~ "-spec open(file:name_all(), 'Elixir.Emmap.Options':t()) ->"
+        assert shown =~ "Since"
+        assert shown =~ "shorter file"
+        assert shown =~ "fun((binary(), Acc) -> Acc)"
+        assert shown =~ "-type mem() ::"
+        assert shown =~ "Open counters"
+      end
+    end
+  end
+
+  test "what the shell shows is there for each function and type" do
     {:ok, docs} = :code.get_doc(:emmap)
-    # OTP 27 and later make them bold, where they can.
-    text = &(&1 |> IO.chardata_to_string() |> String.replace(~r/\e\[[0-9;]*m/, ""))
-    assert text.(:shell_docs.render(:emmap, docs)) =~ "for Erlang: the same maps"
-    open = text.(:shell_docs.render(:emmap, :open, docs))
-    assert open =~ "-spec open(file:name_all(), 'Elixir.Emmap.Options':t()) ->"
-    assert open =~ "Since"
-    assert open =~ "shorter file"
-    lines = text.(:shell_docs.render(:emmap, :fold_lines, docs))
-    assert lines =~ "fun((binary(), Acc) -> Acc)"
-    assert text.(:shell_docs.render_type(:emmap, docs)) =~ "-type mem() ::"
-    assert text.(:shell_docs.render_type(:emmap, :counters, docs)) =~ "Open counters"
 
-    {:docs_v1, _, _, _, _, _, entries} = docs
-
-    for {{kind, name, arity}, _, _, doc, meta} <- entries, kind in [:function, :type] do
+    for {{kind, name, arity}, _, _, doc, meta} <- elem(docs, 6), kind in [:function, :type] do
       assert %{"en" => _} = doc, "#{kind} #{name}/#{arity}"
       assert %{signature: [_], since: _} = meta, "#{kind} #{name}/#{arity}"
     end
+  end
+
+  defp erlang_shell(directory, functions?) do
+    functions = "c:h(emmap, open), c:h(emmap, fold_lines), c:ht(emmap), c:ht(emmap, counters),"
+    code = "c:h(emmap), #{if functions?, do: functions} halt()."
+    elixir = :elixir |> :code.lib_dir() |> Path.join("ebin")
+
+    {shown, 0} =
+      System.cmd("erl", ["-noshell", "-pa", directory, "-pa", elixir, "-eval", code],
+        env: [{"ERL_CRASH_DUMP", "/dev/null"}],
+        stderr_to_stdout: true
+      )
+
+    # OTP 27 and later make some of it bold.
+    String.replace(shown, ~r/\e\[[0-9;]*m/, "")
   end
 end

@@ -12,6 +12,9 @@ defmodule :emmap do
   """
   @moduledoc since: "1.0.0-rc.0"
 
+  # Compiled with every change of another module: mix.exs says why, where it makes `h/2` work.
+  for file <- Path.wildcard("lib/**/*.ex"), do: @external_resource(file)
+
   @typedoc "A map: a handle that `file` takes for a file."
   @typedoc since: "1.0.0-rc.0"
   @type mem :: Emmap.t()
