@@ -228,6 +228,10 @@ defmodule Emmap.InspectionTest do
         assert Enum.any?(report.problems, &(&1.at == at and &1.message =~ title)), title
       end
 
+      # More than two counters can have, and less than there is room for.
+      report = report(path, both(counters(path, [:a, :b]), 64, <<2 * 1026 + 1::little-64>>))
+      assert %{bad_format: :checksum, problems: [%{at: 64}, %{at: 4160}]} = report
+
       assert %{status: :sound, problems: [note, _]} = report(path, both(good, 36, <<7>>))
       assert %{severity: :note, at: 36} = note
     end
@@ -310,6 +314,15 @@ defmodule Emmap.InspectionTest do
       assert {:ok, report} = Inspection.file(path, values: :infinity)
       assert for(%{value: value} <- report.contents.values, do: value) == Counters.to_list(c)
       assert report.contents.write_concurrency
+      Counters.close(c)
+
+      # More than is read at once.
+      bytes = counters(path, 80_000, [], write_concurrency: true)
+      File.write!(path, bytes)
+      c = Counters.open!(path, 80_000)
+      for k <- 0..79_999//977, do: Counters.put(c, k, k)
+      assert {:ok, report} = Inspection.file(path, values: :infinity)
+      assert for(%{value: value} <- report.contents.values, do: value) == Counters.to_list(c)
       Counters.close(c)
 
       max = (1 <<< 63) - 1

@@ -27,7 +27,7 @@ defmodule Mix.Tasks.Emmap.InspectTest do
       try do
         Task.run(arguments)
       catch
-        :exit, {:shutdown, status} -> status
+        :exit, {:shutdown, status} -> {:exit, status}
       end
 
     {status, printed(:info), printed(:error)}
@@ -51,13 +51,15 @@ defmodule Mix.Tasks.Emmap.InspectTest do
   end
 
   test "damage is 1, what cannot be read is 2", %{damaged: damaged, unknown: unknown} do
-    assert {1, [_, text], []} = run([@counters, damaged])
+    assert {{:exit, 1}, [_, text], []} = run([@counters, damaged])
     assert text =~ "DAMAGED"
     assert text =~ "byte 24: header at 0, number of counters"
-    assert {2, [text], []} = run([unknown])
+    assert {{:exit, 2}, [text], []} = run([unknown])
     assert text =~ "not of a kind that this Emmap reads"
     assert text =~ "byte 8: header at 0, version"
-    assert {2, [_, _], ["nowhere: no such file or directory"]} = run([damaged, "nowhere", @old])
+
+    assert {{:exit, 2}, [_, _], ["nowhere: no such file or directory"]} =
+             run([damaged, "nowhere", @old])
   end
 
   test "what is no file", %{tmp_dir: directory} do
@@ -71,15 +73,15 @@ defmodule Mix.Tasks.Emmap.InspectTest do
           {Path.join(directory, "none"), "no such file or directory"},
           {"", "no such file or directory"}
         ] do
-      assert {2, [], [text]} = run([path])
+      assert {{:exit, 2}, [], [text]} = run([path])
       assert text =~ "#{path}: #{message}"
-      assert {2, [json], []} = run(["--json", path])
+      assert {{:exit, 2}, [json], []} = run(["--json", path])
       assert json =~ ~s("error":")
     end
   end
 
   test "--json is one object a line", %{damaged: damaged} do
-    assert {2, lines, []} = run(["--json", @counters, damaged, "nowhere"])
+    assert {{:exit, 2}, lines, []} = run(["--json", @counters, damaged, "nowhere"])
     assert [sound, damaged, nowhere] = lines
     assert sound =~ ~s("status":"sound")
     assert sound =~ ~s("sum":42)
