@@ -57,8 +57,8 @@ defmodule Emmap.InspectionTest do
   end
 
   defp put(bytes, at, with) do
-    <<before::binary-size(at), _::binary-size(byte_size(with)), rest::binary>> = bytes
-    before <> with <> rest
+    behind = at + byte_size(with)
+    binary_part(bytes, 0, at) <> with <> binary_part(bytes, behind, byte_size(bytes) - behind)
   end
 
   defp flip(bytes, at, bit), do: put(bytes, at, <<bxor(:binary.at(bytes, at), bit)>>)

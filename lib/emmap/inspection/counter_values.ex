@@ -82,8 +82,9 @@ defmodule Emmap.Inspection.CounterValues do
 
   defp values(source, position, wanted, stripes) do
     size = @line * stripes
-    bytes = read!(source, position, div(wanted + @per_line - 1, @per_line) * size)
-    lines = for <<group::binary-size(size) <- bytes>>, do: summed(group)
+    groups = div(wanted + @per_line - 1, @per_line)
+    bytes = read!(source, position, groups * size)
+    lines = for group <- 0..(groups - 1)//1, do: summed(binary_part(bytes, group * size, size))
     lines |> Enum.concat() |> Enum.take(wanted)
   end
 

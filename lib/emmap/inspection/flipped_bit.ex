@@ -27,8 +27,9 @@ defmodule Emmap.Inspection.FlippedBit do
   @doc "`bytes` with the bit of value `bit` in byte `at` the other way round."
   @spec flip(binary, non_neg_integer, pos_integer) :: binary
   def flip(bytes, at, bit) do
-    <<before::binary-size(at), byte, rest::binary>> = bytes
-    <<before::binary, bxor(byte, bit), rest::binary>>
+    before = binary_part(bytes, 0, at)
+    rest = binary_part(bytes, at + 1, byte_size(bytes) - at - 1)
+    <<before::binary, bxor(:binary.at(bytes, at), bit), rest::binary>>
   end
 
   defp in_checksum(size, difference) do
