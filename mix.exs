@@ -60,10 +60,14 @@ defmodule Emmap.MixProject do
       links: %{"GitHub" => @source_url},
       files:
         ~w(lib native/.cargo native/Cargo.toml native/Cargo.lock native/emmap_core/src native/emmap_nif/src) ++
-          ~w(native/emmap_core/Cargo.toml native/emmap_nif/Cargo.toml checksum-*.exs) ++
-          ~w(mix.exs README.md CHANGELOG.md LICENSE .formatter.exs docs)
+          ~w(native/emmap_core/Cargo.toml native/emmap_nif/Cargo.toml) ++
+          ~w(mix.exs README.md CHANGELOG.md LICENSE .formatter.exs docs) ++
+          checksums()
     ]
   end
+
+  # Hex takes no name of a file that is not there.
+  defp checksums, do: if(File.exists?(Path.join(__DIR__, @checksums)), do: [@checksums], else: [])
 end
 
 defmodule Mix.Tasks.Compile.Emmap do

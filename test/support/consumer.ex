@@ -79,7 +79,10 @@ defmodule Emmap.Test.Consumer do
   def command(command, folder, arguments, options \\ []) do
     env = if Keyword.get(options, :rust, true), do: [], else: [{"PATH", path_without_rust()}]
 
-    System.cmd("timeout", ["-k", "5", "500", command | arguments],
+    # Nobody answers a question of mix's.
+    script = ~s(exec timeout -k 5 500 "$@" </dev/null)
+
+    System.cmd("sh", ["-c", script, "sh", command | arguments],
       cd: folder,
       stderr_to_stdout: true,
       env: own_environment() ++ env ++ Keyword.get(options, :env, [])
