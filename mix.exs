@@ -38,14 +38,27 @@ defmodule Emmap.MixProject do
     force_build = Application.get_env(:rustler_precompiled, :force_build, [])
 
     cond do
-      not File.exists?(Path.join(__DIR__, @checksums)) -> {:source, "there is no #{@checksums}"}
-      set?("EMMAP_BUILD") -> {:source, "EMMAP_BUILD is set"}
-      set?("RUSTLER_PRECOMPILED_FORCE_BUILD_ALL") -> {:source, "FORCE_BUILD_ALL is set"}
-      force_build[:emmap] -> {:source, "config :rustler_precompiled, :force_build names emmap"}
-      force_build_all?() -> {:source, "config :rustler_precompiled, :force_build_all is true"}
+      not File.exists?(Path.join(__DIR__, @checksums)) ->
+        {:source, "there is no #{@checksums}"}
+
+      set?("EMMAP_BUILD") ->
+        {:source, "EMMAP_BUILD is set"}
+
+      set?("RUSTLER_PRECOMPILED_FORCE_BUILD_ALL") ->
+        {:source, "RUSTLER_PRECOMPILED_FORCE_BUILD_ALL is set"}
+
+      force_build[:emmap] ->
+        {:source, "config :rustler_precompiled, :force_build names emmap"}
+
+      force_build_all?() ->
+        {:source, "config :rustler_precompiled, :force_build_all is true"}
+
       # rustler_precompiled has no libraries of such a version, either.
-      "dev" in Version.parse!(@version).pre -> {:source, "#{@version} is no release"}
-      true -> :precompiled
+      "dev" in Version.parse!(@version).pre ->
+        {:source, "#{@version} is no release"}
+
+      true ->
+        :precompiled
     end
   end
 

@@ -167,7 +167,7 @@ defmodule InstallTest do
 
       for {name, why} <- [
             {"EMMAP_BUILD", "EMMAP_BUILD is set"},
-            {"RUSTLER_PRECOMPILED_FORCE_BUILD_ALL", "FORCE_BUILD_ALL is set"}
+            {"RUSTLER_PRECOMPILED_FORCE_BUILD_ALL", "RUSTLER_PRECOMPILED_FORCE_BUILD_ALL is set"}
           ],
           value <- ["1", "true"] do
         assert chosen(package, env: [{name, value}]) == {:source, why}
