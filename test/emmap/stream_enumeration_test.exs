@@ -296,4 +296,22 @@ defmodule Emmap.StreamEnumerationTest do
       end
     end
   end
+
+  test "however an enumeration ends, the process has the heap settings it had", %{
+    tmp_dir: directory
+  } do
+    path = Path.join(directory, "heap")
+    File.write!(path, "one\ntwo\nthree\n")
+    heap = fn -> Process.info(self(), :min_heap_size) end
+    before = heap.()
+    assert Enum.count(Enum.to_list(Emmap.stream!(path))) == 3
+    assert heap.() == before
+    assert Enum.take(Emmap.stream!(path), 1) == ["one\n"]
+    assert heap.() == before
+    catch_throw(Enum.each(Emmap.stream!(path), fn _ -> throw(:ball) end))
+    assert heap.() == before
+    zipped = Enum.zip(Emmap.stream!(path), [1])
+    assert {zipped, heap.()} == {[{"one\n", 1}], before}
+    assert Enum.map(Emmap.stream!(path), fn _ -> heap.() end) |> Enum.uniq() != [before]
+  end
 end
