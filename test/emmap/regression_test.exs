@@ -355,9 +355,17 @@ defmodule Emmap.RegressionTest do
       :ok = Emmap.prefetch(cold, 0, 2_000_000)
       assert smaps(path, "Rss") in 1900..2500
       :ok = Emmap.close(cold)
-      populated = Emmap.open!(path, [:populate])
-      assert smaps(path, "Rss") >= 3900 + 1900
-      assert {:ok, "p"} = Emmap.pread(populated, 0, 1)
+
+      # The kernel may take pages back at any time, also while other tests fill its memory: of several
+      # maps one is seen whole.
+      assert Enum.any?(1..5, fn _ ->
+               before = smaps(path, "Rss")
+               populated = Emmap.open!(path, [:populate])
+               more = smaps(path, "Rss") - before
+               assert {:ok, "p"} = Emmap.pread(populated, 0, 1)
+               more >= 3900
+             end)
+
       assert {:error, :closed} = Emmap.pread(cold, 0, 1)
     end
 
