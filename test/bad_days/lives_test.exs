@@ -136,7 +136,7 @@ defmodule Emmap.BadDays.LivesTest do
     test "and a fault that is nobody's still kills", %{library: library} = context do
       if library do
         assert {:died, 135, _} =
-                 doomed(
+                 attempt(
                    context,
                    CLibrary.probe(library) <>
                      """

@@ -162,7 +162,7 @@ defmodule Emmap.GuardTest do
 
     test "it leaves the signal alone", context do
       assert {:ok, {:off, {:error, :estale}}} =
-               child_result(
+               attempt(
                  context,
                  @off <>
                    """
@@ -174,7 +174,7 @@ defmodule Emmap.GuardTest do
                )
 
       assert {:died, 135, _} =
-               doomed(
+               attempt(
                  context,
                  @off <>
                    """
@@ -195,7 +195,7 @@ defmodule Emmap.GuardTest do
 
     test "by anything but a boolean: it says so", context do
       assert {:died, 1, output} =
-               doomed(context, """
+               attempt(context, """
                Application.put_env(:emmap, :guard, :maybe)
                Emmap.open(path)
                """)
@@ -203,6 +203,4 @@ defmodule Emmap.GuardTest do
       assert output =~ "guard: is true or false, got :maybe"
     end
   end
-
-  defp child_result(context, code), do: {:ok, child(context, code)}
 end

@@ -1,28 +1,11 @@
 defmodule Emmap.RegressionTest do
   # Named after the failure that each keeps from coming back.
-  use ExUnit.Case, async: true
-  alias Emmap.Test.ChildVM
-
-  @moduletag :tmp_dir
-  @moduletag timeout: 180_000
-
-  setup %{tmp_dir: directory} do
-    path = Path.join(directory, "data")
-    File.write!(path, "0123456789")
-    %{path: path, dir: directory}
-  end
-
-  defp child(%{path: path, dir: directory}, code, options \\ []) do
-    ChildVM.run(
-      "path = #{inspect(path)}; dir = #{inspect(directory)}; _ = {path, dir}\n" <> code,
-      options
-    )
-  end
+  use Emmap.Test.BadDay
 
   describe "the guard" do
     test "loses no race with a map that grows and shrinks", context do
       assert {:ok, answers} =
-               child(context, """
+               attempt(context, """
                for _ <- 1..60 do
                  {:ok, m} = Emmap.open(path, [:write, :sparse, :nolock])
                  :ok = Emmap.resize(m, 4_000_000)
@@ -46,7 +29,7 @@ defmodule Emmap.RegressionTest do
 
     test "is not for a signal that somebody sent: it kills, as it does any VM", context do
       assert {:died, status, _} =
-               child(context, """
+               attempt(context, """
                {:ok, _} = Emmap.open(path)
                System.cmd("kill", ["-BUS", System.pid()])
                Process.sleep(2000)
@@ -62,7 +45,7 @@ defmodule Emmap.RegressionTest do
 
       if most <= 100_000 do
         assert {:ok, {:error, :estale}} =
-                 child(context, """
+                 attempt(context, """
                  File.write!(path, :binary.copy("x", 1_000_000))
                  {:ok, m} = Emmap.open(path)
                  kept = Enum.reduce_while(1..#{most}, [], fn _, kept ->
@@ -85,7 +68,7 @@ defmodule Emmap.RegressionTest do
   describe "addresses" do
     test "set aside for growth leave the VM its own", context do
       assert {:ok, :lives} =
-               child(context, """
+               attempt(context, """
                maps = for _ <- 1..60, do: Emmap.open!(path, [:write, max_size: 0x4000_0000_0000_0000])
                _ = :binary.copy("x", 50_000_000)
                {:ok, "0123456789"} = Emmap.pread(hd(maps), 0, 10)
@@ -95,7 +78,7 @@ defmodule Emmap.RegressionTest do
 
     test "are not hoarded under a limit", context do
       assert {:ok, :lives} =
-               child(context, """
+               attempt(context, """
                {:ok, _} = Emmap.open(path)
                [_, kilobytes] = Regex.run(~r/VmSize:\\s+(\\d+) kB/, File.read!("/proc/self/status"))
                limit = (String.to_integer(kilobytes) + 1_500_000) * 1024

@@ -32,8 +32,8 @@ defmodule Emmap.Test.BadDay do
     answer
   end
 
-  @doc "As `child/3`, for a VM that must die: `{:died, status, output}`."
-  def doomed(%{path: path, dir: directory} = context, code, options \\ []) do
+  @doc "As `child/3`, for a VM that may die: `{:ok, answer} | {:died, status, output}`."
+  def attempt(%{path: path, dir: directory} = context, code, options \\ []) do
     answer = ChildVM.run(bound(path, directory) <> code, options)
     with {:died, status, _} <- answer, do: BadDayTable.note(context.test, "exit status #{status}")
     answer
