@@ -1,7 +1,7 @@
 defmodule Emmap.MixProject do
   use Mix.Project
 
-  @version "0.1.0"
+  @version "1.0.0-rc.0"
   @source_url "https://github.com/emmap/emmap"
   # Only a published package has it: it names the libraries of that release and their checksums.
   @checksums "checksum-Elixir.Emmap.Native.exs"
@@ -20,6 +20,8 @@ defmodule Emmap.MixProject do
       # Read by the compiler below and by Emmap.Native.Library: {:source, why} or :precompiled.
       library: library(),
       package: package(),
+      docs: &docs/0,
+      name: "Emmap",
       source_url: @source_url
     ]
   end
@@ -29,9 +31,21 @@ defmodule Emmap.MixProject do
   defp elixirc_paths(:test), do: ["lib", "test/support"]
   defp elixirc_paths(_), do: ["lib"]
 
-  # Mix asks for Hex as soon as one Hex package is listed, so a checkout lists none.
-  defp deps(:precompiled), do: [{:rustler_precompiled, "~> 0.8.2 or ~> 0.9.0", runtime: false}]
-  defp deps({:source, _why}), do: []
+  # Mix asks for Hex as soon as one Hex package is listed, so a checkout lists none, but for its pages.
+  defp deps(:precompiled),
+    do: [{:rustler_precompiled, "~> 0.8.2 or ~> 0.9.0", runtime: false} | deps_of_docs()]
+
+  defp deps({:source, _why}), do: deps_of_docs()
+
+  defp deps_of_docs do
+    if Mix.env() == :docs, do: [{:ex_doc, "~> 0.35", runtime: false}], else: []
+  end
+
+  # The same for `MIX_ENV=docs mix docs` and for the ex_doc command of `make docs`.
+  defp docs do
+    {pages, _} = Code.eval_file(Path.join(__DIR__, "docs/ex_doc.exs"))
+    [source_ref: "v#{@version}"] ++ pages
+  end
 
   # Where the NIF library comes from. The settings are those of rustler_precompiled, and one of our own.
   defp library do
@@ -74,7 +88,8 @@ defmodule Emmap.MixProject do
       files:
         ~w(lib native/.cargo native/Cargo.toml native/Cargo.lock native/emmap_core/src native/emmap_nif/src) ++
           ~w(native/emmap_core/Cargo.toml native/emmap_nif/Cargo.toml) ++
-          ~w(mix.exs README.md CHANGELOG.md LICENSE .formatter.exs docs) ++
+          ~w(mix.exs README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE .formatter.exs) ++
+          ~w(docs guides livebooks) ++
           checksums()
     ]
   end

@@ -3,7 +3,9 @@
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::OnceLock;
 
-use super::{check, retry, Advice};
+#[cfg(target_os = "linux")]
+use super::retry;
+use super::{check, Advice};
 use crate::options::{HugePage, Options, Sharing};
 use crate::{Errno, Result};
 

@@ -1,0 +1,69 @@
+defmodule PagesTest do
+  # README, guides and the rest of the pages: links lead somewhere, and what they name is there.
+  use ExUnit.Case, async: true
+
+  @pages ~w(README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md) ++
+           Path.wildcard("{guides,docs}/*.md") ++ Path.wildcard("livebooks/*.livemd")
+
+  defp prose(page) do
+    # Without its blocks of code, in which brackets mean other things.
+    page |> File.read!() |> String.replace(~r/^```.*?^```$/ms, "")
+  end
+
+  # As GitHub and ExDoc make them of a heading.
+  defp anchors(page) do
+    for [_, heading] <- Regex.scan(~r/^\#{1,6} (.*)$/m, prose(page)) do
+      heading
+      |> String.downcase()
+      |> String.replace(~r/[^\w\- ]/u, "")
+      |> String.replace(" ", "-")
+    end
+  end
+
+  for page <- @pages do
+    test "links of #{page}" do
+      for [_, link] <- Regex.scan(~r/\]\(([^)\s]+)\)/, prose(unquote(page))),
+          not (link =~ ~r/^[a-z]+:/) do
+        [file | anchor] = String.split(link, "#", parts: 2)
+
+        target =
+          if file == "", do: unquote(page), else: Path.join(Path.dirname(unquote(page)), file)
+
+        assert File.regular?(target), "no #{target}"
+        for anchor <- anchor, do: assert(anchor in anchors(target), "no ##{anchor} in #{target}")
+      end
+    end
+  end
+
+  test "all pages and all public modules are in the documentation, each in a group" do
+    {docs, _} = Code.eval_file("docs/ex_doc.exs")
+    extras = for extra <- docs[:extras], do: if(is_tuple(extra), do: elem(extra, 0), else: extra)
+    assert Enum.sort(extras) == Enum.sort(@pages)
+
+    for extra <- extras -- ["README.md"] do
+      assert Enum.any?(docs[:groups_for_extras], fn {_, pattern} -> extra =~ pattern end), extra
+    end
+
+    {:ok, modules} = :application.get_key(:emmap, :modules)
+
+    public =
+      for module <- modules,
+          not (inspect(module) =~ ~r/^(Emmap\.Test|Inspect\.|Enumerable\.|Collectable\.|Mix\.)/),
+          {:docs_v1, _, _, _, %{}, _, _} <- [Code.fetch_docs(module)],
+          do: module
+
+    grouped = docs[:groups_for_modules] |> Keyword.values() |> List.flatten()
+    assert Enum.sort(grouped) == Enum.sort(public)
+  end
+
+  test "options that the pages name exist" do
+    {:docs_v1, _, _, _, %{"en" => table}, _, _} = Code.fetch_docs(Emmap.Options)
+    guide = prose("guides/choosing-options.md")
+    lists = for [_, list] <- Regex.scan(~r/`\[([^\]`]*)\]`/, guide), do: list
+    named = for list <- lists, [_, _, name] <- Regex.scan(~r/(?:^|, )(:?)(\w+)/, list), do: name
+    assert length(named) > 20
+
+    for name <- Enum.uniq(named),
+        do: assert(table =~ "| `:#{name}` |" or table =~ "| `{:#{name}, n}` |", name)
+  end
+end

@@ -1,0 +1,214 @@
+defmodule Emmap.Test.Guide do
+  @moduledoc """
+  Runs a page as its reader would: all blocks of code, one after the other, in an empty folder.
+
+    * `elixir`, `erlang`: bindings, aliases and imports go on from block to block, as in a shell; a match is an
+      assertion. A block that begins with `def` or `import Config` is checked as what it is.
+    * `sh`, `python`: run by `sh -eu` and `python3`, and must exit with 0.
+    * A block whose first line is a comment with nothing but the name of a file (`# lib/hits.ex`) is written to
+      that file. Elixir and Erlang are compiled, too.
+    * `text` behind a block is what that block prints. `…` in it stands for anything.
+
+  What there is no interpreter for is left out, and named in the answer; and with it the blocks that stand behind
+  `<!-- after python -->`.
+  """
+
+  @fence ~r/(?:^<!-- after (\w+) -->\n\n)?^```(\w*)\n(.*?)^```$/ms
+  @file_name ~r/\A(?:#|%|\/\/) ([\w.\/-]+\.\w+)\n/
+
+  @doc "The blocks of a page that can be run here, in order: `{language, code, line}`."
+  def blocks(page) do
+    for {{needed, language, _, _} = block, _shown} <- page |> File.read!() |> scan(),
+        language != "text" and available?(needed) and available?(language),
+        do: block
+  end
+
+  # Each with the text that directly follows it, which is what it prints, or with nil.
+  defp scan(text) do
+    found = Regex.scan(@fence, text, return: :index)
+
+    for {[{at, length}, needed, language, code], next} <- Enum.zip(found, tl(found) ++ [nil]) do
+      line = text |> binary_part(0, at) |> String.split("\n") |> length()
+      block = {part(text, needed), part(text, language), part(text, code), line + 1}
+      {block, shown(text, at + length, next)}
+    end
+  end
+
+  defp shown(text, stop, [{next, _}, _needed, language, code]) do
+    between = binary_part(text, stop, next - stop)
+    if part(text, language) == "text" and String.trim(between) == "", do: part(text, code)
+  end
+
+  defp shown(_text, _stop, nil), do: nil
+
+  defp part(_text, {-1, 0}), do: ""
+  defp part(text, {at, length}), do: binary_part(text, at, length)
+
+  @doc "Runs a page in a folder: how many blocks ran, and the languages that were left out."
+  def run(page, folder) do
+    page = Path.expand(page)
+    blocks = page |> File.read!() |> scan()
+
+    File.cd!(folder, fn ->
+      env = Code.env_for_eval(file: page)
+      state = %{elixir: {[], env}, erlang: [], missing: [], ran: 0, page: page}
+
+      blocks
+      |> Enum.reduce(state, fn {block, shown}, state -> step(block, shown, state) end)
+      |> Map.take([:ran, :missing])
+    end)
+  end
+
+  defp step({_needed, "text", _code, _line}, _shown, state), do: state
+
+  defp step({needed, language, code, line}, shown, state) do
+    cond do
+      missing = Enum.find([needed, language], &(not available?(&1))) ->
+        %{state | missing: Enum.uniq([missing | state.missing])}
+
+      file = named(code) ->
+        File.mkdir_p!(Path.dirname(file))
+        File.write!(file, code)
+        counted(compile(Path.extname(file), file, state))
+
+      true ->
+        {printed, state} = printed(fn -> execute({language, code, line}, state) end)
+        compare!(printed, shown)
+        counted(state)
+    end
+  rescue
+    error ->
+      message = "#{Path.basename(state.page)}:#{line}: #{Exception.message(error)}\n\n#{code}"
+      reraise RuntimeError, [message: message], __STACKTRACE__
+  end
+
+  defp counted(state), do: %{state | ran: state.ran + 1}
+
+  defp named(code) do
+    with [_, file] <- Regex.run(@file_name, code), do: file
+  end
+
+  defp available?("python"), do: System.find_executable("python3") != nil
+  defp available?(_language), do: true
+
+  # Files
+
+  defp compile(".ex", file, state) do
+    _ = Code.compile_file(file)
+    state
+  end
+
+  defp compile(".exs", file, state), do: check_config(File.read!(file), state)
+
+  defp compile(".erl", file, state) do
+    {:ok, module} = :compile.file(to_charlist(file), [:return_errors])
+    {:module, ^module} = :code.load_abs(to_charlist(Path.basename(file, ".erl")))
+    state
+  end
+
+  defp compile(".config", file, state) do
+    {:ok, [_ | _]} = :file.consult(to_charlist(file))
+    state
+  end
+
+  defp compile(_extension, _file, state), do: state
+
+  defp check_config(code, state) do
+    [_ | _] = Config.Reader.eval!("config.exs", code)
+    state
+  end
+
+  # Code
+
+  defp execute({"elixir", "import Config" <> _ = code, _line}, state),
+    do: check_config(code, state)
+
+  defp execute({"elixir", "def " <> _ = code, line}, state) do
+    module = "defmodule Functions#{line} do\n#{code}\nend\n"
+
+    deps =
+      "for {:emmap, wanted} <- Functions#{line}.deps(), do: true = Version.match?(version, wanted)"
+
+    execute({"elixir", module <> "version = #{inspect(version())}\n" <> deps, line}, state)
+  end
+
+  # What Livebook would install from Hex: here it is there.
+  defp execute({"elixir", "Mix.install(" <> _ = code, _line}, state) do
+    {_, _, [deps | _]} = Code.string_to_quoted!(code)
+    {:ok, wanted} = Keyword.fetch(deps, :emmap)
+    true = Version.match?(version(), wanted)
+    state
+  end
+
+  defp execute({"elixir", code, line}, state) do
+    {binding, env} = state.elixir
+    quoted = Code.string_to_quoted!(code, file: state.page, line: line)
+    {_value, binding, env} = Code.eval_quoted_with_env(quoted, binding, env)
+    %{state | elixir: {binding, env}}
+  end
+
+  defp execute({"erlang", code, line}, state) do
+    {:ok, tokens, _} = :erl_scan.string(to_charlist(code), line)
+
+    binding =
+      tokens
+      |> Enum.chunk_while([], &to_dot/2, fn [] -> {:cont, []} end)
+      |> Enum.reduce(state.erlang, fn tokens, binding ->
+        {:ok, expressions} = :erl_parse.parse_exprs(tokens)
+        {:value, _value, binding} = :erl_eval.exprs(expressions, binding)
+        binding
+      end)
+
+    %{state | erlang: binding}
+  end
+
+  defp execute({"sh", code, _line}, state), do: command!("sh", ["-euc", code], state)
+  defp execute({"python", code, _line}, state), do: command!("python3", ["-c", code], state)
+
+  defp execute({language, _code, _line}, _state),
+    do: raise(ArgumentError, "nothing runs blocks of #{inspect(language)}")
+
+  defp version do
+    _ = Application.load(:emmap)
+    :emmap |> Application.spec(:vsn) |> to_string()
+  end
+
+  defp to_dot({:dot, _} = dot, tokens), do: {:cont, Enum.reverse([dot | tokens]), []}
+  defp to_dot(token, tokens), do: {:cont, [token | tokens]}
+
+  # A reader's shell finds emmap, as within a project that depends on it.
+  defp command!(command, arguments, state) do
+    libraries = :emmap |> Application.app_dir() |> Path.dirname()
+    env = [{"ERL_LIBS", libraries}, {"MIX_ENV", nil}, {"ERL_CRASH_DUMP", "/dev/null"}]
+    {output, status} = System.cmd(command, arguments, env: env, stderr_to_stdout: true)
+    IO.write(output)
+    if status != 0, do: raise("it exits with #{status}: #{output}")
+    state
+  end
+
+  # What is printed
+
+  defp printed(run) do
+    {:ok, device} = StringIO.open("")
+    leader = Process.group_leader()
+    Process.group_leader(self(), device)
+
+    try do
+      state = run.()
+      {:ok, {_, output}} = StringIO.close(device)
+      {output, state}
+    after
+      Process.group_leader(self(), leader)
+    end
+  end
+
+  defp compare!(_printed, nil), do: :ok
+
+  defp compare!(printed, wanted) do
+    pattern = wanted |> String.trim() |> Regex.escape() |> String.replace("…", ".*?")
+    trimmed = printed |> String.split("\n") |> Enum.map_join("\n", &String.trim_trailing/1)
+
+    unless Regex.match?(Regex.compile!("\\A#{pattern}\\z", "su"), String.trim(trimmed)),
+      do: raise("it prints\n#{printed}\nand not\n#{wanted}")
+  end
+end
