@@ -4,14 +4,38 @@ guides = ~w(
   counters from-erlang from-other-languages coming-from-saleyn-emmap limits
 )
 
+groups = [
+  "Opening and closing",
+  "Reading",
+  "Writing",
+  "Streams and devices",
+  "Searching",
+  "Typed access",
+  "Integers",
+  "Size",
+  "Durability",
+  "Memory",
+  "Starting",
+  "Joining",
+  "Counting",
+  "Summing",
+  "Reading all",
+  "Inspecting"
+]
+
 [
   main: "readme",
   formatters: ["html"],
   extras:
     [{"README.md", title: "Emmap"}] ++
       Enum.map(guides, &"guides/#{&1}.md") ++
-      ["livebooks/tour.livemd"] ++
-      ~w(docs/reliability.md docs/formats.md docs/device.md docs/nx.md) ++
+      [
+        {"livebooks/tour.livemd", title: "A tour in Livebook"},
+        "docs/reliability.md",
+        "docs/formats.md",
+        {"docs/device.md", title: "Requests to a device"},
+        {"docs/nx.md", title: "Tensors"}
+      ] ++
       ~w(CHANGELOG.md CONTRIBUTING.md SECURITY.md),
   groups_for_extras: [
     Guides: ~r"^(guides|livebooks)/",
@@ -25,5 +49,15 @@ guides = ~w(
     Files: [Emmap.Inspection],
     Erlang: [:emmap]
   ],
-  default_group_for_doc: fn metadata -> metadata[:group] end
+  # In the order in which one needs them; functions say their own by `@doc group:`.
+  groups_for_docs: for(group <- groups, do: {group, &(&1[:group] == group)}),
+  # On a phone a wide table scrolls by itself, and not the page with it; long addresses break.
+  before_closing_head_tag: fn
+    :html ->
+      "<style>.content-inner table { display: block; max-width: 100%; overflow-x: auto } " <>
+        ".content-inner a { overflow-wrap: anywhere }</style>"
+
+    _ ->
+      ""
+  end
 ]

@@ -52,8 +52,8 @@ defmodule Emmap do
       iex> live
       "ten"
 
-  A live binary keeps the memory mapped (and the file open) until it is collected, after `close/1`
-  too. A *part* of at most 64 bytes taken of it by matching or `binary_part/3` is an ordinary copy;
+  [Live binaries](live-binaries.md) is a guide to them. A live binary keeps the memory mapped (and the file open) until it is collected, after
+  `close/1` too. A *part* of at most 64 bytes taken of it by matching or `binary_part/3` is an ordinary copy;
   so is what `:binary.copy/1` makes. `view/3` and `pread/3` of a short range are live at any length.
   A live binary must not be a key or part of a pattern that is expected to stay the same.
   The kernel does not wait for lost pages in system calls: writing a live binary of a file
@@ -203,7 +203,7 @@ defmodule Emmap do
   @spec pread(t, position, non_neg_integer) :: {:ok, binary} | :eof | failure
   def pread(handle(ref, nil), position, count), do: Native.pread(ref, position, count)
   def pread(handle(ref, root), position, count), do: Native.view(ref, root.(), position, count)
-  def pread(other, _position, _count), do: no_handle!(other)
+  def pread(mem, _position, _count), do: no_handle!(mem)
 
   @doc """
   Reads several ranges: `[{position, count}]` gives `{:ok, [binary | :eof]}`.
@@ -216,7 +216,7 @@ defmodule Emmap do
   @spec pread(t, [{position, non_neg_integer}]) :: {:ok, [binary | :eof]} | failure
   def pread(handle(_) = mem, ranges) when is_list(ranges), do: pread_list(mem, ranges, [])
   def pread(handle(_), _ranges), do: {:error, :badarg}
-  def pread(other, _ranges), do: no_handle!(other)
+  def pread(mem, _ranges), do: no_handle!(mem)
 
   defp pread_list(_mem, [], done), do: {:ok, Enum.reverse(done)}
 
@@ -242,7 +242,7 @@ defmodule Emmap do
   def view(handle(ref, root), position, count),
     do: Native.view(ref, Root.unwrap(root), position, count)
 
-  def view(other, _position, _count), do: no_handle!(other)
+  def view(mem, _position, _count), do: no_handle!(mem)
 
   @doc """
   Reads up to `count` bytes at the cursor and moves it behind them; `:eof` at the end.
@@ -252,7 +252,7 @@ defmodule Emmap do
   @doc group: "Reading", since: "1.0.0-rc.0"
   @spec read(t, non_neg_integer) :: {:ok, binary} | :eof | failure
   def read(handle(ref, root), count), do: Native.read(ref, Root.unwrap(root), count)
-  def read(other, _count), do: no_handle!(other)
+  def read(mem, _count), do: no_handle!(mem)
 
   @doc """
   Reads from the cursor to the next newline, which is part of the line; `:eof` at the end.
@@ -262,7 +262,7 @@ defmodule Emmap do
   @doc group: "Reading", since: "1.0.0-rc.0"
   @spec read_line(t) :: {:ok, binary} | :eof | failure
   def read_line(handle(ref, root)), do: Native.read_line(ref, Root.unwrap(root))
-  def read_line(other), do: no_handle!(other)
+  def read_line(mem), do: no_handle!(mem)
 
   # Streams
 
@@ -331,7 +331,7 @@ defmodule Emmap do
     with {:ok, data} <- flatten(data), do: Native.pwrite(ref, position, data)
   end
 
-  def pwrite(other, _position, _data), do: no_handle!(other)
+  def pwrite(mem, _position, _data), do: no_handle!(mem)
 
   @doc """
   Writes `[{position, iodata}]` in order. If one fails, those before it are done:
@@ -342,7 +342,7 @@ defmodule Emmap do
           :ok | {:error, :badarg | {non_neg_integer, reason | :badarg}}
   def pwrite(handle(_) = mem, writes) when is_list(writes), do: pwrite_list(mem, writes, 0)
   def pwrite(handle(_), _writes), do: {:error, :badarg}
-  def pwrite(other, _writes), do: no_handle!(other)
+  def pwrite(mem, _writes), do: no_handle!(mem)
 
   defp pwrite_list(_mem, [], _done), do: :ok
 
@@ -371,7 +371,7 @@ defmodule Emmap do
     with {:ok, data} <- flatten(data), do: Native.write(ref, data)
   end
 
-  def write(other, _data), do: no_handle!(other)
+  def write(mem, _data), do: no_handle!(mem)
 
   defp flatten(data) when is_binary(data), do: {:ok, data}
 
@@ -390,6 +390,7 @@ defmodule Emmap do
   """
   @doc group: "Reading", since: "1.0.0-rc.0"
   @spec position(t, location) :: {:ok, position} | {:error, :einval | :badarg | :closed}
+  def position(mem, location)
   def position(handle(ref), offset) when is_integer(offset), do: Native.position(ref, 0, offset)
   def position(handle(ref), :bof), do: Native.position(ref, 0, 0)
   def position(handle(ref), :cur), do: Native.position(ref, 1, 0)
@@ -398,7 +399,7 @@ defmodule Emmap do
   def position(handle(ref), {:cur, n}) when is_integer(n), do: Native.position(ref, 1, n)
   def position(handle(ref), {:eof, n}) when is_integer(n), do: Native.position(ref, 2, n)
   def position(handle(_), _other), do: {:error, :badarg}
-  def position(other, _location), do: no_handle!(other)
+  def position(mem, _location), do: no_handle!(mem)
 
   # Integers
 
@@ -446,13 +447,13 @@ defmodule Emmap do
   def patomic(handle(ref), position, :min, value), do: Native.atomic_min(ref, position, value)
   def patomic(handle(ref), position, :max, value), do: Native.atomic_max(ref, position, value)
 
-  def patomic(handle(_), _position, other, _value) do
+  def patomic(handle(_), _position, operation, _value) do
     raise ArgumentError,
-          "unknown operation #{inspect(other)}; valid are " <>
+          "unknown operation #{inspect(operation)}; valid are " <>
             ":add, :sub, :xchg, :and, :or, :xor, :band, :bor, :bxor, :min, :max"
   end
 
-  def patomic(other, _position, _operation, _value), do: no_handle!(other)
+  def patomic(mem, _position, _operation, _value), do: no_handle!(mem)
 
   @doc """
   Writes `new` at `position` if `expected` is there, atomically; returns what was there.
@@ -470,19 +471,19 @@ defmodule Emmap do
   def patomic_cas(handle(ref), position, expected, new),
     do: Native.atomic_cas(ref, position, expected, new)
 
-  def patomic_cas(other, _position, _expected, _new), do: no_handle!(other)
+  def patomic_cas(mem, _position, _expected, _new), do: no_handle!(mem)
 
   @doc "Reads the integer at `position` atomically. Errors as `patomic/4`; a read-only map will do."
   @doc group: "Integers", since: "1.0.0-rc.0"
   @spec patomic_read(t, position) :: {:ok, integer} | failure
   def patomic_read(handle(ref), position), do: Native.atomic_read(ref, position)
-  def patomic_read(other, _position), do: no_handle!(other)
+  def patomic_read(mem, _position), do: no_handle!(mem)
 
   @doc "Writes the integer at `position` atomically. Errors as `patomic/4`."
   @doc group: "Integers", since: "1.0.0-rc.0"
   @spec patomic_write(t, position, integer) :: :ok | failure
   def patomic_write(handle(ref), position, value), do: Native.atomic_write(ref, position, value)
-  def patomic_write(other, _position, _value), do: no_handle!(other)
+  def patomic_write(mem, _position, _value), do: no_handle!(mem)
 
   # Typed access
 
@@ -512,7 +513,7 @@ defmodule Emmap do
   @doc group: "Typed access", since: "1.0.0-rc.0"
   @spec get(t, position, Typed.t()) :: {:ok, Typed.number_read()} | :eof | failure
   def get(handle(ref), position, type), do: Native.typed_get(ref, position, Typed.code(type))
-  def get(other, _position, _type), do: no_handle!(other)
+  def get(mem, _position, _type), do: no_handle!(mem)
 
   @doc """
   Writes a number at `position`, in the bytes that `get/3` reads.
@@ -540,7 +541,7 @@ defmodule Emmap do
   def put(handle(ref), position, type, value),
     do: Native.typed_put(ref, position, Typed.code(type), value)
 
-  def put(other, _position, _type, _value), do: no_handle!(other)
+  def put(mem, _position, _type, _value), do: no_handle!(mem)
 
   @doc """
   Sets `count` bytes at `position` to `byte` (0 to 255).
@@ -556,7 +557,7 @@ defmodule Emmap do
   @doc group: "Typed access", since: "1.0.0-rc.0"
   @spec fill(t, position, non_neg_integer, byte) :: :ok | failure
   def fill(handle(ref), position, count, byte), do: Native.fill(ref, position, count, byte)
-  def fill(other, _position, _count, _byte), do: no_handle!(other)
+  def fill(mem, _position, _count, _byte), do: no_handle!(mem)
 
   @doc """
   Copies `count` bytes of the map from position `from` to position `to`; both may overlap.
@@ -574,7 +575,7 @@ defmodule Emmap do
   @doc group: "Typed access", since: "1.0.0-rc.0"
   @spec copy(t, position, position, non_neg_integer) :: :ok | failure
   def copy(handle(ref), from, to, count), do: Native.copy(ref, from, to, count)
-  def copy(other, _from, _to, _count), do: no_handle!(other)
+  def copy(mem, _from, _to, _count), do: no_handle!(mem)
 
   # Searching
 
@@ -741,6 +742,8 @@ defmodule Emmap do
   @doc "As `sync/2`, for the pages of `{position, count}` alone."
   @doc group: "Durability", since: "1.0.0-rc.0"
   @spec sync(t, {position, non_neg_integer}, :sync | :async) :: :ok | failure
+  def sync(mem, range, how)
+
   def sync(mem, {position, count}, how) when how in [:sync, :async] do
     ref = ref!(mem)
     ranged(position, count, fn -> Native.sync_range(ref, position, count, how == :sync) end)
@@ -864,7 +867,7 @@ defmodule Emmap do
       `erl -emmap guard false`): a lost page kills the VM, and only what `sync/1`, `resize/2` and
       `reattach/1` find in the size of the file is answered
 
-  `docs/reliability.md` has what it covers and what not.
+  [Reliability](reliability.md) has what it covers and what not.
   """
   @doc group: "Memory", since: "1.0.0-rc.0"
   @spec guard() :: :ok | :lost | :off

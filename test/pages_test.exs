@@ -56,6 +56,46 @@ defmodule PagesTest do
     assert Enum.sort(grouped) == Enum.sort(public)
   end
 
+  test "every group of functions has its place" do
+    {docs, _} = Code.eval_file("docs/ex_doc.exs")
+    {:ok, modules} = :application.get_key(:emmap, :modules)
+
+    said =
+      for module <- modules,
+          {:docs_v1, _, _, _, %{}, _, entries} <- [Code.fetch_docs(module)],
+          {_, _, _, _, %{group: group}} <- entries,
+          uniq: true,
+          do: group
+
+    assert Enum.sort(said) == Enum.sort(for {group, _} <- docs[:groups_for_docs], do: group)
+  end
+
+  test "functions name what they take" do
+    {:docs_v1, _, _, _, _, _, entries} = Code.fetch_docs(Emmap)
+
+    for {{:function, name, arity}, _, [signature], %{}, _} <- entries, arity > 0 do
+      assert signature =~ ~r/^\w+!?\((mem|path|source|options|pattern)\b/, signature
+      refute signature =~ ~r/other|arg\d/, "#{name}/#{arity}: #{signature}"
+    end
+  end
+
+  test "every page asks for this version" do
+    version = Mix.Project.config()[:version]
+
+    wanted =
+      for page <- @pages,
+          [_, wanted] <- Regex.scan(~r/\{:?emmap, "([^"]+)"\}/, File.read!(page)),
+          do: {page, wanted}
+
+    assert length(wanted) >= 5
+
+    for {page, wanted} <- wanted,
+        do: assert(Version.match?(version, wanted), "#{page}: #{wanted}")
+
+    assert File.read!("native/Cargo.toml") =~ ~s(\nversion = "#{version}"\n)
+    assert File.read!("CHANGELOG.md") =~ "\n## #{version} - "
+  end
+
   test "options that the pages name exist" do
     {:docs_v1, _, _, _, %{"en" => table}, _, _} = Code.fetch_docs(Emmap.Options)
     guide = prose("guides/choosing-options.md")

@@ -24,7 +24,7 @@ defmodule Emmap.Counters do
 
     * Counters are 64-bit signed integers. They wrap, as `:atomics` do: no add ever fails.
     * Every change is atomic and sequentially consistent, towards all processes of this node, other
-      VMs, and programs in other languages that use atomic instructions (`docs/formats.md` has the file).
+      VMs, and programs in other languages that use atomic instructions ([Formats](formats.md) has the file).
     * What has been answered survives the death of the process and of the VM. To survive a power
       failure it takes `sync/1`.
     * A counter is named by its index, from 0, or by its name. An index or name that there is not, and

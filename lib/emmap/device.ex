@@ -47,7 +47,7 @@ defmodule Emmap.Device do
 
   ## Beside the process of `File.open/2`
 
-  `docs/device.md` has all requests side by side. Where the answers differ:
+  [Requests to a device](device.md) has all of them side by side. Where the answers differ:
 
     1. An error is an answer, and the device lives, with its cursor where it was. The process of
        `File.open/2` ends at most errors, and its owner with it.

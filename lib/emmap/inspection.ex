@@ -51,7 +51,7 @@ defmodule Emmap.Inspection do
     * `:pages` – `:page_size` in bytes; `:count` and `:resident`, how many pages it has, and how many of
       them are in memory; `:parts`, the same for parts of it of about the same size, from its start on.
       Counted before anything was read. Of a file that one may not write Linux says that all is in memory.
-    * `:headers` – for each: `:at`, `:bytes`, `:state` and `:fields`, as in `docs/formats.md`
+    * `:headers` – for each: `:at`, `:bytes`, `:state` and `:fields`, as in [Formats](formats.md)
     * `:contents` – of counters: `:count`, `:named`, `:write_concurrency`, `:sum` (not wrapped), `:not_zero`
       (how many), `:largest`, `:smallest` and the first `:values` as `%{key: name_or_index, value: integer}`;
       of a plain file its `:first_bytes` in hexadecimal; `nil` where the headers do not say where it is

@@ -59,7 +59,7 @@ defmodule Emmap.Options do
   ]
 
   @groups [
-    {"Linux, macOS", @access ++ @sharing ++ @reading ++ @shape ++ @paging},
+    {"all", @access ++ @sharing ++ @reading ++ @shape ++ @paging},
     {"Linux", @linux},
     {"macOS", @macos}
   ]
@@ -67,10 +67,10 @@ defmodule Emmap.Options do
   @table (for {systems, rows} <- @groups, {name, text} <- rows do
             "| `#{inspect(name)}` | #{text} | #{systems} |\n"
           end) ++
-           for({name, {_, text}} <- @values, do: "| `{:#{name}, n}` | #{text} | Linux, macOS |\n")
+           for({name, {_, text}} <- @values, do: "| `{:#{name}, n}` | #{text} | all |\n")
 
   @moduledoc """
-  The options of `Emmap.open/2`.
+  The options of `Emmap.open/2`. [Choosing options](choosing-options.md) says when to take which.
 
   | option | what it does | systems |
   | --- | --- | --- |
