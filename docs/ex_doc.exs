@@ -51,6 +51,8 @@ groups = [
   ],
   # In the order in which one needs them; functions say their own by `@doc group:`.
   groups_for_docs: for(group <- groups, do: {group, &(&1[:group] == group)}),
+  # Our own, which CONTRIBUTING names.
+  skip_code_autolink_to: ["Emmap.Native"],
   # On a phone a wide table scrolls by itself, and not the page with it; long addresses break.
   before_closing_head_tag: fn
     :html ->

@@ -70,14 +70,36 @@ defmodule Emmap do
   defstruct [:ref, :root]
 
   @typedoc "What `open/2` returns: a `:file` handle, to be taken as opaque."
-  @type t :: {:file_descriptor, Emmap.File, %__MODULE__{ref: reference, root: Root.t()}}
+  @type t ::
+          {:file_descriptor, Emmap.File, %__MODULE__{ref: reference, root: (() -> binary) | nil}}
+  @typedoc "A place in a map: bytes from its start, from 0."
   @type position :: non_neg_integer
+  @typedoc "`:closed`, or what `:file` answers; each function says which."
   @type reason :: :closed | :file.posix()
+  @typedoc "What the world answers when something cannot be had."
   @type failure :: {:error, reason}
+  @typedoc "How a range will be used: see `advise/4`."
   @type advice :: :normal | :sequential | :random | :no_reuse | :will_need | :dont_need
+  @typedoc "Where to move the cursor to: bytes from the start, or from `:bof`, `:cur`, `:eof`; see `position/2`."
   @type location ::
           integer | :bof | :cur | :eof | {:bof, integer} | {:cur, integer} | {:eof, integer}
-  @type info :: Info.t()
+  @typedoc "What `info/1` answers, which has what each is."
+  @type info :: %{
+          path: Path.t() | nil,
+          fd: non_neg_integer | nil,
+          size: non_neg_integer,
+          offset: non_neg_integer,
+          position: position,
+          flags: [atom],
+          growable_up_to: non_neg_integer | :infinity | nil,
+          page_size: pos_integer,
+          resident_pages: non_neg_integer,
+          allocated: non_neg_integer | nil,
+          address_ranges: pos_integer,
+          faults: non_neg_integer,
+          fault: {position, failure} | nil,
+          failed_sync: failure | nil
+        }
 
   defmacrop handle(ref) do
     quote do: {:file_descriptor, Emmap.File, %Emmap{ref: unquote(ref)}}

@@ -49,6 +49,7 @@ defmodule Emmap.Counters do
   @enforce_keys [:ref, :path, :count, :stripes]
   defstruct [:ref, :path, :count, :stripes, :names, indices: %{}]
 
+  @typedoc "Open counters: of use to every process of this node. `:path`, `:count` and `:names` may be read."
   @type t :: %__MODULE__{
           ref: reference,
           path: binary,
@@ -57,10 +58,13 @@ defmodule Emmap.Counters do
           names: [name] | nil,
           indices: %{name => non_neg_integer}
         }
+  @typedoc "A name: an atom and the string of it are the same. Up to 1,024 bytes of UTF-8."
   @type name :: atom | String.t()
   @typedoc "An index from 0, or a name."
   @type key :: non_neg_integer | name
+  @typedoc "Why a file is not opened: see `open/3`."
   @type bad_format :: :kind | :version | :endianness | :length | :checksum | :names
+  @typedoc "Why counters cannot be opened: see `open/3`."
   @type reason ::
           :file.posix()
           | {:bad_format, bad_format}

@@ -13,6 +13,7 @@ defmodule Emmap.Error do
 
   defexception [:op, :path, :reason]
 
+  @typedoc "What was tried (`:op`), on which file (`nil`: on none), and why it failed."
   @type t :: %__MODULE__{op: atom, path: Path.t() | nil, reason: term}
 
   @impl true

@@ -4,22 +4,7 @@ defmodule Emmap.Info do
 
   alias Emmap.Native
 
-  @type t :: %{
-          path: Path.t() | nil,
-          fd: non_neg_integer | nil,
-          size: non_neg_integer,
-          offset: non_neg_integer,
-          position: Emmap.position(),
-          flags: [atom],
-          growable_up_to: non_neg_integer | :infinity | nil,
-          page_size: pos_integer,
-          resident_pages: non_neg_integer,
-          allocated: non_neg_integer | nil,
-          address_ranges: pos_integer,
-          faults: non_neg_integer,
-          fault: {Emmap.position(), Emmap.failure()} | nil,
-          failed_sync: Emmap.failure() | nil
-        }
+  @type t :: Emmap.info()
 
   @spec of(reference) :: {:ok, t} | Emmap.failure()
   def of(ref), do: shown(Native.info(ref))

@@ -71,6 +71,7 @@ defmodule Emmap.Inspection do
           problems: [problem]
         }
 
+  @typedoc "How much is in a report: see `file/2`."
   @type option :: {:values, non_neg_integer | :infinity} | {:parts, 1..1000}
 
   @doc """

@@ -132,6 +132,7 @@ defmodule Emmap.Options do
     anon: [:size, :length]
   ]
 
+  @typedoc "One option: see the table above. Numbers are bytes."
   @type option ::
           :read
           | :write
@@ -165,6 +166,7 @@ defmodule Emmap.Options do
           | {:max_inc_size, non_neg_integer}
           | {:chmod, non_neg_integer}
           | {:address, non_neg_integer}
+  @typedoc "A list of options, in any order."
   @type t :: [option]
 
   @doc false

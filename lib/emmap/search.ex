@@ -15,6 +15,7 @@ defmodule Emmap.Search do
 
   @typedoc "A pattern that `Emmap.compile_pattern/1` prepared, of use on this node only."
   @type t :: %__MODULE__{patterns: reference}
+  @typedoc "One pattern, several of which any will do, or a prepared one."
   @type pattern :: binary | [binary, ...] | t
   @typedoc "Where to search, in bytes."
   @type range :: [{:start, non_neg_integer} | {:length, non_neg_integer}]

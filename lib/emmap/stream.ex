@@ -96,12 +96,15 @@ defmodule Emmap.Stream do
   @enforce_keys [:source, :mode]
   defstruct [:source, :mode, start: 0, length: :infinity, trim: false, copy: false]
 
+  @typedoc "Lines, or pieces of so many bytes."
   @type mode :: :line | pos_integer
+  @typedoc "See `Emmap.stream!/3`; `:start` and `:length` are bytes."
   @type option ::
           {:trim, boolean}
           | {:copy, boolean}
           | {:start, non_neg_integer}
           | {:length, non_neg_integer | :infinity}
+  @typedoc "A stream: `:start` and `:length` may be read."
   @type t :: %__MODULE__{
           source: Emmap.t() | binary,
           mode: mode,

@@ -20,10 +20,15 @@ defmodule Emmap.Typed do
   @names [:u8, :i8, :u16, :i16, :u32, :i32, :u64, :i64, :f32, :f64]
   @orders [:native, :little, :big]
 
+  @typedoc "A type: see the table above."
   @type name :: :u8 | :i8 | :u16 | :i16 | :u32 | :i32 | :u64 | :i64 | :f32 | :f64
+  @typedoc "A type, in the byte order of the machine or in that which is said."
   @type t :: name | {name, :big | :little | :native}
+  @typedoc "What floats may be that the VM has none of."
   @type not_finite :: :nan | :infinity | :neg_infinity
+  @typedoc "What `Emmap.get/3` reads."
   @type number_read :: integer | float | not_finite
+  @typedoc "What `Emmap.put/4` takes."
   @type number_written :: integer | float | not_finite
 
   # The code of a type in `native/emmap_core/src/typed.rs`.

@@ -67,6 +67,16 @@ defmodule Emmap.PublicDocsTest do
     assert length(problems) > 100
   end
 
+  test "types" do
+    undocumented =
+      for {module, _, docs} <- public(),
+          {{:type, name, arity}, _, _, doc, _} <- docs,
+          not is_map(doc),
+          do: Exception.format_mfa(module, name, arity)
+
+    assert undocumented == []
+  end
+
   defp specs(module) do
     {:ok, specs} = Code.Typespec.fetch_specs(module)
     for {name_and_arity, _} <- specs, do: name_and_arity

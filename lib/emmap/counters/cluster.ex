@@ -54,7 +54,9 @@ defmodule Emmap.Counters.Cluster do
   another one (`:undef`), or it failed in a way that nobody expects.
   """
   @type why :: :noconnection | :timeout | :not_joined | :closed | :undef | atom | {:failed, term}
+  @typedoc "The nodes whose counts are not in a sum, and why."
   @type missing :: [{node, why}]
+  @typedoc "`:nodes` to ask, and for how many milliseconds: see `sum/3`."
   @type option :: {:nodes, [node]} | {:timeout, timeout}
 
   @timeout 5_000
