@@ -25,7 +25,9 @@ defmodule Emmap do
     * Positions and sizes are bytes; positions count from 0.
     * Answers are OTP's: `:ok`, `{:ok, result}`, `:eof` or `{:error, posix_atom}`. After `close/1`
       every call, a second `close/1` too, is `{:error, :closed}`. A caller's bug (an unknown option, a
-      term that is no handle of this node) raises `ArgumentError`.
+      term that is no handle of this node) raises `ArgumentError`. What `:file` itself answers
+      is answered so here: `{:error, :einval}` for a negative position, `{:error, :badarg}` for a list of ranges or
+      data that are none.
     * With `:lock`, the default, a `pread/3` or `pwrite/3` of any length is atomic towards the others
       on the same map.
     * A shared, writable map of a whole file grows when it is written past its end, unless
@@ -75,7 +77,7 @@ defmodule Emmap do
   @typedoc "A place in a map: bytes from its start, from 0."
   @type position :: non_neg_integer
   @typedoc "`:closed`, or what `:file` answers; each function says which."
-  @type reason :: :closed | :file.posix()
+  @type reason :: :closed | :badarg | :file.posix()
   @typedoc "What the world answers when something cannot be had."
   @type failure :: {:error, reason}
   @typedoc "How a range will be used: see `advise/4`."
@@ -256,8 +258,8 @@ defmodule Emmap do
   @doc """
   Returns up to `count` bytes at `position` as a live binary, from any handle.
 
-  Constant time. The binary is the mapped memory itself; see "Live binaries" above. `:eof` at or
-  past the end.
+  Constant time. The binary is the mapped memory itself; see "Live binaries" in `Emmap`. `:eof` at or
+  past the end; `{:error, :einval}` at a negative position, such as `found - 20` near the start may be.
   """
   @doc group: "Reading", since: "1.0.0-rc.0"
   @spec view(t, position, non_neg_integer) :: {:ok, binary} | :eof | failure
@@ -297,8 +299,8 @@ defmodule Emmap do
     * `copy: true` – binaries of their own instead of live ones
     * `start: n`, `length: n` – only these bytes; what the range cuts off of a line is not in it
 
-  A bad mode or option raises `ArgumentError` now; a file that cannot be opened raises `Emmap.Error`
-  when the stream is enumerated.
+  `stream!(source, trim: true)` goes by `:line`. A bad mode or option raises `ArgumentError` now; a file that cannot
+  be opened raises `Emmap.Error` when the stream is enumerated.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 12])
       iex> :ok = Emmap.pwrite(mem, 0, "one\\ntwo\\nfour")
@@ -308,9 +310,14 @@ defmodule Emmap do
       ["one\\nt", "wo\\nfo", "ur"]
   """
   @doc group: "Streams and devices", since: "1.0.0-rc.0"
-  @spec stream!(t | Path.t() | :file.name_all(), Emmap.Stream.mode(), [Emmap.Stream.option()]) ::
-          Emmap.Stream.t()
-  def stream!(source, mode \\ :line, options \\ []), do: Emmap.Stream.new!(source, mode, options)
+  @spec stream!(
+          t | Path.t() | :file.name_all(),
+          Emmap.Stream.mode() | [Emmap.Stream.option()],
+          [Emmap.Stream.option()]
+        ) :: Emmap.Stream.t()
+  def stream!(source, mode \\ :line, options \\ [])
+  def stream!(source, [_ | _] = options, []), do: Emmap.Stream.new!(source, :line, options)
+  def stream!(source, mode, options), do: Emmap.Stream.new!(source, mode, options)
 
   @doc """
   Cuts a map into at most `count` streams of lines, for `Task.async_stream/3`.
@@ -608,8 +615,12 @@ defmodule Emmap do
   As `:binary.match/3` does, also where several match: the leftmost, and of those that begin
   there the longest. The position is one of the map, wherever the search began. Options:
 
-    * `:start` – where to begin, in bytes; 0 if left out
+    * `:start` – where to begin, in bytes; 0 if left out. At or past the end nothing matches
     * `:length` – how many bytes to look at, in which the match must lie whole; else up to the end
+
+  Bytes are compared as they are. For a regular expression, or to ignore case, run `:re` or `Regex` on a `view/3`,
+  which is not interrupted as this is: a long one holds its scheduler. [Streams and large files](streams-and-large-files.md) has
+  what to do with a match.
 
   A pattern used often can be prepared: `compile_pattern/1`. No pattern, an empty one, an unknown
   option raise `ArgumentError`. Lost pages and closing end a search with their errors.
@@ -636,8 +647,8 @@ defmodule Emmap do
   @doc """
   Finds the last match: the one that begins last, and of several that begin there the longest.
 
-  As `find/3` in all else; it searches from the end of the range. It may be a match that begins
-  inside of the last one of `find_all/3`, which does not overlap the ones before.
+  As `find/3` in all else; it searches from the end of the range. As the match that begins last counts, `["root", "oot"]` finds
+  `"oot"`, where `find/3` and `find_all/3` find `"root"`.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 32])
       iex> Emmap.pwrite(mem, 0, "one two three two")
@@ -655,8 +666,8 @@ defmodule Emmap do
   Finds all matches, in order and without overlaps, as `:binary.matches/3` does:
   `{:ok, [{position, length}]}`, an empty list when there is none.
 
-  Options are those of `find/3`, and `:limit`, the most matches to return. A match takes 40
-  bytes of the caller's heap; to go through more of them than should be there at once, take
+  Options are those of `find/3`, and `:limit`, the most matches to return. Which of several patterns a match is of
+  say its bytes: `view(mem, position, length)`. A match takes 40 bytes of the caller's heap; to go through more of them than should be there at once, take
   `limit:` and go on with `start:` behind the last one.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 32])
@@ -672,7 +683,8 @@ defmodule Emmap do
   def find_all(mem, pattern, options \\ []), do: Search.find_all(ref!(mem), pattern, options)
 
   @doc """
-  Counts the matches that `find_all/3` would return: `{:ok, count}`. Options as `find/3`.
+  Counts the matches that `find_all/3` would return, those of several patterns together: `{:ok, count}`.
+  Options as `find/3`.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 32])
       iex> Emmap.pwrite(mem, 0, "one\\ntwo\\nthree\\n")
@@ -858,7 +870,7 @@ defmodule Emmap do
   def unlock(mem), do: Native.unlock_memory(ref!(mem))
 
   @doc """
-  Returns what there is to know about a map.
+  Returns what there is to know about a map. (For its size alone, `size/1`.)
 
     * `:path` – absolute, `nil` for an anonymous map
     * `:fd` – the file descriptor, open until the map is collected; `nil` for an anonymous map
@@ -895,10 +907,33 @@ defmodule Emmap do
   @spec guard() :: :ok | :lost | :off
   def guard, do: Native.guard_status()
 
+  @doc """
+  Returns the size of the map in bytes: `{:ok, size}`. Takes some microseconds, however large the map is.
+
+      iex> {:ok, mem} = Emmap.open([:anon, size: 4096])
+      iex> Emmap.size(mem)
+      {:ok, 4096}
+  """
+  @doc group: "Size", since: "1.0.0-rc.0"
+  @spec size(t) :: {:ok, non_neg_integer} | failure
+  def size(mem) do
+    with {:ok, %{size: size}} <- Native.describe(ref!(mem)), do: {:ok, size}
+  end
+
   defp ref!(handle(ref)), do: ref
   defp ref!(other), do: no_handle!(other)
 
+  # The slips of everybody's first day.
   @spec no_handle!(term) :: no_return
+  defp no_handle!({:ok, {:file_descriptor, _, _}}) do
+    raise ArgumentError,
+          "not a handle, but the whole answer of open/2: match {:ok, mem} = Emmap.open(...) and pass mem"
+  end
+
+  defp no_handle!({:error, _} = error),
+    do:
+      raise(ArgumentError, "not a handle, but the error of a file not opened: #{inspect(error)}")
+
   defp no_handle!(other) do
     raise ArgumentError,
           "not an open Emmap handle of this node: #{inspect(other, limit: 5, printable_limit: 100)}"

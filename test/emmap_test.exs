@@ -609,4 +609,27 @@ defmodule EmmapTest do
       assert File.read!(path) == "another"
     end
   end
+
+  test "the whole answer of open is no handle, and is told from others" do
+    {:ok, mem} = answer = Emmap.open([:anon, size: 10])
+    assert {:ok, 10} = Emmap.size(mem)
+
+    for call <- [
+          &Emmap.pread(&1, 0, 1),
+          &Emmap.size/1,
+          &Emmap.sync/1,
+          &Emmap.patomic(&1, 0, :add, 1)
+        ] do
+      assert_raise ArgumentError, ~r/match {:ok, mem} = Emmap.open/, fn -> call.(answer) end
+
+      assert_raise ArgumentError, ~r/the error of a file not opened: {:error, :enoent}/, fn ->
+        call.({:error, :enoent})
+      end
+
+      assert_raise ArgumentError, ~r/not an open Emmap handle of this node: 7/, fn -> call.(7) end
+    end
+
+    :ok = Emmap.close(mem)
+    assert {:error, :closed} = Emmap.size(mem)
+  end
 end

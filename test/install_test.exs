@@ -306,4 +306,16 @@ defmodule InstallTest do
       end
     end
   end
+
+  test "from Hex, as anybody will: a registry on 127.0.0.1" do
+    case mix(File.cwd!(), ["help", "hex.registry"]) do
+      {_, 0} ->
+        assert {output, 0} = command("tools/hex-smoke", File.cwd!(), [])
+        assert output =~ "from Hex, without cargo: ok"
+        assert output =~ "from Hex, from source: ok"
+
+      {_, _} ->
+        IO.puts("\nskipped: an installation from a Hex registry, as Hex is missing here")
+    end
+  end
 end

@@ -28,7 +28,8 @@ defmodule Emmap.Counters do
     * What has been answered survives the death of the process and of the VM. To survive a power
       failure it takes `sync/1`.
     * A counter is named by its index, from 0, or by its name. An index or name that there is not, and
-      a value that does not fit in 64 bits, raise `ArgumentError`, as `:atomics` does.
+      a value that does not fit in 64 bits, raise `ArgumentError`, as `:atomics` does. (`counters[key]` is
+      `nil` there, as of every `Access`.)
     * The world's errors raise `Emmap.Error`: `:closed`, `:estale` when somebody cut the file, `:enospc` or
       `:eio` when a page of it could not be had; the last three until `reattach/1`.
     * A counter is not locked, and there is no snapshot of several: `to_list/1` reads one after the other.
@@ -62,6 +63,8 @@ defmodule Emmap.Counters do
   @type name :: atom | String.t()
   @typedoc "An index from 0, or a name."
   @type key :: non_neg_integer | name
+  @typedoc "See `open/3`."
+  @type option :: {:create, boolean} | {:write_concurrency, boolean}
   @typedoc "Why a file is not opened: see `open/3`."
   @type bad_format :: :kind | :version | :endianness | :length | :checksum | :names
   @typedoc "Why counters cannot be opened: see `open/3`."
@@ -78,18 +81,26 @@ defmodule Emmap.Counters do
   @doc """
   Opens the counters of a file, and makes the file if there is none.
 
+  A `path` that is relative is so to the current directory; its folder must be there.
+
   `count_or_names` is how many counters there must be at least, or a list of their names (atoms or
   strings). A file with fewer grows, in place, under all who have it open: values stay, and new
-  counters are 0. Names stay in the file, in order; more names may follow later, and fewer may be
-  asked for, but the first ones must be the same. A counter is found by its name as an atom or as a
-  string; names that were not asked for are shown as strings. There is room for at least a megabyte
-  of names; more are `:enospc`.
+  counters are 0. There is room for at least a megabyte of names; more are `:enospc`.
+
+  Names stay in the file, in order. More may follow later, and fewer may be asked for, but the first
+  ones must be the same. A counter is found by its name as an atom or as a string. Those of the file that were
+  not asked for are there, too, under their strings: `open(path, [:requests])` of a file with two gives
+  `[{:requests, 2}, {"errors", 1}]`. Asked for by number, a file with names gives all of them as strings.
 
   A file grows under a lock; while another program has all of the file locked, that is `:ebusy`.
   A new file is created whole: a crash, also a power failure, leaves the old state or the new one.
-  Files of the predecessor (`emmap:open_counters`) open and grow as they are.
+  Files of saleyn/emmap (`emmap:open_counters`) open and grow as they are. To open a file once more, in the same
+  VM or in another one, is harmless: all count in the same memory.
 
-  Options: `write_concurrency: true` (see above; counts for a new file).
+  Options:
+
+    * `create: false` – the file must be there: `:enoent` instead of a new one at 0
+    * `write_concurrency: true` – of a new file: see "Write concurrency" in `Emmap.Counters`
 
   Errors: those of `Emmap.open/2`, and, with the file left as it is,
 
@@ -97,16 +108,18 @@ defmodule Emmap.Counters do
     * `{:bad_format, why}` – no counter file (`:kind`), of an unknown `:version`, from a machine of the
       other `:endianness`, shorter than it says (`:length`), or damaged (`:checksum`, `:names`)
 
-  An empty file counts as none.
+  An empty file is filled as a new one, or with `create: false` is `{:bad_format, :kind}`.
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
-  @spec open(Path.t() | :file.name_all(), non_neg_integer | [name], keyword) ::
+  @spec open(Path.t() | :file.name_all(), non_neg_integer | [name], [option]) ::
           {:ok, t} | {:error, reason}
   def open(path, count_or_names, options \\ []) do
     path = Emmap.Path.bytes!(path)
     {count, asked} = wanted!(count_or_names)
 
-    case Native.counters_open(path, count, Enum.map(asked, &to_string/1), stripes!(options)) do
+    wanted = Map.merge(options!(options), %{count: count, names: Enum.map(asked, &to_string/1)})
+
+    case Native.counters_open(path, wanted) do
       {:ok, ref, count, stripes, in_file} ->
         names = names(asked, in_file)
 
@@ -130,7 +143,7 @@ defmodule Emmap.Counters do
 
   @doc "As `open/3`, but returns the counters alone and raises `Emmap.Error` on failure."
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
-  @spec open!(Path.t() | :file.name_all(), non_neg_integer | [name], keyword) :: t
+  @spec open!(Path.t() | :file.name_all(), non_neg_integer | [name], [option]) :: t
   def open!(path, count_or_names, options \\ []) do
     case open(path, count_or_names, options) do
       {:ok, counters} ->
@@ -141,7 +154,10 @@ defmodule Emmap.Counters do
     end
   end
 
-  @doc "Closes them for all processes that hold this term: each later call raises `Emmap.Error`."
+  @doc """
+  Closes them for all processes that hold this term: each later call raises `Emmap.Error`. What was counted is
+  in the file; to have it on the disk, `sync/1` first.
+  """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec close(t) :: :ok | Emmap.failure()
   def close(%__MODULE__{ref: ref}), do: Native.close(ref)
@@ -165,7 +181,14 @@ defmodule Emmap.Counters do
   `:faults` (pages lost under the counters).
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
-  @spec info(t) :: map
+  @spec info(t) :: %{
+          path: binary,
+          count: non_neg_integer,
+          names: [name] | nil,
+          write_concurrency: boolean,
+          size: non_neg_integer,
+          faults: non_neg_integer
+        }
   def info(%__MODULE__{ref: ref} = counters) do
     case Emmap.Info.brief(ref) do
       {:ok, info} ->
@@ -209,9 +232,14 @@ defmodule Emmap.Counters do
   @spec sub(t, key, integer) :: :ok
   def sub(counters, key, n), do: add(counters, key, negated(n))
 
-  @doc "Returns the value."
+  @doc """
+  Returns the value. `counters[key]` is the same, but `nil` for a counter that there is not, where this
+  raises `ArgumentError`.
+  """
   @doc group: "Counting", since: "1.0.0-rc.0"
   @spec get(t, key) :: integer
+  def get(counters, key)
+
   def get(%__MODULE__{ref: ref} = counters, index) when is_integer(index) do
     case Native.counter_get(ref, index) do
       value when is_integer(value) -> value
@@ -224,6 +252,8 @@ defmodule Emmap.Counters do
   @doc "Sets the value."
   @doc group: "Counting", since: "1.0.0-rc.0"
   @spec put(t, key, integer) :: :ok
+  def put(counters, key, value)
+
   def put(%__MODULE__{ref: ref} = counters, index, value) when is_integer(index) do
     case Native.counter_put(ref, index, value) do
       :ok -> :ok
@@ -268,6 +298,8 @@ defmodule Emmap.Counters do
   @doc "Sets the value and returns the one before."
   @doc group: "Counting", since: "1.0.0-rc.0"
   @spec exchange(t, key, integer) :: integer
+  def exchange(counters, key, value)
+
   def exchange(%__MODULE__{ref: ref} = counters, index, value) when is_integer(index) do
     case Native.counter_exchange(ref, index, value) do
       old when is_integer(old) -> old
@@ -280,6 +312,8 @@ defmodule Emmap.Counters do
   @doc "Sets the value to `new` if it is `expected`: `:ok`, or the value that it is."
   @doc group: "Counting", since: "1.0.0-rc.0"
   @spec compare_exchange(t, key, integer, integer) :: :ok | integer
+  def compare_exchange(counters, key, expected, new)
+
   def compare_exchange(%__MODULE__{ref: ref} = counters, index, expected, new)
       when is_integer(index) do
     case Native.counter_compare_exchange(ref, index, expected, new) do
@@ -304,7 +338,10 @@ defmodule Emmap.Counters do
 
   # Reading all
 
-  @doc "Returns all values in order, read in one call."
+  @doc """
+  Returns all values in order, without names: `[2, 1]`, where `Enum.to_list/1` of counters with names gives
+  `[requests: 2, errors: 1]`. One call, which reads one counter after the other.
+  """
   @doc group: "Reading all", since: "1.0.0-rc.0"
   @spec to_list(t) :: [integer]
   def to_list(%__MODULE__{ref: ref, count: count, stripes: stripes} = counters) do
@@ -372,6 +409,11 @@ defmodule Emmap.Counters do
   defp index!(%__MODULE__{} = counters, name),
     do: index(counters, name) || no_counter!(counters, name)
 
+  defp index!({:ok, %__MODULE__{}}, _name) do
+    raise ArgumentError,
+          "not counters, but the whole answer of open/3: match {:ok, counters} and pass counters"
+  end
+
   defp index!(other, _name), do: raise(ArgumentError, "not counters: #{inspect(other)}")
 
   @spec no_counter!(t, term) :: no_return
@@ -429,13 +471,30 @@ defmodule Emmap.Counters do
           "counters are a number of them, or a list of names that is not empty, got #{inspect(other)}"
   end
 
-  defp stripes!([]), do: 1
-  defp stripes!(write_concurrency: false), do: 1
-  defp stripes!(write_concurrency: true), do: max(:erlang.system_info(:schedulers), 2)
+  defp options!(options) when is_list(options) do
+    given =
+      for option <- options, into: %{} do
+        case option do
+          {name, value} when name in [:create, :write_concurrency] and is_boolean(value) -> option
+          _ -> bad_options!(options)
+        end
+      end
 
-  defp stripes!(other) do
+    if map_size(given) < length(options), do: bad_options!(options)
+    spread? = Map.get(given, :write_concurrency, false)
+
+    %{
+      stripes: if(spread?, do: max(:erlang.system_info(:schedulers), 2), else: 1),
+      existing: not Map.get(given, :create, true)
+    }
+  end
+
+  defp options!(other), do: bad_options!(other)
+
+  @spec bad_options!(term) :: no_return
+  defp bad_options!(options) do
     raise ArgumentError,
-          "options are [] or [write_concurrency: true | false], got #{inspect(other)}"
+          "options are create: true | false and write_concurrency: true | false, each once, got #{inspect(options)}"
   end
 
   # The names as they were asked for; those that follow in the file stay strings, and make no atoms.

@@ -18,10 +18,15 @@ defmodule Emmap.Error do
 
   @impl true
   def message(%{op: op, path: path, reason: reason}) do
-    "could not #{op}#{path && " " <> inspect(path)}: #{describe(reason)}"
+    "could not #{tried(op)}#{path && " " <> inspect(path)}: #{describe(reason)}"
   end
 
-  defp describe(:closed), do: "the handle is closed"
+  # Opening is of a file; the rest is done to what is in it.
+  defp tried(:add), do: "add to a counter of"
+  defp tried(op) when op in [:read, :write], do: "#{op}"
+  defp tried(op), do: to_string(op)
+
+  defp describe(:closed), do: "it was closed before"
   defp describe(:estale), do: "the file was cut while it was mapped"
 
   defp describe(reason) when is_atom(reason) do
@@ -33,6 +38,13 @@ defmodule Emmap.Error do
 
   defp describe({:bad_format, :kind}), do: "it is no counter file"
   defp describe({:bad_format, why}), do: "it is no sound counter file (#{why})"
+
+  defp describe({:other_names, %{asked: [], file: file}}),
+    do:
+      "its counters have names, #{inspect(file)}, and there are fewer than were asked for by number"
+
+  defp describe({:other_names, %{asked: asked, file: []}}),
+    do: "its counters are numbered, and have no names such as #{inspect(asked)}"
 
   defp describe({:other_names, %{asked: asked, file: file}}),
     do: "its names are #{inspect(file)}, not #{inspect(asked)}"

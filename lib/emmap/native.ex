@@ -117,11 +117,11 @@ defmodule Emmap.Native do
   def counter_compare_exchange(_handle, _index, _expected, _new), do: not_loaded()
 
   # Cold.
-  @spec counters_open(binary, non_neg_integer, [String.t()], pos_integer) ::
+  @spec counters_open(binary, map) ::
           {:ok, handle, non_neg_integer, pos_integer, [String.t()]}
           | failure
           | {:error, {:bad_format, atom} | {:other_names, [String.t()]}}
-  def counters_open(_path, _count, _names, _stripes), do: not_loaded()
+  def counters_open(_path, _wanted), do: not_loaded()
   @spec counters_list(handle) :: {:ok, [integer]} | failure
   def counters_list(_handle), do: not_loaded()
   @spec counters_list_few(handle) :: {:ok, [integer]} | failure

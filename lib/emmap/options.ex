@@ -21,7 +21,8 @@ defmodule Emmap.Options do
     nolock: "leaves that out: a read may see half of a concurrent write"
   ]
   @shape [
-    fixed_size: "the map never changes its size: a write past the end is `{:error, :enospc}`",
+    fixed_size:
+      "the map never changes its size: a write past the end is `{:error, :enospc}`; with `:create` it needs `:size` or `:length`",
     fit: "a file longer than `:size` (or `:offset` + `:length`) is cut to it; needs `:write`",
     sparse: "creating and growing leave holes instead of allocating blocks; needs `:write`",
     auto_unlink:
@@ -48,7 +49,7 @@ defmodule Emmap.Options do
     offset: {:size, "the map begins `n` bytes into the file; any `n`, page aligned or not"},
     length:
       {:size,
-       "the map is `n` bytes long; 0: up to the end. With `:write` a shorter file is brought to `:offset` + `n`; without, the map is as long as there are bytes"},
+       "the map is `n` bytes long, and grows by `resize` alone, not by writing past its end; 0: up to the end. With `:write` a shorter file is brought to `:offset` + `n`; without, the map is as long as there are bytes"},
     max_size:
       {:size,
        "the map never grows beyond `n` bytes; needs `:write` (or `:anon`), and the whole file"},
@@ -80,7 +81,7 @@ defmodule Emmap.Options do
   `ArgumentError`, which names it and the valid ones.
 
       iex> Emmap.open("data.bin", [:raed])
-      ** (ArgumentError) unknown option :raed; valid are #{Enum.map_join(Enum.flat_map(@groups, fn {_, rows} -> Keyword.keys(rows) end), ", ", &inspect/1)}, #{Enum.map_join(@values, ", ", fn {name, _} -> "{:#{name}, n}" end)}
+      ** (ArgumentError) unknown option :raed (did you mean :read?); valid are #{Enum.map_join(Enum.flat_map(@groups, fn {_, rows} -> Keyword.keys(rows) end), ", ", &inspect/1)}, #{Enum.map_join(@values, ", ", fn {name, _} -> "{:#{name}, n}" end)}
   """
   @moduledoc since: "1.0.0-rc.0"
 
@@ -183,11 +184,18 @@ defmodule Emmap.Options do
 
     for {option, any} <- @needs, has?.(option) and not Enum.any?(any, has?) do
       raise ArgumentError,
-            "#{name(option)} needs #{Enum.map_join(any, " or ", &name/1)}; #{valid()}"
+            "#{name(option)} needs #{Enum.map_join(any, " or ", &name/1)}"
     end
 
     if is_nil(path) and not has?.(:anon),
-      do: raise(ArgumentError, "a map without a path needs :anon; #{valid()}")
+      do: raise(ArgumentError, "a map without a path needs :anon")
+
+    if path && has?.(:anon),
+      do: raise(ArgumentError, ":anon takes no path: Emmap.open([:anon, size: n])")
+
+    # Else a new file is a map of 0 bytes, for ever.
+    if has?.(:create) and has?.(:fixed_size) and not (has?.(:size) or has?.(:length)),
+      do: raise(ArgumentError, ":create with :fixed_size needs {:size, n} or {:length, n}")
 
     %{
       path: path,
@@ -219,8 +227,7 @@ defmodule Emmap.Options do
     }
   end
 
-  @doc false
-  def valid, do: "valid are #{@valid}"
+  defp valid, do: "valid are #{@valid}"
 
   defp sharing(has?) do
     cond do
@@ -231,14 +238,18 @@ defmodule Emmap.Options do
   end
 
   defp collect(options) when is_list(options) do
-    Enum.reduce(options, %{}, fn option, given ->
-      {name, value} = check(option)
+    given =
+      Enum.reduce(options, %{}, fn option, given ->
+        {name, value} = check(option)
 
-      if is_map_key(given, name),
-        do: raise(ArgumentError, "option #{name(name)} stands twice; #{valid()}")
+        if is_map_key(given, name),
+          do: raise(ArgumentError, "option #{name(name)} stands twice; #{valid()}")
 
-      Map.put(given, name, value)
-    end)
+        Map.put(given, name, value)
+      end)
+
+    # From the start of the file on is what every map is that says nothing else.
+    with %{offset: 0} <- given, do: Map.delete(given, :offset)
   end
 
   defp collect(other) do
@@ -252,7 +263,20 @@ defmodule Emmap.Options do
       do: {unquote(name), value!(unquote(kind), unquote(name), value)}
   end
 
-  defp check(other), do: raise(ArgumentError, "unknown option #{inspect(other)}; #{valid()}")
+  defp check(other),
+    do: raise(ArgumentError, "unknown option #{inspect(other)}#{meant(other)}; #{valid()}")
+
+  # The option whose name looks most like what was given, if any does.
+  defp meant({name, _value}), do: meant(name)
+
+  defp meant(given) when is_atom(given) or is_binary(given) do
+    names = @flags ++ Keyword.keys(@values)
+    likeness = &String.jaro_distance(to_string(given), to_string(&1))
+    best = Enum.max_by(names, likeness)
+    if likeness.(best) > 0.8, do: " (did you mean #{name(best)}?)", else: ""
+  end
+
+  defp meant(_other), do: ""
 
   defp value!(:size, _, n) when is_integer(n) and n >= 0 and n < 0x8000_0000_0000_0000, do: n
   defp value!(:mode, _, n) when is_integer(n) and n >= 0 and n <= 0o7777, do: n

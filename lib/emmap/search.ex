@@ -94,7 +94,7 @@ defmodule Emmap.Search do
   @doc false
   @spec compile(pattern) :: t
   def compile(%__MODULE__{} = compiled), do: compiled
-  def compile(pattern) when is_binary(pattern), do: compile([pattern])
+  def compile(pattern) when is_binary(pattern) and pattern != "", do: compile([pattern])
 
   def compile([_ | _] = patterns) do
     # A live binary changes under those who look at it; its copy does not.
@@ -117,8 +117,14 @@ defmodule Emmap.Search do
   defp no_pattern!(other) do
     raise ArgumentError,
           "a pattern is a binary, a list of binaries (none of them empty), or a compiled pattern, " <>
-            "got #{inspect(other, limit: 5, printable_limit: 100)}"
+            "got #{inspect(other, limit: 5, printable_limit: 100)}#{charlist(other)}"
   end
+
+  defp charlist([first | _] = list) when is_integer(first) do
+    if List.ascii_printable?(list), do: ", which is a charlist: write it as a string", else: ""
+  end
+
+  defp charlist(_other), do: ""
 
   # Where to begin, where to stop, and the most matches.
   defp range!(options, valid) when is_list(options) do

@@ -171,6 +171,19 @@ defmodule Emmap.CountersTest do
       path
     end
 
+    test "what was asked for, and what the file has, are told apart in words", %{path: path} do
+      Counters.close(Counters.open!(path, [:a, :b]))
+      error = assert_raise Emmap.Error, fn -> Counters.open!(path, 3) end
+
+      assert Exception.message(error) =~
+               ~s(its counters have names, ["a", "b"], and there are fewer)
+
+      error = assert_raise Emmap.Error, fn -> Counters.open!(numbered(path <> "2"), [:a]) end
+
+      assert Exception.message(error) =~
+               "its counters are numbered, and have no names such as [:a]"
+    end
+
     test "make no atoms on reading", %{path: path} do
       fresh = for n <- 1..2000, do: "never_an_atom_#{System.unique_integer([:positive])}_#{n}"
       Counters.close(Counters.open!(path, fresh))
@@ -267,6 +280,52 @@ defmodule Emmap.CountersTest do
     many = Counters.open!(Path.join(directory, "many.cnt"), 100_000)
     Counters.add(many, 99_999, 1)
     assert Enum.sum(many) == 1
+  end
+
+  describe "create: false" do
+    test "makes no file", %{path: path} do
+      assert {:error, :enoent} = Counters.open(path, [:a], create: false)
+      refute File.exists?(path)
+      Counters.close(Counters.open!(path, [:a], create: true))
+      # It may grow all the same.
+      assert {:ok, c} = Counters.open(path, [:a, :b], create: false)
+      assert Counters.to_map(c) == %{a: 0, b: 0}
+    end
+
+    test "takes an empty file for no counters", %{path: path} do
+      File.write!(path, "")
+      assert {:error, {:bad_format, :kind}} = Counters.open(path, 1, create: false)
+      assert File.read!(path) == ""
+      assert {:ok, _} = Counters.open(path, 1)
+    end
+
+    test "options that are none", %{path: path} do
+      for options <- [
+            [creat: false],
+            [create: 1],
+            [create: true, create: true],
+            [:create],
+            %{},
+            :create
+          ] do
+        assert_raise ArgumentError, ~r/options are create: true/, fn ->
+          Counters.open(path, 1, options)
+        end
+      end
+
+      refute File.exists?(path)
+    end
+  end
+
+  test "the answer of open is no counters", %{path: path} do
+    answer = Counters.open(path, 1)
+    assert_raise ArgumentError, ~r/match {:ok, counters}/, fn -> Counters.add(answer, :a, 1) end
+    {:ok, c} = answer
+    :ok = Counters.close(c)
+    error = assert_raise Emmap.Error, fn -> Counters.add(c, 0, 1) end
+
+    assert Exception.message(error) ==
+             "could not add to a counter of #{inspect(path)}: it was closed before"
   end
 
   describe "29: files that are none" do

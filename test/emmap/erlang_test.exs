@@ -110,4 +110,26 @@ defmodule Emmap.ErlangTest do
     # OTP 27 and later make some of it bold.
     String.replace(shown, ~r/\e\[[0-9;]*m/, "")
   end
+
+  test "open/1, open/2 and open/4 of memory, and of a file from its start on", %{
+    tmp_dir: directory
+  } do
+    for open <- [
+          fn -> :emmap.open([:anon, {:size, 10}]) end,
+          fn -> :emmap.open("ignored", [:anon, {:size, 10}]) end,
+          fn -> :emmap.open("ignored", 0, 10, [:anon]) end
+        ] do
+      assert {:ok, mem} = open.()
+      assert {:ok, 10} = :emmap.size(mem)
+    end
+
+    path = Path.join(directory, "data")
+    # No part of it, so that all that a whole file may be is allowed.
+    assert {:ok, mem} = :emmap.open(path, 0, 0, [:create, {:size, 10}, {:max_inc_size, 20}])
+    assert :ok = :emmap.pwrite(mem, 10, "longer")
+    assert {:ok, 16} = :emmap.size(mem)
+    assert {:ok, mem} = :emmap.open(path, 0, 100, [:write, {:max_inc_size, 20}])
+    assert {:ok, 120} = :emmap.resize(mem)
+    assert {:error, :enospc} = :emmap.pwrite(mem, 120, "x")
+  end
 end

@@ -379,7 +379,7 @@ defmodule Emmap.InspectionTest do
     assert allocated < 1_000_000
     assert pages.resident >= 1 and pages.count == 2442 and length(pages.parts) == 32
     assert pages.resident == pages.parts |> Enum.map(& &1.resident) |> Enum.sum()
-    assert Inspection.text(report) =~ "of them on the disk: it has holes"
+    assert Inspection.text(report) =~ "of them on the disk, the rest not written yet"
     Emmap.close(mem)
 
     File.write!(path, "")

@@ -21,6 +21,24 @@ defmodule Emmap.OptionsTest do
     end
   end
 
+  test "what was meant is guessed where it is near" do
+    refused([:raed], "unknown option :raed (did you mean :read?); valid are")
+    refused([sise: 3], "unknown option {:sise, 3} (did you mean {:size, n}?); valid are")
+    refused([write: true], "(did you mean :write?)")
+    refused(["creat"], "(did you mean :create?)")
+    for far <- [:colour, 7, {}], do: refute(refused([far], "unknown option") =~ "did you mean")
+  end
+
+  test "memory without a file takes no path, and a new file of fixed size needs one" do
+    refused([:anon, size: 5], ":anon takes no path")
+    refused([:create, :fixed_size], ":create with :fixed_size needs {:size, n} or {:length, n}")
+  end
+
+  test "from the start of the file on is what every map is" do
+    assert Emmap.Options.request!("file", [:write, offset: 0, max_size: 5]) ==
+             Emmap.Options.request!("file", [:write, max_size: 5])
+  end
+
   test "a doubled option is named" do
     refused([:read, :read], ":read stands twice")
     refused([size: 1, size: 1], "{:size, n} stands twice")

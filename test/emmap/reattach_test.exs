@@ -30,6 +30,49 @@ defmodule Emmap.ReattachTest do
     assert <<"0000000", _::binary>> = File.read!(path)
   end
 
+  # No signal tells of it: inside its page a cut file reads as zeros.
+  for {what, look} <- [
+        info: quote(do: &Emmap.info/1),
+        size: quote(do: &Emmap.size/1),
+        "a stream": quote(do: &Enum.take(Emmap.stream!(&1), 1)),
+        "a count of lines": quote(do: &Enum.count(Emmap.stream!(&1)))
+      ] do
+    test "a file cut inside the last page of a map is noticed by #{what}", %{path: path} do
+      mem = Emmap.open!(path)
+      File.write!(path, "new\n")
+      assert {:ok, "new\n" <> <<0, _::binary>>} = Emmap.pread(mem, 0, 100)
+
+      case (try do
+              unquote(look).(mem)
+            rescue
+              error in Emmap.Error -> error.reason
+            end) do
+        {:ok, %{fault: fault}} -> assert fault == {4, {:error, :estale}}
+        {:ok, 4096} -> :ok
+        reason -> assert reason == :estale
+      end
+
+      assert {:error, :estale} = Emmap.pread(mem, 0, 100)
+      assert :ok = Emmap.reattach(mem)
+      assert {:ok, "new\n"} = Emmap.pread(mem, 0, 100)
+      assert {:ok, %{fault: nil}} = Emmap.info(mem)
+      assert {:ok, 4} = Emmap.size(mem)
+    end
+  end
+
+  test "a private map that was written is not lost because its file became shorter", %{path: path} do
+    mem = Emmap.open!(path, [:private, :write])
+    :ok = Emmap.pwrite(mem, 4000, "mine")
+
+    File.open!(path, [:read, :write, :raw], fn file ->
+      {:ok, 4} = :file.position(file, 4)
+      :ok = :file.truncate(file)
+    end)
+
+    assert {:ok, %{fault: nil, size: 4096}} = Emmap.info(mem)
+    assert {:ok, "mine"} = Emmap.pread(mem, 4000, 4)
+  end
+
   test "a private map keeps what was written to it between two lost pages", context do
     case BadDay.mount(%{dir: context.tmp_dir}, "disk", ~w(-t tmpfs -o size=1m emmap_test)) do
       {:error, why} ->

@@ -251,6 +251,14 @@ defmodule Emmap.StreamEnumerationTest do
     end
   end
 
+  test "options without a mode go by lines", %{tmp_dir: directory} do
+    path = Path.join(directory, "lines")
+    File.write!(path, "one\ntwo\n")
+    assert Enum.to_list(Emmap.stream!(path, trim: true)) == ["one", "two"]
+    assert Enum.to_list(Emmap.stream!(path, start: 4)) == ["two\n"]
+    assert_raise ArgumentError, fn -> Emmap.stream!(path, [trim: true], copy: true) end
+  end
+
   describe "what the caller did wrong" do
     test "is said when the stream is made", %{path: path} do
       mem = Emmap.open!(path, [:create, size: 10])

@@ -96,7 +96,9 @@ defmodule Emmap.Test.Scenes do
       scene("prefetch", &Emmap.prefetch(&1, 0, 10_000)),
       scene("lock", &Emmap.lock/1),
       # The blocks on the disk are then unknown; what else there is to know is told.
-      scene("info", &Emmap.info/1, rules: [{{:fstat, 1}, :as_if_nothing}]),
+      scene("info", &Emmap.info/1,
+        rules: [{{:fstat, 1}, :as_if_nothing}, {{:fstat, 2}, :as_if_nothing}]
+      ),
       scene("sync", &Emmap.sync/1),
       scene("sync a range", &Emmap.sync(&1, {0, 5_000})),
       scene("async sync", &Emmap.sync(&1, :async)),

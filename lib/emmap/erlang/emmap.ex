@@ -19,22 +19,43 @@ defmodule :emmap do
   @typedoc since: "1.0.0-rc.0"
   @type mem :: Emmap.t()
 
-  @doc "As `Emmap.open/2`."
+  @doc """
+  Maps a whole file, read-only and shared; or memory without a file: `open([anon, {size, 4096}])`.
+  """
+  @doc since: "1.0.0-rc.0"
+  @spec open(:file.name_all() | Emmap.Options.t()) :: {:ok, mem} | Emmap.failure()
+  def open(file_or_options), do: Emmap.open(file_or_options)
+
+  @doc """
+  Maps a file: `{ok, Mem}` or `{error, Posix}`. `Mem` is what `file` takes for an opened file.
+
+  Most used of the options: `write`; `create` (which implies it), with `{size, N}`; `direct`, for reads that copy
+  nothing; `private`; `fixed_size`; `{max_size, N}`. Shared and read-only is the default. All of them are in
+  `h('Elixir.Emmap.Options')`. With `anon` there is no file, and the name is ignored.
+  """
   @doc since: "1.0.0-rc.0"
   @spec open(:file.name_all(), Emmap.Options.t()) :: {:ok, mem} | Emmap.failure()
-  def open(file, options), do: Emmap.open(file, options)
+  def open(file, options) do
+    if is_list(options) and :anon in options,
+      do: Emmap.open(options),
+      else: Emmap.open(file, options)
+  end
 
   @doc """
   Maps `length` bytes of `file` from `offset` on; a length of 0 is all up to the end. With
-  `create` or `write`, a shorter file is brought to `offset + length`.
+  `create` or `write`, a shorter file is brought to `offset + length`; without, the map is as long as there are bytes.
+  Position 0 of the map is byte `offset` of the file. A map with a length grows by `resize/1,2` and not by
+  writing past its end: for that, `open/2` with `{size, N}`.
   """
   @doc since: "1.0.0-rc.0"
   @spec open(:file.name_all(), non_neg_integer, non_neg_integer, Emmap.Options.t()) ::
           {:ok, mem} | Emmap.failure()
   def open(file, offset, length, options) when is_list(options) do
+    part = for {name, n} <- [offset: offset, length: length], n != 0, do: {name, n}
+
     if :anon in options,
       do: Emmap.open(options ++ [size: length]),
-      else: Emmap.open(file, options ++ [offset: offset, length: length])
+      else: Emmap.open(file, options ++ part)
   end
 
   @doc "As `Emmap.close/1`."
@@ -66,6 +87,11 @@ defmodule :emmap do
   @doc since: "1.0.0-rc.0"
   @spec position(mem, Emmap.location()) :: {:ok, non_neg_integer} | {:error, atom}
   defdelegate position(mem, location), to: Emmap
+
+  @doc "The size of the map in bytes: `{ok, Size}`."
+  @doc since: "1.0.0-rc.0"
+  @spec size(mem) :: {:ok, non_neg_integer} | Emmap.failure()
+  defdelegate size(mem), to: Emmap
 
   @doc "Doubles the map, or adds `max_inc_size` if that is less: `{ok, NewSize}`."
   @doc since: "1.0.0-rc.0"

@@ -35,9 +35,14 @@ defmodule Emmap.Inspection.Text do
   defp size(%{size: size, allocated: allocated}) do
     blocks =
       cond do
-        allocated == nil -> ""
-        allocated < size -> ", #{grouped(allocated)} of them on the disk: it has holes"
-        true -> ", #{grouped(allocated)} allocated on the disk"
+        allocated == nil ->
+          ""
+
+        allocated < size ->
+          ", #{grouped(allocated)} of them on the disk, the rest not written yet"
+
+        true ->
+          ", #{grouped(allocated)} allocated on the disk"
       end
 
     line("size", bytes(size) <> blocks)
@@ -75,11 +80,14 @@ defmodule Emmap.Inspection.Text do
   defp state(:unknown), do: "not read"
 
   defp fields(%{sequence: sequence} = fields) do
-    "sequence number #{sequence}, #{plural(fields.count, "counter")}, #{plural(fields.stripes, "stripe")}, names " <>
+    "sequence number #{sequence}, #{plural(fields.count, "counter")}#{stripes(fields.stripes)}, names " <>
       "#{grouped(fields.names_length)} of #{bytes(fields.names_room)}, counters from #{fields.data_offset} on"
   end
 
   defp fields(%{count: count}), do: plural(count, "counter")
+
+  defp stripes(1), do: ""
+  defp stripes(n), do: " of #{n} stripes each (write concurrency)"
 
   defp contents(nil), do: []
   defp contents(%{first_bytes: ""}), do: []
@@ -93,7 +101,7 @@ defmodule Emmap.Inspection.Text do
     [
       line(
         "contents",
-        "#{plural(count, "counter")} #{kind}, #{grouped(contents.not_zero)} not 0, sum #{grouped(contents.sum)}"
+        "#{plural(count, "counter")} #{kind}, #{grouped(contents.not_zero)} of them not 0; sum #{grouped(contents.sum)}"
       ),
       for(
         {title, %{key: key, value: value}} <- [

@@ -9,7 +9,7 @@ use emmap_core::counters::{self, BadFormat, Error, Grid, Refused, Request};
 use emmap_core::{Errno, Region};
 use rustler::sys::ErlNifTerm;
 use rustler::types::atom;
-use rustler::{Binary, Encoder, Env, Term};
+use rustler::{Binary, Encoder, Env, NifMap, Term};
 
 use crate::hot::{hot_nif, Call, Position};
 use crate::resource::{new_counters, HandleRef};
@@ -136,25 +136,29 @@ fn why(bad: BadFormat) -> rustler::Atom {
     }
 }
 
-// `{:ok, reference, count, stripes, names}`; names are strings. Reads headers, may create,
-// allocate and sync: all of it waits for a disk.
-#[rustler::nif(schedule = "DirtyIo")]
-fn counters_open<'a>(
-    env: Env<'a>,
-    path: Binary<'a>,
+/// What `Emmap.Counters.open/3` asks for, checked there.
+#[derive(NifMap)]
+struct Wanted {
     count: u64,
     names: Vec<String>,
     stripes: u32,
-) -> Term<'a> {
-    let request = Request {
-        count,
-        names,
-        stripes,
-    };
+    existing: bool,
+}
+
+// `{:ok, reference, count, stripes, names}`; names are strings. Reads headers, may create,
+// allocate and sync: all of it waits for a disk.
+#[rustler::nif(schedule = "DirtyIo")]
+fn counters_open<'a>(env: Env<'a>, path: Binary<'a>, wanted: Wanted) -> Term<'a> {
     if path.as_slice().contains(&0) {
         return Failure::from(Errno::INVAL).encode(env);
     }
     let path = Path::new(OsStr::from_bytes(path.as_slice()));
+    let request = Request {
+        count: wanted.count,
+        names: wanted.names,
+        stripes: wanted.stripes,
+        existing: wanted.existing,
+    };
     match counters::open(path, &request) {
         Ok(opened) => {
             let grid = Grid::from(&opened.layout);

@@ -164,7 +164,8 @@ impl Call {
     /// An integer of 64 bits, signed.
     #[inline]
     pub fn signed_word(&self, index: usize) -> Result<i64, ErlNifTerm> {
-        const WRONG: ArgumentError = ArgumentError("the value must be a signed integer of 64 bits");
+        const WRONG: ArgumentError =
+            ArgumentError("the value must be a signed integer of 64 bits, -2^63 to 2^63 - 1");
         self.int64(index).ok_or_else(|| self.raise(&WRONG))
     }
 

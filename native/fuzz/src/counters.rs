@@ -134,6 +134,7 @@ fn request(bytes: &mut Bytes) -> Request {
             false => Vec::new(),
         },
         stripes: bytes.below(20) as u32,
+        existing: false,
     }
 }
 
@@ -178,6 +179,7 @@ fn edited(bytes: &mut Bytes) -> Vec<u8> {
             _ => Vec::new(),
         },
         stripes: bytes.below(4) as u32,
+        existing: false,
     };
     drop(open(&path, &request).map_err(|error| panic!("{error:?}")));
     let mut file = fs::read(&path).expect("a file");

@@ -23,6 +23,8 @@ pub struct Request {
     pub names: Vec<String>,
     /// Cache lines for each counter of a new file.
     pub stripes: u32,
+    /// The file must be there, with counters in it.
+    pub existing: bool,
 }
 
 /// An open counter file.
@@ -35,6 +37,9 @@ pub struct Counters {
 pub fn open(path: &Path, request: &Request) -> std::result::Result<Counters, Error> {
     loop {
         let Some(mut file) = open_existing(path)? else {
+            if request.existing {
+                return Err(Errno(libc::ENOENT).into());
+            }
             match create(path, request, Naming::New) {
                 // A link to nowhere: it is there, and cannot be opened.
                 Err(Error::Posix(Errno::EXIST))
@@ -48,6 +53,9 @@ pub fn open(path: &Path, request: &Request) -> std::result::Result<Counters, Err
             }
         };
         if Medium::len(&file)? == 0 {
+            if request.existing {
+                return Err(Error::BadFormat(BadFormat::Kind));
+            }
             fill_empty(path, file, request)?;
             continue;
         }

@@ -81,9 +81,15 @@ impl Region {
             .collect()
     }
 
-    /// As [`Region::info`], without the resident pages and the blocks: in constant time.
+    /// As [`Region::info`], without the resident pages and the blocks: in constant time. Also notices
+    /// a file that was cut inside the last page of the map, of which no signal tells.
     pub fn describe(&self) -> Info {
+        // Under it nobody makes this map and its file shorter, one after the other.
         let ranges = self.ranges();
+        if !self.shape.private {
+            // What it finds is a fault, and is told of below.
+            let _ = self.check_size();
+        }
         let first_fault = self.fault.first();
         Info {
             path: self.file.as_ref().map(|file| file.path().to_owned()),
