@@ -58,8 +58,9 @@ defmodule Emmap do
   `close/1` too. A *part* of at most 64 bytes taken of it by matching or `binary_part/3` is an ordinary copy;
   so is what `:binary.copy/1` makes. `view/3` and `pread/3` of a short range are live at any length.
   A live binary must not be a key or part of a pattern that is expected to stay the same.
-  The kernel does not wait for lost pages in system calls: writing a live binary of a file
-  that was cut meanwhile to a socket or another file answers `{:error, :efault}`.
+  A system call that meets lost pages answers `{:error, :efault}`, or writes their zeros where somebody
+  has touched them before; and a socket may send a live binary after `send` has answered, with the bytes of that moment.
+  Hand copies to sockets.
 
   A handle opened with `:direct` holds a reference to the whole map: sending it to another
   *node* sends the file's contents. (To use a map from another node, ask a process on its own: `device/2`.)
@@ -715,18 +716,19 @@ defmodule Emmap do
   # Size
 
   @doc """
-  Makes the map and its file twice as long, but at most `:max_inc_size` longer, and never shorter
-  than the file is by now. Returns the new size.
+  Makes the map and its file twice as long, but at most `:max_inc_size` (64 MiB unless said) longer, and never
+  shorter than the file is by now. Returns the new size.
   """
   @doc group: "Size", since: "1.0.0-rc.0"
   @spec resize(t) :: {:ok, non_neg_integer} | failure
   def resize(mem), do: Native.double(ref!(mem))
 
   @doc """
-  Makes the map and its file exactly `size` bytes long.
+  Makes the map `size` bytes long, and with it its file.
 
-  Growing allocates blocks (unless `:sparse`) and moves nothing: live binaries stay. After
-  shrinking, what live binaries have of the tail reads as zeros.
+  Growing allocates blocks (unless `:sparse`) and moves nothing: live binaries stay. It never cuts: where
+  another map or program has made the file longer than `size` already, the file stays so. After
+  shrinking, the file is `size` bytes long, and what live binaries have of the tail reads as zeros.
 
   Errors: `:eacces` (read-only), `:enospc` (the disk is full, `:max_size` is reached, or the map
   cannot grow: it is private, part of a file, or `:fixed_size`), `:einval` (such a map cannot
@@ -736,7 +738,10 @@ defmodule Emmap do
   @spec resize(t, non_neg_integer) :: :ok | failure
   def resize(mem, size), do: Native.resize(ref!(mem), bytes!(:size, size))
 
-  @doc "Cuts (or lengthens) the map and its file to the cursor. Errors as `resize/2`."
+  @doc """
+  Cuts (or lengthens) the map and its file to the cursor, also where others have made the file longer. Errors
+  as `resize/2`.
+  """
   @doc group: "Size", since: "1.0.0-rc.0"
   @spec truncate(t) :: :ok | failure
   def truncate(mem), do: Native.truncate(ref!(mem))
@@ -757,7 +762,8 @@ defmodule Emmap do
   @doc """
   Writes the map's changes to the disk and waits: `:ok` means they survive a power failure.
 
-  With `:async` only starts the writing. The first sync of a new file makes its name durable too.
+  With `:async` only starts the writing. The first sync of a new file makes its name durable too; a file that was
+  renamed since needs a sync of its directory, as always.
   Maps that change no file (read-only, private, anonymous) answer `:ok`. `{:error, :estale | :enospc
   | :eio}` when pages of the map were lost, or the file is shorter than the map.
 
@@ -886,7 +892,8 @@ defmodule Emmap do
       that was first since the last `reattach/1`: `{position, {:error, reason}}`, or `nil`
     * `:failed_sync` – what every `sync/1` answers since one failed: `{:error, reason}`, or `nil`
 
-  Walks the page tables: a few milliseconds a gigabyte, on a dirty I/O scheduler.
+  Looks at the file, and so finds one that was cut inside the map's last page, of which no signal tells. Walks
+  the page tables: a few milliseconds a gigabyte, on a dirty I/O scheduler.
   """
   @doc group: "Memory", since: "1.0.0-rc.0"
   @spec info(t) :: {:ok, info} | failure

@@ -12,6 +12,9 @@ defmodule GuidesTest do
     test Path.basename(page), %{tmp_dir: directory} do
       page = unquote(page)
 
+      if Enum.any?(Guide.blocks(page), &match?({"sh", "mix " <> _, _}, &1)),
+        do: Guide.project!(directory)
+
       assert %{ran: ran, missing: missing} =
                ChildVM.run!(
                  "Emmap.Test.Guide.run(#{inspect(page)}, #{inspect(directory)})",
@@ -24,28 +27,47 @@ defmodule GuidesTest do
   end
 
   test "a guide that does not do what it says is found", %{tmp_dir: directory} do
-    run = fn text ->
-      page = Path.join(directory, "page.md")
+    # The page, and what is wrong with it, or nil.
+    pages = [
+      {"```elixir\nIO.puts(1 + 1)\n```\n\n```text\n2\n```\n", nil},
+      {"```sh\nprintf 'a\\nb\\nc\\n'\n```\n\n```text\n…\nc\n```\n", nil},
+      {"```sh\nprintf 'a\\nb\\nc\\n'\n```\n\n```text\n…c\n```\n", "prints"},
+      {"```elixir\nIO.puts(3)\n```\n\n```text\n2\n```\n", "page.md:2: it prints"},
+      {"```elixir\na = 1\n```\n\n```elixir\n2 = a\n```\n", "no match"},
+      {"```erlang\nA = 1.\n```\n\n```erlang\n2 = A.\n```\n", "no match"},
+      {"```sh\nexit 3\n```\n", "exits with 3"},
+      {"```ruby\n1\n```\n", "nothing runs"},
+      {"```\n1\n```\n", "nothing runs"},
+      {"```elixir\ndef deps, do: []\n```\n", "key :emmap not found"},
+      {"```elixir\nMix.install([{:emmap, \"~> 0.1\"}])\n```\n", "no match"},
+      {"~~~elixir\n1 = 2\n~~~\n", "2 fences, and 0 blocks"},
+      {"- item\n\n  ```elixir\n  1 = 2\n  ```\n", "2 fences, and 0 blocks"},
+      {"```elixir\n1 = 2\n", "1 fences"},
+      {"```elixir\n:ok\n```\n\nIt prints:\n\n```text\n2\n```\n", "nothing prints"},
+      {"```elixir\n# lib/a.ex\n:ok\n```\n\n```text\n2\n```\n", "nothing prints"},
+      {"```elixir\n# lib/b.ex\ndefmodule B do\n```\n", "missing terminator"}
+    ]
+
+    code = """
+    for {text, n} <- #{inspect(Enum.with_index(Enum.map(pages, &elem(&1, 0))), limit: :infinity, printable_limit: :infinity)} do
+      folder = Path.join(#{inspect(directory)}, "\#{n}")
+      File.mkdir_p!(folder)
+      page = Path.join(folder, "page.md")
       File.write!(page, text)
-      Guide.run(page, directory)
+      try do
+        %{ran: 1, missing: []} = Emmap.Test.Guide.run(page, folder)
+        nil
+      rescue
+        error -> Exception.message(error)
+      end
     end
+    """
 
-    assert run.("```elixir\nIO.puts(1 + 1)\n```\n\n```text\n2\n```\n") == %{ran: 1, missing: []}
-
-    assert_raise RuntimeError, ~r/page.md:2:.*prints/s, fn ->
-      run.("```elixir\nIO.puts(3)\n```\n\n```text\n2\n```\n")
+    for {{page, wrong}, found} <- Enum.zip(pages, ChildVM.run!(code)) do
+      case wrong do
+        nil -> assert {page, found} == {page, nil}
+        _ -> assert is_binary(found) and found =~ wrong, "#{page}\n#{inspect(found)}"
+      end
     end
-
-    assert_raise RuntimeError, ~r/no match/, fn ->
-      run.("```elixir\na = 1\n```\n\n```elixir\n2 = a\n```\n")
-    end
-
-    assert_raise RuntimeError, ~r/no match/, fn ->
-      run.("```erlang\nA = 1.\n```\n\n```erlang\n2 = A.\n```\n")
-    end
-
-    assert_raise RuntimeError, ~r/exits with 3/, fn -> run.("```sh\nexit 3\n```\n") end
-    assert_raise RuntimeError, ~r/nothing runs/, fn -> run.("```ruby\n1\n```\n") end
-    assert_raise RuntimeError, ~r/nothing runs/, fn -> run.("```\n1\n```\n") end
   end
 end

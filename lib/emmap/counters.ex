@@ -25,8 +25,9 @@ defmodule Emmap.Counters do
     * Counters are 64-bit signed integers. They wrap, as `:atomics` do: no add ever fails.
     * Every change is atomic and sequentially consistent, towards all processes of this node, other
       VMs, and programs in other languages that use atomic instructions ([Formats](formats.md) has the file).
-    * What has been answered survives the death of the process and of the VM. To survive a power
-      failure it takes `sync/1`.
+    * What has been answered survives the death of the process and of the VM, and a change that has not is made
+      or not made; but `put/3` and `reset/1` with write concurrency, a line at a time. To survive a power failure it
+      takes `sync/1`.
     * A counter is named by its index, from 0, or by its name. An index or name that there is not, and
       a value that does not fit in 64 bits, raise `ArgumentError`, as `:atomics` does. (`counters[key]` is
       `nil` there, as of every `Access`.)

@@ -10,7 +10,8 @@ defmodule Emmap.Options do
   ]
   @sharing [
     shared: "(default) what is written is the file's, and all who map it see it",
-    private: "copy-on-write: what is written stays in this map and never reaches the file",
+    private:
+      "copy-on-write: what is written stays in this map and never reaches the file, which is not made longer either; pages not written may still change with the file",
     anon:
       "memory without a file, zeroed, readable and writable; needs `{:size, n}` and takes no path"
   ]
@@ -26,7 +27,7 @@ defmodule Emmap.Options do
     fit: "a file longer than `:size` (or `:offset` + `:length`) is cut to it; needs `:write`",
     sparse: "creating and growing leave holes instead of allocating blocks; needs `:write`",
     auto_unlink:
-      "delete the file at `close`, or with `:direct` when its last live binary is collected"
+      "delete the file at `close`, or with `:direct` when its last live binary is collected; a VM that stops without either leaves it"
   ]
   @paging [
     noreserve: "reserve no swap for private pages (MAP_NORESERVE)",
@@ -40,7 +41,8 @@ defmodule Emmap.Options do
     huge_2mb: "huge pages of 2 MB",
     huge_1gb: "huge pages of 1 GB",
     shared_validate: "shared, and the kernel refuses flags it does not know",
-    sync: "with `:shared_validate`, on persistent memory: stores are durable (MAP_SYNC)"
+    sync:
+      "with `:shared_validate`, on persistent memory: blocks are durable when they are written to (MAP_SYNC); what is stored needs `sync` all the same"
   ]
   @macos [nocache: "pages are not kept in the page cache (MAP_NOCACHE)"]
 
@@ -189,6 +191,11 @@ defmodule Emmap.Options do
 
     if is_nil(path) and not has?.(:anon),
       do: raise(ArgumentError, "a map without a path needs :anon")
+
+    if has?.(:private) and has?.(:size) and not (has?.(:create) or has?.(:anon)) do
+      raise ArgumentError,
+            ":private and {:size, n} contradict each other: a private map changes no file; #{valid()}"
+    end
 
     if path && has?.(:anon),
       do: raise(ArgumentError, ":anon takes no path: Emmap.open([:anon, size: n])")

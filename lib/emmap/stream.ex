@@ -26,7 +26,10 @@ defmodule Emmap.Stream do
     * The end is that of the map when the enumeration began, or `:start` + `:length`. What the map grows
       by later does not belong to it; a map that `Emmap.resize/2` makes shorter ends it earlier.
     * What the world does raises `Emmap.Error`: a file that cannot be opened, `:closed` when the handle is
-      closed in the middle, `:estale` (or `:enospc`, `:eio`) when pages of the map were lost.
+      closed in the middle, `:estale` (or `:enospc`, `:eio`) when pages of the map were lost, or its file is
+      shorter than the map when the enumeration begins.
+    * A live line is no key: grouped by it, a map or ETS does not find it when the file has changed. `copy: true`, or
+      `:binary.copy/1` of the key.
     * The lock of `pread/3` and `pwrite/3` is not taken: a line that another process writes meanwhile may
       be half old, half new.
 
@@ -35,7 +38,7 @@ defmodule Emmap.Stream do
   Up to 1,024 lines come from one call of native code, which looks at 128 KiB at most; a longer line is
   searched on a dirty CPU scheduler. The disk is waited for on a dirty I/O scheduler, 8 MiB
   ahead. So no scheduler is held up, however long a line and however slow the disk is. Memory stays
-  flat: a stream of a path also gives the pages it has passed back. For the time of an enumeration the
+  flat: a stream of a path also gives the pages it has passed back, from the process to the page cache. For the time of an enumeration the
   process has a heap of half a megabyte at least (`:min_heap_size`), which makes a line a third cheaper.
 
   `Enum.count/1` of lines is one search for newlines, on dirty CPU schedulers; of pieces it is a division.

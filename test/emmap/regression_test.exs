@@ -128,6 +128,49 @@ defmodule Emmap.RegressionTest do
   end
 
   describe "two maps of one file" do
+    test "resize to more than one has, and less than the other made it, cuts nothing", %{
+      path: path
+    } do
+      File.write!(path, :binary.copy("a", 100))
+      {:ok, one} = Emmap.open(path, [:write])
+      {:ok, other} = Emmap.open(path, [:write])
+      :ok = Emmap.pwrite(other, 900, "written by the other")
+      assert :ok = Emmap.resize(one, 500)
+      assert {:ok, 500} = Emmap.size(one)
+      assert {:ok, "written by the other"} = Emmap.pread(other, 900, 100)
+      assert File.stat!(path).size == 920
+
+      # To cut is truncate's, whoever made it longer; and resize's below its own size.
+      {:ok, 700} = Emmap.position(one, 700)
+      assert :ok = Emmap.truncate(one)
+      assert File.stat!(path).size == 700
+      assert :ok = Emmap.resize(one, 50)
+      assert File.stat!(path).size == 50
+      assert {:error, :estale} = Emmap.sync(other)
+    end
+
+    test "a private one never makes the file longer", %{path: path} do
+      File.write!(path, "0123456789")
+
+      for {options, size} <- [
+            {[length: 100], 10},
+            {[offset: 5, length: 100], 5},
+            {[:create, size: 100], 10}
+          ] do
+        {:ok, mem} = Emmap.open(path, [:private, :write | options])
+        assert {:ok, ^size} = Emmap.size(mem)
+        assert File.read!(path) == "0123456789"
+      end
+
+      assert_raise ArgumentError, ~r/a private map changes no file/, fn ->
+        Emmap.open(path, [:private, :write, size: 100])
+      end
+
+      # A new one is made as it was asked for.
+      {:ok, mem} = Emmap.open(path <> "2", [:private, :create, size: 100])
+      assert {:ok, 100} = Emmap.size(mem)
+    end
+
     for {name, options} <- [sparse: [:sparse], allocated: []] do
       test "that both grow lose nothing (#{name})", %{path: path} do
         File.write!(path, "")

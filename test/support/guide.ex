@@ -7,31 +7,53 @@ defmodule Emmap.Test.Guide do
     * `sh`, `python`: run by `sh -eu` and `python3`, and must exit with 0.
     * A block whose first line is a comment with nothing but the name of a file (`# lib/hits.ex`) is written to
       that file. Elixir and Erlang are compiled, too.
-    * `text` behind a block is what that block prints. `…` in it stands for anything.
+    * `text` directly behind a block is what that block prints. `…` in it stands for anything in a line, and alone on a line
+      for any lines.
 
   What there is no interpreter for is left out, and named in the answer; and with it the blocks that stand behind
   `<!-- after python -->`.
   """
 
   @fence ~r/(?:^<!-- after (\w+) -->\n\n)?^```(\w*)\n(.*?)^```$/ms
+  @any_lines "(?s:.*)"
   @file_name ~r/\A(?:#|%|\/\/) ([\w.\/-]+\.\w+)\n/
 
   @doc "The blocks of a page that can be run here, in order: `{language, code, line}`."
   def blocks(page) do
-    for {{needed, language, _, _} = block, _shown} <- page |> File.read!() |> scan(),
+    for {{needed, language, code, line}, _shown} <- page |> File.read!() |> scan(),
         language != "text" and available?(needed) and available?(language),
-        do: block
+        do: {language, code, line}
   end
 
   # Each with the text that directly follows it, which is what it prints, or with nil.
   defp scan(text) do
     found = Regex.scan(@fence, text, return: :index)
 
-    for {[{at, length}, needed, language, code], next} <- Enum.zip(found, tl(found) ++ [nil]) do
-      line = text |> binary_part(0, at) |> String.split("\n") |> length()
-      block = {part(text, needed), part(text, language), part(text, code), line + 1}
-      {block, shown(text, at + length, next)}
-    end
+    # Nothing that a page shows as code is missed: indented, in other fences, in one that is not closed.
+    fences = ~r/^ *(?:`{3,}|~{3,})/m |> Regex.scan(text) |> length()
+
+    if fences != 2 * length(found),
+      do: raise("#{fences} fences, and #{length(found)} blocks that can be run")
+
+    blocks =
+      for {[{at, length}, needed, language, code], next} <- Enum.zip(found, tl(found) ++ [nil]) do
+        line = text |> binary_part(0, at) |> String.split("\n") |> length()
+        block = {part(text, needed), part(text, language), part(text, code), line + 1}
+        {block, shown(text, at + length, next)}
+      end
+
+    # What is shown belongs to what shows it.
+    printed =
+      for {{_, language, code, _}, shown} <- blocks,
+          shown && language != "text" && !named(code),
+          do: shown
+
+    texts = for {{_, "text", code, _}, _} <- blocks, do: code
+
+    if texts != printed,
+      do: raise("a block of text that nothing prints: #{inspect(texts -- printed)}")
+
+    blocks
   end
 
   defp shown(text, stop, [{next, _}, _needed, language, code]) do
@@ -43,6 +65,30 @@ defmodule Emmap.Test.Guide do
 
   defp part(_text, {-1, 0}), do: ""
   defp part(text, {at, length}), do: binary_part(text, at, length)
+
+  @doc """
+  Makes a Mix project that depends on emmap, compiled, in which commands of a page such as `mix run` work.
+  It is copied from one that is kept from run to run.
+  """
+  def project!(folder) do
+    kept = Path.expand("_build/guide-project")
+    File.mkdir_p!(kept)
+
+    File.write!(Path.join(kept, "mix.exs"), """
+    defmodule MyApp.MixProject do
+      use Mix.Project
+      def project, do: [app: :my_app, version: "1.0.0", deps: [{:emmap, path: #{inspect(File.cwd!())}}]]
+    end
+    """)
+
+    compile =
+      &System.cmd("mix", ["compile"], cd: &1, env: [{"MIX_ENV", nil}], stderr_to_stdout: true)
+
+    :global.trans({__MODULE__, self()}, fn -> {_, 0} = compile.(kept) end)
+    {_, 0} = System.cmd("cp", ["-a", kept <> "/.", folder])
+    {_, 0} = compile.(folder)
+    folder
+  end
 
   @doc "Runs a page in a folder: how many blocks ran, and the languages that were left out."
   def run(page, folder) do
@@ -106,6 +152,12 @@ defmodule Emmap.Test.Guide do
     state
   end
 
+  defp compile(".py", file, state) do
+    if available?("python"),
+      do: command!("python3", ["-m", "py_compile", file], state),
+      else: state
+  end
+
   defp compile(".config", file, state) do
     {:ok, [_ | _]} = :file.consult(to_charlist(file))
     state
@@ -126,8 +178,7 @@ defmodule Emmap.Test.Guide do
   defp execute({"elixir", "def " <> _ = code, line}, state) do
     module = "defmodule Functions#{line} do\n#{code}\nend\n"
 
-    deps =
-      "for {:emmap, wanted} <- Functions#{line}.deps(), do: true = Version.match?(version, wanted)"
+    deps = "true = Version.match?(version, Keyword.fetch!(Functions#{line}.deps(), :emmap))"
 
     execute({"elixir", module <> "version = #{inspect(version())}\n" <> deps, line}, state)
   end
@@ -176,10 +227,8 @@ defmodule Emmap.Test.Guide do
   defp to_dot({:dot, _} = dot, tokens), do: {:cont, Enum.reverse([dot | tokens]), []}
   defp to_dot(token, tokens), do: {:cont, [token | tokens]}
 
-  # A reader's shell finds emmap, as within a project that depends on it.
   defp command!(command, arguments, state) do
-    libraries = :emmap |> Application.app_dir() |> Path.dirname()
-    env = [{"ERL_LIBS", libraries}, {"MIX_ENV", nil}, {"ERL_CRASH_DUMP", "/dev/null"}]
+    env = [{"MIX_ENV", nil}, {"ERL_CRASH_DUMP", "/dev/null"}]
     {output, status} = System.cmd(command, arguments, env: env, stderr_to_stdout: true)
     IO.write(output)
     if status != 0, do: raise("it exits with #{status}: #{output}")
@@ -205,10 +254,21 @@ defmodule Emmap.Test.Guide do
   defp compare!(_printed, nil), do: :ok
 
   defp compare!(printed, wanted) do
-    pattern = wanted |> String.trim() |> Regex.escape() |> String.replace("…", ".*?")
+    pattern =
+      wanted
+      |> String.trim()
+      |> String.split("\n")
+      |> Enum.map_join("\n", &pattern/1)
+      # Also none at all.
+      |> String.replace(@any_lines <> "\n", "(?s:.*\n)?")
+      |> String.replace("\n" <> @any_lines, "(?s:\n.*)?")
+
     trimmed = printed |> String.split("\n") |> Enum.map_join("\n", &String.trim_trailing/1)
 
-    unless Regex.match?(Regex.compile!("\\A#{pattern}\\z", "su"), String.trim(trimmed)),
+    unless Regex.match?(Regex.compile!("\\A#{pattern}\\z", "u"), String.trim(trimmed)),
       do: raise("it prints\n#{printed}\nand not\n#{wanted}")
   end
+
+  defp pattern("…"), do: @any_lines
+  defp pattern(line), do: line |> Regex.escape() |> String.replace("…", ".*?")
 end

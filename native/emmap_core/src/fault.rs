@@ -144,6 +144,12 @@ impl Fault {
         Loss(self)
     }
 
+    fn await_losing(&self) {
+        while self.losing.load(SeqCst) > 0 {
+            yield_now();
+        }
+    }
+
     fn record(&self, new: u64) {
         let mut now = self.first.load(SeqCst);
         // The first one stays, unless it is about to be forgotten.
@@ -164,13 +170,13 @@ impl Fault {
     /// Begins to bring back what was lost; `None`: nothing was. One at a time, which is the
     /// caller's to see to.
     pub fn repair(&self) -> Option<Repair<'_>> {
+        // Who has found a page lost may not have recorded it yet.
+        self.await_losing();
         if self.first.load(SeqCst) & REASON == 0 {
             return None;
         }
         let before = self.first.fetch_or(REPAIRING, SeqCst);
-        while self.losing.load(SeqCst) > 0 {
-            yield_now();
-        }
+        self.await_losing();
         Some(Repair {
             fault: self,
             before,

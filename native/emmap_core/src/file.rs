@@ -31,8 +31,8 @@ pub struct Opened {
 impl Opened {
     /// Opens `path`, and changes nothing but that a new file may be there.
     pub fn new(path: &Path, options: &Options) -> Result<Opened> {
-        let wanted = options.wanted_size()?;
-        // A private map writes to its own pages; its file is written only to lengthen it.
+        options.wanted_size()?;
+        // A private map writes to its own pages, and never to a file that was there.
         let writable = options.write && !options.private();
         let (fd, created) = open_fd(path, options, writable || options.create)?;
         let opened = Opened::of_fd(fd, path, options);
@@ -42,10 +42,6 @@ impl Opened {
         }
         let mut opened = opened?;
         opened.writable = writable || created;
-        if options.write && !opened.writable && wanted.is_some_and(|size| size > opened.size) {
-            let (fd, _) = open_fd(path, options, true)?;
-            opened = Opened::of_fd(fd, path, options)?;
-        }
         opened.created = created;
         opened.file.unsynced_name = AtomicBool::new(created);
         Ok(opened)

@@ -19,6 +19,8 @@ enum Operation {
     Read(usize, usize),
     Write(usize, Vec<u8>),
     Resize(usize),
+    Truncate(usize),
+    Describe,
     Double,
     Allocate(usize, usize),
     Sync,
@@ -53,6 +55,8 @@ fn operation() -> impl Strategy<Value = Operation> {
         4 => (position(), 0..3 * PAGE).prop_map(|(at, count)| Read(at, count)),
         4 => (position(), data()).prop_map(|(at, data)| Write(at, data)),
         2 => position().prop_map(Resize),
+        1 => position().prop_map(Truncate),
+        1 => Just(Describe),
         1 => Just(Double),
         1 => (position(), 0..PAGE).prop_map(|(at, count)| Allocate(at, count)),
         1 => Just(Sync),
@@ -169,6 +173,13 @@ fn run(shape: &Shape, initial: Vec<u8>, operations: Vec<Operation>) -> Result<()
             Operation::Resize(to) => {
                 prop_assert_eq!(region.resize(to as u64), model.resize(to));
             }
+            Operation::Truncate(to) => {
+                prop_assert_eq!(region.truncate(to as u64), model.truncate(to));
+            }
+            Operation::Describe => {
+                model.describe();
+                prop_assert_eq!(region.describe().first_fault.is_some(), model.faulted);
+            }
             Operation::Double if model.len > 40 * PAGE => (),
             Operation::Double => prop_assert_eq!(region.double(), model.double()),
             Operation::Allocate(at, count) => {
@@ -215,7 +226,7 @@ fn run(shape: &Shape, initial: Vec<u8>, operations: Vec<Operation>) -> Result<()
             }
         }
         prop_assert_eq!(region.len(), model.len);
-        prop_assert_eq!(region.describe().first_fault.is_some(), model.faulted);
+        prop_assert_eq!(region.check_fault().is_err(), model.faulted);
         prop_assert!(std::fs::read(&path).unwrap() == model.file, "the file");
     }
     Ok(())

@@ -45,7 +45,9 @@ fn double<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
 // As resize, at the cursor.
 #[rustler::nif(schedule = "DirtyIo")]
 fn truncate<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
-    on_region(env, &handle, |region| region.resize(handle.0.cursor.get()))
+    on_region(env, &handle, |region| {
+        region.truncate(handle.0.cursor.get())
+    })
 }
 
 // Changes maps, and waits for one who grows the map.

@@ -211,11 +211,6 @@ pub fn start_write_back(fd: BorrowedFd, offset: u64, count: u64) -> Result<()> {
     }
 }
 
-#[cfg(not(target_os = "linux"))]
-pub fn start_write_back(_fd: BorrowedFd, _offset: u64, _count: u64) -> Result<()> {
-    Ok(())
-}
-
 /// Tells the kernel about a range of the file. `count` 0: to the end.
 #[cfg(target_os = "linux")]
 pub fn advise_file(fd: BorrowedFd, offset: u64, count: u64, advice: Advice) -> Result<()> {

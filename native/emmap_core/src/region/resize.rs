@@ -6,8 +6,18 @@ use crate::reservation::Place;
 use crate::{os, Errno, Result};
 
 impl Region {
-    /// Makes the map, and its file, exactly `to` bytes long. Blocks on the disk.
+    /// Makes the map `to` bytes long. Its file is cut to that when the map gets shorter; when it gets
+    /// longer, what others have made longer already stays. Blocks on the disk.
     pub fn resize(&self, to: u64) -> Result<()> {
+        self.change_size(to, false)
+    }
+
+    /// Makes the map, and its file, exactly `to` bytes long, whoever made it longer.
+    pub fn truncate(&self, to: u64) -> Result<()> {
+        self.change_size(to, true)
+    }
+
+    fn change_size(&self, to: u64, cut: bool) -> Result<()> {
         let mut ranges = self.ranges();
         self.check_fault()?;
         self.check_resizable(to)?;
@@ -21,7 +31,7 @@ impl Region {
                 std::cmp::Ordering::Equal => Ok(()),
                 std::cmp::Ordering::Less => self.shrink(&mut ranges, to_len),
                 std::cmp::Ordering::Greater => {
-                    if on_disk.is_some_and(|on_disk| on_disk > to) {
+                    if cut && on_disk.is_some_and(|on_disk| on_disk > to) {
                         self.set_file_size(to)?;
                     }
                     self.extend(&mut ranges, on_disk, to)

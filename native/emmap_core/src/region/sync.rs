@@ -39,14 +39,14 @@ impl Region {
             let (position, count) = range.unwrap_or((0, len as u64));
             let (start, count) = clamp(position, count, len).unwrap_or((0, 0));
             if !wait {
-                let offset = self.shape.offset + start as u64;
                 return match count {
                     0 => Ok(()),
-                    _ => self.noted(os::start_write_back(file.fd(), offset, count as u64)),
+                    _ => self.noted(self.start_write_back(file, start, count)),
                 };
             }
             self.msync(start, count)?;
-            if range.is_none() {
+            // msync of macOS stops at the drive's cache.
+            if range.is_none() || cfg!(target_os = "macos") {
                 self.noted(os::sync_all(file.fd()))?;
             }
             self.sync_name(file)
@@ -80,6 +80,19 @@ impl Region {
         self.check_since(mark)?;
         answer?;
         self.check_size().map(drop)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn start_write_back(&self, file: &MappedFile, start: usize, count: usize) -> Result<()> {
+        let offset = self.shape.offset + start as u64;
+        os::start_write_back(file.fd(), offset, count as u64)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn start_write_back(&self, _file: &MappedFile, start: usize, count: usize) -> Result<()> {
+        let (at, len) = self.pages(start, count);
+        // SAFETY: the pages lie inside the mapping (1: Alive).
+        os::retry(|| unsafe { libc::msync(at.cast(), len, libc::MS_ASYNC) })
     }
 
     /// Keeps the error of a call that writes back.

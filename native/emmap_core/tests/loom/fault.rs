@@ -2,8 +2,8 @@
 
 use emmap_core::fault::{Fault, Reason};
 use loom::sync::atomic::{
-    AtomicBool, AtomicUsize,
-    Ordering::{AcqRel, Acquire, Relaxed, Release},
+    fence, AtomicBool, AtomicUsize,
+    Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
 };
 use loom::sync::Arc;
 use loom::thread;
@@ -179,6 +179,30 @@ fn a_late_handler_replaces_no_page_that_was_brought_back() {
         }
         losers.into_iter().for_each(|loser| loser.join().unwrap());
         map.assert_repairable();
+    });
+}
+
+/// Who looked at the file while it was cut has recorded the fault by the time that a repair says that
+/// there is none.
+#[test]
+fn a_cut_before_a_repair_is_not_told_of_after_it() {
+    loom::model(|| {
+        let map = Map::new();
+        let loser = spawn(&map, |map| {
+            let loss = map.fault.enter();
+            // To look at a file is a system call, which orders what is before and after it.
+            fence(SeqCst);
+            if !map.whole.load(Relaxed) {
+                loss.record(0, Reason::Cut, 0, PAGE);
+                map.pages[0].swap(ZEROS, AcqRel);
+            }
+        });
+        map.whole.store(true, Relaxed);
+        fence(SeqCst);
+        assert!(map.reattach());
+        loser.join().unwrap();
+        assert!(!map.fault.seen());
+        assert_eq!(map.read(0), Some(FILE));
     });
 }
 

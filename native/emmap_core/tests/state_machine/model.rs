@@ -44,7 +44,7 @@ type Answer<T = ()> = Result<T, Errno>;
 impl Model {
     pub fn open(shape: &Shape, mut file: Vec<u8>) -> Model {
         let wanted = shape.length.map_or(0, |length| shape.offset + length);
-        if shape.write && wanted > file.len() {
+        if shape.write && !shape.private && wanted > file.len() {
             file.resize(wanted, 0);
         }
         let available = file.len().saturating_sub(shape.offset);
@@ -214,14 +214,29 @@ impl Model {
     }
 
     pub fn resize(&mut self, to: usize) -> Answer {
+        self.change_size(to, false)
+    }
+
+    pub fn truncate(&mut self, to: usize) -> Answer {
+        self.change_size(to, true)
+    }
+
+    fn change_size(&mut self, to: usize, cut: bool) -> Answer {
         self.check()?;
         self.check_resizable(to)?;
         self.check_size()?;
-        if to != self.len {
+        if to < self.len || (cut && to > self.len) {
             self.file.resize(to, 0);
-            self.set_len(to);
         }
+        self.extend(to);
         Ok(())
+    }
+
+    /// A look at the file, which finds what no signal tells of.
+    pub fn describe(&mut self) {
+        if !self.shape.private {
+            let _ = self.check_size();
+        }
     }
 
     pub fn double(&mut self) -> Answer<u64> {
