@@ -38,7 +38,7 @@ defmodule Emmap.MixProject do
   defp deps({:source, _why}), do: deps_of_docs()
 
   defp deps_of_docs do
-    if Mix.env() == :docs, do: [{:ex_doc, "~> 0.35", runtime: false}], else: []
+    if Mix.env() == :docs, do: [{:ex_doc, "~> 0.35", only: :docs, runtime: false}], else: []
   end
 
   # The same for `MIX_ENV=docs mix docs` and for the ex_doc command of `make docs`.

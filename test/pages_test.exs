@@ -89,8 +89,11 @@ defmodule PagesTest do
 
     assert length(wanted) >= 5
 
-    for {page, wanted} <- wanted,
-        do: assert(Version.match?(version, wanted), "#{page}: #{wanted}")
+    # Between two releases the pages ask for the last one.
+    unless "dev" in Version.parse!(version).pre do
+      for {page, wanted} <- wanted,
+          do: assert(wanted in [version, "~> " <> version], "#{page}: #{wanted}")
+    end
 
     assert File.read!("native/Cargo.toml") =~ ~s(\nversion = "#{version}"\n)
     assert File.read!("CHANGELOG.md") =~ "\n## #{version} - "
