@@ -79,7 +79,7 @@ defmodule Emmap do
   @type position :: non_neg_integer
   @typedoc "`:closed`, or what `:file` answers; each function says which."
   @type reason :: :closed | :badarg | :file.posix()
-  @typedoc "What the world answers when something cannot be had."
+  @typedoc "What is answered when the system refuses, or the handle is closed."
   @type failure :: {:error, reason}
   @typedoc "How a range will be used: see `advise/4`."
   @type advice :: :normal | :sequential | :random | :no_reuse | :will_need | :dont_need
@@ -321,7 +321,7 @@ defmodule Emmap do
   def stream!(source, mode, options), do: Emmap.Stream.new!(source, mode, options)
 
   @doc """
-  Cuts a map into at most `count` streams of lines, for `Task.async_stream/3`.
+  Cuts a map, or the file of a path, into at most `count` streams of lines, for `Task.async_stream/3`.
 
   Each ends behind a newline; together they are all bytes of the map, in order, of about the same
   size. None is empty: a small map gives fewer, an empty one none. `split: byte` cuts behind
@@ -339,7 +339,9 @@ defmodule Emmap do
       [0, 8]
   """
   @doc group: "Streams and devices", since: "1.0.0-rc.0"
-  @spec chunks(t, pos_integer, [Emmap.Stream.option() | {:split, <<_::8>>}]) ::
+  @spec chunks(t | Path.t() | :file.name_all(), pos_integer, [
+          Emmap.Stream.option() | {:split, <<_::8>>}
+        ]) ::
           [Emmap.Stream.t()]
   def chunks(mem, count, options \\ []), do: Emmap.Stream.chunks!(mem, count, options)
 
@@ -549,7 +551,7 @@ defmodule Emmap do
   Writes a number at `position`, in the bytes that `get/3` reads.
 
   Past the end the map grows, and errors are, as with `pwrite/3`. A float type takes integers, `:nan`,
-  `:infinity` and `:neg_infinity`, too. A value that the type has not raises `ArgumentError` with the range;
+  `:infinity` and `:neg_infinity`, too. A value out of the type's range raises `ArgumentError`, with the range;
   the digits that an `:f32` has no room for are rounded away.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 64])
@@ -946,7 +948,7 @@ defmodule Emmap do
           "not an open Emmap handle of this node: #{inspect(other, limit: 5, printable_limit: 100)}"
   end
 
-  # A range as OTP takes it: what is no place in any file is the world's answer, not a crash.
+  # A range as OTP takes it: a place that no file has is an answer, and no crash.
   defp ranged(position, count, call) when is_integer(position) and is_integer(count) do
     if position in 0..0x7FFF_FFFF_FFFF_FFFF and count in 0..0x7FFF_FFFF_FFFF_FFFF,
       do: call.(),

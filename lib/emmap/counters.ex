@@ -28,10 +28,10 @@ defmodule Emmap.Counters do
     * What has been answered survives the death of the process and of the VM, and a change that has not is made
       or not made; but `put/3` and `reset/1` with write concurrency, a line at a time. To survive a power failure it
       takes `sync/1`.
-    * A counter is named by its index, from 0, or by its name. An index or name that there is not, and
+    * A counter is named by its index, from 0, or by its name. One that does not exist, and
       a value that does not fit in 64 bits, raise `ArgumentError`, as `:atomics` does. (`counters[key]` is
       `nil` there, as of every `Access`.)
-    * The world's errors raise `Emmap.Error`: `:closed`, `:estale` when somebody cut the file, `:enospc` or
+    * Errors of the system raise `Emmap.Error`: `:closed`, `:estale` when somebody cut the file, `:enospc` or
       `:eio` when a page of it could not be had; the last three until `reattach/1`.
     * A counter is not locked, and there is no snapshot of several: `to_list/1` reads one after the other.
 
@@ -234,7 +234,7 @@ defmodule Emmap.Counters do
   def sub(counters, key, n), do: add(counters, key, negated(n))
 
   @doc """
-  Returns the value. `counters[key]` is the same, but `nil` for a counter that there is not, where this
+  Returns the value. `counters[key]` is the same, but `nil` for a counter that does not exist, where this
   raises `ArgumentError`.
   """
   @doc group: "Counting", since: "1.0.0-rc.0"

@@ -1,6 +1,6 @@
 defmodule Emmap.Error do
   @moduledoc """
-  Raised by the functions that end in `!` when the world gets in the way.
+  Raised by the functions that end in `!`, by streams and by counters, when the system refuses or a handle is closed.
 
   `reason` is what the function without `!` answers in `{:error, reason}`: a POSIX name such as
   `:enoent`, `:eacces`, `:enospc`, or `:closed`. What the *caller* did wrong raises

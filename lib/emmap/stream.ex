@@ -25,7 +25,7 @@ defmodule Emmap.Stream do
       with `trim: true`), and from OTP 27 on those of up to 64 bytes.
     * The end is that of the map when the enumeration began, or `:start` + `:length`. What the map grows
       by later does not belong to it; a map that `Emmap.resize/2` makes shorter ends it earlier.
-    * What the world does raises `Emmap.Error`: a file that cannot be opened, `:closed` when the handle is
+    * What the system refuses raises `Emmap.Error`: a file that cannot be opened, `:closed` when the handle is
       closed in the middle, `:estale` (or `:enospc`, `:eio`) when pages of the map were lost, or its file is
       shorter than the map when the enumeration begins.
     * A live line is no key: grouped by it, a map or ETS does not find it when the file has changed. `copy: true`, or
@@ -124,7 +124,9 @@ defmodule Emmap.Stream do
   end
 
   @doc false
-  @spec chunks!(Emmap.t(), pos_integer, [option | {:split, <<_::8>>}]) :: [t]
+  @spec chunks!(Emmap.t() | Path.t() | :file.name_all(), pos_integer, [
+          option | {:split, <<_::8>>}
+        ]) :: [t]
   def chunks!({:file_descriptor, Emmap.File, %Emmap{}} = mem, count, options) do
     {<<byte>>, options} = Options.chunks!(count, options)
     stream = new!(mem, :line, options)
@@ -133,8 +135,17 @@ defmodule Emmap.Stream do
         do: %{stream | start: from, length: to - from}
   end
 
+  # Mapped once: its handle goes with the last of the streams.
+  def chunks!(path, count, options) when is_binary(path) or is_list(path) do
+    {_split, lines} = Options.chunks!(count, options)
+    # What is wrong in them is the caller's, whether there is a file or not.
+    _ = new!(path, :line, lines)
+    chunks!(Emmap.open!(path, []), count, options)
+  end
+
   def chunks!(other, _count, _options) do
-    raise ArgumentError, "chunks are made of an open Emmap handle, got #{inspect(other)}"
+    raise ArgumentError,
+          "chunks are made of a path or of an open Emmap handle, got #{inspect(other)}"
   end
 
   defp source!({:file_descriptor, Emmap.File, %Emmap{}} = mem), do: mem

@@ -111,6 +111,16 @@ defmodule Emmap.StreamPartsTest do
       end
     end
 
+    test "of a path are those of a map of it", %{path: path} do
+      File.write!(path, "a\nb\nc\nd\n")
+
+      assert [["a\n", "b\n"], ["c\n", "d\n"]] =
+               path |> Emmap.chunks(2) |> Enum.map(&Enum.to_list/1)
+
+      assert_raise Emmap.Error, fn -> Emmap.chunks(path <> ".none", 2) end
+      assert_raise ArgumentError, ~r/a path or of an open/, fn -> Emmap.chunks(7, 2) end
+    end
+
     @tag :slow
     test "of a large file without a separator are one chunk", %{path: path} do
       mem = Emmap.open!(path, [:create, :sparse, size: 200_000_000])

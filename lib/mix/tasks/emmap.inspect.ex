@@ -23,7 +23,7 @@ defmodule Mix.Tasks.Emmap.Inspect do
     * 2 – a file could not be read: it is missing, no regular file, or of a version or byte order that this
       Emmap does not know
 
-  Of 1 and 2 the larger counts. Your application is not started. Without Mix, in a release, use
+  For several files, the highest of them. Your application is not started. Without Mix, in a release, use
   `Emmap.Inspection`.
   """
   @moduledoc since: "1.0.0-rc.0"
