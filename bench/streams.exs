@@ -21,6 +21,7 @@ defmodule Bench.Streams do
       memory(path)
       counts(path, count)
       visits(path, size, count)
+      aggregates(Path.join(directory, "rows"))
     after
       File.rm_rf!(directory)
     end
@@ -77,6 +78,46 @@ defmodule Bench.Streams do
       "#{ratio(best.split, best.emmap)} (3.5)"
     )
   end
+
+  # What the README does with each line: split, convert, and sum by a key.
+  defp aggregates(path) do
+    Bench.Streams.Text.write_rows!(path, @megabytes * 1024 * 256)
+    lines = Enum.count(Emmap.stream!(path))
+    parts = 4 * System.schedulers_online()
+    options = [trim: true, copy: true]
+
+    best =
+      best(
+        file: fn -> ^lines = path |> file_lines() |> measure() |> measured() end,
+        emmap: fn -> ^lines = path |> Emmap.stream!(options) |> measure() |> measured() end,
+        chunks: fn ->
+          ^lines =
+            path
+            |> Emmap.chunks(parts, options)
+            |> Task.async_stream(&measure/1, ordered: false, timeout: :infinity)
+            |> Enum.reduce(0, fn {:ok, part}, sum -> sum + measured(part) end)
+        end
+      )
+
+    header("each line split, converted, summed", "times")
+    row("File.stream!, read_ahead", best.file, lines, "")
+    row("Emmap.stream!", best.emmap, lines, "#{ratio(best.file, best.emmap)}")
+    row("Emmap.chunks, #{parts} of them", best.chunks, lines, "#{ratio(best.file, best.chunks)}")
+  end
+
+  defp measure(lines) do
+    Enum.reduce(lines, %{}, fn line, all ->
+      [station, number] = :binary.split(line, ";")
+      t = number |> :string.trim(:trailing, ~c"\n") |> :erlang.binary_to_float()
+
+      Map.update(all, station, {t, t, t, 1}, fn {l, h, s, n} ->
+        {min(l, t), max(h, t), s + t, n + 1}
+      end)
+    end)
+  end
+
+  defp measured(stations),
+    do: Enum.reduce(stations, 0, fn {_station, {_, _, _, n}}, sum -> sum + n end)
 
   # Its arguments changed their places in Elixir 1.16.
   defp file_lines(path) do
@@ -186,6 +227,21 @@ defmodule Bench.Streams.Text do
     lines = lines(words())
     {:ok, file} = :file.open(path, [:write, :raw, :binary])
     fill(file, size, lines)
+    :ok = :file.close(file)
+  end
+
+  # `Station;12.3`, of 400 stations.
+  def write_rows!(path, size) do
+    :rand.seed(:exsss, 20)
+
+    rows =
+      for _ <- 1..50_000 do
+        t = :erlang.float_to_binary(:rand.uniform() * 80 - 30, decimals: 1)
+        "Station #{:rand.uniform(400)};#{t}\n"
+      end
+
+    {:ok, file} = :file.open(path, [:write, :raw, :binary])
+    fill(file, size, rows)
     :ok = :file.close(file)
   end
 
