@@ -391,7 +391,8 @@ defmodule Emmap.RegressionTest do
                populated = Emmap.open!(path, [:populate])
                more = smaps(path, "Rss") - before
                assert {:ok, "p"} = Emmap.pread(populated, 0, 1)
-               more >= 3900
+               # Without it none are there. All are 3,908.
+               more >= 3000
              end)
 
       assert {:error, :closed} = Emmap.pread(cold, 0, 1)
