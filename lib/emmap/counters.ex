@@ -171,11 +171,12 @@ defmodule Emmap.Counters do
   @doc """
   Brings counters back whose file was cut or whose disk failed, once the file is whole again: see
   `Emmap.reattach/1`. `{:error, {:bad_format, why}}` while the file does not have these counters in
-  their places.
+  their places and under their names; then every call raises `Emmap.Error` with `:estale` until it has.
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec reattach(t) :: :ok | {:error, reason | :closed}
-  def reattach(%__MODULE__{ref: ref}), do: Native.counters_reattach(ref)
+  def reattach(%__MODULE__{ref: ref, names: names}),
+    do: Native.counters_reattach(ref, Enum.map(names || [], &to_string/1))
 
   @doc """
   Returns `:path`, `:count`, `:names` (or `nil`), `:write_concurrency`, `:size` of the file in bytes, and

@@ -126,8 +126,8 @@ defmodule Emmap.Native do
   def counters_list(_handle), do: not_loaded()
   @spec counters_list_few(handle) :: {:ok, [integer]} | failure
   def counters_list_few(_handle), do: not_loaded()
-  @spec counters_reattach(handle) :: :ok | failure | {:error, {:bad_format, atom}}
-  def counters_reattach(_handle), do: not_loaded()
+  @spec counters_reattach(handle, [String.t()]) :: :ok | failure | {:error, {:bad_format, atom}}
+  def counters_reattach(_handle, _names), do: not_loaded()
   @spec open(map) :: {:ok, handle, root} | failure
   def open(_request), do: not_loaded()
   @spec dup(handle) :: {:ok, handle, root} | failure

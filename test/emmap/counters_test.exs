@@ -317,6 +317,79 @@ defmodule Emmap.CountersTest do
     end
   end
 
+  describe "reattach" do
+    defp raised(act) do
+      act.()
+    rescue
+      error in Emmap.Error -> error.reason
+    end
+
+    test "of a file that has them under other names: nobody counts in it", %{path: path} do
+      {:ok, c} = Counters.open(path, [:a, :b])
+      :ok = Counters.add(c, :a, 1)
+      good = File.read!(path)
+
+      for names <- [[:b, :a], [:a], 2] do
+        Counters.close(Counters.open!(path <> "2", names))
+        other = File.read!(path <> "2")
+        File.rm!(path <> "2")
+        # Whole at once, so that no page is lost.
+        File.write!(path, other, [:read, :write])
+        assert {:error, {:bad_format, _}} = Counters.reattach(c)
+        assert raised(fn -> Counters.add(c, :a, 1) end) == :estale
+        assert File.read!(path) |> binary_part(0, byte_size(other)) == other
+
+        File.write!(path, good)
+        assert :ok = Counters.reattach(c)
+        assert Counters.to_map(c) == %{a: 1, b: 0}
+      end
+    end
+
+    test "of a file that has them in other places: nobody counts in it", %{path: path} do
+      {:ok, c} = Counters.open(path, 20)
+      Counters.close(Counters.open!(path <> "2", 20, write_concurrency: true))
+      good = File.read!(path)
+      other = File.read!(path <> "2")
+      File.write!(path, other, [:read, :write])
+      assert {:error, {:bad_format, :length}} = Counters.reattach(c)
+      for n <- 0..19, do: assert(raised(fn -> Counters.add(c, n, 1000) end) == :estale)
+      assert File.read!(path) == other
+      File.write!(path, good)
+      assert :ok = Counters.reattach(c)
+      assert Enum.sum(c) == 0
+    end
+
+    test "what raised was not counted", %{path: path} do
+      {:ok, c} = Counters.open(path, 3, write_concurrency: false)
+      {:ok, spread} = Counters.open(path <> "2", 3, write_concurrency: true)
+
+      for {counters, path} <- [{c, path}, {spread, path <> "2"}] do
+        good = File.read!(path)
+        File.write!(path, "")
+        assert {:error, :estale} = Counters.sync(counters)
+        File.write!(path, good)
+
+        for act <- [
+              fn -> Counters.add(counters, 0, 1) end,
+              fn -> Counters.put(counters, 0, 1) end,
+              fn -> Counters.reset(counters) end
+            ] do
+          assert raised(act) == :estale
+        end
+
+        if counters == c do
+          assert raised(fn -> Counters.next(c, 0) end) == :estale
+          assert raised(fn -> Counters.exchange(c, 0, 1) end) == :estale
+          assert raised(fn -> Counters.compare_exchange(c, 0, 0, 1) end) == :estale
+        end
+
+        assert File.read!(path) == good
+        assert :ok = Counters.reattach(counters)
+        assert Counters.to_list(counters) == [0, 0, 0]
+      end
+    end
+  end
+
   test "the answer of open is no counters", %{path: path} do
     answer = Counters.open(path, 1)
     assert_raise ArgumentError, ~r/match {:ok, counters}/, fn -> Counters.add(answer, :a, 1) end

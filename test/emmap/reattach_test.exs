@@ -60,6 +60,35 @@ defmodule Emmap.ReattachTest do
     end
   end
 
+  test "what is answered with a fault is not done", %{path: path} do
+    mem = Emmap.open!(path, [:write])
+    File.write!(path, "")
+    assert {:error, :estale} = Emmap.sync(mem)
+    # Whole again, and nobody has touched a page meanwhile: all of them are there.
+    File.write!(path, :binary.copy("0", 4096))
+
+    for write <- [
+          &Emmap.pwrite(&1, 0, "hi"),
+          &Emmap.pwrite(&1, 0, "as long as a copy that is no number"),
+          &Emmap.write(&1, "hi"),
+          &Emmap.pwrite(&1, 4096, "past the end"),
+          &Emmap.put(&1, 16, :u32, 1),
+          &Emmap.fill(&1, 0, 100, ?x),
+          &Emmap.fill(&1, 0, 4096, ?x),
+          &Emmap.copy(&1, 0, 100, 10),
+          &Emmap.patomic(&1, 64, :add, 1),
+          &Emmap.patomic(&1, 64, :xchg, 1),
+          &Emmap.patomic_cas(&1, 64, 0x3030303030303030, 1),
+          &Emmap.patomic_write(&1, 64, 1)
+        ] do
+      assert {:error, :estale} = write.(mem)
+    end
+
+    assert File.read!(path) == :binary.copy("0", 4096)
+    assert :ok = Emmap.reattach(mem)
+    assert :ok = Emmap.pwrite(mem, 0, "hi")
+  end
+
   test "a private map that was written is not lost because its file became shorter", %{path: path} do
     mem = Emmap.open!(path, [:private, :write])
     :ok = Emmap.pwrite(mem, 4000, "mine")

@@ -227,6 +227,12 @@ impl Region {
         }
     }
 
+    /// Makes every call answer ESTALE until the next [`Region::reattach`]: what the file has is not what was
+    /// mapped.
+    pub fn distrust(&self) {
+        self.fault.note(0, Reason::Cut);
+    }
+
     /// Before memory is touched; see [`Region::check_since`].
     #[inline]
     pub fn mark(&self) -> Mark {

@@ -180,10 +180,10 @@ fn failed(env: Env, error: Error) -> Term {
 
 // Reads headers, and maps the file again.
 #[rustler::nif(schedule = "DirtyIo")]
-fn counters_reattach<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
+fn counters_reattach<'a>(env: Env<'a>, handle: HandleRef<'a>, names: Vec<String>) -> Term<'a> {
     match handle.0.region() {
         Err(closed) => closed.encode(env),
-        Ok(region) => match counters::reattach(region, &handle.0.counters) {
+        Ok(region) => match counters::reattach(region, &handle.0.counters, &names) {
             Ok(()) => atom::ok().encode(env),
             Err(error) => failed(env, error),
         },

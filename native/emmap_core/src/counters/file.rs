@@ -74,14 +74,34 @@ pub fn open(path: &Path, request: &Request) -> std::result::Result<Counters, Err
     }
 }
 
-/// As [`Region::reattach`], if the file still has the counters of `grid` where they were.
-pub fn reattach(region: &Region, grid: &Grid) -> std::result::Result<(), Error> {
+/// As [`Region::reattach`], if the file still has the counters of `grid` where they were, and the first of
+/// them under these names. If it has not, nobody counts in them until it has.
+pub fn reattach(region: &Region, grid: &Grid, names: &[String]) -> std::result::Result<(), Error> {
     let file = region.clone_file()?;
-    let now = Grid::from(&Layout::read(&file)?);
-    if !now.extends(grid) {
+    match still_there(&Layout::read(&file), grid, names) {
+        Ok(()) => Ok(region.reattach()?),
+        Err(error) => {
+            if matches!(error, Error::BadFormat(_)) {
+                region.distrust();
+            }
+            Err(error)
+        }
+    }
+}
+
+fn still_there(
+    layout: &std::result::Result<Layout, Error>,
+    grid: &Grid,
+    names: &[String],
+) -> std::result::Result<(), Error> {
+    let now = layout.as_ref().map_err(Clone::clone)?;
+    if !Grid::from(now).extends(grid) {
         return Err(Error::BadFormat(BadFormat::Length));
     }
-    Ok(region.reattach()?)
+    if !now.names.starts_with(names) || (names.is_empty() && !now.names.is_empty()) {
+        return Err(Error::BadFormat(BadFormat::Names));
+    }
+    Ok(())
 }
 
 /// The layout that serves `request`, and whether the file must grow for it.

@@ -153,7 +153,11 @@ impl Region {
             return Ok(Written::Done);
         }
         match checked_range(position, count, self.len()) {
-            Some(start) => write(start),
+            Some(start) => {
+                // What will be answered with a fault is not done.
+                self.check_fault()?;
+                write(start)
+            }
             None => Ok(Written::PastEnd),
         }
     }

@@ -167,6 +167,8 @@ impl Model {
         if end > self.len {
             self.grow(end)?;
         }
+        // What will be answered with a fault is not done.
+        self.check()?;
         self.touch(at, data.len());
         for (at, byte) in (at..).zip(data) {
             let place = self.delta() + at;
