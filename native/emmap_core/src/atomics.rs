@@ -30,16 +30,13 @@ impl Region {
         Ok(unsafe { &*at })
     }
 
-    /// As [`Region::word`], to be changed: EACCES on a read-only map, and nothing is changed on one that has
-    /// a fault, for the answer will be that.
+    /// As [`Region::word`], to be changed: EACCES on a read-only map.
     #[inline]
     pub fn word_mut(&self, position: u64) -> Result<&AtomicI64> {
         if !self.writable() {
             return Err(Errno::ACCES);
         }
-        let word = self.word(position)?;
-        self.check_fault()?;
-        Ok(word)
+        self.word(position)
     }
 
     /// Adds to the stripe of this thread of a striped counter: `stripes` cache lines, the first

@@ -108,6 +108,12 @@ impl Fault {
         })
     }
 
+    /// Whether a page was lost before the mark was taken.
+    #[inline]
+    pub fn seen_before(mark: Mark) -> bool {
+        mark.0 & REASON != 0
+    }
+
     /// After memory was touched: whether all that was touched since `mark` was there.
     #[inline]
     pub fn since(&self, mark: Mark) -> bool {

@@ -239,6 +239,16 @@ impl Region {
         self.fault.mark()
     }
 
+    /// As [`Region::mark`], where memory is to be changed: what will be answered with a fault is not done.
+    #[inline]
+    pub fn begin(&self) -> Result<Mark> {
+        let mark = self.mark();
+        match Fault::seen_before(mark) {
+            false => Ok(mark),
+            true => self.first_fault().and(Ok(mark)),
+        }
+    }
+
     /// As [`Region::check_fault`], for what was touched since `mark`: a page that was lost then is
     /// told of though it was brought back meanwhile (ESTALE).
     #[inline]

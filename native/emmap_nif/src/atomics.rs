@@ -39,7 +39,10 @@ fn at_word(
         Ok(found) => found,
         Err(early) => return early,
     };
-    let mark = region.mark();
+    let mark = match region.begin() {
+        Ok(mark) => mark,
+        Err(error) => return call.error(error),
+    };
     match act(region, position) {
         Ok(done) => match done.and_then(|term| region.check_since(mark).map(|()| term)) {
             Ok(term) => term,

@@ -50,7 +50,10 @@ fn on_counter(
         let Position::At(index) = call.position(1)? else {
             return Ok(Err(Refused::Index));
         };
-        let mark = region.mark();
+        let mark = match region.begin() {
+            Ok(mark) => mark,
+            Err(error) => return Ok(Err(error.into())),
+        };
         let done = act(region, &handle.counters, index)?;
         Ok(done.and_then(|term| Ok(region.check_since(mark).map(|()| term)?)))
     })();
