@@ -814,7 +814,7 @@ defmodule Emmap do
   `:fixed_size` map, keep theirs, and answer `{:error, :estale}` while the file is too short. A
   `:private` map that can be written keeps what was written to it, and gets no longer.
 
-  What was written to lost pages is gone (those writes were answered with the error). After a sync
+  What was on lost pages is gone. A write that is answered with the error of an earlier fault is not done; one that met the lost page itself went with it. After a sync
   that failed it is the caller's to write again what it cannot do without, and then to sync. Memory
   kept by `lock/1` must be locked again. On a map that lost nothing it is a look at the size.
 
