@@ -317,14 +317,18 @@ defmodule Emmap do
           [Emmap.Stream.option()]
         ) :: Emmap.Stream.t()
   def stream!(source, mode \\ :line, options \\ [])
-  def stream!(source, [_ | _] = options, []), do: Emmap.Stream.new!(source, :line, options)
+
+  def stream!(source, options, []) when is_list(options),
+    do: Emmap.Stream.new!(source, :line, options)
+
   def stream!(source, mode, options), do: Emmap.Stream.new!(source, mode, options)
 
   @doc """
   Cuts a map, or the file of a path, into at most `count` streams of lines, for `Task.async_stream/3`.
 
   Each ends behind a newline; together they are all bytes of the map, in order, of about the same
-  size. None is empty: a small map gives fewer, an empty one none. `split: byte` cuts behind
+  size. None is empty: a small map gives fewer, an empty one none. (Of a path, the pages stay in the process until
+  the last stream is collected.) `split: byte` cuts behind
   another byte (a binary of length 1); the other options are those of `stream!/3`.
 
   Searches from each cut to the next newline, on a dirty CPU scheduler. Raises `Emmap.Error` when the
@@ -917,7 +921,8 @@ defmodule Emmap do
   def guard, do: Native.guard_status()
 
   @doc """
-  Returns the size of the map in bytes: `{:ok, size}`. Takes some microseconds, however large the map is.
+  Returns the size of the map in bytes: `{:ok, size}`. Takes nanoseconds, and does not look at the file: that is
+  what `reattach/1` does, and `info/1`.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 4096])
       iex> Emmap.size(mem)
@@ -925,9 +930,7 @@ defmodule Emmap do
   """
   @doc group: "Size", since: "1.0.0-rc.0"
   @spec size(t) :: {:ok, non_neg_integer} | failure
-  def size(mem) do
-    with {:ok, %{size: size}} <- Native.describe(ref!(mem)), do: {:ok, size}
-  end
+  def size(mem), do: Native.size(ref!(mem))
 
   defp ref!(handle(ref)), do: ref
   defp ref!(other), do: no_handle!(other)

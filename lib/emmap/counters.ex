@@ -100,7 +100,8 @@ defmodule Emmap.Counters do
 
   Options:
 
-    * `create: false` – the file must be there: `:enoent` instead of a new one at 0
+    * `create: false` – the file must be there: `:enoent` instead of a new one at 0. (More counters than it has
+      are added to it all the same.)
     * `write_concurrency: true` – of a new file: see "Write concurrency" in `Emmap.Counters`
 
   Errors: those of `Emmap.open/2`, and, with the file left as it is,
@@ -162,11 +163,13 @@ defmodule Emmap.Counters do
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec close(t) :: :ok | Emmap.failure()
   def close(%__MODULE__{ref: ref}), do: Native.close(ref)
+  def close(counters), do: no_counters!(counters)
 
   @doc "Waits until everything counted so far is on the disk. `{:error, reason}` as `Emmap.sync/1`."
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec sync(t) :: :ok | Emmap.failure()
   def sync(%__MODULE__{ref: ref}), do: Native.sync(ref, true)
+  def sync(counters), do: no_counters!(counters)
 
   @doc """
   Brings counters back whose file was cut or whose disk failed, once the file is whole again: see
@@ -177,6 +180,8 @@ defmodule Emmap.Counters do
   @spec reattach(t) :: :ok | {:error, reason | :closed}
   def reattach(%__MODULE__{ref: ref, names: names}),
     do: Native.counters_reattach(ref, Enum.map(names || [], &to_string/1))
+
+  def reattach(counters), do: no_counters!(counters)
 
   @doc """
   Returns `:path`, `:count`, `:names` (or `nil`), `:write_concurrency`, `:size` of the file in bytes, and
@@ -207,6 +212,8 @@ defmodule Emmap.Counters do
         failed!(counters, :read, nil, error)
     end
   end
+
+  def info(counters), do: no_counters!(counters)
 
   # Counting
 
@@ -333,6 +340,8 @@ defmodule Emmap.Counters do
   def reset(%__MODULE__{count: count} = counters),
     do: Enum.each(0..(count - 1)//1, &put(counters, &1, 0))
 
+  def reset(counters), do: no_counters!(counters)
+
   @doc "Sets a counter to 0."
   @doc group: "Counting", since: "1.0.0-rc.0"
   @spec reset(t, key) :: :ok
@@ -357,6 +366,8 @@ defmodule Emmap.Counters do
     elem(answer, 1)
   end
 
+  def to_list(counters), do: no_counters!(counters)
+
   @doc "Returns all values by name, or by index where there are no names."
   @doc group: "Reading all", since: "1.0.0-rc.0"
   @spec to_map(t) :: %{key => integer}
@@ -368,6 +379,7 @@ defmodule Emmap.Counters do
     do: counters |> to_list() |> Enum.with_index(fn value, index -> {index, value} end)
 
   def to_pairs(%__MODULE__{names: names} = counters), do: Enum.zip(names, to_list(counters))
+  def to_pairs(counters), do: no_counters!(counters)
 
   @doc false
   # What to add to subtract `n`, so that the same values are taken as by `:atomics`.
@@ -411,12 +423,15 @@ defmodule Emmap.Counters do
   defp index!(%__MODULE__{} = counters, name),
     do: index(counters, name) || no_counter!(counters, name)
 
-  defp index!({:ok, %__MODULE__{}}, _name) do
+  defp index!(other, _name), do: no_counters!(other)
+
+  @spec no_counters!(term) :: no_return
+  defp no_counters!({:ok, %__MODULE__{}}) do
     raise ArgumentError,
           "not counters, but the whole answer of open/3: match {:ok, counters} and pass counters"
   end
 
-  defp index!(other, _name), do: raise(ArgumentError, "not counters: #{inspect(other)}")
+  defp no_counters!(other), do: raise(ArgumentError, "not counters: #{inspect(other)}")
 
   @spec no_counter!(t, term) :: no_return
   defp no_counter!(%{names: nil, count: count}, key) do
@@ -473,14 +488,12 @@ defmodule Emmap.Counters do
           "counters are a number of them, or a list of names that is not empty, got #{inspect(other)}"
   end
 
-  defp options!(options) when is_list(options) do
-    given =
-      for option <- options, into: %{} do
-        case option do
-          {name, value} when name in [:create, :write_concurrency] and is_boolean(value) -> option
-          _ -> bad_options!(options)
-        end
-      end
+  defp options!(options) do
+    given = if Keyword.keyword?(options), do: Map.new(options), else: bad_options!(options)
+
+    for {name, value} <- given,
+        name not in [:create, :write_concurrency] or not is_boolean(value),
+        do: bad_options!(options)
 
     if map_size(given) < length(options), do: bad_options!(options)
     spread? = Map.get(given, :write_concurrency, false)
@@ -490,8 +503,6 @@ defmodule Emmap.Counters do
       existing: not Map.get(given, :create, true)
     }
   end
-
-  defp options!(other), do: bad_options!(other)
 
   @spec bad_options!(term) :: no_return
   defp bad_options!(options) do

@@ -23,7 +23,6 @@ defmodule Emmap.Error do
 
   # Opening is of a file; the rest is done to what is in it.
   defp tried(:add), do: "add to a counter of"
-  defp tried(op) when op in [:read, :write], do: "#{op}"
   defp tried(op), do: to_string(op)
 
   defp describe(:closed), do: "it was closed before"

@@ -17,7 +17,7 @@ defmodule Emmap.Info do
 
   # As `of/1` but for the resident pages and the blocks: in constant time, however large the map is.
   @spec brief(reference) :: {:ok, t} | Emmap.failure()
-  def brief(ref), do: shown(Native.describe(ref))
+  def brief(ref), do: shown(Native.describe(ref, true))
 
   defp shown(answer) do
     with {:ok, info} <- answer do
@@ -51,7 +51,8 @@ end
 
 defimpl Inspect, for: Emmap do
   def inspect(%Emmap{ref: ref}, _opts) do
-    case Emmap.Native.describe(ref) do
+    # To look at a handle changes nothing of it.
+    case Emmap.Native.describe(ref, false) do
       {:ok, %{path: path, size: size, writable: writable}} ->
         name = if path, do: Kernel.inspect(path), else: "anonymous"
         "#Emmap<#{name} #{size} bytes, #{if writable, do: "read write", else: "read"}>"

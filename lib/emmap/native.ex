@@ -168,8 +168,10 @@ defmodule Emmap.Native do
   def lock_memory(_handle), do: not_loaded()
   @spec unlock_memory(handle) :: :ok | failure
   def unlock_memory(_handle), do: not_loaded()
-  @spec describe(handle) :: {:ok, map} | failure
-  def describe(_handle), do: not_loaded()
+  @spec describe(handle, boolean) :: {:ok, map} | failure
+  def describe(_handle, _look), do: not_loaded()
+  @spec size(handle) :: {:ok, non_neg_integer} | failure
+  def size(_handle), do: not_loaded()
   @spec info(handle) :: {:ok, map} | failure
   def info(_handle), do: not_loaded()
   @spec search_patterns([binary]) :: reference

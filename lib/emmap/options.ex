@@ -51,7 +51,7 @@ defmodule Emmap.Options do
     offset: {:size, "the map begins `n` bytes into the file; any `n`, page aligned or not"},
     length:
       {:size,
-       "the map is `n` bytes long, and grows by `resize` alone, not by writing past its end; 0: up to the end. With `:write` a shorter file is brought to `:offset` + `n`; without, the map is as long as there are bytes"},
+       "the map is `n` bytes long, and grows by `resize` alone, if it reaches to the end of the file, not by writing past its own end; 0: up to the end. With `:write` a shorter file is brought to `:offset` + `n`; without, the map is as long as there are bytes"},
     max_size:
       {:size,
        "the map never grows beyond `n` bytes; needs `:write` (or `:anon`), and the whole file"},
@@ -192,7 +192,7 @@ defmodule Emmap.Options do
     if is_nil(path) and not has?.(:anon),
       do: raise(ArgumentError, "a map without a path needs :anon")
 
-    if has?.(:private) and has?.(:size) and not (has?.(:create) or has?.(:anon)) do
+    if has?.(:private) and has?.(:size) and not has?.(:anon) do
       raise ArgumentError,
             ":private and {:size, n} contradict each other: a private map changes no file; #{valid()}"
     end
@@ -201,7 +201,9 @@ defmodule Emmap.Options do
       do: raise(ArgumentError, ":anon takes no path: Emmap.open([:anon, size: n])")
 
     # Else a new file is a map of 0 bytes, for ever.
-    if has?.(:create) and has?.(:fixed_size) and not (has?.(:size) or has?.(:length)),
+    least = max((given[:size] || 0) - (given[:offset] || 0), given[:length] || 0)
+
+    if has?.(:create) and has?.(:fixed_size) and least <= 0,
       do: raise(ArgumentError, ":create with :fixed_size needs {:size, n} or {:length, n}")
 
     %{
@@ -276,7 +278,7 @@ defmodule Emmap.Options do
   # The option whose name looks most like what was given, if any does.
   defp meant({name, _value}), do: meant(name)
 
-  defp meant(given) when is_atom(given) or is_binary(given) do
+  defp meant(given) when is_atom(given) or (is_binary(given) and byte_size(given) < 100) do
     names = @flags ++ Keyword.keys(@values)
     likeness = &String.jaro_distance(to_string(given), to_string(&1))
     best = Enum.max_by(names, likeness)

@@ -31,7 +31,13 @@ defmodule Emmap.OptionsTest do
 
   test "memory without a file takes no path, and a new file of fixed size needs one" do
     refused([:anon, size: 5], ":anon takes no path")
-    refused([:create, :fixed_size], ":create with :fixed_size needs {:size, n} or {:length, n}")
+
+    for size <- [[], [length: 0], [size: 0], [offset: 100, size: 50]] do
+      refused(
+        [:create, :fixed_size] ++ size,
+        ":create with :fixed_size needs {:size, n} or {:length, n}"
+      )
+    end
   end
 
   test "from the start of the file on is what every map is" do

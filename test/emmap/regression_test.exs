@@ -149,25 +149,88 @@ defmodule Emmap.RegressionTest do
       assert {:error, :estale} = Emmap.sync(other)
     end
 
+    test "truncate at the end of one cuts what others appended", %{path: path} do
+      File.write!(path, :binary.copy("a", 100))
+      {:ok, mem} = Emmap.open(path, [:write])
+      File.write!(path, :binary.copy("b", 50), [:append])
+      {:ok, 100} = Emmap.position(mem, :eof)
+      assert :ok = Emmap.truncate(mem)
+      assert File.stat!(path).size == 100
+      File.write!(path, "b", [:append])
+      assert :ok = :file.truncate(mem)
+      assert File.stat!(path).size == 100
+    end
+
+    test "truncate that is refused cuts nothing", %{path: path} do
+      File.write!(path, :binary.copy("a", 100))
+      {:ok, mem} = Emmap.open(path, [:write, max_size: 120])
+      File.write!(path, :binary.copy("b", 1000), [:append])
+      {:ok, 500} = Emmap.position(mem, 500)
+      assert {:error, :enospc} = Emmap.truncate(mem)
+      assert File.stat!(path).size == 1100
+    end
+
+    test "sync beside one who appends finds no cut", %{path: path} do
+      File.write!(path, "")
+      {:ok, mem} = Emmap.open(path, [:write, :sparse])
+
+      calls =
+        for call <- [
+              &Emmap.sync(&1, :async),
+              &Emmap.allocate(&1, 0, 1),
+              &Emmap.prefetch(&1, 0, 1),
+              &Emmap.info/1
+            ] do
+          Task.async(fn ->
+            for _ <- 1..2000,
+                answer = call.(mem),
+                elem(List.wrap(answer) |> List.to_tuple(), 0) == :error,
+                do: answer
+          end)
+        end
+
+      writer = Task.async(fn -> for n <- 0..20_000, do: :ok = Emmap.pwrite(mem, n, "x") end)
+      _ = Task.await_many([writer | calls], 120_000)
+      assert {:ok, %{faults: 0, fault: nil, size: 20_001}} = Emmap.info(mem)
+    end
+
+    test "a private one is of a file opened for reading only", %{path: path} do
+      File.write!(path, "0123456789")
+
+      for {options, mode} <- [
+            {[:private, :create], "0"},
+            {[:private, :write], "0"},
+            {[:create], "2"}
+          ] do
+        {:ok, mem} = Emmap.open(path, options)
+        {:ok, %{fd: fd}} = Emmap.info(mem)
+        [_, flags] = Regex.run(~r/^flags:\s+(\d+)$/m, File.read!("/proc/self/fdinfo/#{fd}"))
+        assert String.ends_with?(flags, mode)
+        assert :ok = Emmap.pwrite(mem, 0, "mine")
+      end
+    end
+
     test "a private one never makes the file longer", %{path: path} do
       File.write!(path, "0123456789")
 
       for {options, size} <- [
             {[length: 100], 10},
             {[offset: 5, length: 100], 5},
-            {[:create, size: 100], 10}
+            {[:create, length: 100], 10}
           ] do
         {:ok, mem} = Emmap.open(path, [:private, :write | options])
         assert {:ok, ^size} = Emmap.size(mem)
         assert File.read!(path) == "0123456789"
       end
 
-      assert_raise ArgumentError, ~r/a private map changes no file/, fn ->
-        Emmap.open(path, [:private, :write, size: 100])
+      for more <- [[], [:create]] do
+        assert_raise ArgumentError, ~r/a private map changes no file/, fn ->
+          Emmap.open(path, [:private, :write, size: 100] ++ more)
+        end
       end
 
       # A new one is made as it was asked for.
-      {:ok, mem} = Emmap.open(path <> "2", [:private, :create, size: 100])
+      {:ok, mem} = Emmap.open(path <> "2", [:private, :create, length: 100])
       assert {:ok, 100} = Emmap.size(mem)
     end
 
@@ -383,7 +446,7 @@ defmodule Emmap.RegressionTest do
       :ok = Emmap.close(cold)
 
       # The kernel may take pages back at any time, also while other tests fill its memory: of several
-      # maps one is seen whole.
+      # maps one is seen whole. (It lets go of those of 2 MB when they are moved, so that some were missing.)
       assert Enum.any?(1..20, fn _ ->
                # The one before goes now, and not in between.
                :erlang.garbage_collect()
@@ -391,8 +454,7 @@ defmodule Emmap.RegressionTest do
                populated = Emmap.open!(path, [:populate])
                more = smaps(path, "Rss") - before
                assert {:ok, "p"} = Emmap.pread(populated, 0, 1)
-               # Without it none are there. All are 3,908.
-               more >= 3000
+               more >= 3900
              end)
 
       assert {:error, :closed} = Emmap.pread(cold, 0, 1)

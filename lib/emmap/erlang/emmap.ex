@@ -54,7 +54,7 @@ defmodule :emmap do
     part = for {name, n} <- [offset: offset, length: length], n != 0, do: {name, n}
 
     if :anon in options,
-      do: Emmap.open(options ++ [size: length]),
+      do: Emmap.open(options ++ if(length == 0, do: [], else: [size: length])),
       else: Emmap.open(file, options ++ part)
   end
 

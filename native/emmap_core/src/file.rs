@@ -34,7 +34,7 @@ impl Opened {
         options.wanted_size()?;
         // A private map writes to its own pages, and never to a file that was there.
         let writable = options.write && !options.private();
-        let (fd, created) = open_fd(path, options, writable || options.create)?;
+        let (fd, created) = open_fd(path, options, writable)?;
         let opened = Opened::of_fd(fd, path, options);
         if opened.is_err() && created {
             // Nobody had it before us, and nobody will have it from us.
@@ -110,17 +110,17 @@ impl Opened {
 fn open_fd(path: &Path, options: &Options, writable: bool) -> Result<(OwnedFd, bool)> {
     let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::INVAL)?;
     // O_NONBLOCK: a FIFO without a writer would hold us for ever.
-    let access = if writable {
-        libc::O_RDWR
-    } else {
-        libc::O_RDONLY
-    };
-    let flags = access | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let flags = libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;
     let open = |more: libc::c_int| loop {
         // Never more than was asked for, not for a moment.
         let mode: libc::c_uint = options.mode.unwrap_or(0o666) & 0o7777;
+        // One that we make is ours to lengthen.
+        let access = match writable || more & libc::O_CREAT != 0 {
+            true => libc::O_RDWR,
+            false => libc::O_RDONLY,
+        };
         // SAFETY: `name` is NUL-terminated and outlives the call.
-        match unsafe { libc::open(name.as_ptr(), flags | more, mode) } {
+        match unsafe { libc::open(name.as_ptr(), access | flags | more, mode) } {
             -1 => match Errno::last() {
                 Errno(libc::EINTR) => continue,
                 // A socket, or a FIFO nobody reads.

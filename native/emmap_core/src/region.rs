@@ -271,17 +271,33 @@ impl Region {
     /// The size of the file, or ESTALE when somebody cut it below the end of the map, which raises
     /// no signal inside a page: from then on every call says so.
     fn check_size(&self) -> Result<Option<u64>> {
-        let Some(file) = &self.file else {
-            return Ok(None);
-        };
-        let on_disk = file.size()?;
-        let end = self.shape.offset.saturating_add(self.len() as u64);
-        if on_disk < end && !self.is_empty() {
-            let position = on_disk.saturating_sub(self.shape.offset);
-            self.fault.note(position, Reason::Cut);
-            return Err(Errno::STALE);
+        match self.size_on_disk()? {
+            // It may have grown after the file was asked: both again, while neither changes.
+            Some(on_disk) if self.is_short(on_disk) => self.check_size_under(&self.ranges()),
+            on_disk => Ok(on_disk),
         }
-        Ok(Some(on_disk))
+    }
+
+    /// As [`Region::check_size`], for those who hold the ranges, under which this map and its file
+    /// change their size.
+    fn check_size_under(&self, _held: &[Range]) -> Result<Option<u64>> {
+        match self.size_on_disk()? {
+            Some(on_disk) if self.is_short(on_disk) => {
+                let position = on_disk.saturating_sub(self.shape.offset);
+                self.fault.note(position, Reason::Cut);
+                Err(Errno::STALE)
+            }
+            on_disk => Ok(on_disk),
+        }
+    }
+
+    fn size_on_disk(&self) -> Result<Option<u64>> {
+        self.file.as_ref().map(MappedFile::size).transpose()
+    }
+
+    fn is_short(&self, on_disk: u64) -> bool {
+        let end = self.shape.offset.saturating_add(self.len() as u64);
+        on_disk < end && !self.is_empty()
     }
 
     /// The whole pages around `start .. start + count`, which must lie inside the map.

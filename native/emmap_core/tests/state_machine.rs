@@ -178,7 +178,7 @@ fn run(shape: &Shape, initial: Vec<u8>, operations: Vec<Operation>) -> Result<()
             }
             Operation::Describe => {
                 model.describe();
-                prop_assert_eq!(region.describe().first_fault.is_some(), model.faulted);
+                prop_assert_eq!(region.describe(true).first_fault.is_some(), model.faulted);
             }
             Operation::Double if model.len > 40 * PAGE => (),
             Operation::Double => prop_assert_eq!(region.double(), model.double()),

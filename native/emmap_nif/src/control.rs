@@ -191,9 +191,9 @@ fn residency<'a>(env: Env<'a>, handle: HandleRef<'a>, parts: u16) -> Term<'a> {
 
 // As info, without what takes long. Waits for one who grows the map.
 #[rustler::nif(schedule = "DirtyIo")]
-fn describe<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
+fn describe<'a>(env: Env<'a>, handle: HandleRef<'a>, look: bool) -> Term<'a> {
     match handle.0.region() {
-        Ok(region) => (atom::ok(), info_map(env, &handle, region.describe())).encode(env),
+        Ok(region) => (atom::ok(), info_map(env, &handle, region.describe(look))).encode(env),
         Err(failure) => failure.encode(env),
     }
 }

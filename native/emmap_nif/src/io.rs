@@ -19,6 +19,7 @@ hot_nif!("read" / 3 = read);
 hot_nif!("write" / 2 = write);
 hot_nif!("read_line" / 2 = read_line);
 hot_nif!("position" / 3 = position);
+hot_nif!("size" / 1 = size);
 
 /// A term to return now: an error or an exception, met on the way to the answer.
 pub type Early = ErlNifTerm;
@@ -426,6 +427,15 @@ fn crlf_line_waiting(call: &Call) -> ErlNifTerm {
 
 fn position(call: &Call) -> ErlNifTerm {
     either(position_now(call))
+}
+
+// The size of the map, whatever its file has.
+fn size(call: &Call) -> ErlNifTerm {
+    let found = call.handle().and_then(|handle| {
+        let region = open_region(call, handle)?;
+        Ok(call.ok_with(call.uint64(region.len() as u64)))
+    });
+    either(found)
 }
 
 fn position_now(call: &Call) -> Result<ErlNifTerm, Early> {

@@ -42,7 +42,7 @@ pub struct Info {
 
 impl Region {
     pub fn info(&self) -> Result<Info> {
-        let mut info = self.describe();
+        let mut info = self.describe(true);
         let (at, mapped) = {
             let ranges = self.ranges();
             ranges[ranges.len() - 1].whole()
@@ -81,14 +81,13 @@ impl Region {
             .collect()
     }
 
-    /// As [`Region::info`], without the resident pages and the blocks: in constant time. Also notices
-    /// a file that was cut inside the last page of the map, of which no signal tells.
-    pub fn describe(&self) -> Info {
-        // Under it nobody makes this map and its file shorter, one after the other.
+    /// As [`Region::info`], without the resident pages and the blocks: in constant time. With a `look` at
+    /// the file it notices one that was cut inside the last page of the map, of which no signal tells.
+    pub fn describe(&self, look: bool) -> Info {
         let ranges = self.ranges();
-        if !self.shape.private {
+        if look && !self.shape.private {
             // What it finds is a fault, and is told of below.
-            let _ = self.check_size();
+            let _ = self.check_size_under(&ranges);
         }
         let first_fault = self.fault.first();
         Info {

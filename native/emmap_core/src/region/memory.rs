@@ -105,7 +105,7 @@ impl Region {
         // SAFETY: the pages lie inside the mapping (1: Alive).
         let answer = os::check(unsafe { libc::mlock(at.cast(), len) });
         // Of a page that is lost mlock says no more than that there is no memory.
-        answer.or_else(|error| self.check_size().and(Err(error)))
+        answer.or_else(|error| self.check_size_under(&ranges).and(Err(error)))
     }
 
     pub fn unlock_memory(&self) -> Result<()> {

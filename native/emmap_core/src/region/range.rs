@@ -195,6 +195,14 @@ impl Range {
                 None => os::map_over(at, len, protection, flags, None, 0),
             }
         };
+        #[cfg(target_os = "linux")]
+        if answer.is_ok()
+            && shape.flags & (libc::MAP_POPULATE | libc::MAP_NONBLOCK) == libc::MAP_POPULATE
+        {
+            // Where the file was moved to its place, the kernel may have let go of large pages.
+            // SAFETY: what was mapped above.
+            let _ = unsafe { os::populate(self.reservation.start().add(from), to - from) };
+        }
         match answer {
             // Huge pages of an ordinary file.
             Err(Errno::INVAL) if shape.page != os::page_size() => Err(Errno::NOTSUP),

@@ -48,7 +48,7 @@ impl Region {
 
     fn restore(&self, ranges: &[Range]) -> Result<()> {
         let Some(repair) = self.fault.repair() else {
-            return self.check_size().map(drop);
+            return self.check_size_under(ranges).map(drop);
         };
         if !self.covered()? {
             return Err(Errno::STALE);
@@ -57,7 +57,7 @@ impl Region {
             range.restore(&self.shape, self.file.as_ref(), repair.lost())?;
         }
         match repair.finish() {
-            true => self.check_size().map(drop),
+            true => self.check_size_under(ranges).map(drop),
             false => self.check_fault().and(Err(Errno::STALE)),
         }
     }

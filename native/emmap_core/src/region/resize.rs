@@ -22,20 +22,23 @@ impl Region {
         self.check_fault()?;
         self.check_resizable(to)?;
         let to_len = usize::try_from(to).map_err(|_| Errno::NOMEM)?;
-        if to_len == self.len() {
-            return self.check_size().map(|_| ());
+        // Of a part, or a private one, the file's end is not the map's.
+        let cut = cut && self.shape.resizable;
+        if to_len == self.len() && !cut {
+            return self.check_size_under(&ranges).map(|_| ());
         }
         self.alone(|| {
-            let on_disk = self.check_size()?;
-            match to_len.cmp(&self.len()) {
-                std::cmp::Ordering::Equal => Ok(()),
-                std::cmp::Ordering::Less => self.shrink(&mut ranges, to_len),
-                std::cmp::Ordering::Greater => {
-                    if cut && on_disk.is_some_and(|on_disk| on_disk > to) {
-                        self.set_file_size(to)?;
-                    }
-                    self.extend(&mut ranges, on_disk, to)
-                }
+            let on_disk = self.check_size_under(&ranges)?;
+            if to_len < self.len() {
+                return self.shrink(&mut ranges, to_len);
+            }
+            if to_len > self.len() {
+                self.extend(&mut ranges, on_disk, to)?;
+            }
+            // What destroys comes last, when nothing else can fail.
+            match on_disk.is_some_and(|on_disk| cut && on_disk > to) {
+                true => self.set_file_size(to),
+                false => Ok(()),
             }
         })?;
         self.check_fault()
@@ -51,7 +54,7 @@ impl Region {
         let to = len.saturating_add(step);
         self.check_resizable(to)?;
         self.alone(|| {
-            let on_disk = self.check_size()?;
+            let on_disk = self.check_size_under(&ranges)?;
             let to = to.max(on_disk.unwrap_or(0).min(self.shape.max_size));
             self.extend(&mut ranges, on_disk, to).map(|()| to)
         })
@@ -69,7 +72,7 @@ impl Region {
             return Ok(());
         }
         self.alone(|| {
-            let on_disk = self.check_size()?;
+            let on_disk = self.check_size_under(&ranges)?;
             let to = to.max(on_disk.unwrap_or(0).min(self.shape.max_size));
             self.extend(&mut ranges, on_disk, to)
         })

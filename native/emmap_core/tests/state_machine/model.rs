@@ -227,7 +227,7 @@ impl Model {
         self.check()?;
         self.check_resizable(to)?;
         self.check_size()?;
-        if to < self.len || (cut && to > self.len) {
+        if to < self.len || (cut && self.resizable) {
             self.file.resize(to, 0);
         }
         self.extend(to);
