@@ -119,6 +119,9 @@ fn pread(region: &Region, at: usize, count: usize) -> Result<Vec<u8>, Errno> {
 }
 
 fn pwrite(region: &Region, at: usize, data: &[u8]) -> Result<(), Errno> {
+    if region.writable() {
+        region.begin()?;
+    }
     loop {
         // SAFETY: `data` is a slice.
         let written =

@@ -188,7 +188,7 @@ pub fn change(
     if count > INLINE_BYTES && wait == Wait::No {
         return Ok(again());
     }
-    let mark = region.mark();
+    let mark = region.begin().map_err(|error| call.error(error))?;
     loop {
         match write().map_err(|error| call.error(error))? {
             Written::Done => return wrote(call, region, mark, count),
@@ -250,7 +250,7 @@ fn write_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
     if count > INLINE_BYTES && wait == Wait::No {
         return Ok(call.reschedule(c"write", raw_nif!(write_waiting)));
     }
-    let mark = region.mark();
+    let mark = region.begin().map_err(|error| call.error(error))?;
     loop {
         let position = handle.cursor.get();
         // Moved only by the one who writes there: a refused claim means somebody else was first.

@@ -160,15 +160,15 @@ impl Model {
         if !self.shape.write {
             return Err(Errno::ACCES);
         }
+        // What will be answered with a fault is not done.
+        self.check()?;
         if data.is_empty() {
-            return self.check();
+            return Ok(());
         }
         let end = at + data.len();
         if end > self.len {
             self.grow(end)?;
         }
-        // What will be answered with a fault is not done.
-        self.check()?;
         self.touch(at, data.len());
         for (at, byte) in (at..).zip(data) {
             let place = self.delta() + at;
