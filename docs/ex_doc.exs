@@ -57,7 +57,7 @@ groups = [
   before_closing_head_tag: fn
     :html ->
       "<style>.content-inner table { display: block; max-width: 100%; overflow-x: auto } " <>
-        ".content-inner a { overflow-wrap: anywhere }</style>"
+        ".content-inner :is(p, li) a { overflow-wrap: anywhere }</style>"
 
     _ ->
       ""

@@ -104,7 +104,7 @@ defmodule Emmap.Counters do
       are added to it all the same.)
     * `write_concurrency: true` – of a new file: see "Write concurrency" in `Emmap.Counters`
 
-  Errors: those of `Emmap.open/2`, and, with the file left as it is,
+  Errors: those of `Emmap.open/2`, `:estale` (it was cut while it was read), and, with the file left as it is,
 
     * `{:other_names, %{asked: names, file: names}}` – the file's names are others, or it has none
     * `{:bad_format, why}` – no counter file (`:kind`), of an unknown `:version`, from a machine of the

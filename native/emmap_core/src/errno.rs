@@ -30,6 +30,26 @@ impl Errno {
 
 impl From<std::io::Error> for Errno {
     fn from(error: std::io::Error) -> Errno {
-        Errno(error.raw_os_error().unwrap_or(libc::EIO))
+        match error.kind() {
+            // A file that was cut while it was read.
+            std::io::ErrorKind::UnexpectedEof => Errno::STALE,
+            _ => Errno(error.raw_os_error().unwrap_or(libc::EIO)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Error, Read};
+
+    #[test]
+    fn errors_of_the_library_that_the_system_did_not_give() {
+        let mut all = [0; 2];
+        let short = (&[1u8][..]).read_exact(&mut all).unwrap_err();
+        assert_eq!(Errno::from(short), Errno::STALE);
+        assert_eq!(Errno::from(Error::other("?")), Errno::IO);
+        let system = Error::from_raw_os_error(libc::ENOSPC);
+        assert_eq!(Errno::from(system), Errno::NOSPC);
     }
 }
