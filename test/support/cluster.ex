@@ -57,7 +57,26 @@ defmodule Emmap.Test.Cluster do
   end
 
   @doc "Makes a node stand still, as one that swaps or is debugged: it answers nothing, and its connections stay."
-  def stop(started), do: signal(started, "-STOP")
+  def stop({_peer, node} = started) do
+    signal(started, "-STOP")
+    await_stopped(Process.get({__MODULE__, node}), System.monotonic_time(:millisecond) + 10_000)
+  end
+
+  # The signal is sent when kill returns, and its threads stop one by one: a busy one may answer until then.
+  # (Without /proc nobody knows.)
+  defp await_stopped(pid, deadline) do
+    running =
+      for file <- Path.wildcard("/proc/#{pid}/task/*/stat"),
+          {:ok, stat} <- [File.read(file)],
+          not (stat =~ ~r/\) T /),
+          do: stat
+
+    cond do
+      running == [] -> :ok
+      System.monotonic_time(:millisecond) > deadline -> raise "it does not stop: #{hd(running)}"
+      true -> await_stopped(pid, deadline)
+    end
+  end
 
   defp signal({_peer, node}, signal) do
     {_, 0} = System.cmd("kill", [signal, Process.get({__MODULE__, node})])
