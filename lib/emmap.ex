@@ -54,8 +54,8 @@ defmodule Emmap do
       iex> live
       "ten"
 
-  [Live binaries](live-binaries.md) is a guide to them. A live binary keeps the memory mapped (and the file open) until it is collected, after
-  `close/1` too. A *part* of at most 64 bytes taken of it by matching or `binary_part/3` is an ordinary copy;
+  [Live binaries](live-binaries.md) is a guide to them. A live binary keeps the memory mapped (and the file
+  open) until it is collected, after `close/1` too. A *part* of at most 64 bytes taken of it by matching or `binary_part/3` is an ordinary copy;
   so is what `:binary.copy/1` makes. `view/3` and `pread/3` of a short range are live at any length.
   A live binary must not be a key or part of a pattern that is expected to stay the same.
   A system call that meets lost pages answers `{:error, :efault}`, or writes their zeros where somebody
@@ -722,6 +722,18 @@ defmodule Emmap do
   # Size
 
   @doc """
+  Returns the size of the map in bytes: `{:ok, size}`. Takes nanoseconds, and does not look at the file: that is
+  what `reattach/1` does, and `info/1`.
+
+      iex> {:ok, mem} = Emmap.open([:anon, size: 4096])
+      iex> Emmap.size(mem)
+      {:ok, 4096}
+  """
+  @doc group: "Size", since: "1.0.0-rc.0"
+  @spec size(t) :: {:ok, non_neg_integer} | failure
+  def size(mem), do: Native.size(ref!(mem))
+
+  @doc """
   Makes the map and its file twice as long, but at most `:max_inc_size` (64 MiB unless said) longer, and never
   shorter than the file is by now. Returns the new size.
   """
@@ -818,7 +830,8 @@ defmodule Emmap do
   `:fixed_size` map, keep theirs, and answer `{:error, :estale}` while the file is too short. A
   `:private` map that can be written keeps what was written to it, and gets no longer.
 
-  What was on lost pages is gone. A write that is answered with the error of an earlier fault is not done; one that met the lost page itself went with it. After a sync
+  What was on lost pages is gone. A write that is answered with the error of an earlier fault is not done; one
+  that met the lost page itself went with it. After a sync
   that failed it is the caller's to write again what it cannot do without, and then to sync. Memory
   kept by `lock/1` must be locked again. On a map that lost nothing it is a look at the size.
 
@@ -919,18 +932,6 @@ defmodule Emmap do
   @doc group: "Memory", since: "1.0.0-rc.0"
   @spec guard() :: :ok | :lost | :off
   def guard, do: Native.guard_status()
-
-  @doc """
-  Returns the size of the map in bytes: `{:ok, size}`. Takes nanoseconds, and does not look at the file: that is
-  what `reattach/1` does, and `info/1`.
-
-      iex> {:ok, mem} = Emmap.open([:anon, size: 4096])
-      iex> Emmap.size(mem)
-      {:ok, 4096}
-  """
-  @doc group: "Size", since: "1.0.0-rc.0"
-  @spec size(t) :: {:ok, non_neg_integer} | failure
-  def size(mem), do: Native.size(ref!(mem))
 
   defp ref!(handle(ref)), do: ref
   defp ref!(other), do: no_handle!(other)
