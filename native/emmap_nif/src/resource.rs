@@ -349,13 +349,51 @@ pub fn open_types(env: Env) -> bool {
     let handle = open(c"emmap_handle", drop_handle);
     let buffer = open(c"emmap_buffer", drop_buffer);
     let patterns = open(c"emmap_patterns", drop_patterns);
+    let kinds = [mapping, handle, buffer, patterns];
+    if kinds.iter().any(|opened| opened.is_null()) {
+        return false;
+    }
     MAPPING.store(mapping.cast_mut().cast(), Ordering::Relaxed);
     HANDLE.store(handle.cast_mut().cast(), Ordering::Relaxed);
     BUFFER.store(buffer.cast_mut().cast(), Ordering::Relaxed);
     PATTERNS.store(patterns.cast_mut().cast(), Ordering::Relaxed);
-    ![mapping, handle, buffer, patterns]
-        .iter()
-        .any(|opened| opened.is_null())
+    keep_types();
+    true
+}
+
+/// Keeps one resource of each type for the life of the VM. `init:stop/0` unloads all code while dirty calls still run,
+/// and the VM frees a type with its last resource: a call that makes a resource after that uses freed memory.
+fn keep_types() {
+    let nothing = Patterns::new(&[b"-"]).ok();
+    // SAFETY: the types were opened above, each for values of the type it is given here. The reference that allocation
+    // gives us is never released, so no destructor of these ever runs.
+    unsafe {
+        alloc(
+            &MAPPING,
+            Mapping {
+                region: None,
+                open_handles: OpenHandles::default(),
+            },
+        );
+        alloc(
+            &HANDLE,
+            Handle {
+                mapping: ptr::null_mut(),
+                region: ptr::null(),
+                cursor: Cursor::default(),
+                closing: Closing::default(),
+                direct: false,
+                root: 0,
+                counters: Grid::default(),
+            },
+        );
+        if let Ok(buffer) = Buffer::new(1) {
+            alloc(&BUFFER, buffer);
+        }
+        if let Some(patterns) = nothing {
+            alloc(&PATTERNS, patterns);
+        }
+    }
 }
 
 pub type RawNif = unsafe extern "C" fn(*mut ErlNifEnv, c_int, *const ErlNifTerm) -> ErlNifTerm;
