@@ -67,7 +67,7 @@ defmodule Emmap do
   """
   @moduledoc since: "1.0.0-rc.0"
 
-  alias Emmap.{Info, Native, Options, Root, Search, Typed}
+  alias Emmap.{Collected, Info, Iodata, Native, Options, Root, Search, Typed}
 
   @enforce_keys [:ref]
   defstruct [:ref, :root]
@@ -171,7 +171,9 @@ defmodule Emmap do
 
   defp do_open(path, options) do
     request = Options.request!(path, options)
-    with {:ok, ref, root} <- Native.open(request), do: {:ok, new(ref, root)}
+
+    with {:ok, ref, root} <- Collected.retry(fn -> Native.open(request) end),
+         do: {:ok, new(ref, root)}
   end
 
   defp new(ref, root), do: handle(ref, Root.wrap(root))
@@ -364,7 +366,7 @@ defmodule Emmap do
     do: Native.pwrite(ref, position, data)
 
   def pwrite(handle(ref), position, data) do
-    with {:ok, data} <- flatten(data), do: Native.pwrite(ref, position, data)
+    with {:ok, data} <- Iodata.flatten(data), do: Native.pwrite(ref, position, data)
   end
 
   def pwrite(mem, _position, _data), do: no_handle!(mem)
@@ -383,12 +385,13 @@ defmodule Emmap do
   defp pwrite_list(_mem, [], _done), do: :ok
 
   defp pwrite_list(mem, [{position, data} | rest], done) when is_integer(position) do
-    # As with a raw file, data that is no iodata fails the whole call.
-    with {:ok, data} <- flatten(data) do
-      case pwrite(mem, position, data) do
-        :ok -> pwrite_list(mem, rest, done + 1)
-        {:error, reason} -> {:error, {done, reason}}
-      end
+    with {:ok, data} <- Iodata.flatten(data),
+         :ok <- pwrite(mem, position, data) do
+      pwrite_list(mem, rest, done + 1)
+    else
+      # As with a raw file, data that is no iodata fails the whole call.
+      {:error, :badarg} -> {:error, :badarg}
+      {:error, reason} -> {:error, {done, reason}}
     end
   end
 
@@ -404,18 +407,10 @@ defmodule Emmap do
   def write(handle(ref), data) when is_binary(data), do: Native.write(ref, data)
 
   def write(handle(ref), data) do
-    with {:ok, data} <- flatten(data), do: Native.write(ref, data)
+    with {:ok, data} <- Iodata.flatten(data), do: Native.write(ref, data)
   end
 
   def write(mem, _data), do: no_handle!(mem)
-
-  defp flatten(data) when is_binary(data), do: {:ok, data}
-
-  defp flatten(data) do
-    {:ok, :erlang.iolist_to_binary(data)}
-  rescue
-    ArgumentError -> {:error, :badarg}
-  end
 
   @doc """
   Moves the cursor and returns where it is: a number, `:bof`, `:cur`, `:eof`, or one of these with an

@@ -121,7 +121,7 @@ defmodule Emmap.Counters do
 
     wanted = Map.merge(options!(options), %{count: count, names: Enum.map(asked, &to_string/1)})
 
-    case Native.counters_open(path, wanted) do
+    case Emmap.Collected.retry(fn -> Native.counters_open(path, wanted) end) do
       {:ok, ref, count, stripes, in_file} ->
         names = names(asked, in_file)
 

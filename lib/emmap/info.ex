@@ -22,7 +22,10 @@ defmodule Emmap.Info do
   defp shown(answer) do
     with {:ok, info} <- answer do
       {flags, info} =
-        Map.split(info, [:writable, :private, :direct, :lock, :auto_unlink, :resizable, :grows])
+        Map.split(
+          info,
+          [:writable, :private, :direct, :lock, :auto_unlink, :resizable, :grows, :appends]
+        )
 
       {max_size, info} = Map.pop!(info, :max_size)
 
@@ -37,7 +40,8 @@ defmodule Emmap.Info do
   defp flags(flags, info) do
     [
       :read,
-      flags.writable && :write,
+      (flags.writable or flags.appends) && :write,
+      flags.appends && :append,
       if(flags.private, do: :private, else: :shared),
       is_nil(info.path) && :anon,
       flags.direct && :direct,

@@ -46,9 +46,10 @@ defmodule Emmap.Native do
   @spec position(handle, 0..2, integer) :: {:ok, non_neg_integer} | failure
   def position(_handle, _whence, _offset), do: not_loaded()
   @type batch :: {Emmap.position(), [binary]} | failure
-  @spec lines(handle, binary, non_neg_integer, non_neg_integer, 0..3) :: batch
+  # Copies are made without a root.
+  @spec lines(handle, root, non_neg_integer, non_neg_integer, 0..3) :: batch
   def lines(_handle, _root, _position, _stop, _form), do: not_loaded()
-  @spec pieces(handle, binary, non_neg_integer, non_neg_integer, pos_integer, 0..1) :: batch
+  @spec pieces(handle, root, non_neg_integer, non_neg_integer, pos_integer, 0..1) :: batch
   def pieces(_handle, _root, _position, _stop, _size, _copies), do: not_loaded()
 
   # Hot: numbers and ranges within a map, as pread and pwrite.
@@ -182,6 +183,12 @@ defmodule Emmap.Native do
   @spec residency(handle, 1..0xFFFF) ::
           {:ok, [{pos_integer, non_neg_integer}]} | failure
   def residency(_handle, _parts), do: not_loaded()
+  # How many faults all maps had, and whether one has a fault now.
+  @spec faults() :: {non_neg_integer, boolean}
+  def faults(), do: not_loaded()
+  # Of the map that the binary is a part of, if it is one of ours.
+  @spec source_fault(binary) :: :ok | failure
+  def source_fault(_data), do: not_loaded()
   @spec guard_status() :: :ok | :lost | :off
   def guard_status(), do: not_loaded()
   @spec live() :: {non_neg_integer, non_neg_integer}

@@ -6,7 +6,10 @@ defmodule Emmap.Options do
     write: "write to the map too",
     create: "make the file if there is none; implies `:write`",
     exclusive: "with `:create`: `{:error, :eexist}` if there is one",
-    truncate: "cut an existing file to 0 bytes first; needs `:write`"
+    truncate:
+      "truncate an existing file to 0 bytes first; needs `:write`. `{:error, :ebusy}` while this VM holds live binaries of it",
+    append:
+      "every write goes to the end of the file, from any handle and program, whatever its position; implies `:write`. All else that changes the map is `{:error, :eacces}`"
   ]
   @sharing [
     shared: "(default) what is written is the file's, and all who map it see it",
@@ -24,7 +27,8 @@ defmodule Emmap.Options do
   @shape [
     fixed_size:
       "the map never changes its size: a write past the end is `{:error, :enospc}`; with `:create` it needs `:size` or `:length`",
-    fit: "a file longer than `:size` (or `:offset` + `:length`) is cut to it; needs `:write`",
+    fit:
+      "a file longer than `:size` (or `:offset` + `:length`) is truncated to it; needs `:write`. `{:error, :ebusy}` while this VM holds live binaries of it",
     sparse: "creating and growing leave holes instead of allocating blocks; needs `:write`",
     auto_unlink:
       "delete the file at `close`, or with `:direct` when its last live binary is collected; a VM that stops without either leaves it"
@@ -97,6 +101,17 @@ defmodule Emmap.Options do
     [:shared, :shared_validate],
     [:private, :shared_validate],
     [:private, :sync],
+    [:append, :private],
+    [:append, :anon],
+    [:append, :fixed_size],
+    [:append, :fit],
+    [:append, :sparse],
+    [:append, :size],
+    [:append, :offset],
+    [:append, :length],
+    [:append, :max_size],
+    [:append, :max_inc_size],
+    [:append, :shared_validate],
     [:private, :truncate],
     [:private, :fit],
     [:private, :max_size],
@@ -121,7 +136,7 @@ defmodule Emmap.Options do
   # An option and what it is nothing without.
   @needs [
     exclusive: [:create],
-    truncate: [:write, :create],
+    truncate: [:write, :create, :append],
     fit: [:write, :create],
     sparse: [:write, :create],
     size: [:write, :create, :anon],
@@ -142,6 +157,7 @@ defmodule Emmap.Options do
           | :create
           | :exclusive
           | :truncate
+          | :append
           | :shared
           | :private
           | :anon
@@ -208,10 +224,11 @@ defmodule Emmap.Options do
 
     %{
       path: path,
-      write: has?.(:write) or has?.(:create) or has?.(:anon),
+      write: Enum.any?([:write, :create, :append, :anon], has?),
       create: has?.(:create),
       exclusive: has?.(:exclusive),
       truncate: has?.(:truncate),
+      append: has?.(:append),
       sharing: sharing(has?),
       direct: has?.(:direct),
       offset: given[:offset] || 0,

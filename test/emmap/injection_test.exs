@@ -5,7 +5,7 @@ defmodule Emmap.InjectionTest do
   alias Emmap.Test.{ChildVM, CLibrary}
 
   @moduletag :tmp_dir
-  @moduletag timeout: 300_000
+  @moduletag timeout: 600_000
 
   test "every system call of every operation fails in every way", %{tmp_dir: directory} do
     case CLibrary.build("inject", directory) do
@@ -13,14 +13,17 @@ defmodule Emmap.InjectionTest do
         control = Path.join(directory, "control")
         File.write!(control, <<0::64*64>>)
 
-        assert {played, [], ["data"]} =
-                 ChildVM.run!(
-                   "Emmap.Test.Inject.run(#{inspect(Path.join(directory, "stage"))}, #{inspect(control)})",
-                   env: [{"LD_PRELOAD", library <> ".so"}, {"EMMAP_INJECT", control}],
-                   timeout: 280
-                 )
+        {played, wrong, left} =
+          ChildVM.run!(
+            "Emmap.Test.Inject.run(#{inspect(Path.join(directory, "stage"))}, #{inspect(control)})",
+            env: [{"LD_PRELOAD", library <> ".so"}, {"EMMAP_INJECT", control}],
+            timeout: 580
+          )
 
-        assert played > 1000
+        rows = Enum.map_join(wrong, "\n", &inspect(&1, limit: 9, printable_limit: 40))
+        assert wrong == [], rows
+        assert left == ["data"]
+        assert played > 2000
 
       {:error, why} ->
         IO.puts("skipped: #{why}")

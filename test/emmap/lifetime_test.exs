@@ -54,13 +54,14 @@ defmodule Emmap.LifetimeTest do
     end)
 
     :erlang.garbage_collect()
-    assert {1, 1} = held(directory)
+    # The descriptor is released by the close, and the pages are not.
+    assert {0, 1} = held(directory)
     assert [{:view, view}] = :ets.lookup(table, :view)
     assert view == :binary.copy("0123456789", 100)
     send(self(), {:mail, view})
     :ets.delete(table)
     :persistent_term.erase(__MODULE__)
-    assert {1, 1} = held(directory)
+    assert {0, 1} = held(directory)
     receive do: ({:mail, view} -> assert(byte_size(view) == 1000))
     assert eventually(fn -> held(directory) == {0, 0} and Emmap.Native.live() == live end)
   end
@@ -77,7 +78,8 @@ defmodule Emmap.LifetimeTest do
       end
     end)
 
-    assert {1, 1} = held(directory)
+    # The handle was never closed: its collection closes it.
+    assert {0, 1} = held(directory)
     assert :ets.info(table, :size) == 1_000_000
     [{_, live}] = :ets.lookup(table, 500_003)
     assert live == binary_part(:binary.copy("0123456789", 1000), rem(500_003, 9000), 68)

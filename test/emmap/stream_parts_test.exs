@@ -45,7 +45,13 @@ defmodule Emmap.StreamPartsTest do
       for stop <- [5, 8, 9, huge] do
         assert Emmap.Native.lines(ref, root, 0, stop, 0) == {4, ["one\n"]}
         assert Emmap.Native.lines(ref, root, 4, stop, 0) == {5, ["t"]}
-        assert Emmap.Native.pieces(ref, root, 0, stop, huge, 1) == {5, ["one\nt"]}
+        assert Emmap.Native.pieces(ref, root, 0, stop, huge, 0) == {5, ["one\nt"]}
+      end
+
+      # Copies need no root: they end where the map does.
+      for stop <- [8, 9, huge] do
+        assert Emmap.Native.lines(ref, nil, 4, stop, 1) == {8, ["two\n"]}
+        assert Emmap.Native.pieces(ref, nil, 0, stop, huge, 1) == {8, ["one\ntwo\n"]}
       end
 
       for position <- [5, 6, huge],

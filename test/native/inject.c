@@ -12,15 +12,19 @@
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
 enum call {
     OPEN = 1, FSTAT, FTRUNCATE, FALLOCATE, MMAP, MPROTECT, MSYNC, FDATASYNC, FSYNC, FCNTL, CLOSE,
     FSTATVFS, LINKAT, RENAME, MADVISE, MLOCK, SYNC_FILE_RANGE, PWRITE, PREAD, DUP,
-    MREMAP
+    MREMAP, FCHMOD, FCHOWN, UNLINK, WRITE, READ, READLINK, REALPATH, LSEEK, MINCORE, MUNLOCK,
+    FSTATFS, IOCTL, FADVISE, GETRLIMIT, GETCWD, FACCESSAT
 };
 
 struct control {
@@ -69,8 +73,29 @@ DECLARE(int, rename, const char *, const char *)
 DECLARE(int, madvise, void *, size_t, int)
 DECLARE(int, mlock, const void *, size_t)
 DECLARE(int, sync_file_range, int, off64_t, off64_t, unsigned)
+DECLARE(ssize_t, pwrite, int, const void *, size_t, off_t)
 DECLARE(ssize_t, pwrite64, int, const void *, size_t, off64_t)
+DECLARE(ssize_t, pread, int, void *, size_t, off_t)
 DECLARE(ssize_t, pread64, int, void *, size_t, off64_t)
+DECLARE(int, stat64, const char *, struct stat64 *)
+DECLARE(int, lstat64, const char *, struct stat64 *)
+DECLARE(int, fchmod, int, mode_t)
+DECLARE(int, fchown, int, uid_t, gid_t)
+DECLARE(int, unlink, const char *)
+DECLARE(ssize_t, write, int, const void *, size_t)
+DECLARE(ssize_t, read, int, void *, size_t)
+DECLARE(ssize_t, readlink, const char *, char *, size_t)
+DECLARE(char *, realpath, const char *, char *)
+DECLARE(off_t, lseek, int, off_t, int)
+DECLARE(off64_t, lseek64, int, off64_t, int)
+DECLARE(int, mincore, void *, size_t, unsigned char *)
+DECLARE(int, munlock, const void *, size_t)
+DECLARE(int, fstatfs, int, struct statfs *)
+DECLARE(int, ioctl, int, unsigned long, ...)
+DECLARE(int, posix_fadvise, int, off_t, off_t, int)
+DECLARE(int, getrlimit, int, struct rlimit *)
+DECLARE(char *, getcwd, char *, size_t)
+DECLARE(int, faccessat, int, const char *, int, int)
 
 #define FIND(name) real_##name = dlsym(RTLD_NEXT, #name)
 
@@ -79,7 +104,9 @@ __attribute__((constructor)) static void load(void)
     FIND(open); FIND(open64); FIND(fstat); FIND(fstat64); FIND(statx); FIND(ftruncate); FIND(fallocate);
     FIND(mmap); FIND(mremap); FIND(mprotect); FIND(msync); FIND(fdatasync); FIND(fsync); FIND(fcntl); FIND(close);
     FIND(fstatvfs); FIND(linkat); FIND(rename); FIND(madvise); FIND(mlock); FIND(sync_file_range);
-    FIND(pwrite64); FIND(pread64);
+    FIND(pwrite); FIND(pwrite64); FIND(pread); FIND(pread64); FIND(stat64); FIND(lstat64); FIND(fchmod); FIND(fchown);
+    FIND(unlink); FIND(write); FIND(read); FIND(readlink); FIND(realpath); FIND(lseek); FIND(lseek64); FIND(mincore);
+    FIND(munlock); FIND(fstatfs); FIND(ioctl); FIND(posix_fadvise); FIND(getrlimit); FIND(getcwd); FIND(faccessat);
     const char *path = getenv("EMMAP_INJECT");
     if (!path)
         return;
@@ -175,6 +202,31 @@ void *mremap(void *from, size_t before, size_t after, int flags, ...)
     return MAP_FAILED;
 }
 
+int ioctl(int fd, unsigned long request, ...)
+{
+    va_list arguments;
+    va_start(arguments, request);
+    void *argument = va_arg(arguments, void *);
+    va_end(arguments);
+    return fails(IOCTL, CALLER) ? -1 : real_ioctl(fd, request, argument);
+}
+
+// It returns the error itself.
+int posix_fadvise(int fd, off_t from, off_t count, int advice)
+{
+    return fails(FADVISE, CALLER) ? errno : real_posix_fadvise(fd, from, count, advice);
+}
+
+char *realpath(const char *path, char *resolved)
+{
+    return fails(REALPATH, CALLER) ? NULL : real_realpath(path, resolved);
+}
+
+char *getcwd(char *out, size_t size)
+{
+    return fails(GETCWD, CALLER) ? NULL : real_getcwd(out, size);
+}
+
 #define WRAP(call, type, name, parameters, arguments) \
     type name parameters { return fails(call, CALLER) ? -1 : real_##name arguments; }
 
@@ -195,3 +247,20 @@ WRAP(MLOCK, int, mlock, (const void *at, size_t length), (at, length))
 WRAP(SYNC_FILE_RANGE, int, sync_file_range, (int fd, off64_t from, off64_t count, unsigned flags), (fd, from, count, flags))
 WRAP(PWRITE, ssize_t, pwrite64, (int fd, const void *data, size_t count, off64_t at), (fd, data, count, at))
 WRAP(PREAD, ssize_t, pread64, (int fd, void *data, size_t count, off64_t at), (fd, data, count, at))
+WRAP(PWRITE, ssize_t, pwrite, (int fd, const void *data, size_t count, off_t at), (fd, data, count, at))
+WRAP(PREAD, ssize_t, pread, (int fd, void *data, size_t count, off_t at), (fd, data, count, at))
+WRAP(FSTAT, int, stat64, (const char *path, struct stat64 *s), (path, s))
+WRAP(FSTAT, int, lstat64, (const char *path, struct stat64 *s), (path, s))
+WRAP(FCHMOD, int, fchmod, (int fd, mode_t mode), (fd, mode))
+WRAP(FCHOWN, int, fchown, (int fd, uid_t user, gid_t group), (fd, user, group))
+WRAP(UNLINK, int, unlink, (const char *path), (path))
+WRAP(WRITE, ssize_t, write, (int fd, const void *data, size_t count), (fd, data, count))
+WRAP(READ, ssize_t, read, (int fd, void *data, size_t count), (fd, data, count))
+WRAP(READLINK, ssize_t, readlink, (const char *path, char *out, size_t size), (path, out, size))
+WRAP(LSEEK, off_t, lseek, (int fd, off_t at, int whence), (fd, at, whence))
+WRAP(LSEEK, off64_t, lseek64, (int fd, off64_t at, int whence), (fd, at, whence))
+WRAP(MINCORE, int, mincore, (void *at, size_t length, unsigned char *out), (at, length, out))
+WRAP(MUNLOCK, int, munlock, (const void *at, size_t length), (at, length))
+WRAP(FSTATFS, int, fstatfs, (int fd, struct statfs *s), (fd, s))
+WRAP(GETRLIMIT, int, getrlimit, (__rlimit_resource_t resource, struct rlimit *limit), (resource, limit))
+WRAP(FACCESSAT, int, faccessat, (int fd, const char *path, int mode, int flags), (fd, path, mode, flags))

@@ -12,6 +12,18 @@ defmodule Emmap.Test.Scenes do
   # Where a file without a name is not to be had, one with a temporary name will do.
   @nameless [{{:open, 2}, :as_if_nothing}, {{:fstat, 1}, :as_if_nothing}]
 
+  # A map that is closed gives back its pages as far as it can.
+  @closing [{{:mmap, 4}, :as_if_nothing}]
+  # Zero pages that cannot be written will do.
+  @shrinking [{{:mmap, 1}, :as_if_nothing}]
+  # What was appended is in the file whatever becomes of the map.
+  @appending [
+    {{:fstat, 3}, :as_if_nothing},
+    {{:mmap, 1}, :as_if_nothing},
+    {{:mmap, 2}, :as_if_nothing},
+    {{:mprotect, 1}, :as_if_nothing}
+  ]
+
   @ten :binary.copy("0123456789", 1000)
 
   defp scene(name, act, options \\ []) do
@@ -20,7 +32,8 @@ defmodule Emmap.Test.Scenes do
       act: act,
       set: Keyword.get(options, :set, &mapped(&1, [:write])),
       state: Keyword.get(options, :state, &File.read/1),
-      rules: Keyword.get(options, :rules, [])
+      rules: Keyword.get(options, :rules, []),
+      opens: name =~ ~r/^(open|create|(named )?counters (created|in|opened|grown))/
     }
   end
 
@@ -72,6 +85,34 @@ defmodule Emmap.Test.Scenes do
         set: &file(&1, nil),
         rules: @ahead ++ @probe
       ),
+      scene("create through a link", &Emmap.open(&1 <> ".link", [:create, size: 50_000]),
+        set: &dangling/1,
+        rules: @ahead ++ @probe
+      ),
+      scene("open to append", &Emmap.open(&1, [:append]), set: &file(&1, @ten), rules: @probe),
+      scene("append", &Emmap.write(&1, "more"),
+        set: &mapped(&1, [:append]),
+        rules: @appending
+      ),
+      scene("append over a page", &Emmap.pwrite(&1, 0, @ten),
+        set: &mapped(&1, [:append]),
+        rules: @appending
+      ),
+      scene("fill that grows", &Emmap.fill(&1, 9_990, 5_000, ?z)),
+      scene("copy that grows", &Emmap.copy(&1, 0, 9_990, 5_000)),
+      scene("write at the cursor that grows", fn mem ->
+        {:ok, 9_990} = Emmap.position(mem, 9_990)
+        Emmap.write(mem, @ten)
+      end),
+      scene(
+        "open and close",
+        fn file ->
+          with {:ok, mem} <- Emmap.open(file, [:write]), do: Emmap.close(mem)
+        end,
+        set: &file(&1, @ten),
+        rules: @ahead ++ @probe ++ @closing ++ [{{:fstat, 2}, :as_if_nothing}]
+      ),
+      scene("unlock", &Emmap.unlock/1),
       scene("pread", &Emmap.pread(&1, 9_990, 20)),
       scene("pwrite that grows", &Emmap.pwrite(&1, 20_000, "end")),
       scene("sparse pwrite that grows", &Emmap.pwrite(&1, 20_000, "end"),
@@ -83,13 +124,17 @@ defmodule Emmap.Test.Scenes do
         state: &head/1,
         rules: @ahead
       ),
-      scene("resize down", &Emmap.resize(&1, 5_000)),
-      scene("resize down to nothing", &Emmap.resize(&1, 0)),
+      scene("resize down", &Emmap.resize(&1, 5_000), rules: @shrinking),
+      scene("resize down to nothing", &Emmap.resize(&1, 0), rules: @shrinking),
       scene("double", &Emmap.resize(&1), state: fn file -> File.stat!(file).size > 0 end),
-      scene("truncate", fn mem ->
-        {:ok, 5_000} = Emmap.position(mem, 5_000)
-        Emmap.truncate(mem)
-      end),
+      scene(
+        "truncate",
+        fn mem ->
+          {:ok, 5_000} = Emmap.position(mem, 5_000)
+          Emmap.truncate(mem)
+        end,
+        rules: @shrinking
+      ),
       scene("allocate", &Emmap.allocate(&1, 0, 10_000)),
       scene("allocate past the end", &Emmap.allocate(&1, 0, 50_000)),
       scene("advise", &Emmap.advise(&1, 0, 0, :will_need)),
@@ -114,27 +159,27 @@ defmodule Emmap.Test.Scenes do
       scene("counters created", &counters(&1, 100),
         set: &file(&1, nil),
         state: &counted/1,
-        rules: @probe ++ @nameless
+        rules: @probe ++ @nameless ++ @closing ++ [{{:fstat, 12}, :as_if_nothing}]
       ),
       scene("named counters created", &counters(&1, [:a, :b]),
         set: &file(&1, nil),
         state: &counted/1,
-        rules: @probe ++ @nameless
+        rules: @probe ++ @nameless ++ @closing ++ [{{:fstat, 12}, :as_if_nothing}]
       ),
       scene("counters in an empty file", &counters(&1, 100),
         set: &file(&1, ""),
         state: &counted/1,
-        rules: @probe
+        rules: @probe ++ @closing ++ [{{:fstat, 15}, :as_if_nothing}]
       ),
       scene("counters opened", &counters(&1, 10),
         set: &ten_counters/1,
         state: &counted/1,
-        rules: @probe
+        rules: @probe ++ @closing ++ [{{:fstat, 8}, :as_if_nothing}]
       ),
       scene("counters grown", &counters(&1, 3_000),
         set: &ten_counters/1,
         state: &counted/1,
-        rules: @probe
+        rules: @probe ++ @closing ++ [{{:fstat, 17}, :as_if_nothing}]
       ),
       scene("counters synced", &Emmap.Counters.sync/1,
         set: &Emmap.Counters.open!(ten_counters(&1), 10),
@@ -145,6 +190,14 @@ defmodule Emmap.Test.Scenes do
         state: &counted/1
       )
     ]
+  end
+
+  # A link to a file that is not there.
+  defp dangling(file) do
+    link = file <> ".link"
+    _ = File.rm(link)
+    :ok = File.ln_s(file, link)
+    file
   end
 
   # Of a file that may be too long to read.

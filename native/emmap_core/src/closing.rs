@@ -28,12 +28,13 @@ impl OpenHandles {
 impl Closing {
     #[inline]
     pub fn is_closed(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        // Sequentially consistent: see `region::release`. It costs nothing where an acquiring load does not.
+        self.0.load(Ordering::SeqCst)
     }
 
     /// `None`: it was closed before. Else whether it was the last that was open.
     pub fn close(&self, open: &OpenHandles) -> Option<bool> {
-        if self.0.swap(true, Ordering::AcqRel) {
+        if self.0.swap(true, Ordering::SeqCst) {
             return None;
         }
         Some(open.0.fetch_sub(1, Ordering::AcqRel) == 1)

@@ -63,6 +63,17 @@ impl Cursor {
         Ok(self.swap(from, to).is_ok())
     }
 
+    /// Moves from `from` back to `to`, where what lies between could not be delivered; unless somebody else has moved
+    /// on.
+    #[cold]
+    pub fn give_back(&self, from: u64, to: u64) {
+        let _ = self.swap(from, to);
+    }
+
+    pub fn set(&self, position: u64) {
+        self.0.store(position, Ordering::Release);
+    }
+
     #[inline]
     fn swap(&self, from: u64, to: u64) -> std::result::Result<u64, u64> {
         self.0

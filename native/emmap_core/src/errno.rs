@@ -1,4 +1,4 @@
-//! The error of every call: a POSIX number, as the system gave it or as a file would answer.
+//! The error of every call: a POSIX number, as the system or a file would return it.
 
 /// A POSIX error number (`libc::ENOSPC`, …).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -7,7 +7,11 @@ pub struct Errno(pub i32);
 pub type Result<T> = std::result::Result<T, Errno>;
 
 impl Errno {
+    /// The mapping was closed. Not a number of the system: those are positive.
+    pub const CLOSED: Errno = Errno(-1);
+
     pub const ACCES: Errno = Errno(libc::EACCES);
+    pub const BUSY: Errno = Errno(libc::EBUSY);
     pub const EXIST: Errno = Errno(libc::EEXIST);
     pub const INVAL: Errno = Errno(libc::EINVAL);
     pub const IO: Errno = Errno(libc::EIO);

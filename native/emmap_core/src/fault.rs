@@ -19,6 +19,30 @@ use crate::sync::atomic::{
 use crate::sync::yield_now;
 use crate::Errno;
 
+/// How many faults all maps of this process have recorded.
+#[cfg(not(loom))]
+static EVENTS: AtomicU64 = AtomicU64::new(0);
+/// How many maps have a fault now.
+#[cfg(not(loom))]
+static FAULTED: AtomicUsize = AtomicUsize::new(0);
+
+/// A number that changes with every fault of any map, before the zeros of a lost page can be read: the same number
+/// before and after bytes were copied, and none of them was lost meanwhile.
+#[cfg(not(loom))]
+#[inline]
+pub fn events() -> u64 {
+    // What was read before this call was read before the number.
+    fence(Acquire);
+    EVENTS.load(Acquire)
+}
+
+/// Whether any map has a fault now.
+#[cfg(not(loom))]
+#[inline]
+pub fn any() -> bool {
+    FAULTED.load(Acquire) != 0
+}
+
 pub struct Fault {
     /// The reason and the position of the byte that was touched; without a reason, how many were
     /// repaired.
@@ -32,6 +56,9 @@ pub struct Fault {
     to: AtomicUsize,
     /// How often a loss was doubted since the last repair.
     doubts: AtomicUsize,
+    /// The address of the last signal since the last repair, and how often it came in a row.
+    signal: AtomicUsize,
+    signals: AtomicUsize,
 }
 
 /// Why a page could not be had.
@@ -46,6 +73,8 @@ pub enum Reason {
     Device = 3,
     /// Anonymous memory that there was none of.
     NoMemory = 4,
+    /// The last handle was closed, and zero pages hold the addresses.
+    Closed = 5,
 }
 
 impl Reason {
@@ -55,6 +84,7 @@ impl Reason {
             Reason::NoSpace => Errno::NOSPC,
             Reason::Device => Errno::IO,
             Reason::NoMemory => Errno::NOMEM,
+            Reason::Closed => Errno::CLOSED,
         }
     }
 }
@@ -83,6 +113,8 @@ impl Default for Fault {
             from: AtomicUsize::new(usize::MAX),
             to: AtomicUsize::new(0),
             doubts: AtomicUsize::new(0),
+            signal: AtomicUsize::new(0),
+            signals: AtomicUsize::new(0),
         }
     }
 }
@@ -134,7 +166,8 @@ impl Fault {
             1 => Reason::Cut,
             2 => Reason::NoSpace,
             3 => Reason::Device,
-            _ => Reason::NoMemory,
+            4 => Reason::NoMemory,
+            _ => Reason::Closed,
         };
         Some((word & POSITION, reason))
     }
@@ -150,22 +183,72 @@ impl Fault {
         Loss(self)
     }
 
-    fn await_losing(&self) {
+    /// Returns when no thread is between steps 1 and 3 that began before the call.
+    pub fn await_losing(&self) {
         while self.losing.load(SeqCst) > 0 {
             yield_now();
         }
     }
 
+    /// The last handle is being closed: from here on, also for calls that began before, every touch is refused.
+    /// Nothing repairs it.
+    pub fn close(&self) {
+        let before = self.first.swap(word(0, Reason::Closed), SeqCst);
+        if before & REASON != 0 && !Self::is_closed(before) {
+            self.uncount();
+        }
+    }
+
+    fn is_closed(word: u64) -> bool {
+        (word & REASON) >> REASON_SHIFT == Reason::Closed as u64
+    }
+
     fn record(&self, new: u64) {
         let mut now = self.first.load(SeqCst);
         // The first one stays, unless it is about to be forgotten.
-        while now & REASON == 0 || now & REPAIRING != 0 {
+        while !Self::is_closed(now) && (now & REASON == 0 || now & REPAIRING != 0) {
+            // Before the fault can be seen, so that a copier that sees neither has read no zeros.
+            self.recount(now);
             match self.first.compare_exchange(now, new, SeqCst, SeqCst) {
                 Ok(_) => break,
-                Err(other) => now = other,
+                Err(other) => {
+                    if now & REASON == 0 {
+                        self.uncount();
+                    }
+                    now = other;
+                }
             }
         }
         self.count.fetch_add(1, Relaxed);
+    }
+
+    #[cfg(not(loom))]
+    fn recount(&self, now: u64) {
+        if now & REASON == 0 {
+            FAULTED.fetch_add(1, SeqCst);
+        }
+        EVENTS.fetch_add(1, SeqCst);
+    }
+
+    #[cfg(not(loom))]
+    fn uncount(&self) {
+        FAULTED.fetch_sub(1, SeqCst);
+    }
+
+    // Loom's atomics cannot be static, and the counts are of all maps.
+    #[cfg(loom)]
+    fn recount(&self, _now: u64) {}
+    #[cfg(loom)]
+    fn uncount(&self) {}
+
+    /// Whether the signal at `address` came so often in a row that replacing pages does not cure it, as under an
+    /// emulator that reports another address than the one that was touched.
+    pub fn is_hopeless(&self, address: usize) -> bool {
+        const TIMES: usize = 1 << 16;
+        if self.signal.swap(address, Relaxed) != address {
+            self.signals.store(0, Relaxed);
+        }
+        self.signals.fetch_add(1, Relaxed) >= TIMES
     }
 
     fn add_lost(&self, from: usize, to: usize) {
@@ -178,10 +261,20 @@ impl Fault {
     pub fn repair(&self) -> Option<Repair<'_>> {
         // Who has found a page lost may not have recorded it yet.
         self.await_losing();
-        if self.first.load(SeqCst) & REASON == 0 {
-            return None;
+        let mut before = self.first.load(SeqCst);
+        loop {
+            if before & REASON == 0 || Self::is_closed(before) {
+                return None;
+            }
+            let repairing = before | REPAIRING;
+            match self
+                .first
+                .compare_exchange(before, repairing, SeqCst, SeqCst)
+            {
+                Ok(_) => break,
+                Err(other) => before = other,
+            }
         }
-        let before = self.first.fetch_or(REPAIRING, SeqCst);
         self.await_losing();
         Some(Repair {
             fault: self,
@@ -189,6 +282,15 @@ impl Fault {
             from: self.from.swap(usize::MAX, SeqCst),
             to: self.to.swap(0, SeqCst),
         })
+    }
+}
+
+impl Drop for Fault {
+    fn drop(&mut self) {
+        let first = self.first.load(SeqCst);
+        if first & REASON != 0 && !Self::is_closed(first) {
+            self.uncount();
+        }
     }
 }
 
@@ -250,6 +352,8 @@ impl Repair<'_> {
             .is_ok();
         if done {
             self.fault.doubts.store(0, Relaxed);
+            self.fault.signals.store(0, Relaxed);
+            self.fault.uncount();
             std::mem::forget(self);
         }
         done

@@ -1,5 +1,6 @@
 //! The file behind a mapping: open, size, sync. Only regular files get this far.
 
+use std::cell::Cell;
 use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -9,65 +10,116 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::options::Options;
-use crate::{os, Errno, Result};
+use crate::{lent, os, Errno, Result};
 
 pub struct MappedFile {
     fd: OwnedFd,
-    path: PathBuf,
+    name: Name,
     /// Cleared by the first sync, which makes the name durable too.
     unsynced_name: AtomicBool,
     sparse: bool,
 }
 
+/// Which file it is, whatever its name: device and inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+/// The name that a file was opened by.
+#[derive(Clone)]
+pub struct Name {
+    /// Absolute; links in it are not resolved.
+    path: PathBuf,
+    identity: Identity,
+}
+
 /// An open file, not yet of the size that the options ask for.
 pub struct Opened {
     pub file: MappedFile,
-    /// The size it was found with.
-    size: u64,
-    created: bool,
+    /// The size when it was last looked at.
+    size: Cell<u64>,
+    /// The path that this open created, of which the name may be a link to.
+    created: Option<PathBuf>,
     writable: bool,
 }
 
 impl Opened {
-    /// Opens `path`, and changes nothing but that a new file may be there.
+    /// Opens `path`. Changes nothing, except that a new file may be there.
     pub fn new(path: &Path, options: &Options) -> Result<Opened> {
         options.wanted_size()?;
         // A private map writes to its own pages, and never to a file that was there.
         let writable = options.write && !options.private();
         let (fd, created) = open_fd(path, options, writable)?;
-        let opened = Opened::of_fd(fd, path, options);
-        if opened.is_err() && created {
-            // Nobody had it before us, and nobody will have it from us.
-            let _ = std::fs::remove_file(path);
+        match Opened::of_fd(fd, path, options) {
+            Ok(mut opened) => {
+                opened.writable = writable || created.is_some();
+                opened.file.unsynced_name = AtomicBool::new(created.is_some());
+                opened.created = created;
+                opened.refuse_lent(options).inspect_err(|_| {
+                    opened.undo(options);
+                })?;
+                Ok(opened)
+            }
+            Err(error) => {
+                // Nobody had it before this call, and nobody gets it from this call.
+                created.map(std::fs::remove_file);
+                Err(error)
+            }
         }
-        let mut opened = opened?;
-        opened.writable = writable || created;
-        opened.created = created;
-        opened.file.unsynced_name = AtomicBool::new(created);
-        Ok(opened)
     }
 
-    /// Takes over a file that somebody else opened and shaped. Whether its name is durable is not
-    /// known.
+    /// Takes a file that the caller opened and shaped. Whether its name is durable is not known.
     pub fn of_fd(fd: OwnedFd, path: &Path, options: &Options) -> Result<Opened> {
+        let stat = stat(fd.as_fd())?;
+        let size = match stat.st_mode & libc::S_IFMT {
+            libc::S_IFREG => u64::try_from(stat.st_size).map_err(|_| Errno::IO)?,
+            libc::S_IFDIR => return Err(Errno::ISDIR),
+            _ => return Err(Errno::NODEV),
+        };
         let file = MappedFile {
             fd,
-            path: std::path::absolute(path)?,
+            name: Name {
+                path: std::path::absolute(path)?,
+                identity: Identity::of(&stat),
+            },
             unsynced_name: AtomicBool::new(true),
             sparse: options.sparse,
         };
-        let size = file.regular_size()?;
         Ok(Opened {
             file,
-            size,
-            created: false,
+            size: Cell::new(size),
+            created: None,
             writable: options.write,
         })
     }
 
+    /// EBUSY where the file is to be made shorter and this process holds live binaries of it: they would read zeros.
+    fn refuse_lent(&self, options: &Options) -> Result<()> {
+        let shorter = options.truncate && self.size.get() > 0
+            || self.planned_size(options)? < self.size.get();
+        match shorter && lent::is_lent(self.file.name.identity) {
+            true => Err(Errno::BUSY),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether the size of the file is about to change, for which its lock must be held.
+    pub fn resizes(&self, options: &Options) -> Result<bool> {
+        let truncates = options.truncate && self.size.get() > 0;
+        Ok(self.writable && (truncates || self.planned_size(options)? != self.size.get()))
+    }
+
+    /// Looks at the size again, as others may have changed it before the lock was taken.
+    pub fn refresh(&self) -> Result<()> {
+        self.size.set(self.file.size()?);
+        Ok(())
+    }
+
     /// The size it will have once it is shaped.
     pub fn planned_size(&self, options: &Options) -> Result<u64> {
-        let kept = if options.truncate { 0 } else { self.size };
+        let kept = if options.truncate { 0 } else { self.size.get() };
         Ok(match options.wanted_size()?.filter(|_| self.writable) {
             Some(wanted) if options.fit => wanted,
             Some(wanted) => wanted.max(kept),
@@ -75,52 +127,98 @@ impl Opened {
         })
     }
 
-    /// Brings it to at least its planned size.
+    /// Brings it to at least its planned size, and allocates what truncating it must not lack later.
     pub fn lengthen(&self, options: &Options) -> Result<()> {
-        self.file.extend(self.size, self.planned_size(options)?)
+        let planned = self.planned_size(options)?;
+        let kept = planned.min(self.size.get());
+        if options.truncate && kept > 0 && !options.sparse {
+            match os::without_sigxfsz(|| os::allocate_blocks(self.file.fd(), 0, kept, true)) {
+                Err(Errno(libc::EOPNOTSUPP) | Errno(libc::ENOSYS)) => (),
+                answer => answer?,
+            }
+        }
+        self.file.extend(self.size.get(), planned)
     }
 
-    /// Takes away what it has beyond its planned size, or, to be truncated, all that it had. What
+    /// Removes what it has beyond its planned size, or, to be truncated, all that it had. What
     /// destroys comes last, when nothing else can fail.
     pub fn cut(&self, options: &Options) -> Result<()> {
         let planned = self.planned_size(options)?;
-        if options.truncate && self.size > 0 {
-            os::set_size(self.file.fd(), 0)?;
-            self.file.extend(0, planned)
-        } else if planned < self.size {
-            os::set_size(self.file.fd(), planned)
-        } else {
-            Ok(())
-        }
+        let kept = planned.min(self.size.get());
+        let cleared = match options.truncate && kept > 0 {
+            // In place: blocks that are released first may not be had again.
+            true => os::without_sigxfsz(|| os::clear(self.file.fd(), kept, options.sparse)),
+            false => Ok(()),
+        };
+        let cut = cleared.and_then(|()| match planned < self.size.get() {
+            true => os::set_size(self.file.fd(), planned),
+            false => Ok(()),
+        });
+        cut.inspect_err(|_| {
+            if options.truncate {
+                // Empty, as it was to be, rather than half of it.
+                let _ = os::set_size(self.file.fd(), 0);
+            }
+        })
     }
 
     /// Leaves the disk as it was found, after a failure.
     pub fn undo(&self, options: &Options) {
-        if self.created {
-            self.file.unlink();
+        if let Some(created) = &self.created {
+            self.file.name.identity.remove(created);
         } else if let Ok(planned) = self.planned_size(options) {
-            if planned > self.size && self.writable {
-                self.file.take_back(planned, self.size);
+            if planned > self.size.get() && self.writable {
+                self.file.take_back(planned, self.size.get());
             }
         }
     }
 }
 
-/// The descriptor, and whether the file is new.
-fn open_fd(path: &Path, options: &Options, writable: bool) -> Result<(OwnedFd, bool)> {
-    let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::INVAL)?;
-    // O_NONBLOCK: a FIFO without a writer would hold us for ever.
+/// The descriptor, and the path of the file if it is new.
+fn open_fd(path: &Path, options: &Options, writable: bool) -> Result<(OwnedFd, Option<PathBuf>)> {
+    // O_NONBLOCK: a FIFO without a writer would block the call forever.
     let flags = libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let open = |more: libc::c_int| loop {
-        // Never more than was asked for, not for a moment.
-        let mode: libc::c_uint = options.mode.unwrap_or(0o666) & 0o7777;
-        // One that we make is ours to lengthen.
-        let access = match writable || more & libc::O_CREAT != 0 {
-            true => libc::O_RDWR,
-            false => libc::O_RDONLY,
-        };
+    let flags = flags | if options.append { libc::O_APPEND } else { 0 };
+    // Never more than was asked for, not for a moment.
+    let mode: libc::c_uint = options.mode.unwrap_or(0o666) & 0o7777;
+    let access = if writable {
+        libc::O_RDWR
+    } else {
+        libc::O_RDONLY
+    };
+    let existing = || open_path(path, access | flags, mode);
+    if !options.create {
+        return Ok((existing()?, None));
+    }
+    let mut new = path.to_owned();
+    loop {
+        // Create and open separately, to know which of both it was; a file that this call makes is lengthened
+        // by it.
+        let create = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
+        match open_path(&new, create | flags, mode) {
+            Ok(fd) => return created(fd, new, options),
+            Err(Errno::EXIST) if !options.exclusive => (),
+            Err(error) => return Err(error),
+        }
+        match existing() {
+            Err(Errno(libc::ENOENT)) => {
+                // Removed between the two calls, or a dangling link, which O_EXCL does not follow: its target is
+                // what to create.
+                new = match std::fs::read_link(&new) {
+                    Ok(target) => new.parent().unwrap_or(Path::new("")).join(target),
+                    Err(_) => path.to_owned(),
+                };
+            }
+            answer => return Ok((answer?, None)),
+        }
+    }
+}
+
+fn open_path(path: &Path, flags: libc::c_int, mode: libc::c_uint) -> Result<OwnedFd> {
+    let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::INVAL)?;
+    loop {
         // SAFETY: `name` is NUL-terminated and outlives the call.
-        match unsafe { libc::open(name.as_ptr(), access | flags | more, mode) } {
+        match unsafe { libc::open(name.as_ptr(), flags, mode) } {
             -1 => match Errno::last() {
                 Errno(libc::EINTR) => continue,
                 // A socket, or a FIFO nobody reads.
@@ -130,32 +228,72 @@ fn open_fd(path: &Path, options: &Options, writable: bool) -> Result<(OwnedFd, b
             // SAFETY: the descriptor is new and nobody else's.
             fd => return Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
         }
-    };
-    let new = |fd: OwnedFd| {
-        if let Some(mode) = options.mode {
-            // The umask took bits away.
-            let mode = mode as libc::mode_t & 0o7777;
-            // SAFETY: takes no pointers.
-            os::check(unsafe { libc::fchmod(fd.as_raw_fd(), mode) })?;
-        }
-        Ok((fd, true))
-    };
-    if !options.create {
-        return Ok((open(0)?, false));
     }
-    loop {
-        // Create and open apart, so that we know which of both it was.
-        match open(libc::O_CREAT | libc::O_EXCL) {
-            Ok(fd) => return new(fd),
-            Err(Errno::EXIST) if !options.exclusive => (),
-            Err(error) => return Err(error),
+}
+
+fn created(fd: OwnedFd, path: PathBuf, options: &Options) -> Result<(OwnedFd, Option<PathBuf>)> {
+    if let Some(mode) = options.mode {
+        // The umask took bits away.
+        let mode = mode as libc::mode_t & 0o7777;
+        // SAFETY: takes no pointers.
+        let changed = os::retry(|| unsafe { libc::fchmod(fd.as_raw_fd(), mode) });
+        if let Err(error) = changed {
+            match stat(fd.as_fd()) {
+                Ok(stat) => Identity::of(&stat).remove(&path),
+                Err(_) => drop(std::fs::remove_file(&path)),
+            }
+            return Err(error);
         }
-        match open(0) {
-            // Removed between the two calls, or a dangling link, which O_EXCL does not follow.
-            Err(Errno(libc::ENOENT)) if path.symlink_metadata().is_err() => continue,
-            Err(Errno(libc::ENOENT)) => return new(open(libc::O_CREAT)?),
-            answer => return Ok((answer?, false)),
+    }
+    Ok((fd, Some(path)))
+}
+
+fn stat(fd: BorrowedFd) -> Result<libc::stat> {
+    // SAFETY: a zeroed stat is a valid one; fstat fills it.
+    unsafe {
+        let mut stat: libc::stat = std::mem::zeroed();
+        os::check(libc::fstat(fd.as_raw_fd(), &mut stat))?;
+        Ok(stat)
+    }
+}
+
+impl Identity {
+    pub fn of_file(file: &File) -> Result<Identity> {
+        Ok(Identity::of(&stat(file.as_fd())?))
+    }
+
+    #[allow(clippy::unnecessary_cast)] // the types of both differ between systems
+    fn of(stat: &libc::stat) -> Identity {
+        Identity {
+            device: stat.st_dev as u64,
+            inode: stat.st_ino as u64,
         }
+    }
+
+    /// Removes the name `path`, unless it leads to another file by now.
+    pub fn remove(self, path: &Path) {
+        let named = path.metadata().map(|named| Identity {
+            device: named.dev(),
+            inode: named.ino(),
+        });
+        if named.is_ok_and(|named| named == self) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl Name {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Removes the name, unless another file has it by now. Of a link, the link: its target has a name of its own.
+    pub fn unlink(&self) {
+        self.identity.remove(&self.path);
     }
 }
 
@@ -164,42 +302,24 @@ impl MappedFile {
         self.fd.as_fd()
     }
 
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    fn stat(&self) -> Result<libc::stat> {
-        // SAFETY: a zeroed stat is a valid one; fstat fills it.
-        unsafe {
-            let mut stat: libc::stat = std::mem::zeroed();
-            os::check(libc::fstat(self.fd.as_raw_fd(), &mut stat))?;
-            Ok(stat)
-        }
+    pub fn name(&self) -> &Name {
+        &self.name
     }
 
     /// The size of the file in bytes, now.
     pub fn size(&self) -> Result<u64> {
-        u64::try_from(self.stat()?.st_size).map_err(|_| Errno::IO)
+        u64::try_from(stat(self.fd())?.st_size).map_err(|_| Errno::IO)
     }
 
     /// Bytes of the blocks that the file has on its disk.
     pub fn allocated(&self) -> Result<u64> {
         // What POSIX leaves open, and all systems of ours agree on.
         const BLOCK: u64 = 512;
-        Ok(u64::try_from(self.stat()?.st_blocks).unwrap_or(0) * BLOCK)
-    }
-
-    fn regular_size(&self) -> Result<u64> {
-        let stat = self.stat()?;
-        match stat.st_mode & libc::S_IFMT {
-            libc::S_IFREG => u64::try_from(stat.st_size).map_err(|_| Errno::IO),
-            libc::S_IFDIR => Err(Errno::ISDIR),
-            _ => Err(Errno::NODEV),
-        }
+        Ok(u64::try_from(stat(self.fd())?.st_blocks).unwrap_or(0) * BLOCK)
     }
 
     /// Makes the file at least `to` bytes long, its blocks from `from` on allocated unless it is
-    /// sparse. What fails leaves its size as it was.
+    /// sparse. What fails leaves its size and its blocks as they were.
     pub fn extend(&self, from: u64, to: u64) -> Result<()> {
         if to <= from {
             return Ok(());
@@ -207,10 +327,56 @@ impl MappedFile {
         os::without_sigxfsz(|| os::extend(self.fd(), from, to, self.sparse))
     }
 
+    /// Writes bytes that end past the end of the file, which is `from` bytes long: the file gets longer as the bytes
+    /// arrive in it, so a program that follows the file reads no zeros. What fails leaves its size as it was.
+    ///
+    /// # Safety
+    /// `data` must have `count` readable bytes.
+    pub unsafe fn write_past_end(
+        &self,
+        from: u64,
+        position: u64,
+        data: *const u8,
+        count: usize,
+    ) -> Result<()> {
+        let end = crate::range::checked_end(position, count as u64)?;
+        let mut reached = from;
+        os::without_sigxfsz(|| {
+            os::check_room(self.fd(), from.max(position), end)?;
+            if position > from {
+                os::extend(self.fd(), from, position, self.sparse)?;
+                reached = position;
+            }
+            // SAFETY: the caller's promise.
+            let (written, answer) = unsafe { os::write_at(self.fd(), data, count, position) };
+            reached = reached.max(position + written as u64);
+            answer
+        })
+        .inspect_err(|_| self.take_back(reached, from))
+    }
+
+    /// Appends bytes, wherever the end of the file is by now.
+    ///
+    /// # Safety
+    /// `data` must have `count` readable bytes.
+    pub unsafe fn append(&self, data: *const u8, count: usize) -> Result<()> {
+        let before = self.size()?;
+        let end = crate::range::checked_end(before, count as u64)?;
+        let mut reached = before;
+        os::without_sigxfsz(|| {
+            os::check_room(self.fd(), before, end)?;
+            // SAFETY: the caller's promise.
+            let (written, answer) = unsafe { os::append(self.fd(), data, count) };
+            reached += written as u64;
+            answer
+        })
+        .inspect_err(|_| self.take_back(reached, before))
+    }
+
     /// Makes the file `to` bytes long again, if it is still the `from` that we made it: what others
     /// appended meanwhile stays.
     pub fn take_back(&self, from: u64, to: u64) {
-        if self.size() == Ok(from) {
+        if from > to && self.size() == Ok(from) {
             let _ = os::set_size(self.fd(), to);
         }
     }
@@ -218,7 +384,7 @@ impl MappedFile {
     /// The directory of a new file whose name may not be on the disk yet.
     pub fn unsynced_directory(&self) -> Result<Option<File>> {
         match self.unsynced_name.load(Ordering::Acquire) {
-            true => open_directory(self.path.parent().unwrap_or(Path::new("/"))),
+            true => open_directory(self.name.path.parent().unwrap_or(Path::new("/"))),
             false => Ok(None),
         }
     }
@@ -226,23 +392,12 @@ impl MappedFile {
     pub fn name_is_synced(&self) {
         self.unsynced_name.store(false, Ordering::Release);
     }
-
-    /// Deletes the file, unless another one has its name by now.
-    pub fn unlink(&self) {
-        let (Ok(ours), Ok(named)) = (self.stat(), self.path.metadata()) else {
-            return;
-        };
-        #[allow(clippy::unnecessary_cast)] // the types of both differ between systems
-        if (ours.st_dev as u64, ours.st_ino as u64) == (named.dev(), named.ino()) {
-            let _ = self.path.canonicalize().and_then(std::fs::remove_file);
-        }
-    }
 }
 
-/// Makes the names in a directory durable, as far as this user may.
+/// Makes the names in a directory durable, as far as this user may and the file system can.
 pub fn sync_directory(path: &Path) -> Result<()> {
     match open_directory(path)? {
-        Some(directory) => os::sync_all(directory.as_fd()),
+        Some(directory) => os::sync_directory(directory.as_fd()),
         None => Ok(()),
     }
 }

@@ -22,6 +22,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Mutex, PoisonError};
 
 use crate::fault::Fault;
+use crate::Errno;
 use slot::{Guarded, Slot};
 
 pub use signal::{install, status, Status};
@@ -49,6 +50,8 @@ pub struct Range<'a> {
     pub delta: usize,
     pub page: usize,
     pub writable: bool,
+    /// What is written to the pages is stored nowhere else.
+    pub only_copy: bool,
 }
 
 impl Watch {
@@ -70,6 +73,7 @@ impl Watch {
             delta: range.delta,
             page: range.page,
             writable: range.writable,
+            only_copy: range.only_copy,
             fault,
         });
         Watch { slot }
@@ -79,13 +83,35 @@ impl Watch {
     pub fn set_mapped(&self, mapped: usize) {
         self.slot.set_mapped(mapped);
     }
+
+    /// The descriptor is about to be closed: see [`Slot::forget_fd`].
+    pub fn forget_fd(&self) {
+        self.slot.forget_fd();
+    }
+
+    /// What was replaced by zero pages is mapped as one again.
+    pub fn is_whole(&self) {
+        patch::forget_pieces(self.slot);
+    }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
         let _filling = FILLING.lock().unwrap_or_else(PoisonError::into_inner);
+        patch::forget_pieces(self.slot);
         self.slot.empty();
     }
+}
+
+/// The fault of the map that `address` lies in: `None` where it lies in no map or the map has none.
+///
+/// # Safety
+/// If `address` lies in a map, the caller must keep the map alive, as a live binary does.
+pub unsafe fn fault_at(address: usize) -> Option<Errno> {
+    let guarded = table::slots().find_map(|slot| slot.read(address))?;
+    // SAFETY: the map is alive by the caller's promise, and its fault with it.
+    let (_, reason) = unsafe { &*guarded.fault }.first()?;
+    Some(reason.errno())
 }
 
 /// Whether `address` lies in a range of ours: its bytes may be a file's, and be mapped elsewhere

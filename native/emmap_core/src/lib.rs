@@ -13,6 +13,8 @@
 //! | [`fault`] | what a map knows of the pages it lost |
 //! | [`extent`] | where a map is and how long |
 //! | [`closing`] | which handles are open |
+//! | [`lent`] | which files live binaries show |
+//! | [`source`] | bytes to write that may be a map's |
 //! | [`sync`] | the atomics and locks of all that loom checks |
 //! | [`lock`] | makes copies atomic towards each other |
 //! | [`region`] | the mapping itself: read, write, grow, shrink |
@@ -47,6 +49,8 @@ pub mod file;
 #[cfg(not(loom))]
 pub mod guard;
 #[cfg(not(loom))]
+pub mod lent;
+#[cfg(not(loom))]
 pub mod lines;
 pub mod lock;
 #[cfg(not(loom))]
@@ -61,6 +65,8 @@ pub mod region;
 pub mod reservation;
 #[cfg(not(loom))]
 pub mod search;
+#[cfg(not(loom))]
+pub mod source;
 pub mod sync;
 #[cfg(not(loom))]
 pub mod typed;

@@ -28,6 +28,8 @@ pub struct Options {
     pub create: bool,
     pub exclusive: bool,
     pub truncate: bool,
+    /// Every write goes to the end of the file, wherever that is by then; the map itself is read-only.
+    pub append: bool,
     pub sharing: Sharing,
     /// Where the map begins in the file, in bytes; need not be page aligned.
     pub offset: u64,
@@ -70,6 +72,7 @@ impl Default for Options {
             create: false,
             exclusive: false,
             truncate: false,
+            append: false,
             sharing: Sharing::Shared,
             offset: 0,
             length: None,

@@ -16,23 +16,28 @@
 //! | [`range`] | a range of addresses that shows the file |
 //! | [`copy`] | bytes in and out |
 //! | [`resize`] | growing and shrinking under readers |
+//! | [`past_end`] | writes that make the file longer |
 //! | [`memory`] | advice, prefetch, mlock, allocation |
 //! | [`sync`] | durability |
 //! | [`reattach`] | the way back after a fault |
+//! | [`release`] | what the last close gives back |
 //! | [`info`] | what there is to know |
 
 mod copy;
 mod info;
 mod memory;
+mod past_end;
 mod range;
 mod reattach;
+mod release;
 mod resize;
 mod sync;
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::extent::Extent;
 use crate::fault::{Fault, Mark, Reason};
@@ -41,16 +46,23 @@ use crate::lock::CopyLock;
 use crate::range::round_up;
 use crate::{os, Errno, Options, Result};
 use range::{first_range, Range};
+use release::FileSlot;
 
 pub use copy::{Read, Wait, Written};
 pub use info::{Info, Residency};
+pub use past_end::Source;
 use sync::Failed;
+
+/// What is made of a file and options.
+type Mapped = (Shape, usize, Range, Box<Fault>);
 
 pub struct Region {
     // Declared before what they point into: fields are dropped in this order.
     ranges: Mutex<Vec<Range>>,
     fault: Box<Fault>,
-    file: Option<MappedFile>,
+    file: FileSlot,
+    /// Whether a live binary was handed out.
+    lent: AtomicBool,
     extent: Extent,
     lock: Option<CopyLock>,
     failed_sync: Failed,
@@ -69,6 +81,8 @@ struct Shape {
     follows: bool,
     /// Stays in its first range of addresses.
     pinned: bool,
+    /// Writes go to the end of the file, through the file.
+    appends: bool,
     auto_unlink: bool,
     protection: libc::c_int,
     flags: libc::c_int,
@@ -104,36 +118,47 @@ impl Region {
     }
 
     fn map(opened: Option<Opened>, options: &Options) -> Result<Region> {
-        match Region::map_opened(opened.as_ref(), options) {
-            Ok((shape, len, range, fault)) => Ok(Region {
-                extent: Extent::new(range.position_zero(&shape), len),
-                ranges: Mutex::new(vec![range]),
-                fault,
-                file: opened.map(|opened| opened.file),
-                lock: options.lock.then(CopyLock::default),
-                failed_sync: Failed::default(),
-                shape,
-            }),
-            Err(error) => {
-                if let Some(opened) = opened {
-                    opened.undo(options);
-                }
-                Err(error)
-            }
-        }
+        let (shape, len, range, fault) = Region::shape_and_map(opened.as_ref(), options)?;
+        Ok(Region {
+            extent: Extent::new(range.position_zero(&shape), len),
+            ranges: Mutex::new(vec![range]),
+            fault,
+            file: FileSlot::new(opened.map(|opened| opened.file)),
+            lent: AtomicBool::new(false),
+            lock: options.lock.then(CopyLock::default),
+            failed_sync: Failed::default(),
+            shape,
+        })
+    }
+
+    /// Where the size of the file changes, under its lock, from the size that it has then. What fails is undone.
+    fn shape_and_map(opened: Option<&Opened>, options: &Options) -> Result<Mapped> {
+        let Some(opened) = opened else {
+            return Region::map_opened(None, options);
+        };
+        let map = || Region::map_opened(Some(opened), options);
+        let locked =
+            || os::with_file_lock(opened.file.fd(), || opened.refresh().and_then(|()| map()))?;
+        let mapped = match opened.resizes(options) {
+            Ok(true) => locked(),
+            Ok(false) => map(),
+            Err(error) => Err(error),
+        };
+        mapped.inspect_err(|_| opened.undo(options))
     }
 
     /// Everything that can be refused is asked for before the file is changed.
-    fn map_opened(
-        opened: Option<&Opened>,
-        options: &Options,
-    ) -> Result<(Shape, usize, Range, Box<Fault>)> {
+    fn map_opened(opened: Option<&Opened>, options: &Options) -> Result<Mapped> {
+        let file = opened.map(|opened| &opened.file);
+        let page = match file {
+            Some(file) => os::file_page_size(file.fd(), options.huge)?,
+            None => os::map_page_size(options.huge),
+        };
         let planned = match opened {
             Some(opened) => Some(opened.planned_size(options)?),
             None => None,
         };
-        let (shape, len) = Region::plan(options, planned)?;
-        let file = opened.map(|opened| &opened.file);
+        let (shape, len) = Region::plan(options, planned, page)?;
         let fault = Box::new(Fault::default());
         let mut range = first_range(&shape, file, &fault, len, options)?;
         if let Some(opened) = opened {
@@ -146,9 +171,8 @@ impl Region {
         Ok((shape, len, range, fault))
     }
 
-    fn plan(options: &Options, file_size: Option<u64>) -> Result<(Shape, usize)> {
+    fn plan(options: &Options, file_size: Option<u64>, page: usize) -> Result<(Shape, usize)> {
         let flags = os::map_flags(options)?;
-        let page = os::map_page_size(options.huge);
         let length = options.length.filter(|length| *length > 0);
         let (available, whole_file) = match file_size {
             Some(size) => (size.saturating_sub(options.offset), options.offset == 0),
@@ -156,20 +180,23 @@ impl Region {
         };
         let len = usize::try_from(length.unwrap_or(available).min(available))
             .map_err(|_| Errno::NOMEM)?;
-        let shared_file = file_size.is_some() && options.write && !options.private();
+        // What is appended reaches the file through its descriptor.
+        let writable = options.write && !options.append;
+        let shared_file = file_size.is_some() && writable && !options.private();
         let whole = whole_file && len as u64 == available;
         let resizable = !options.fixed_size && whole && (shared_file || file_size.is_none());
         let mut protection = libc::PROT_READ;
-        if options.write {
+        if writable {
             protection |= libc::PROT_WRITE;
         }
         let shape = Shape {
-            writable: options.write,
+            writable,
             private: options.private(),
             resizable,
             grows: resizable && file_size.is_some() && length.is_none(),
             follows: file_size.is_some() && whole_file && length.is_none() && !options.fixed_size,
             pinned: options.fixed || file_size.is_none(),
+            appends: options.append,
             auto_unlink: options.auto_unlink,
             protection,
             flags,
@@ -202,19 +229,30 @@ impl Region {
         self.shape.grows
     }
 
+    /// Whether every write goes to the end of the file.
+    pub fn appends(&self) -> bool {
+        self.shape.appends
+    }
+
     pub fn auto_unlink(&self) -> bool {
         self.shape.auto_unlink
     }
 
     /// The file behind the map, to be read as a file.
     pub fn clone_file(&self) -> Result<File> {
-        let file = self.file.as_ref().ok_or(Errno::NOTSUP)?;
+        let file = self.file()?.ok_or(Errno::NOTSUP)?;
         Ok(file.fd().try_clone_to_owned()?.into())
     }
 
+    /// The open file, `None` for anonymous memory, CLOSED after [`Region::release`]. It stays open for as long as the
+    /// caller holds it.
+    fn file(&self) -> Result<Option<Arc<MappedFile>>> {
+        self.file.get()
+    }
+
     pub fn unlink(&self) {
-        if let Some(file) = &self.file {
-            file.unlink();
+        if let Some(name) = self.file.name() {
+            name.unlink();
         }
     }
 
@@ -292,7 +330,7 @@ impl Region {
     }
 
     fn size_on_disk(&self) -> Result<Option<u64>> {
-        self.file.as_ref().map(MappedFile::size).transpose()
+        self.file()?.map(|file| file.size()).transpose()
     }
 
     fn is_short(&self, on_disk: u64) -> bool {
@@ -333,6 +371,7 @@ impl Shape {
 
 impl Drop for Region {
     fn drop(&mut self) {
+        self.take_back_lent();
         if self.shape.auto_unlink {
             self.unlink();
         }

@@ -27,8 +27,13 @@ unsafe impl Sync for Reservation {}
 impl Drop for Reservation {
     fn drop(&mut self) {
         RESERVED.fetch_sub(self.len, Ordering::Relaxed);
+        COUNT.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+/// How many reservations there are. Each is up to two maps of the process: the file, and what lies behind it.
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+const MAPS_OF_EACH: usize = 2;
 
 /// The addresses of all reservations together.
 static RESERVED: AtomicUsize = AtomicUsize::new(0);
@@ -95,18 +100,23 @@ impl Reservation {
             first.add(first.align_offset(page))
         };
         RESERVED.fetch_add(len, Ordering::Relaxed);
-        Ok(Reservation {
+        COUNT.fetch_add(1, Ordering::Relaxed);
+        let reservation = Reservation {
             start,
             len,
             _owner: owner,
-        })
+        };
+        match leaves_room() {
+            true => Ok(reservation),
+            false => Err(Errno::NOMEM),
+        }
     }
 
     /// Reserves `wanted` bytes if addresses are plenty, else `least`: what is set aside for growth
     /// must never be what the program itself runs out of.
     pub fn at_least(least: usize, wanted: usize, page: usize, place: Place) -> Result<Reservation> {
         let plenty = RESERVED.load(Ordering::Relaxed).saturating_add(wanted) <= MOST_RESERVED;
-        if wanted > least && plenty && !os::address_space_is_limited() {
+        if wanted > least && plenty && os::address_space_limit().is_none() {
             match Reservation::new(wanted, page, place) {
                 Err(Errno::NOMEM) => (),
                 answer => return answer,
@@ -126,6 +136,24 @@ impl Reservation {
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
+}
+
+/// Whether the program itself can still map memory: maps are refused before a VM finds no room for its heap.
+fn leaves_room() -> bool {
+    /// What the program keeps.
+    const ROOM: u64 = 1 << 30;
+    /// Reserved addresses from which on it is asked whether there is room; before, there is.
+    const PLENTY: usize = MOST_RESERVED / 2;
+    let most = os::most_maps();
+    if COUNT.load(Ordering::Relaxed) >= (most - most / 8) / MAPS_OF_EACH {
+        return false;
+    }
+    let room = match os::address_space_limit() {
+        Some(limit) => ROOM.min(limit / 32),
+        None if RESERVED.load(Ordering::Relaxed) < PLENTY => return true,
+        None => ROOM,
+    };
+    usize::try_from(room).is_ok_and(os::has_room)
 }
 
 #[cfg(test)]

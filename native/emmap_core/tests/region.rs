@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use emmap_core::options::Sharing;
-use emmap_core::region::{Read, Wait, Written};
+use emmap_core::region::{Read, Source, Wait, Written};
 use emmap_core::{Errno, Options, Region};
 use proptest::prelude::*;
 
@@ -37,7 +37,13 @@ fn pwrite(region: &Region, position: u64, data: &[u8]) -> Result<(), Errno> {
             unsafe { region.copy_in(position, data.as_ptr(), data.len(), Wait::Yes, || true) };
         match written? {
             Written::Done => return Ok(()),
-            _ => region.grow(position + data.len() as u64)?,
+            _ => {
+                let source = Source::Bytes(data.as_ptr());
+                // SAFETY: as above.
+                if unsafe { region.write_past_end(position, source, data.len(), || true) }? {
+                    return Ok(());
+                }
+            }
         }
     }
 }
@@ -432,9 +438,9 @@ fn release_loses_nothing_that_was_written() {
         };
         let region = Region::open(&asked).unwrap();
         pwrite(&region, 5_000, b"written").unwrap();
-        region.release(0, 10_000);
-        region.release(10_000, 1);
-        region.release(u64::MAX, u64::MAX);
+        region.release_pages(0, 10_000);
+        region.release_pages(10_000, 1);
+        region.release_pages(u64::MAX, u64::MAX);
         assert_eq!(pread(&region, 5_000, 8), b"writtenf");
     }
     let memory = Options {
@@ -445,7 +451,7 @@ fn release_loses_nothing_that_was_written() {
     };
     let region = Region::open(&memory).unwrap();
     pwrite(&region, 5_000, b"written").unwrap();
-    region.release(0, 10_000);
+    region.release_pages(0, 10_000);
     assert_eq!(pread(&region, 5_000, 7), b"written");
 }
 

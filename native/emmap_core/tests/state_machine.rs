@@ -9,7 +9,7 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use emmap_core::region::{Read, Wait, Written};
+use emmap_core::region::{Read, Source, Wait, Written};
 use emmap_core::{Errno, Options, Region};
 use model::{Model, Shape, PAGE};
 use proptest::prelude::*;
@@ -128,7 +128,13 @@ fn pwrite(region: &Region, at: usize, data: &[u8]) -> Result<(), Errno> {
             unsafe { region.copy_in(at as u64, data.as_ptr(), data.len(), Wait::No, || true) };
         match written? {
             Written::Done => return region.check_fault(),
-            _ => region.grow((at + data.len()) as u64)?,
+            _ => {
+                let source = Source::Bytes(data.as_ptr());
+                // SAFETY: as above.
+                if unsafe { region.write_past_end(at as u64, source, data.len(), || true) }? {
+                    return region.check_fault();
+                }
+            }
         }
     }
 }

@@ -2,10 +2,10 @@
 
 use std::os::unix::ffi::OsStrExt;
 
-use emmap_core::guard;
 use emmap_core::os::Advice;
 use emmap_core::region::Info;
 use emmap_core::Region;
+use emmap_core::{fault, guard, source};
 use rustler::types::atom;
 use rustler::{Binary, Encoder, Env, NewBinary, NifMap, NifUnitEnum, Term};
 
@@ -21,7 +21,7 @@ fn on_region<'a>(
     answer(env, done)
 }
 
-// Dirty, for it may unlink the file.
+// Dirty: it may unlink the file, unmaps its pages, and closes it.
 #[rustler::nif(schedule = "DirtyIo")]
 fn close<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
     answer(env, handle.0.close())
@@ -150,6 +150,7 @@ struct InfoMap<'a> {
     direct: bool,
     resizable: bool,
     grows: bool,
+    appends: bool,
     lock: bool,
     auto_unlink: bool,
     max_size: Option<u64>,
@@ -215,6 +216,7 @@ fn info_map<'a>(env: Env<'a>, handle: &HandleRef, info: Info) -> InfoMap<'a> {
         direct: handle.0.direct,
         resizable: info.resizable,
         grows: info.grows,
+        appends: info.appends,
         lock: info.locking,
         auto_unlink: info.auto_unlink,
         max_size: info.max_size,
@@ -247,6 +249,20 @@ fn guard_status() -> GuardStatus {
         guard::Status::Lost => GuardStatus::Lost,
         guard::Status::Off => GuardStatus::Off,
     }
+}
+
+// Two loads: how many faults there were of all maps, and whether one has a fault now.
+#[rustler::nif(schedule = "Normal")]
+fn faults() -> (u64, bool) {
+    (fault::events(), fault::any())
+}
+
+// A search in the table of maps. `:ok`, or the error of the map that the binary is a part of.
+#[rustler::nif(schedule = "Normal")]
+fn source_fault<'a>(env: Env<'a>, data: Binary<'a>) -> Term<'a> {
+    // SAFETY: the binary keeps what it is a part of, for the call at least.
+    let sound = unsafe { source::check(data.as_slice().as_ptr()) };
+    answer(env, sound.map_err(Failure::from))
 }
 
 // Two loads: mappings and handles not collected yet.

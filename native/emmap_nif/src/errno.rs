@@ -1,12 +1,16 @@
 //! The names of POSIX errors, as OTP spells them.
 
+const CLOSED: i32 = emmap_core::Errno::CLOSED.0;
+
 /// `libc::ENOENT` is `"enoent"`; what has no name here is `"eunknown"`.
 pub fn name(errno: i32) -> &'static str {
     match errno {
+        CLOSED => "closed",
         libc::E2BIG => "e2big",
         libc::EACCES => "eacces",
         libc::EAGAIN => "eagain",
         libc::EBADF => "ebadf",
+        libc::EBADMSG => "ebadmsg",
         libc::EBUSY => "ebusy",
         libc::EDQUOT => "edquot",
         libc::EEXIST => "eexist",

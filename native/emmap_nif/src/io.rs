@@ -4,7 +4,7 @@ use emmap_core::buffer::Buffer;
 use emmap_core::cursor::Whence;
 use emmap_core::fault::Mark;
 use emmap_core::range::{checked_end, clamped_range};
-use emmap_core::region::{Read, Wait, Written};
+use emmap_core::region::{Read, Source, Wait, Written};
 use emmap_core::{Errno, Region};
 use rustler::sys::ErlNifTerm;
 
@@ -36,11 +36,36 @@ pub fn at_position(call: &Call, index: usize) -> Result<u64, Early> {
 }
 
 /// What was read since `mark`, unless a page of it was lost.
-pub fn checked(call: &Call, region: &Region, mark: Mark, term: ErlNifTerm) -> ErlNifTerm {
+pub fn checked(
+    call: &Call,
+    region: &Region,
+    mark: Mark,
+    term: ErlNifTerm,
+) -> Result<ErlNifTerm, Early> {
     match region.check_since(mark) {
-        Ok(()) => call.ok_with(term),
-        Err(error) => call.error(error),
+        Ok(()) => Ok(call.ok_with(term)),
+        Err(error) => Err(call.error(error)),
     }
+}
+
+/// A live binary of `start .. start + count`. Argument `root` holds the root binary of the handle, or `nil`; `None`: the
+/// handle has none.
+#[inline]
+fn live(
+    call: &Call,
+    handle: &Handle,
+    region: &Region,
+    root: Option<usize>,
+    start: usize,
+    count: usize,
+) -> Result<ErlNifTerm, Early> {
+    if !handle.lend(region) {
+        return Err(call.error(Failure::Closed));
+    }
+    Ok(match root {
+        Some(root) => call.view(handle, region, root, start, count),
+        None => call.view_alone(handle, region, start, count),
+    })
 }
 
 /// `:eof`, unless a page was lost.
@@ -75,17 +100,14 @@ fn pread_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
     };
     if handle.direct {
         // Its map was empty when it was opened, so there is no root to take a part of.
-        return Ok(checked(
-            call,
-            region,
-            region.mark(),
-            call.view_alone(handle, region, start, count),
-        ));
+        let mark = region.mark();
+        let term = live(call, handle, region, None, start, count)?;
+        return checked(call, region, mark, term);
     }
     if count > INLINE_BYTES && wait == Wait::No {
         return Ok(call.reschedule(c"pread", raw_nif!(pread_waiting)));
     }
-    match copy(call, region, start, count, wait) {
+    match copy(call, region, start, count, wait)? {
         Some(answer) => Ok(answer),
         None => Ok(call.reschedule(c"pread", raw_nif!(pread_waiting))),
     }
@@ -99,37 +121,39 @@ fn copy(
     start: usize,
     count: usize,
     wait: Wait,
-) -> Option<ErlNifTerm> {
+) -> Result<Option<ErlNifTerm>, Early> {
     if count > UNMAP_INLINE {
-        return Some(copy_large(call, region, start, count));
+        return copy_large(call, region, start, count).map(Some);
     }
     let (at, binary) = call.new_binary(count);
     let mark = region.mark();
     // SAFETY: the new binary has room for `count` bytes and is not part of the map.
     match unsafe { region.copy_out(start, count, at, wait) } {
-        Read::Busy => None,
-        Read::Done(0) => Some(call.eof()),
+        Read::Busy => Ok(None),
+        Read::Done(0) => at_end(call, region).map(Some),
         Read::Done(got) if got == count => {
             if wait == Wait::No {
                 call.consumed(got);
             }
-            Some(checked(call, region, mark, binary))
+            checked(call, region, mark, binary).map(Some)
         }
-        Read::Done(got) => Some(checked(call, region, mark, call.sub_binary(binary, 0, got))),
+        Read::Done(got) => checked(call, region, mark, call.sub_binary(binary, 0, got)).map(Some),
     }
 }
 
 /// As [`copy`], into memory of our own; only where waiting is allowed.
-fn copy_large(call: &Call, region: &Region, start: usize, count: usize) -> ErlNifTerm {
-    let mut buffer = match Buffer::new(count) {
-        Ok(buffer) => buffer,
-        Err(error) => return call.error(error),
-    };
+fn copy_large(
+    call: &Call,
+    region: &Region,
+    start: usize,
+    count: usize,
+) -> Result<ErlNifTerm, Early> {
+    let mut buffer = Buffer::new(count).map_err(|error| call.error(error))?;
     let mark = region.mark();
     // SAFETY: the buffer has room for `count` bytes and is not part of the map.
     match unsafe { region.copy_out(start, count, buffer.as_mut_ptr(), Wait::Yes) } {
         Read::Done(got) if got > 0 => checked(call, region, mark, call.buffer_binary(buffer, got)),
-        _ => call.eof(),
+        _ => at_end(call, region),
     }
 }
 
@@ -146,7 +170,10 @@ fn view_now(call: &Call) -> Result<ErlNifTerm, Early> {
     let count = call.count(3)?;
     region.check_fault().map_err(|error| call.error(error))?;
     match region.locate(position, count) {
-        Some((start, count)) => Ok(call.ok_with(call.view(handle, region, 1, start, count))),
+        Some((start, count)) => {
+            let term = live(call, handle, region, Some(1), start, count)?;
+            Ok(call.ok_with(term))
+        }
         None => Ok(call.eof()),
     }
 }
@@ -167,15 +194,37 @@ fn pwrite_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
     let position = at_position(call, 1)?;
     let (data, count) = data(call, 2)?;
     let again = || call.reschedule(c"pwrite", raw_nif!(pwrite_waiting));
-    change(call, region, position, count, wait, again, || {
-        // SAFETY: `data` is a binary argument of this call, alive until it ends.
-        unsafe { region.copy_in(position, data, count, wait, || true) }
-    })
+    if region.appends() {
+        return append(call, region, data, count, wait, again).map(|_| call.ok());
+    }
+    // SAFETY: `data` is a binary argument of this call, alive until it ends.
+    let write = || unsafe { region.copy_in(position, data, count, wait, || true) };
+    // SAFETY: as above.
+    let grow = || unsafe { region.write_past_end(position, Source::Bytes(data), count, || true) };
+    change(call, region, position, count, wait, again, write, grow)
 }
 
-/// `:ok` when `write` has changed `count` bytes at `position`. Past the end the map grows, if it can;
-/// what may wait or takes long calls `again`, which reschedules.
+/// Appends where waiting is allowed, else calls `again`, which reschedules: `Err` is its term, too. `Ok`: the end of the
+/// file.
+fn append(
+    call: &Call,
+    region: &Region,
+    data: *const u8,
+    count: usize,
+    wait: Wait,
+    again: impl Fn() -> ErlNifTerm,
+) -> Result<u64, Early> {
+    if wait == Wait::No {
+        return Err(again());
+    }
+    // SAFETY: `data` is a binary argument of this call, alive until it ends.
+    unsafe { region.append(data, count) }.map_err(|error| call.error(error))
+}
+
+/// `:ok` when `write` has changed `count` bytes at `position`, or `grow` has, past the end of a map that can grow. What
+/// may wait or takes long calls `again`, which reschedules.
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 pub fn change(
     call: &Call,
     region: &Region,
@@ -184,6 +233,7 @@ pub fn change(
     wait: Wait,
     again: impl Fn() -> ErlNifTerm,
     write: impl Fn() -> Result<Written, Errno>,
+    grow: impl Fn() -> Result<bool, Errno>,
 ) -> Result<ErlNifTerm, Early> {
     if count > INLINE_BYTES && wait == Wait::No {
         return Ok(again());
@@ -196,7 +246,9 @@ pub fn change(
                 return Err(past_end(call, region, position, count))
             }
             Written::PastEnd if wait == Wait::Yes => {
-                grow(region, position, count).map_err(|error| call.error(error))?
+                if grow().map_err(|error| call.error(error))? {
+                    return Ok(call.ok());
+                }
             }
             _ => return Ok(again()),
         }
@@ -229,10 +281,6 @@ fn past_end(call: &Call, region: &Region, position: u64, count: usize) -> Early 
     call.error(why)
 }
 
-fn grow(region: &Region, position: u64, count: usize) -> Result<(), Errno> {
-    region.grow(checked_end(position, count as u64)?)
-}
-
 // write(handle, binary): at the cursor.
 
 fn write(call: &Call) -> ErlNifTerm {
@@ -247,26 +295,44 @@ fn write_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
     let handle = call.handle()?;
     let region = open_region(call, handle)?;
     let (data, count) = data(call, 1)?;
+    let again = || call.reschedule(c"write", raw_nif!(write_waiting));
+    if region.appends() {
+        let end = append(call, region, data, count, wait, again)?;
+        handle.cursor.set(end);
+        return Ok(call.ok());
+    }
     if count > INLINE_BYTES && wait == Wait::No {
-        return Ok(call.reschedule(c"write", raw_nif!(write_waiting)));
+        return Ok(again());
     }
     let mark = region.begin().map_err(|error| call.error(error))?;
     loop {
         let position = handle.cursor.get();
         // Moved only by the one who writes there: a refused claim means somebody else was first.
         let claim = || handle.cursor.advance(position, count).unwrap_or(false);
+        let failed = |error: Errno| {
+            // Not done, so the next write goes there.
+            handle
+                .cursor
+                .give_back(position.saturating_add(count as u64), position);
+            call.error(error)
+        };
         // SAFETY: `data` is a binary argument of this call, alive until it ends.
         let written = unsafe { region.copy_in(position, data, count, wait, claim) };
-        match written.map_err(|error| call.error(error))? {
+        match written.map_err(failed)? {
             Written::Done => return wrote(call, region, mark, count),
             Written::Refused => continue,
             Written::PastEnd if !region.grows() => {
                 return Err(past_end(call, region, position, count))
             }
             Written::PastEnd if wait == Wait::Yes => {
-                grow(region, position, count).map_err(|error| call.error(error))?
+                let source = Source::Bytes(data);
+                // SAFETY: as above.
+                let written = unsafe { region.write_past_end(position, source, count, claim) };
+                if written.map_err(failed)? {
+                    return Ok(call.ok());
+                }
             }
-            _ => return Ok(call.reschedule(c"write", raw_nif!(write_waiting))),
+            _ => return Ok(again()),
         }
     }
 }
@@ -302,10 +368,10 @@ fn read_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
     let Some((start, count)) = handle.cursor.take(most, len) else {
         return at_end(call, region);
     };
-    Ok(deliver(call, handle, region, start, count, wait))
+    deliver(call, handle, region, start, count, wait)
 }
 
-/// Bytes that the cursor has passed, live or copied.
+/// Bytes that the cursor has passed, live or copied. What cannot be delivered is given back to the cursor.
 fn deliver(
     call: &Call,
     handle: &Handle,
@@ -313,23 +379,36 @@ fn deliver(
     start: usize,
     count: usize,
     wait: Wait,
-) -> ErlNifTerm {
-    if handle.direct {
-        return checked(
-            call,
-            region,
-            region.mark(),
-            call.view(handle, region, 1, start, count),
-        );
-    }
-    match copy(call, region, start, count, wait) {
-        Some(answer) => answer,
-        None => {
-            let [start, count] = [start, count].map(|n| call.uint64(n as u64));
-            let arguments = [call.argument(0), start, count];
-            call.reschedule_with(c"pread", raw_nif!(pread_waiting), &arguments)
+) -> Result<ErlNifTerm, Early> {
+    let delivered = || {
+        if handle.direct {
+            let mark = region.mark();
+            let term = live(call, handle, region, Some(1), start, count)?;
+            return checked(call, region, mark, term);
         }
-    }
+        if let Some(answer) = copy(call, region, start, count, wait)? {
+            return Ok(answer);
+        }
+        let [start, count] = [start, count].map(|n| call.uint64(n as u64));
+        let arguments = [call.argument(0), start, count];
+        Ok(call.reschedule_with(c"read", raw_nif!(deliver_waiting), &arguments))
+    };
+    delivered().inspect_err(|_| give_back(handle, start, count))
+}
+
+fn give_back(handle: &Handle, start: usize, count: usize) {
+    let start = start as u64;
+    handle.cursor.give_back(start + count as u64, start);
+}
+
+// (handle, start, count) of bytes that the cursor has passed.
+fn deliver_waiting(call: &Call) -> ErlNifTerm {
+    either((|| {
+        let handle = call.handle()?;
+        let region = open_region(call, handle)?;
+        let (start, count) = (call.count(1)?, call.count(2)?);
+        deliver(call, handle, region, start, count, Wait::Yes)
+    })())
 }
 
 // read_line(handle, root): from the cursor to the next newline.
@@ -366,7 +445,7 @@ fn read_line_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
         let there = region.check_since(mark);
         there.map_err(|error| call.error(error))?;
         match handle.cursor.advance(position, length) {
-            Ok(true) => return Ok(deliver_line(call, handle, region, start, length, wait)),
+            Ok(true) => return deliver_line(call, handle, region, start, length, wait),
             Ok(false) => continue,
             Err(error) => return Err(call.error(error)),
         }
@@ -381,17 +460,24 @@ fn deliver_line(
     start: usize,
     length: usize,
     wait: Wait,
-) -> ErlNifTerm {
+) -> Result<ErlNifTerm, Early> {
     call.consumed(length.min(INLINE_BYTES));
     let ends_in = |back: usize| (length >= back).then(|| region.byte(start + length - back));
     if ends_in(1) == Some(b'\n') && ends_in(2) == Some(b'\r') {
-        return crlf_line(call, region, start, length, wait);
+        return crlf_line(call, region, start, length, wait)
+            .inspect_err(|_| give_back(handle, start, length));
     }
     deliver(call, handle, region, start, length, wait)
 }
 
 /// The line without its CR. It is copied whole, so that nothing can change in between.
-fn crlf_line(call: &Call, region: &Region, start: usize, length: usize, wait: Wait) -> ErlNifTerm {
+fn crlf_line(
+    call: &Call,
+    region: &Region,
+    start: usize,
+    length: usize,
+    wait: Wait,
+) -> Result<ErlNifTerm, Early> {
     let (at, binary) = call.new_binary(length);
     let mark = region.mark();
     // SAFETY: the new binary has room for `length` bytes and is not part of the map.
@@ -399,9 +485,9 @@ fn crlf_line(call: &Call, region: &Region, start: usize, length: usize, wait: Wa
         Read::Busy => {
             let [start, length] = [start, length].map(|n| call.uint64(n as u64));
             let arguments = [call.argument(0), start, length];
-            call.reschedule_with(c"read_line", raw_nif!(crlf_line_waiting), &arguments)
+            Ok(call.reschedule_with(c"read_line", raw_nif!(crlf_line_waiting), &arguments))
         }
-        Read::Done(0) => call.eof(),
+        Read::Done(0) => at_end(call, region),
         // The map became shorter meanwhile: what is left is no CRLF line.
         Read::Done(got) if got < length => {
             checked(call, region, mark, call.sub_binary(binary, 0, got))
@@ -417,9 +503,11 @@ fn crlf_line(call: &Call, region: &Region, start: usize, length: usize, wait: Wa
 // (handle, start, length) of a CRLF line that the cursor has passed.
 fn crlf_line_waiting(call: &Call) -> ErlNifTerm {
     either((|| {
-        let region = open_region(call, call.handle()?)?;
+        let handle = call.handle()?;
+        let region = open_region(call, handle)?;
         let (start, length) = (call.count(1)?, call.count(2)?);
-        Ok(crlf_line(call, region, start, length, Wait::Yes))
+        crlf_line(call, region, start, length, Wait::Yes)
+            .inspect_err(|_| give_back(handle, start, length))
     })())
 }
 

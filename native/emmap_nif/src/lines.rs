@@ -1,7 +1,7 @@
 //! The NIFs of streams: lines and pieces of a map, many in one call.
 //!
-//! What is live is a part of one *root* binary, a view from position 0 on that the caller made at the
-//! start of its stream: so a million lines hold one reference to the map. The root keeps its
+//! Copies are made of the map itself. What is live is a part of one *root* binary, a view from position 0 on that the
+//! caller made at the start of its stream: so a million lines hold one reference to the map. The root keeps its
 //! memory mapped, and it is the root's own bytes that are searched.
 
 use std::mem::MaybeUninit;
@@ -39,34 +39,48 @@ enum Where {
     Long,
 }
 
-/// Which bytes of a line, and whether as a copy.
-#[derive(Clone, Copy)]
-struct Form {
-    copy: bool,
-    trim: bool,
-}
+/// The forms of lines: copies, and without their newlines.
+const COPIES: usize = 1;
+const TRIMS: usize = 2;
 
-/// The root binary of a stream: its term, and its bytes, which are mapped as long as it lives.
+/// What a stream reads: the bytes of the map, or those of a root binary. Both are mapped for as long as the call takes,
+/// of which the handle and the root are arguments.
 struct Root {
-    term: ErlNifTerm,
+    /// `None`: all that is read is copied.
+    term: Option<ErlNifTerm>,
     at: *const u8,
     /// Where to stop: the stream's end, or the map's if that is nearer.
     stop: usize,
 }
 
 impl Root {
-    /// Arguments 1 (the root binary) and `stop` (the end of the stream).
-    fn of(call: &Call, region: &Region, stop: usize) -> Result<Root, Early> {
+    /// Arguments 1 (the root binary; for copies it may be `nil`) and `stop` (the end of the stream).
+    fn of(call: &Call, region: &Region, copies: bool, stop: usize) -> Result<Root, Early> {
         const WRONG: ArgumentError = ArgumentError("the root must be a binary");
+        let stop = call.count(stop)?;
+        if copies {
+            // In this order: the base of a map has room for the length seen before.
+            let stop = stop.min(region.len());
+            let at = region.pointer(0).cast_const();
+            return Ok(Root {
+                term: None,
+                at,
+                stop,
+            });
+        }
         let (at, size) = call.bytes(1).ok_or_else(|| call.raise(&WRONG))?;
-        let stop = call.count(stop)?.min(size).min(region.len());
-        let term = call.argument(1);
+        let stop = stop.min(size).min(region.len());
+        let term = Some(call.argument(1));
         Ok(Root { term, at, stop })
     }
 
-    fn part(&self, call: &Call, start: usize, count: usize) -> ErlNifTerm {
+    /// Of a root binary a part, else a copy.
+    fn part(&self, call: &Call, start: usize, count: usize) -> Result<ErlNifTerm, Early> {
         debug_assert!(start + count <= self.stop);
-        call.sub_binary(self.term, start, count)
+        match self.term {
+            Some(term) => Ok(call.sub_binary(term, start, count)),
+            None => self.copy(call, start, count, None),
+        }
     }
 
     /// A copy of `count` bytes, the last of them replaced by `last`.
@@ -78,7 +92,7 @@ impl Root {
         last: Option<u8>,
     ) -> Result<ErlNifTerm, Early> {
         let fill = |to: *mut u8| {
-            // SAFETY: the range lies inside the root, and `to` is new memory of `count` bytes.
+            // SAFETY: the range lies inside the root or the map, and `to` is new memory of `count` bytes.
             unsafe {
                 std::ptr::copy_nonoverlapping(self.at.add(start), to, count);
                 if let Some(last) = last {
@@ -146,23 +160,20 @@ fn lines_long(call: &Call) -> ErlNifTerm {
 
 fn lines_with(call: &Call, run: Where) -> Result<ErlNifTerm, Early> {
     let region = open_region(call, call.handle()?)?;
-    let root = Root::of(call, region, 3)?;
-    let start = call.count(2)?.min(root.stop);
     let form = call.count(4)?;
-    let form = Form {
-        copy: form & 1 != 0,
-        trim: form & 2 != 0,
-    };
+    let trim = form & TRIMS != 0;
+    let root = Root::of(call, region, form & COPIES != 0, 3)?;
+    let start = call.count(2)?.min(root.stop);
     let all = root.stop - start;
     let look = match run {
         Where::Here => all.min(LOOK),
         Where::Long => all,
     };
     let mut batch = Batch::new(region);
-    // SAFETY: `start + look` is inside the root, whose term is an argument of this call.
+    // SAFETY: `start + look` is inside the root or the map, which are arguments of this call.
     let mut lines = unsafe { Lines::new(root.at.add(start), look) };
     while let Some(line) = lines.next_whole() {
-        batch.push(line_term(call, &root, line, form)?);
+        batch.push(line_term(call, &root, line, trim)?);
         // One long line is enough; the next may be short.
         if batch.is_full() || run == Where::Long {
             break;
@@ -173,7 +184,7 @@ fn lines_with(call: &Call, run: Where) -> Result<ErlNifTerm, Early> {
             return Ok(call.reschedule_long(c"lines", raw_nif!(lines_long)));
         }
         if let Some(line) = lines.rest() {
-            batch.push(line_term(call, &root, line, form)?);
+            batch.push(line_term(call, &root, line, trim)?);
         }
     }
     let next = start + look - lines.left();
@@ -184,15 +195,13 @@ fn lines_with(call: &Call, run: Where) -> Result<ErlNifTerm, Early> {
 }
 
 #[inline]
-fn line_term(call: &Call, root: &Root, line: Line, form: Form) -> Result<ErlNifTerm, Early> {
+fn line_term(call: &Call, root: &Root, line: Line, trim: bool) -> Result<ErlNifTerm, Early> {
     let start = line.start as usize - root.at as usize;
     match line.ending {
-        ending if form.trim && form.copy => root.copy(call, start, line.len - ending.bytes(), None),
-        ending if form.trim => Ok(root.part(call, start, line.len - ending.bytes())),
-        // As OTP does, CRLF is answered as LF, which no live binary can be.
+        ending if trim => root.part(call, start, line.len - ending.bytes()),
+        // As OTP does, CRLF is returned as LF, which no live binary can be.
         Ending::CrLf => root.copy(call, start, line.len - 1, Some(b'\n')),
-        _ if form.copy => root.copy(call, start, line.len, None),
-        _ => Ok(root.part(call, start, line.len)),
+        _ => root.part(call, start, line.len),
     }
 }
 
@@ -209,10 +218,10 @@ fn pieces_long(call: &Call) -> ErlNifTerm {
 
 fn pieces_with(call: &Call, run: Where) -> Result<ErlNifTerm, Early> {
     let region = open_region(call, call.handle()?)?;
-    let root = Root::of(call, region, 3)?;
+    let copy = call.count(5)? & COPIES != 0;
+    let root = Root::of(call, region, copy, 3)?;
     let start = call.count(2)?.min(root.stop);
     let size = call.count(4)?.max(1);
-    let copy = call.count(5)? != 0;
     if copy && run == Where::Here && size.min(root.stop - start) > INLINE_BYTES {
         return Ok(call.reschedule_long(c"pieces", raw_nif!(pieces_long)));
     }
@@ -223,10 +232,7 @@ fn pieces_with(call: &Call, run: Where) -> Result<ErlNifTerm, Early> {
         if copy && batch.count > 0 && next - start + count > INLINE_BYTES {
             break;
         }
-        batch.push(match copy {
-            true => root.copy(call, next, count, None)?,
-            false => root.part(call, next, count),
-        });
+        batch.push(root.part(call, next, count)?);
         next += count;
     }
     if run == Where::Here {
@@ -295,7 +301,7 @@ fn move_window<'a>(
     count: u64,
 ) -> Term<'a> {
     let moved = handle.0.region().and_then(|region| {
-        region.release(behind, position.saturating_sub(behind));
+        region.release_pages(behind, position.saturating_sub(behind));
         Ok(region.prefetch(position, count)?)
     });
     answer(env, moved)

@@ -35,6 +35,7 @@ struct Request<'a> {
     create: bool,
     exclusive: bool,
     truncate: bool,
+    append: bool,
     sharing: Share,
     direct: bool,
     offset: u64,
@@ -74,6 +75,7 @@ impl Request<'_> {
             create: self.create,
             exclusive: self.exclusive,
             truncate: self.truncate,
+            append: self.append,
             sharing: match self.sharing {
                 Share::Shared => Sharing::Shared,
                 Share::SharedValidate => Sharing::SharedValidate,

@@ -82,11 +82,22 @@ impl Handle {
         let (mapping, region) = unsafe { (&*self.mapping, &*self.region) };
         let last = self.closing.close(&mapping.open_handles);
         let last = last.ok_or(Failure::Closed)?;
-        // With `:direct` the file goes with the last live binary, in the region's own drop.
-        if last && region.auto_unlink() && !self.direct {
-            region.unlink();
+        if last {
+            // With `:direct` the file goes with the last live binary, in the region's own drop.
+            if region.auto_unlink() && !self.direct {
+                region.unlink();
+            }
+            region.release();
         }
         Ok(())
+    }
+
+    /// To be called before a live binary of the region is made. `false`: the handle is closed, and none may be made.
+    #[inline]
+    pub fn lend(&self, region: &Region) -> bool {
+        // In this order: see `emmap_core::region::release`.
+        region.lend();
+        !self.closing.is_closed()
     }
 }
 
@@ -188,6 +199,9 @@ unsafe fn handle_on<'a>(
             None => unreachable!("a mapping has its region until its destructor"),
         };
         let len = (*region).len();
+        if direct {
+            (*region).lend();
+        }
         let root = (direct && len > 0).then(|| {
             let at = (*region).pointer(0);
             let owner = mapping.cast_const().cast();
@@ -241,7 +255,7 @@ unsafe extern "C" fn drop_mapping(_env: *mut ErlNifEnv, object: *mut c_void) {
 
 fn drop_region(region: Option<Box<Region>>) {
     if let Some(region) = region {
-        let large = region.len() > UNMAP_INLINE;
+        let large = region.is_large();
         drop_elsewhere(region, large);
     }
 }
@@ -319,7 +333,11 @@ unsafe extern "C" fn drop_handle(_env: *mut ErlNifEnv, object: *mut c_void) {
     // SAFETY: as above; the handle's reference to its mapping is given back exactly here.
     unsafe {
         let handle = object.cast::<Handle>().read();
-        let _ = handle.closing.close(&(*handle.mapping).open_handles);
+        let last = handle.closing.close(&(*handle.mapping).open_handles) == Some(true);
+        if last && (*handle.region).is_lent() {
+            // Live binaries may keep the mapping for long; without them it goes in the next line.
+            let _ = std::panic::catch_unwind(|| (*handle.region).try_release_descriptor());
+        }
         enif_release_resource(handle.owner());
     }
     LIVE_HANDLES.fetch_sub(1, Ordering::Relaxed);

@@ -1,6 +1,6 @@
 //! The hot NIFs on numbers of any type and place, and on ranges of bytes within a map.
 
-use emmap_core::region::{Read, Wait};
+use emmap_core::region::{Read, Source, Wait};
 use emmap_core::typed::{Kind, Number, Type, MOST};
 use rustler::sys::ErlNifTerm;
 
@@ -43,7 +43,7 @@ fn get_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
     match unsafe { region.copy_out(start, count, bytes.as_mut_ptr(), wait) } {
         Read::Busy => Ok(call.reschedule(c"typed_get", raw_nif!(get_waiting))),
         Read::Done(got) if got < of.size() => at_end(call, region),
-        Read::Done(_) => Ok(checked(call, region, mark, number(call, of.decode(bytes)))),
+        Read::Done(_) => checked(call, region, mark, number(call, of.decode(bytes))),
     }
 }
 
@@ -75,10 +75,12 @@ fn put_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
     let bytes = value(call, of).ok_or_else(|| call.raise(&out_of_range(of)))?;
     let count = of.size();
     let again = || call.reschedule(c"typed_put", raw_nif!(put_waiting));
-    change(call, region, position, count, wait, again, || {
-        // SAFETY: a number has at most as many bytes as there are.
-        unsafe { region.copy_in(position, bytes.as_ptr(), count, wait, || true) }
-    })
+    let at = bytes.as_ptr();
+    // SAFETY: a number has at most as many bytes as there are.
+    let write = || unsafe { region.copy_in(position, at, count, wait, || true) };
+    // SAFETY: as above.
+    let grow = || unsafe { region.write_past_end(position, Source::Bytes(at), count, || true) };
+    change(call, region, position, count, wait, again, write, grow)
 }
 
 /// The bytes of the number in argument 3, if the type has it.
@@ -147,9 +149,10 @@ fn fill_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
     let byte = call.int64(3).and_then(|byte| u8::try_from(byte).ok());
     let byte = byte.ok_or_else(|| call.raise(&WRONG))?;
     let again = || call.reschedule(c"fill", raw_nif!(fill_waiting));
-    change(call, region, position, count, wait, again, || {
-        region.fill(position, count, byte, wait)
-    })
+    let write = || region.fill(position, count, byte, wait);
+    // SAFETY: no bytes are pointed to.
+    let grow = || unsafe { region.write_past_end(position, Source::Fill(byte), count, || true) };
+    change(call, region, position, count, wait, again, write, grow)
 }
 
 // copy(handle, from, to, count)
@@ -167,7 +170,7 @@ fn copy_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
     let (from, to) = (at_position(call, 1)?, at_position(call, 2)?);
     let count = call.count(3)?;
     let again = || call.reschedule(c"copy", raw_nif!(copy_waiting));
-    change(call, region, to, count, wait, again, || {
-        region.copy_within(from, to, count, wait)
-    })
+    let write = || region.copy_within(from, to, count, wait);
+    let grow = || region.copy_past_end(from, to, count);
+    change(call, region, to, count, wait, again, write, grow)
 }

@@ -12,6 +12,7 @@ use super::format::{BadFormat, Layout};
 use super::grid::Grid;
 use super::medium::Medium;
 use super::Error;
+use crate::file::Identity;
 use crate::{os, Errno, Options, Region, Result};
 
 /// What is asked of a counter file.
@@ -35,6 +36,20 @@ pub struct Counters {
 
 /// Opens the counters at `path`, creating or growing them as asked. Blocks on the disk.
 pub fn open(path: &Path, request: &Request) -> std::result::Result<Counters, Error> {
+    // What this call created, to be removed should it fail.
+    let mut created = None;
+    let opened = open_or_create(path, request, &mut created);
+    if let (Err(_), Some(identity)) = (&opened, created) {
+        identity.remove(path);
+    }
+    opened
+}
+
+fn open_or_create(
+    path: &Path,
+    request: &Request,
+    created: &mut Option<Identity>,
+) -> std::result::Result<Counters, Error> {
     loop {
         let Some(mut file) = open_existing(path)? else {
             if request.existing {
@@ -47,8 +62,12 @@ pub fn open(path: &Path, request: &Request) -> std::result::Result<Counters, Err
                 {
                     return Err(Errno(libc::ENOENT).into());
                 }
+                Ok(identity) => {
+                    *created = Some(identity);
+                    continue;
+                }
                 // Somebody else created it meanwhile.
-                Ok(()) | Err(Error::Posix(Errno::EXIST)) => continue,
+                Err(Error::Posix(Errno::EXIST)) => continue,
                 Err(error) => return Err(error),
             }
         };
@@ -182,14 +201,16 @@ enum Naming {
     Over(Metadata),
 }
 
-fn create(path: &Path, request: &Request, naming: Naming) -> std::result::Result<(), Error> {
+fn create(path: &Path, request: &Request, naming: Naming) -> std::result::Result<Identity, Error> {
     let count = match request.names.is_empty() {
         true => request.count,
         false => request.names.len() as u64,
     };
     let layout = Layout::new(count, request.stripes, &request.names)?;
     let mut file = NewFile::beside(path, naming)?;
-    Ok(layout.create(&mut file)?)
+    let identity = Identity::of_file(&file.file)?;
+    layout.create(&mut file)?;
+    Ok(identity)
 }
 
 /// A file that is whole on the disk before it gets its name; without it, it goes again.
@@ -357,7 +378,12 @@ impl Medium for NewFile<'_> {
             }
             (Naming::Over(_), None) => return Err(Errno::INVAL),
         }
-        crate::file::sync_directory(directory_of(self.path))
+        let synced = crate::file::sync_directory(directory_of(self.path));
+        if let (Err(_), Naming::New) = (&synced, &self.naming) {
+            // A name that may not outlive a power failure is not what was asked for.
+            Identity::of_file(&self.file)?.remove(self.path);
+        }
+        synced
     }
 }
 

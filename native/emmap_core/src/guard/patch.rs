@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::slot::Guarded;
+use super::slot::{Guarded, Slot};
 use super::table::slots;
 use crate::fault::Reason;
 use crate::os;
@@ -15,61 +15,132 @@ use crate::Errno;
 /// For the handler: no lock, no allocation, no wait.
 /// `poisoned`: the memory itself is broken.
 pub fn patch(address: usize, poisoned: bool) -> bool {
+    let find = |slot: &'static Slot| Some((slot, slot.read(address)?));
     slots()
-        .find_map(|slot| slot.read(address))
-        .is_some_and(|guarded| patch_in(&guarded, address, poisoned))
+        .find_map(find)
+        .is_some_and(|(slot, guarded)| patch_in(slot, &guarded, address, poisoned))
 }
 
-fn patch_in(range: &Guarded, address: usize, poisoned: bool) -> bool {
+fn patch_in(slot: &Slot, range: &Guarded, address: usize, poisoned: bool) -> bool {
     let Guarded { start, end, .. } = *range;
+    // SAFETY: the thread that faulted holds the range, and the range its fault.
+    let fault = unsafe { &*range.fault };
+    if fault.is_hopeless(address) {
+        return false;
+    }
     if address >= end {
-        // Another thread is growing or shrinking the map: what faulted has been replaced, or will
-        // be part of the map in a moment. Try again.
+        // Another thread is growing or shrinking the map: the page that faulted has been replaced, or will be
+        // part of the map in a moment. Try again.
+        // SAFETY: takes no pointers, and is async-signal-safe.
+        unsafe { libc::sched_yield() };
         return true;
     }
-    // SAFETY: the thread that faulted holds the range, and the range its fault.
-    let loss = unsafe { &*range.fault }.enter();
+    let loss = fault.enter();
+    // After `enter`: the descriptor stays open until the loss is dropped.
+    let fd = slot.fd();
     let page = address & !(range.page - 1);
-    let file_end = file_end(range);
+    let file_end = file_end(fd, range);
     let (reason, from, to) = if page < file_end {
-        let reason = why_covered(range, page, poisoned);
-        match reason.or_else(|| loss.believe().then(|| unexplained(range))) {
-            Some(reason) => (reason, page, page + range.page),
-            // It was cut when it was touched, and is whole again by now.
+        let reason = why_covered(fd, range, page, poisoned);
+        match reason.or_else(|| loss.believe().then(|| unexplained(fd, range))) {
+            Some(reason) => {
+                let (from, to) = piece(slot, range, page);
+                (reason, from, to)
+            }
+            // The file was truncated when the page was touched, and is whole again by now.
             None => return true,
         }
     } else {
         (Reason::Cut, file_end.max(start), end)
     };
     let position = (address - start).saturating_sub(range.delta) as u64;
-    let mut protection = libc::PROT_READ;
-    if range.writable {
-        protection |= libc::PROT_WRITE;
-    }
     loss.record(position, reason, from - start, to - start);
-    // SAFETY: `from .. to` and `start .. end` lie inside a range of the table, which the thread that
-    // faulted keeps alive.
-    unsafe {
-        let mut patched = os::zero_over(from as *mut u8, to - from, protection);
-        // At the limit of maps a part cannot be replaced, for that splits one: give back a map
-        // kept for this, and replace the whole.
-        while patched.is_err() && give_back_spare() {
-            loss.widen(0, end - start);
-            patched = os::zero_over(start as *mut u8, end - start, protection);
-        }
-        patched.is_ok()
+    if replace(range, page, from, to) {
+        slot.add_piece();
+        PIECES.fetch_add(1, Ordering::Relaxed);
+        return true;
     }
+    // At the limit of maps a part cannot be replaced, for that splits one: release a map kept for this, and
+    // replace the whole.
+    while give_back_spare() {
+        loss.widen(0, end - start);
+        if replace(range, page, start, end) {
+            return true;
+        }
+    }
+    // Pages that cannot be written are not charged: who reads them lives.
+    zero(from, to, libc::PROT_READ)
+}
+
+/// How many pieces all ranges have. Each may be a mapping more, and the system limits how many a process has.
+static PIECES: AtomicUsize = AtomicUsize::new(0);
+/// A range is replaced page by page this often; then, as often again, in pieces of two, four, eight pages ….
+const PIECES_OF_A_SIZE: usize = 64;
+/// The most pieces of a range whose pages must not be replaced while they are there.
+const MOST_PIECES: usize = 4096;
+/// The most pieces of all ranges: a quarter of the usual limit (`vm.max_map_count` is 65,530).
+const MOST_PIECES_OF_ALL: usize = 16 << 10;
+
+/// The part to replace around a page that the file reaches over. Its neighbours may be there, but every call on
+/// the map returns the fault by now, and [`crate::Region::reattach`] maps the file again.
+fn piece(slot: &Slot, range: &Guarded, page: usize) -> (usize, usize) {
+    let Guarded { start, end, .. } = *range;
+    let pieces = slot.pieces();
+    if PIECES.load(Ordering::Relaxed) >= MOST_PIECES_OF_ALL {
+        return (start, end);
+    }
+    if range.only_copy {
+        return match pieces < MOST_PIECES {
+            true => (page, page + range.page),
+            // Their bytes are lost, and the VM is not.
+            false => (start, end),
+        };
+    }
+    let size = u32::try_from(pieces / PIECES_OF_A_SIZE)
+        .ok()
+        .and_then(|doublings| range.page.checked_shl(doublings))
+        .filter(|size| *size >= range.page && *size < end - start)
+        .unwrap_or(end - start);
+    let from = start + (page - start) / size * size;
+    (from, from.saturating_add(size).min(end))
+}
+
+/// A slot's range is one mapping again, or gone.
+pub fn forget_pieces(slot: &Slot) {
+    PIECES.fetch_sub(slot.take_pieces(), Ordering::Relaxed);
+}
+
+/// Puts zero pages over `from .. to`, or where the system does not grant so many (it charges pages that can be
+/// written as memory where `vm.overcommit_memory` is 2), over fewer from `page` on.
+fn replace(range: &Guarded, page: usize, from: usize, to: usize) -> bool {
+    if !range.writable {
+        return zero(from, to, libc::PROT_READ);
+    }
+    let both = libc::PROT_READ | libc::PROT_WRITE;
+    let smaller = [64 << 20, 1 << 20, range.page].map(|size| size.max(range.page));
+    zero(from, to, both)
+        || smaller
+            .into_iter()
+            .filter(|size| *size < to - from)
+            .any(|size| zero(page, page.saturating_add(size).min(to), both))
+}
+
+/// `from .. to` must lie inside a range of the table.
+fn zero(from: usize, to: usize, protection: libc::c_int) -> bool {
+    // SAFETY: inside a range of the table, by the word of the callers in this module, which the thread that
+    // faulted keeps alive.
+    unsafe { os::zero_over(from as *mut u8, to - from, protection) }.is_ok()
 }
 
 /// Where in memory the pages of the file end now.
-fn file_end(range: &Guarded) -> usize {
-    if range.fd < 0 {
+fn file_end(fd: i32, range: &Guarded) -> usize {
+    if fd < 0 {
         return usize::MAX;
     }
     // SAFETY: fstat is async-signal-safe; `stat` is read only when it answered 0.
     let size = unsafe {
         let mut stat: MaybeUninit<libc::stat> = MaybeUninit::uninit();
-        if libc::fstat(range.fd, stat.as_mut_ptr()) != 0 {
+        if libc::fstat(fd, stat.as_mut_ptr()) != 0 {
             return usize::MAX;
         }
         (*stat.as_ptr()).st_size as u64
@@ -83,8 +154,8 @@ fn file_end(range: &Guarded) -> usize {
 
 /// Why a page that the file reaches over could not be had; `None`: nothing that can be asked says
 /// that it cannot.
-fn why_covered(range: &Guarded, page: usize, poisoned: bool) -> Option<Reason> {
-    if range.fd < 0 {
+fn why_covered(fd: i32, range: &Guarded, page: usize, poisoned: bool) -> Option<Reason> {
+    if fd < 0 {
         return Some(Reason::NoMemory);
     }
     let at = range
@@ -95,22 +166,22 @@ fn why_covered(range: &Guarded, page: usize, poisoned: bool) -> Option<Reason> {
     };
     let mut byte = 0u8;
     // SAFETY: pread is async-signal-safe, and `byte` outlives it.
-    let read = unsafe { libc::pread(range.fd, ptr::from_mut(&mut byte).cast(), 1, at) };
+    let read = unsafe { libc::pread(fd, ptr::from_mut(&mut byte).cast(), 1, at) };
     if read < 0 || poisoned {
         return Some(Reason::Device);
     }
     let huge = range.page != os::page_size();
-    (huge || no_block(range, at)).then_some(Reason::NoSpace)
+    (huge || no_block(fd, range, at)).then_some(Reason::NoSpace)
 }
 
 /// Whether the file system has no block for a page.
-fn no_block(range: &Guarded, at: libc::off_t) -> bool {
+fn no_block(fd: i32, range: &Guarded, at: libc::off_t) -> bool {
     #[cfg(target_os = "linux")]
     {
         // What the kernel just tried for a write to a hole.
         let (mode, count) = (libc::FALLOC_FL_KEEP_SIZE, range.page as libc::off_t);
         // SAFETY: a system call without pointers.
-        if unsafe { libc::fallocate(range.fd, mode, at, count) } == 0 {
+        if unsafe { libc::fallocate(fd, mode, at, count) } == 0 {
             return false;
         }
         // Open for reading only, or a file system that cannot be asked so.
@@ -120,13 +191,13 @@ fn no_block(range: &Guarded, at: libc::off_t) -> bool {
         }
     }
     // SAFETY: lseek is async-signal-safe, and nobody uses the position that it moves.
-    let hole = unsafe { libc::lseek(range.fd, at, libc::SEEK_HOLE) } == at;
-    hole && is_full(range)
+    let hole = unsafe { libc::lseek(fd, at, libc::SEEK_HOLE) } == at;
+    hole && is_full(fd, range)
 }
 
 /// What to answer for a page that cannot be had while nothing says why.
-fn unexplained(range: &Guarded) -> Reason {
-    match is_full(range) {
+fn unexplained(fd: i32, range: &Guarded) -> Reason {
+    match is_full(fd, range) {
         true => Reason::NoSpace,
         false => Reason::Cut,
     }
@@ -134,11 +205,11 @@ fn unexplained(range: &Guarded) -> Reason {
 
 /// Whether the file system has less than a page to give.
 #[allow(clippy::unnecessary_cast)] // the types of the fields differ between systems
-fn is_full(range: &Guarded) -> bool {
+fn is_full(fd: i32, range: &Guarded) -> bool {
     // SAFETY: a system call; `stat` is read only when it answered 0.
     unsafe {
         let mut stat: MaybeUninit<libc::statvfs> = MaybeUninit::uninit();
-        if libc::fstatvfs(range.fd, stat.as_mut_ptr()) != 0 {
+        if libc::fstatvfs(fd, stat.as_mut_ptr()) != 0 {
             return false;
         }
         let stat = stat.assume_init_ref();

@@ -19,7 +19,10 @@ pub struct Slot {
     delta: AtomicUsize,
     page: AtomicUsize,
     writable: AtomicBool,
+    only_copy: AtomicBool,
     fault: AtomicPtr<Fault>,
+    /// How often a part of the range was replaced by zero pages.
+    pieces: AtomicUsize,
 }
 
 /// What stands in a slot.
@@ -38,6 +41,8 @@ pub struct Guarded {
     pub delta: usize,
     pub page: usize,
     pub writable: bool,
+    /// What is written to the pages is stored nowhere else, so that a page that is there must not be replaced.
+    pub only_copy: bool,
     pub fault: *const Fault,
 }
 
@@ -53,7 +58,9 @@ macro_rules! free_slot {
             delta: AtomicUsize::new(0),
             page: AtomicUsize::new(0),
             writable: AtomicBool::new(false),
+            only_copy: AtomicBool::new(false),
             fault: AtomicPtr::new(std::ptr::null_mut()),
+            pieces: AtomicUsize::new(0),
         }
     };
 }
@@ -97,6 +104,7 @@ impl Slot {
             delta: self.delta.load(Ordering::Relaxed),
             page: self.page.load(Ordering::Relaxed),
             writable: self.writable.load(Ordering::Relaxed),
+            only_copy: self.only_copy.load(Ordering::Relaxed),
             fault: self.fault.load(Ordering::Relaxed),
         };
         fence(Ordering::Acquire);
@@ -115,6 +123,7 @@ impl Slot {
             self.delta.store(guarded.delta, Ordering::Relaxed);
             self.page.store(guarded.page, Ordering::Relaxed);
             self.writable.store(guarded.writable, Ordering::Relaxed);
+            self.only_copy.store(guarded.only_copy, Ordering::Relaxed);
             self.fault
                 .store(guarded.fault.cast_mut(), Ordering::Relaxed);
         });
@@ -132,6 +141,30 @@ impl Slot {
     pub fn set_mapped(&self, mapped: usize) {
         let start = self.start.load(Ordering::Relaxed);
         self.end.store(start + mapped, Ordering::Release);
+    }
+
+    /// The descriptor now. Ask after [`Fault::enter`]: it stays open until the loss is dropped.
+    pub fn fd(&self) -> i32 {
+        self.fd.load(Ordering::SeqCst)
+    }
+
+    /// The descriptor is about to be closed: a thread that asks for it from here on gets -1. Threads that have
+    /// asked are waited for with [`Fault::await_losing`].
+    pub fn forget_fd(&self) {
+        self.fd.store(-1, Ordering::SeqCst);
+    }
+
+    pub fn pieces(&self) -> usize {
+        self.pieces.load(Ordering::Relaxed)
+    }
+
+    pub fn add_piece(&self) {
+        self.pieces.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// All of the range is one mapping again. Returns how many pieces there were.
+    pub fn take_pieces(&self) -> usize {
+        self.pieces.swap(0, Ordering::Relaxed)
     }
 
     /// Runs `change` so that a reader sees all of it or skips the slot.

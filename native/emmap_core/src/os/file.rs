@@ -2,38 +2,306 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
+use std::sync::OnceLock;
 
-#[cfg(target_os = "linux")]
-use super::check;
-use super::{offset_of, retry, Advice};
+use super::{check, offset_of, retry, Advice};
 use crate::{Errno, Result};
 
 /// Makes the file at least `to` bytes long and never shorter, whatever others do to it meanwhile;
-/// the blocks of `from .. to` are allocated first, unless it is `sparse`. What fails leaves the size
-/// as it was.
+/// the blocks of `from .. to` are allocated first, unless it is `sparse`. What fails leaves size and
+/// blocks as they were.
 pub fn extend(fd: BorrowedFd, from: u64, to: u64, sparse: bool) -> Result<()> {
-    // Asked before anything is allocated: what a file system allocated before it failed could be
-    // given back only by cutting the file, and with it what others appended meanwhile.
-    if to > file_size_limit() {
-        return Err(Errno(libc::EFBIG));
+    if sparse {
+        check_limit(to)?;
+        return move_end(fd, to);
     }
-    if !sparse {
-        if to - from > free_bytes(fd)? {
-            return Err(Errno::NOSPC);
-        }
-        match allocate_blocks(fd, from, to - from, true) {
-            Err(Errno(libc::EOPNOTSUPP) | Errno(libc::ENOSYS)) => {
-                return write_zeros(fd, from, to);
-            }
-            answer => answer?,
-        }
+    check_room(fd, from, to)?;
+    let blocks = blocks(fd)?;
+    let answer = match allocate_blocks(fd, from, to - from, true) {
+        Err(Errno(libc::EOPNOTSUPP) | Errno(libc::ENOSYS)) => return append_zeros(fd, to),
+        answer => answer.and_then(|()| move_end(fd, to)),
+    };
+    answer.inspect_err(|_| release_blocks_past_end(fd, blocks))
+}
+
+/// Allocates the blocks of `from .. to` of a file, of which `size` bytes are before its end. What fails for want of
+/// space allocates nothing.
+pub fn allocate(fd: BorrowedFd, from: u64, count: u64, size: u64) -> Result<()> {
+    let to = from.saturating_add(count);
+    let missing = missing_blocks(fd, from, to.min(size).max(from)).unwrap_or(0);
+    let past_end = to.saturating_sub(from.max(size));
+    if missing.saturating_add(past_end) > free_bytes(fd)? {
+        return Err(Errno::NOSPC);
     }
-    // Allocating the last byte moves the end of the file forward, and nothing else; ftruncate
-    // would cut what another program appended since we looked.
+    let blocks = blocks(fd)?;
+    allocate_blocks(fd, from, count, true)
+        .inspect_err(|_| release_blocks_past_end(fd, blocks.saturating_add(missing)))
+}
+
+/// Refuses bytes from `from` to `to` that cannot be had. Asked before anything is allocated, so that little is to be
+/// released after a failure.
+pub fn check_room(fd: BorrowedFd, from: u64, to: u64) -> Result<()> {
+    check_limit(to)?;
+    match to.saturating_sub(from) > free_bytes(fd)? {
+        true => Err(Errno::NOSPC),
+        false => Ok(()),
+    }
+}
+
+fn check_limit(to: u64) -> Result<()> {
+    match to > file_size_limit() {
+        true => Err(Errno(libc::EFBIG)),
+        false => Ok(()),
+    }
+}
+
+/// Moves the end of the file forward to `to`, and nothing else: ftruncate would take away what another program
+/// appended since the size was looked at.
+fn move_end(fd: BorrowedFd, to: u64) -> Result<()> {
+    #[cfg(target_os = "linux")]
     match allocate_blocks(fd, to - 1, 1, false) {
-        Err(Errno(libc::EOPNOTSUPP) | Errno(libc::ENOSYS)) => set_size(fd, to),
-        answer => answer,
+        Err(Errno(libc::EOPNOTSUPP) | Errno(libc::ENOSYS)) => (),
+        answer => return answer,
     }
+    // Without fallocate: the last byte. A program that takes no lock and appends over all of the distance in this
+    // very moment loses one byte; with ftruncate it would lose everything from there on.
+    if size(fd)? >= to {
+        return Ok(());
+    }
+    // SAFETY: one byte is readable.
+    unsafe { write_at(fd, [0u8].as_ptr(), 1, to - 1) }.1
+}
+
+/// For file systems without fallocate: the blocks are there once something is written in them. Zeros are appended,
+/// wherever the end is by then, so that nothing of what others append is overwritten.
+fn append_zeros(fd: BorrowedFd, to: u64) -> Result<()> {
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    let before = size(fd)?;
+    let mut reached = before;
+    let answer = appending(fd, || loop {
+        let now = size(fd)?;
+        if now >= to {
+            return Ok(());
+        }
+        let count = (to - now).min(ZEROS.len() as u64) as usize;
+        // SAFETY: the array has at least `count` bytes.
+        let (written, answer) = unsafe { write_on(fd, ZEROS.as_ptr(), count) };
+        reached += written as u64;
+        answer?;
+    });
+    if answer.is_err() && reached > before && size(fd) == Ok(reached) {
+        // Nobody else has appended.
+        let _ = set_size(fd, before);
+    }
+    answer
+}
+
+/// Appends bytes: how many were, and what ended it.
+///
+/// # Safety
+/// `data` must have `count` readable bytes.
+pub unsafe fn append(fd: BorrowedFd, data: *const u8, count: usize) -> (usize, Result<()>) {
+    let mut written = 0;
+    let answer = appending(fd, || {
+        // SAFETY: the caller's promise.
+        let (got, answer) = unsafe { write_on(fd, data, count) };
+        written = got;
+        answer
+    });
+    (written, answer)
+}
+
+/// Runs `act` while every write to the descriptor goes to the end of the file. Only its owner may write to it
+/// meanwhile.
+fn appending<R>(fd: BorrowedFd, act: impl FnOnce() -> Result<R>) -> Result<R> {
+    let fd = fd.as_raw_fd();
+    let mut flags = 0;
+    retry(|| {
+        // SAFETY: takes no pointers.
+        flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+        flags.min(0)
+    })?;
+    if flags & libc::O_APPEND != 0 {
+        return act();
+    }
+    // SAFETY: takes no pointers.
+    let set = |flags: libc::c_int| retry(|| unsafe { libc::fcntl(fd, libc::F_SETFL, flags) });
+    set(flags | libc::O_APPEND)?;
+    let answer = act();
+    set(flags)?;
+    answer
+}
+
+/// Writes bytes at the descriptor's own position.
+///
+/// # Safety
+/// `data` must have `count` readable bytes.
+unsafe fn write_on(fd: BorrowedFd, data: *const u8, count: usize) -> (usize, Result<()>) {
+    write_all(count, |done| {
+        // SAFETY: `done` is at most `count`.
+        unsafe { libc::write(fd.as_raw_fd(), data.add(done).cast(), count - done) }
+    })
+}
+
+/// Writes bytes at `offset`: how many were, and what ended it.
+///
+/// # Safety
+/// `data` must have `count` readable bytes.
+pub unsafe fn write_at(
+    fd: BorrowedFd,
+    data: *const u8,
+    count: usize,
+    offset: u64,
+) -> (usize, Result<()>) {
+    let Ok(offset) = offset_of(offset) else {
+        return (0, Err(Errno(libc::EFBIG)));
+    };
+    write_all(count, |done| {
+        // SAFETY: `done` is at most `count`.
+        unsafe {
+            let at = offset + done as libc::off_t;
+            libc::pwrite(fd.as_raw_fd(), data.add(done).cast(), count - done, at)
+        }
+    })
+}
+
+fn write_all(count: usize, mut write: impl FnMut(usize) -> isize) -> (usize, Result<()>) {
+    let mut done = 0;
+    while done < count {
+        match write(done) {
+            -1 if Errno::last() == Errno(libc::EINTR) => continue,
+            -1 => return (done, Err(Errno::last())),
+            0 => return (done, Err(Errno::NOSPC)),
+            written => done += written as usize,
+        }
+    }
+    (done, Ok(()))
+}
+
+/// Makes the first `count` bytes of a file zeros, in place; with `holes` they take no blocks.
+pub fn clear(fd: BorrowedFd, count: u64, holes: bool) -> Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        let mode = match holes {
+            true => libc::FALLOC_FL_PUNCH_HOLE,
+            false => libc::FALLOC_FL_ZERO_RANGE,
+        };
+        let count = offset_of(count)?;
+        let mode = mode | libc::FALLOC_FL_KEEP_SIZE;
+        // SAFETY: takes no pointers.
+        match retry(|| unsafe { libc::fallocate(fd.as_raw_fd(), mode, 0, count) }) {
+            Err(Errno(libc::EOPNOTSUPP) | Errno(libc::ENOSYS)) => (),
+            answer => return answer,
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = holes;
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    let mut at = 0;
+    while at < count {
+        let step = (count - at).min(ZEROS.len() as u64) as usize;
+        // SAFETY: the array has at least `step` bytes.
+        unsafe { write_at(fd, ZEROS.as_ptr(), step, at) }.1?;
+        at += step as u64;
+    }
+    Ok(())
+}
+
+fn stat(fd: BorrowedFd) -> Result<libc::stat> {
+    // SAFETY: a zeroed stat is a valid one; fstat fills it.
+    unsafe {
+        let mut stat: libc::stat = std::mem::zeroed();
+        check(libc::fstat(fd.as_raw_fd(), &mut stat))?;
+        Ok(stat)
+    }
+}
+
+fn size(fd: BorrowedFd) -> Result<u64> {
+    u64::try_from(stat(fd)?.st_size).map_err(|_| Errno::IO)
+}
+
+/// Bytes of the blocks that a file has.
+fn blocks(fd: BorrowedFd) -> Result<u64> {
+    Ok(u64::try_from(stat(fd)?.st_blocks).unwrap_or(0) * 512)
+}
+
+/// After an allocation that failed half-way: releases what it allocated past the end of the file, if the file has
+/// more than `before` bytes of blocks.
+fn release_blocks_past_end(fd: BorrowedFd, before: u64) {
+    // Blocks of the file system's own, for its index of extents.
+    const SLACK: u64 = 64 << 10;
+    let has_more = || blocks(fd).is_ok_and(|now| now > before.saturating_add(SLACK));
+    if !has_more() {
+        return;
+    }
+    #[cfg(target_os = "linux")]
+    if let Some(from) = size(fd).ok().and_then(|size| offset_of(size).ok()) {
+        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        // SAFETY: takes no pointers.
+        unsafe { libc::fallocate(fd.as_raw_fd(), mode, from, libc::off_t::MAX - from) };
+        if !has_more() {
+            return;
+        }
+    }
+    // The size that it has: frees what lies past the end.
+    if let Ok(size) = size(fd) {
+        let _ = set_size(fd, size);
+    }
+}
+
+/// How many bytes of `from .. to` have no block yet; `None` where the file system does not say.
+#[cfg(target_os = "linux")]
+fn missing_blocks(fd: BorrowedFd, from: u64, to: u64) -> Option<u64> {
+    const EXTENTS: usize = 64;
+    const LAST: u32 = 1;
+    // What linux/fiemap.h declares.
+    #[repr(C)]
+    #[derive(Clone, Copy)]
+    struct Extent {
+        logical: u64,
+        physical: u64,
+        length: u64,
+        reserved64: [u64; 2],
+        flags: u32,
+        reserved: [u32; 3],
+    }
+    #[repr(C)]
+    struct Map {
+        start: u64,
+        length: u64,
+        flags: u32,
+        mapped: u32,
+        count: u32,
+        reserved: u32,
+        extents: [Extent; EXTENTS],
+    }
+    const FS_IOC_FIEMAP: libc::c_ulong = 0xC020_660B;
+    let mut at = from;
+    let mut missing = to.saturating_sub(from);
+    while at < to {
+        // SAFETY: zeros are a valid value of these integers.
+        let mut map: Map = unsafe { std::mem::zeroed() };
+        (map.start, map.length, map.count) = (at, to - at, EXTENTS as u32);
+        // SAFETY: `map` has room for as many extents as it says, and outlives the call.
+        if unsafe { libc::ioctl(fd.as_raw_fd(), FS_IOC_FIEMAP as _, &mut map) } == -1 {
+            return None;
+        }
+        let found = &map.extents[..(map.mapped as usize).min(EXTENTS)];
+        for extent in found {
+            let end = extent.logical.saturating_add(extent.length).min(to);
+            missing = missing.saturating_sub(end.saturating_sub(extent.logical.max(at)));
+            at = at.max(end);
+        }
+        if found.last().is_none_or(|last| last.flags & LAST != 0) {
+            break;
+        }
+    }
+    Some(missing)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn missing_blocks(_fd: BorrowedFd, _from: u64, _to: u64) -> Option<u64> {
+    None
 }
 
 /// `ulimit -f`, in bytes.
@@ -56,14 +324,30 @@ fn free_bytes(fd: BorrowedFd) -> Result<u64> {
     unsafe {
         let mut stat: libc::statvfs = std::mem::zeroed();
         retry(|| libc::fstatvfs(fd.as_raw_fd(), &mut stat))?;
-        let root = libc::geteuid() == 0;
-        let blocks = if root { stat.f_bfree } else { stat.f_bavail };
+        let blocks = if is_root() {
+            stat.f_bfree
+        } else {
+            stat.f_bavail
+        };
         match (stat.f_blocks, stat.f_frsize) {
             // A file system that does not say, or has no limit.
             (0, _) | (_, 0) => Ok(u64::MAX),
             (_, size) => Ok((blocks as u64).saturating_mul(size as u64)),
         }
     }
+}
+
+/// Whether this user is root outside of a user namespace too: file systems keep blocks for that one only.
+fn is_root() -> bool {
+    static ROOT: OnceLock<bool> = OnceLock::new();
+    // SAFETY: takes nothing and cannot fail.
+    let zero = unsafe { libc::geteuid() } == 0;
+    // "inside outside count": all numbers are mapped to themselves.
+    let identity = || match std::fs::read_to_string("/proc/self/uid_map") {
+        Ok(map) => map.split_whitespace().eq(["0", "0", "4294967295"]),
+        Err(_) => true,
+    };
+    zero && *ROOT.get_or_init(identity)
 }
 
 /// Allocates blocks; with `keep_size` the file does not grow.
@@ -93,10 +377,9 @@ pub fn allocate_blocks(fd: BorrowedFd, from: u64, count: u64, keep_size: bool) -
     if unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_PREALLOCATE, &mut store) } == -1 {
         return Err(Errno::last());
     }
-    if keep_size {
-        Ok(())
-    } else {
-        set_size(fd, crate::range::checked_end(from, count)?)
+    match keep_size {
+        true => Ok(()),
+        false => Err(Errno(libc::EOPNOTSUPP)),
     }
 }
 
@@ -111,27 +394,6 @@ pub fn allocate_blocks(fd: BorrowedFd, from: u64, count: u64, keep_size: bool) -
         0 => Ok(()),
         error => Err(Errno(error)),
     }
-}
-
-/// For file systems without fallocate: the blocks are there once something is written in them.
-fn write_zeros(fd: BorrowedFd, from: u64, to: u64) -> Result<()> {
-    let zeros = [0u8; 16 << 10];
-    let mut at = from;
-    while at < to {
-        let count = zeros
-            .len()
-            .min(usize::try_from(to - at).unwrap_or(usize::MAX));
-        // SAFETY: `zeros` holds at least `count` bytes.
-        let wrote =
-            unsafe { libc::pwrite(fd.as_raw_fd(), zeros.as_ptr().cast(), count, offset_of(at)?) };
-        match wrote {
-            -1 if Errno::last() == Errno(libc::EINTR) => continue,
-            -1 => return Err(Errno::last()),
-            0 => return Err(Errno::NOSPC),
-            _ => at += wrote as u64,
-        }
-    }
-    Ok(())
 }
 
 pub fn set_size(fd: BorrowedFd, size: u64) -> Result<()> {
@@ -164,6 +426,15 @@ pub fn without_sigxfsz<R>(call: impl FnOnce() -> Result<R>) -> Result<R> {
         libc::pthread_sigmask(libc::SIG_SETMASK, &before, ptr::null_mut());
     }
     answer
+}
+
+/// Makes the names in a directory durable. Some file systems (CIFS, vboxsf, FUSE) cannot be asked to, and answer EINVAL:
+/// their names are as durable as they get.
+pub fn sync_directory(fd: BorrowedFd) -> Result<()> {
+    match sync_all(fd) {
+        Err(Errno::INVAL | Errno(libc::ENOTSUP) | Errno(libc::ENOSYS)) => Ok(()),
+        answer => answer,
+    }
 }
 
 #[cfg(not(target_os = "macos"))]

@@ -41,6 +41,31 @@ fn default_huge_page_size() -> usize {
     kilobytes.unwrap_or(2048) << 10
 }
 
+/// The page size that a map of this file is made of. On hugetlbfs that is the file system's: a map of fewer bytes, and
+/// the place of it, are rounded up to it by the kernel. ENOTSUP where `huge` is another size.
+#[cfg(target_os = "linux")]
+#[allow(clippy::unnecessary_cast)] // the types of the fields differ between systems
+pub fn file_page_size(fd: BorrowedFd, huge: Option<HugePage>) -> Result<usize> {
+    // SAFETY: `stat` is filled before it is read.
+    let (kind, block) = unsafe {
+        let mut stat: libc::statfs = std::mem::zeroed();
+        retry(|| libc::fstatfs(fd.as_raw_fd(), &mut stat))?;
+        (stat.f_type as u64 & 0xFFFF_FFFF, stat.f_bsize as usize)
+    };
+    const HUGETLBFS_MAGIC: u64 = 0x9584_58F6;
+    match (kind, huge) {
+        (HUGETLBFS_MAGIC, Some(size)) if map_page_size(Some(size)) != block => Err(Errno::NOTSUP),
+        (HUGETLBFS_MAGIC, _) => Ok(block),
+        _ => Ok(map_page_size(huge)),
+    }
+}
+
+/// The page size that a map of this file is made of.
+#[cfg(not(target_os = "linux"))]
+pub fn file_page_size(_fd: BorrowedFd, huge: Option<HugePage>) -> Result<usize> {
+    Ok(map_page_size(huge))
+}
+
 #[cfg(not(target_os = "linux"))]
 fn default_huge_page_size() -> usize {
     2 << 20
@@ -107,6 +132,25 @@ pub fn map_flags(options: &Options) -> Result<libc::c_int> {
         return Err(Errno::NOTSUP);
     }
     Ok(flags)
+}
+
+/// Whether the first `len` bytes of a file can be mapped so. Mapped where nothing is, and unmapped again.
+pub fn try_map(
+    len: usize,
+    protection: libc::c_int,
+    flags: libc::c_int,
+    fd: BorrowedFd,
+) -> Result<()> {
+    let nowhere = std::ptr::null_mut();
+    // SAFETY: without MAP_FIXED the kernel replaces no mapping; what it made is seen by nobody.
+    unsafe {
+        let at = libc::mmap(nowhere, len, protection, flags, fd.as_raw_fd(), 0);
+        if at == libc::MAP_FAILED {
+            return Err(Errno::last());
+        }
+        libc::munmap(at, len);
+    }
+    Ok(())
 }
 
 /// Puts file pages (or, without `fd`, what `flags` say) at exactly `at`.
@@ -265,13 +309,40 @@ pub fn reserve_at(address: usize, len: usize, fixed: bool) -> Result<*mut u8> {
     Ok(got.cast())
 }
 
-/// Whether the process may use only so many addresses (`ulimit -v`).
-pub fn address_space_is_limited() -> bool {
+/// Whether `len` bytes more could be mapped.
+pub fn has_room(len: usize) -> bool {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANON | libc::MAP_NORESERVE;
+    let nowhere = std::ptr::null_mut();
+    // SAFETY: without MAP_FIXED the kernel replaces no mapping; what it made is seen by nobody.
+    unsafe {
+        let at = libc::mmap(nowhere, len, libc::PROT_NONE, flags, -1, 0);
+        at != libc::MAP_FAILED && {
+            libc::munmap(at, len);
+            true
+        }
+    }
+}
+
+/// How many addresses the process may use (`ulimit -v`), in bytes.
+#[allow(clippy::unnecessary_cast)] // 32 bits on some systems
+pub fn address_space_limit() -> Option<u64> {
     // SAFETY: `limit` is filled before it is read.
     unsafe {
         let mut limit: libc::rlimit = std::mem::zeroed();
-        libc::getrlimit(libc::RLIMIT_AS, &mut limit) == 0 && limit.rlim_cur != libc::RLIM_INFINITY
+        let got = libc::getrlimit(libc::RLIMIT_AS, &mut limit) == 0;
+        (got && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur as u64)
     }
+}
+
+/// How many maps a process may have; `usize::MAX` where the system does not say.
+pub fn most_maps() -> usize {
+    static MOST: OnceLock<usize> = OnceLock::new();
+    *MOST.get_or_init(|| {
+        let limit = std::fs::read_to_string("/proc/sys/vm/max_map_count").ok();
+        limit
+            .and_then(|limit| limit.trim().parse().ok())
+            .unwrap_or(usize::MAX)
+    })
 }
 
 /// # Safety

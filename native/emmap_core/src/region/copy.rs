@@ -7,7 +7,7 @@ use std::ptr;
 use super::Region;
 use crate::byte_search::ByteSearch;
 use crate::range::{checked_range, clamped_range};
-use crate::{guard, Errno, Result};
+use crate::{guard, source, Errno, Result};
 
 /// Whether the calling thread may wait for another's long copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,36 +200,63 @@ impl Region {
 
     /// Copies bytes that may be the very bytes they are copied to: a live binary shows pages that
     /// an older range of addresses, or another map of the same file, shows elsewhere, so that
-    /// addresses do not tell whether both overlap.
+    /// addresses do not tell whether both overlap. Bytes that another map has lost are not copied.
     ///
     /// # Safety
     /// `from` must have `count` readable bytes; `start + count` must lie inside the writable map.
     #[inline]
-    unsafe fn copy_aliased(&self, from: *const u8, start: usize, count: usize) -> Result<()> {
+    pub(super) unsafe fn copy_aliased(
+        &self,
+        from: *const u8,
+        start: usize,
+        count: usize,
+    ) -> Result<()> {
         // Up to here a copy more costs less than to look whether it is needed.
         const SMALL: usize = 1024;
-        let base = self.pointer(0) as usize;
         let to = self.pointer(start);
-        let same_range = (from as usize).wrapping_sub(base) < self.len();
-        // SAFETY: by the caller's word; what lies between is of the size that is copied, and ours.
+        if count > SMALL {
+            // SAFETY: the caller's promise.
+            return unsafe { self.copy_many_aliased(from, to, count) };
+        }
+        let mut between = MaybeUninit::<[u8; SMALL]>::uninit();
+        // SAFETY: by the caller's word; `between` has room for `count` bytes.
         unsafe {
-            if copy_number(from, to, count) {
-                // Read whole before it was written.
-            } else if count <= SMALL {
-                let mut between = MaybeUninit::<[u8; SMALL]>::uninit();
-                ptr::copy_nonoverlapping(from, between.as_mut_ptr().cast(), count);
-                // The compiler would make one copy of the two, for it knows nothing of aliases.
-                let between = black_box(between.as_ptr()).cast();
-                ptr::copy_nonoverlapping(between, to, count);
-            } else if same_range || !guard::is_guarded(from as usize) {
-                ptr::copy(from, to, count);
-            } else {
-                let mut between: Vec<u8> = Vec::new();
-                between.try_reserve_exact(count).map_err(|_| Errno::NOMEM)?;
-                ptr::copy_nonoverlapping(from, between.as_mut_ptr(), count);
-                let between = black_box(between.as_ptr());
+            loop {
+                let mark = source::mark(from)?;
+                if !copy_number(from, between.as_mut_ptr().cast(), count) {
+                    ptr::copy_nonoverlapping(from, between.as_mut_ptr().cast(), count);
+                }
+                if source::is_intact(from, mark)? {
+                    break;
+                }
+            }
+            // The compiler would make one copy of the two, for it knows nothing of aliases.
+            let between = black_box(between.as_ptr()).cast();
+            if !copy_number(between, to, count) {
                 ptr::copy_nonoverlapping(between, to, count);
             }
+        }
+        Ok(())
+    }
+
+    /// # Safety
+    /// As [`Region::copy_aliased`]; `to` is the place of `start`.
+    unsafe fn copy_many_aliased(&self, from: *const u8, to: *mut u8, count: usize) -> Result<()> {
+        let base = self.pointer(0) as usize;
+        let same_range = (from as usize).wrapping_sub(base) < self.len();
+        if same_range || !guard::is_guarded(from as usize) {
+            // What this map loses is found by the caller, who asks for its fault.
+            // SAFETY: the caller's promise.
+            unsafe { ptr::copy(from, to, count) };
+            return Ok(());
+        }
+        let mut between: Vec<u8> = Vec::new();
+        between.try_reserve_exact(count).map_err(|_| Errno::NOMEM)?;
+        // SAFETY: by the caller's word; what lies between has room for `count` bytes, and is ours.
+        unsafe {
+            source::copy_intact(from, between.as_mut_ptr(), count)?;
+            let between = black_box(between.as_ptr());
+            ptr::copy_nonoverlapping(between, to, count);
         }
         Ok(())
     }

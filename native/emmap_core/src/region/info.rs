@@ -24,6 +24,7 @@ pub struct Info {
     pub private: bool,
     pub resizable: bool,
     pub grows: bool,
+    pub appends: bool,
     pub locking: bool,
     pub auto_unlink: bool,
     pub max_size: Option<u64>,
@@ -51,7 +52,7 @@ impl Region {
         // SAFETY: the pages lie inside the mapping (1: Alive).
         info.resident_pages = unsafe { os::resident_pages(at, mapped) }?;
         // What else there is to know is told also when the file cannot be asked.
-        info.allocated = self.file.as_ref().and_then(|file| file.allocated().ok());
+        info.allocated = self.file()?.and_then(|file| file.allocated().ok());
         Ok(info)
     }
 
@@ -90,15 +91,17 @@ impl Region {
             let _ = self.check_size_under(&ranges);
         }
         let first_fault = self.fault.first();
+        let file = self.file().ok().flatten();
         Info {
-            path: self.file.as_ref().map(|file| file.path().to_owned()),
-            fd: self.file.as_ref().map(|file| file.fd().as_raw_fd()),
+            path: self.file.name().map(|name| name.path().to_owned()),
+            fd: file.map(|file| file.fd().as_raw_fd()),
             size: self.len(),
             offset: self.shape.offset,
             writable: self.shape.writable,
             private: self.shape.private,
             resizable: self.shape.resizable,
             grows: self.shape.grows,
+            appends: self.shape.appends,
             locking: self.lock.is_some(),
             auto_unlink: self.shape.auto_unlink,
             max_size: Some(self.limit(&ranges)).filter(|max| *max < i64::MAX as u64),

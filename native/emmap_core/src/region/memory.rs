@@ -19,7 +19,7 @@ impl Region {
                 // written in the page cache, and private ones are left alone.
                 unsafe { os::advise_pages(at, len, advice) }?;
             }
-            if let Some(file) = &self.file {
+            if let Some(file) = self.file()? {
                 os::advise_file(file.fd(), offset, count as u64, advice)?;
             }
         }
@@ -30,7 +30,7 @@ impl Region {
     /// file does.
     pub fn allocate(&self, position: u64, count: u64) -> Result<()> {
         self.check_fault()?;
-        let Some(file) = &self.file else {
+        let Some(file) = self.file()? else {
             return Err(Errno::NOTSUP);
         };
         if !self.shape.writable || self.shape.private {
@@ -39,13 +39,17 @@ impl Region {
         if count == 0 {
             return Err(Errno::INVAL);
         }
-        self.check_size()?;
+        let on_disk = self.check_size()?.unwrap_or(0);
         let end = crate::range::checked_end(position, count)?;
         let offset = crate::range::checked_end(self.shape.offset, position)?;
         crate::range::checked_end(offset, count)?;
-        // First what leaves the file as it is, should the other fail.
-        os::without_sigxfsz(|| os::allocate_blocks(file.fd(), offset, count, true))?;
-        match end > self.len() as u64 {
+        let grows = end > self.len() as u64;
+        if grows && (!self.shape.grows || end > self.shape.max_size) {
+            return Err(Errno::NOSPC);
+        }
+        // First what leaves the size of the file as it is, should growing fail.
+        os::without_sigxfsz(|| os::allocate(file.fd(), offset, count, on_disk))?;
+        match grows {
             true => self.grow(end),
             false => Ok(()),
         }
@@ -76,8 +80,8 @@ impl Region {
 
     /// Takes pages that were read out of this process, not out of the page cache. Of private maps
     /// and anonymous memory nothing: what they hold may be nowhere else.
-    pub fn release(&self, position: u64, count: u64) {
-        if self.shape.private || self.file.is_none() {
+    pub fn release_pages(&self, position: u64, count: u64) {
+        if self.shape.private || !self.file.is_file() {
             return;
         }
         if let Some((start, count)) = clamp(position, count, self.len()) {
@@ -99,8 +103,8 @@ impl Region {
 
     /// Keeps the pages in memory (mlock) until [`Region::unlock_memory`] or the end of the map.
     pub fn lock_memory(&self) -> Result<()> {
-        self.check_fault()?;
         let ranges = self.ranges();
+        self.check_fault()?;
         let (at, len) = ranges[ranges.len() - 1].whole();
         // SAFETY: the pages lie inside the mapping (1: Alive).
         let answer = os::check(unsafe { libc::mlock(at.cast(), len) });

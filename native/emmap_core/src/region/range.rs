@@ -52,28 +52,22 @@ pub(super) fn first_range(
     };
     let range = Range::new(shape, file, fault, needed, wanted.max(needed), place)?;
     if let Some(file) = file {
-        probe(shape, file, &range)?;
+        probe(shape, file)?;
     }
     Ok(range)
 }
 
 /// Whether the file can be mapped as asked, before it is changed: files in /proc are empty and
 /// cannot, and huge pages are not for every file.
-fn probe(shape: &Shape, file: &MappedFile, range: &Range) -> Result<()> {
-    let at = range.reservation.start();
+fn probe(shape: &Shape, file: &MappedFile) -> Result<()> {
     #[cfg(target_os = "linux")]
     let flags = shape.flags & !libc::MAP_POPULATE;
     #[cfg(not(target_os = "linux"))]
     let flags = shape.flags;
-    // SAFETY: the reservation is at least one page long, and nothing is mapped in it yet.
-    unsafe {
-        let fd = Some(file.fd());
-        match os::map_over(at, shape.page, shape.protection, flags, fd, 0) {
-            Err(Errno::IO) => return Err(Errno::NODEV),
-            Err(Errno::INVAL) if shape.page != os::page_size() => return Err(Errno::NOTSUP),
-            answer => answer?,
-        }
-        os::zero_over(at, shape.page, libc::PROT_READ)
+    match os::try_map(shape.page, shape.protection, flags, file.fd()) {
+        Err(Errno::IO) => Err(Errno::NODEV),
+        Err(Errno::INVAL) if shape.page != os::page_size() => Err(Errno::NOTSUP),
+        answer => answer,
     }
 }
 
@@ -96,6 +90,7 @@ impl Range {
             delta: shape.delta,
             page: shape.page,
             writable: shape.writable,
+            only_copy: file.is_none() || (shape.private && shape.writable),
         };
         // SAFETY: the `Region` drops its ranges before its file and its fault, and a `Range` its
         // watch before its reservation.
@@ -105,6 +100,23 @@ impl Range {
             reservation,
             mapped: 0,
         })
+    }
+
+    /// The descriptor is about to be closed.
+    pub fn forget_fd(&self) {
+        self.watch.forget_fd();
+    }
+
+    /// Puts zero pages over all of the file, and so gives back its pages and its disk. For a map whose calls are
+    /// refused by now. Where the system grants no zero pages, the file's stay until the range is dropped.
+    pub fn clear(&self, shape: &Shape) {
+        let (at, len) = self.whole();
+        // SAFETY: the range lies inside the reservation, and no live binary shows it; replacing pages is one step, so
+        // a call at work sees the old ones or zeros, and finds the fault of a closed map after these.
+        unsafe {
+            os::release_pages(at, len);
+            let _ = os::zero_over(at, len, shape.protection);
+        }
     }
 
     pub fn position_zero(&self, shape: &Shape) -> *mut u8 {
@@ -142,7 +154,12 @@ impl Range {
             if !shape.private {
                 os::release_pages(at, self.mapped - bytes);
             }
-            os::zero_over(at, self.mapped - bytes, shape.protection)?;
+            let len = self.mapped - bytes;
+            os::zero_over(at, len, shape.protection).or_else(|_| {
+                // Pages that can be written are charged as memory where `vm.overcommit_memory` is 2. Nobody writes
+                // these: the map was made shorter first.
+                os::zero_over(at, len, libc::PROT_READ)
+            })?;
         }
         self.mapped = bytes;
         self.watch.set_mapped(bytes);
@@ -163,14 +180,18 @@ impl Range {
         // SAFETY: what is given is mapped, whole pages, and shows zeros in the file's place;
         // readers see those or the file's bytes.
         let again = |from, to| unsafe { self.map(shape, file, from, to) };
-        if !shape.private || file.is_none() {
-            return again(lost.start, to);
+        if !shape.private && file.is_some() {
+            again(lost.start, to)?;
+        } else if file.is_some() || shape.page != os::page_size() {
+            // Between two lost pages may lie some that were written, and are stored nowhere else.
+            let start = self.reservation.start() as usize;
+            let parts = os::parts_without_file(start + lost.start, to - lost.start)?;
+            let mut parts = parts.into_iter();
+            parts.try_for_each(|part| again(part.start - start, part.end - start))?;
         }
-        // Between two lost pages lie those that were written, and are nowhere else.
-        let start = self.reservation.start() as usize;
-        let parts = os::parts_without_file(start + lost.start, to - lost.start)?;
-        let mut parts = parts.into_iter();
-        parts.try_for_each(|part| again(part.start - start, part.end - start))
+        // Else ordinary anonymous memory: the zero pages in the place of the lost ones are as good as new ones.
+        self.watch.is_whole();
+        Ok(())
     }
 
     /// # Safety

@@ -22,7 +22,7 @@ impl Region {
 
     /// Brings the map to the size of its file.
     fn follow(&self, ranges: &mut Vec<Range>) -> Result<()> {
-        let (Some(file), true) = (&self.file, self.shape.follows) else {
+        let (Some(file), true) = (self.file()?, self.shape.follows) else {
             return Ok(());
         };
         let on_disk = file.size()?.min(self.limit(ranges));
@@ -53,8 +53,9 @@ impl Region {
         if !self.covered()? {
             return Err(Errno::STALE);
         }
+        let file = self.file()?;
         for range in ranges {
-            range.restore(&self.shape, self.file.as_ref(), repair.lost())?;
+            range.restore(&self.shape, file.as_deref(), repair.lost())?;
         }
         match repair.finish() {
             true => self.check_size_under(ranges).map(drop),
@@ -64,7 +65,7 @@ impl Region {
 
     /// Whether the file reaches over the map.
     fn covered(&self) -> Result<bool> {
-        let Some(file) = &self.file else {
+        let Some(file) = self.file()? else {
             return Ok(true);
         };
         let end = self.shape.offset.saturating_add(self.len() as u64);

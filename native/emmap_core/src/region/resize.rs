@@ -92,14 +92,14 @@ impl Region {
     /// kernel clears the rest of the last page when a file grows, and with it what another map
     /// would have written there already.
     pub(super) fn alone<R>(&self, act: impl FnOnce() -> Result<R>) -> Result<R> {
-        match &self.file {
+        match self.file()? {
             Some(file) => os::with_file_lock(file.fd(), act)?,
             None => act(),
         }
     }
 
     fn set_file_size(&self, to: u64) -> Result<()> {
-        match &self.file {
+        match self.file()? {
             Some(file) => os::without_sigxfsz(|| os::set_size(file.fd(), to)),
             None => Ok(()),
         }
@@ -119,23 +119,22 @@ impl Region {
         let bytes = self.shape.bytes(len)?;
         // Addresses first: what can be refused is asked for before the file is changed.
         let successor = self.successor(ranges, bytes)?;
-        let longer = self.file.as_ref().zip(on_disk);
-        if let Some((file, size)) = longer {
-            file.extend(size, to)?;
+        let longer = self.file()?.zip(on_disk);
+        if let Some((file, size)) = &longer {
+            file.extend(*size, to)?;
         }
-        if let Err(error) = self.map_more(ranges, successor, bytes) {
-            if let Some((file, size)) = longer.filter(|(_, size)| *size < to) {
-                file.take_back(to, size);
+        self.map_more(ranges, successor, bytes).inspect_err(|_| {
+            if let Some((file, size)) = &longer {
+                file.take_back(to, *size);
             }
-            return Err(error);
-        }
+        })?;
         let last = &ranges[ranges.len() - 1];
         self.extent.grow(last.position_zero(&self.shape), len);
         Ok(())
     }
 
     /// A larger range of addresses, where the last one is too small.
-    fn successor(&self, ranges: &[Range], bytes: usize) -> Result<Option<Range>> {
+    pub(super) fn successor(&self, ranges: &[Range], bytes: usize) -> Result<Option<Range>> {
         let room = ranges[ranges.len() - 1].reservation.len();
         if room >= bytes {
             return Ok(None);
@@ -144,13 +143,14 @@ impl Region {
             return Err(Errno::NOSPC);
         }
         let wanted = room.saturating_mul(2).max(bytes);
-        let (shape, file) = (&self.shape, self.file.as_ref());
-        Range::new(shape, file, &self.fault, bytes, wanted, Place::Anywhere).map(Some)
+        let (shape, file) = (&self.shape, self.file()?);
+        let (file, fault) = (file.as_deref(), &self.fault);
+        Range::new(shape, file, fault, bytes, wanted, Place::Anywhere).map(Some)
     }
 
     /// Maps the file up to `bytes` in every range: all show the same pages, so readers of an old
     /// range lose nothing.
-    fn map_more(
+    pub(super) fn map_more(
         &self,
         ranges: &mut Vec<Range>,
         successor: Option<Range>,
@@ -158,11 +158,12 @@ impl Region {
     ) -> Result<()> {
         let before: Vec<usize> = ranges.iter().map(|range| range.mapped).collect();
         let count = ranges.len();
+        let file = self.file()?;
         ranges.extend(successor);
         for at in 0..ranges.len() {
             let range = &mut ranges[at];
             let bytes = bytes.min(range.reservation.len());
-            if let Err(error) = range.grow(&self.shape, self.file.as_ref(), bytes) {
+            if let Err(error) = range.grow(&self.shape, file.as_deref(), bytes) {
                 ranges.truncate(count);
                 for (range, mapped) in ranges.iter_mut().zip(before) {
                     let _ = range.shrink(&self.shape, mapped);
@@ -199,9 +200,10 @@ impl Region {
             // SAFETY: as above; the page stayed mapped.
             unsafe { std::ptr::copy_nonoverlapping(kept.as_ptr(), at, tail) };
             let whole = self.shape.bytes(before)?;
+            let file = self.file()?;
             let again = ranges.iter_mut().try_for_each(|range| {
                 let whole = whole.min(range.reservation.len());
-                range.grow(&self.shape, self.file.as_ref(), whole)
+                range.grow(&self.shape, file.as_deref(), whole)
             });
             if again.is_err() {
                 // They cannot be shown, and must not be taken for zeros.

@@ -65,17 +65,15 @@ impl Region {
     /// Nothing to sync where nothing was written to a file.
     fn with_shared_file(&self, sync: impl FnOnce(&MappedFile, usize) -> Result<()>) -> Result<()> {
         self.check_fault()?;
-        let Some(file) = self.file.as_ref().filter(|_| self.shape.writable) else {
+        let writes = self.shape.appends || (self.shape.writable && !self.shape.private);
+        let Some(file) = self.file()?.filter(|_| writes) else {
             return Ok(());
         };
-        if self.shape.private {
-            return Ok(());
-        }
         if let Some(error) = self.failed_sync.error() {
             return Err(error);
         }
         let mark = self.mark();
-        let answer = sync(file, self.len());
+        let answer = sync(&file, self.len());
         // What was lost, before or meanwhile, was not written.
         self.check_since(mark)?;
         answer?;
@@ -116,7 +114,7 @@ impl Region {
         match file.unsynced_directory()? {
             None => Ok(()),
             Some(directory) => {
-                self.noted(os::sync_all(std::os::fd::AsFd::as_fd(&directory)))?;
+                self.noted(os::sync_directory(std::os::fd::AsFd::as_fd(&directory)))?;
                 file.name_is_synced();
                 Ok(())
             }

@@ -1,0 +1,219 @@
+//! Writes that make the file longer.
+//!
+//! The bytes go through the file and not through the map: the file gets longer as they arrive in it, so a program
+//! that follows the file never reads zeros in their place, and a full disk is an error of the write. Then the map
+//! takes the size that the file has.
+
+use super::{Range, Region};
+use crate::range::checked_range;
+use crate::source::copy_intact;
+use crate::{guard, os, Errno, Result};
+
+/// What to write.
+#[derive(Clone, Copy)]
+pub enum Source {
+    Bytes(*const u8),
+    /// The same byte, again and again.
+    Fill(u8),
+}
+
+impl Region {
+    /// Writes `count` bytes at `position`, past the end of the map, after `claim` agreed. `false`: it did not, or the
+    /// map has become longer meanwhile; look again. Blocks on the disk.
+    ///
+    /// # Safety
+    /// Bytes must be readable; they may lie in this region.
+    pub unsafe fn write_past_end(
+        &self,
+        position: u64,
+        source: Source,
+        count: usize,
+        claim: impl FnOnce() -> bool,
+    ) -> Result<bool> {
+        if !self.shape.grows {
+            return Err(Errno::NOSPC);
+        }
+        let end = crate::range::checked_end(position, count as u64)?;
+        let mut ranges = self.ranges();
+        self.check_fault()?;
+        if end <= self.len() as u64 {
+            return Ok(false);
+        }
+        if end > self.shape.max_size {
+            return Err(Errno::NOSPC);
+        }
+        let file = self.file()?.ok_or(Errno::NOTSUP)?;
+        if self.shape.page != os::page_size() {
+            // hugetlbfs has no writes.
+            self.alone(|| {
+                let on_disk = self.check_size_under(&ranges)?;
+                self.extend(&mut ranges, on_disk, end.max(on_disk.unwrap_or(0)))
+            })?;
+            return Ok(false);
+        }
+        self.alone(|| {
+            let on_disk = self.check_size_under(&ranges)?.unwrap_or(0);
+            let size = end.max(on_disk).min(self.shape.max_size);
+            // First what can be refused: the map reaches past the end of the file, where nobody touches it yet.
+            let before = self.len();
+            self.map_to(&mut ranges, size)?;
+            if !claim() {
+                return Ok(false);
+            }
+            let exclusive = self.lock.as_ref().map(|lock| lock.write());
+            // Bytes in the place of others come last, when nothing can fail any more.
+            let head = on_disk.saturating_sub(position).min(count as u64) as usize;
+            let mut reached = on_disk;
+            // SAFETY: the caller's promise.
+            let tail = unsafe {
+                with_bytes(source.skip(head), count - head, |data, done, count| {
+                    let position = position + head as u64 + done;
+                    file.write_past_end(reached, position, data, count)?;
+                    reached = reached.max(position + count as u64);
+                    Ok(())
+                })
+            };
+            if let Err(error) = tail {
+                file.take_back(reached, on_disk);
+                let bytes = self.shape.bytes(before)?;
+                let mut ranges = ranges.iter_mut();
+                let _ = ranges.try_for_each(|range| range.shrink(&self.shape, bytes));
+                return Err(error);
+            }
+            let mark = self.mark();
+            self.publish(&ranges, size);
+            if head > 0 {
+                // SAFETY: `position + head` is inside the map by now, which is writable; bytes by the caller's promise.
+                unsafe { self.put(source, position as usize, head)? };
+                self.check_since(mark)?;
+            }
+            drop(exclusive);
+            Ok(true)
+        })
+    }
+
+    /// As [`Region::copy_within`], where the bytes at `to` end past the end of the map.
+    pub fn copy_past_end(&self, from: u64, to: u64, count: usize) -> Result<bool> {
+        // As if they lay elsewhere in between, for they may overlap.
+        let start = checked_range(from, count, self.len()).ok_or(Errno::INVAL)?;
+        let mut bytes = buffer(count)?;
+        // SAFETY: `start + count` is inside the map (1: Alive), and the buffer has room for it.
+        unsafe {
+            copy_intact(self.pointer(start), bytes.as_mut_ptr(), count)?;
+            self.write_past_end(to, Source::Bytes(bytes.as_ptr()), count, || true)
+        }
+    }
+
+    /// Appends `count` bytes to the file, and takes its size. Returns the position behind them. Blocks on the disk.
+    ///
+    /// # Safety
+    /// `data` must have `count` readable bytes.
+    pub unsafe fn append(&self, data: *const u8, count: usize) -> Result<u64> {
+        if !self.shape.appends {
+            return Err(Errno::ACCES);
+        }
+        let mut ranges = self.ranges();
+        self.check_fault()?;
+        let file = self.file()?.ok_or(Errno::NOTSUP)?;
+        self.alone(|| {
+            let before = self.check_size_under(&ranges)?.unwrap_or(0);
+            let mut appended = 0;
+            // SAFETY: the caller's promise.
+            let answer = unsafe {
+                with_bytes(Source::Bytes(data), count, |data, done, count| {
+                    file.append(data, count)?;
+                    appended = done + count as u64;
+                    Ok(())
+                })
+            };
+            // Earlier pieces of bytes that their map lost meanwhile.
+            answer.inspect_err(|_| file.take_back(before + appended, before))?;
+            // The bytes are in the file whatever becomes of the map: it is as long as it can be.
+            let size = file.size().unwrap_or(before + count as u64);
+            if self.map_to(&mut ranges, size).is_ok() {
+                self.publish(&ranges, size);
+            }
+            Ok(size)
+        })
+    }
+
+    /// Maps the file up to `size` bytes in every range, and in a larger one where the last is too small.
+    fn map_to(&self, ranges: &mut Vec<Range>, size: u64) -> Result<()> {
+        let len = usize::try_from(size).map_err(|_| Errno::NOMEM)?;
+        let bytes = self.shape.bytes(len)?;
+        let successor = self.successor(ranges, bytes)?;
+        self.map_more(ranges, successor, bytes)
+    }
+
+    /// The map is `size` bytes long from here on, which are mapped.
+    fn publish(&self, ranges: &[Range], size: u64) {
+        let last = &ranges[ranges.len() - 1];
+        self.extent
+            .grow(last.position_zero(&self.shape), size as usize);
+    }
+
+    /// # Safety
+    /// `start + count` must lie inside the writable map; bytes must be readable.
+    unsafe fn put(&self, source: Source, start: usize, count: usize) -> Result<()> {
+        match source {
+            // SAFETY: the caller's promise.
+            Source::Bytes(data) => unsafe { self.copy_aliased(data, start, count) },
+            Source::Fill(byte) => {
+                // SAFETY: the caller's promise.
+                unsafe { std::ptr::write_bytes(self.pointer(start), byte, count) };
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Source {
+    /// What follows the first `count` bytes.
+    fn skip(self, count: usize) -> Source {
+        match self {
+            // Of as many bytes as there are at least.
+            Source::Bytes(data) => Source::Bytes(data.wrapping_add(count)),
+            fill => fill,
+        }
+    }
+}
+
+/// Calls `write` with the bytes of `source`: where they are, how many came before, how many there are. Bytes of a map of
+/// ours are copied first, as the map may lose them; those that it has lost are an error.
+///
+/// # Safety
+/// Bytes must be readable.
+unsafe fn with_bytes(
+    source: Source,
+    count: usize,
+    mut write: impl FnMut(*const u8, u64, usize) -> Result<()>,
+) -> Result<()> {
+    const STEP: usize = 1 << 20;
+    match source {
+        Source::Bytes(data) if !guard::is_guarded(data as usize) => write(data, 0, count),
+        Source::Bytes(data) => {
+            let mut bytes = buffer(STEP.min(count))?;
+            for done in (0..count).step_by(STEP) {
+                let step = STEP.min(count - done);
+                // SAFETY: the caller's promise; the buffer has room for `step` bytes.
+                unsafe { copy_intact(data.add(done), bytes.as_mut_ptr(), step)? };
+                write(bytes.as_ptr(), done as u64, step)?;
+            }
+            Ok(())
+        }
+        Source::Fill(byte) => {
+            let mut bytes = buffer(STEP.min(count))?;
+            bytes.resize(STEP.min(count), byte);
+            for done in (0..count).step_by(STEP) {
+                write(bytes.as_ptr(), done as u64, STEP.min(count - done))?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn buffer(count: usize) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(count).map_err(|_| Errno::NOMEM)?;
+    Ok(bytes)
+}

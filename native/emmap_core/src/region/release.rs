@@ -1,0 +1,139 @@
+//! What the last close gives back, while calls and live binaries may still be at work.
+//!
+//! A close waits for no call, and a call takes no lock, so:
+//!
+//! - the descriptor is closed when the last call that holds the file has returned;
+//! - where no live binary was handed out, the fault of the map becomes [`Reason::Closed`](crate::fault::Reason)
+//!   *before* zero pages replace the file's. A call that touches a page after that finds the fault when it asks,
+//!   as it does for a lost page: it returns the file's bytes or CLOSED, never zeros;
+//! - who hands out a live binary marks the map *before* it looks whether its handle is closed, and who closes looks
+//!   at the mark *after* it has closed the handle: one of both sees the other.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+
+use super::{Range, Region};
+use crate::file::{MappedFile, Name};
+use crate::{lent, Errno, Result};
+
+/// The file of a map, until the last close.
+pub(super) struct FileSlot {
+    /// `None`: anonymous memory.
+    name: Option<Name>,
+    file: Mutex<Option<Arc<MappedFile>>>,
+    /// How large the file was when its descriptor was released, in bytes.
+    last_size: AtomicU64,
+}
+
+impl FileSlot {
+    pub fn new(file: Option<MappedFile>) -> FileSlot {
+        FileSlot {
+            name: file.as_ref().map(|file| file.name().clone()),
+            file: Mutex::new(file.map(Arc::new)),
+            last_size: AtomicU64::new(0),
+        }
+    }
+
+    pub fn name(&self) -> Option<&Name> {
+        self.name.as_ref()
+    }
+
+    pub fn is_file(&self) -> bool {
+        self.name.is_some()
+    }
+
+    pub fn get(&self) -> Result<Option<Arc<MappedFile>>> {
+        match (&self.name, &*self.file()) {
+            (None, _) => Ok(None),
+            (Some(_), None) => Err(Errno::CLOSED),
+            (Some(_), Some(file)) => Ok(Some(file.clone())),
+        }
+    }
+
+    fn take(&self) -> Option<Arc<MappedFile>> {
+        let file = self.file().take();
+        let size = file.as_ref().and_then(|file| file.size().ok());
+        self.last_size
+            .fetch_max(size.unwrap_or(0), Ordering::Relaxed);
+        file
+    }
+
+    fn size(&self) -> u64 {
+        let last = self.last_size.load(Ordering::Relaxed);
+        let now = self.file().as_ref().and_then(|file| file.size().ok());
+        now.unwrap_or(last)
+    }
+
+    fn file(&self) -> MutexGuard<'_, Option<Arc<MappedFile>>> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Region {
+    /// A live binary is about to be handed out. Call before looking whether the handle is closed.
+    #[inline]
+    pub fn lend(&self) {
+        if !self.lent.load(Ordering::Acquire) {
+            self.lend_first();
+        }
+    }
+
+    #[cold]
+    fn lend_first(&self) {
+        if !self.lent.swap(true, Ordering::SeqCst) {
+            if let Some(name) = self.file.name() {
+                lent::add(name.identity());
+            }
+        }
+    }
+
+    /// Whether a live binary was ever handed out.
+    pub fn is_lent(&self) -> bool {
+        self.lent.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn take_back_lent(&self) {
+        if self.is_lent() {
+            if let Some(name) = self.file.name() {
+                lent::remove(name.identity());
+            }
+        }
+    }
+
+    /// To be called once, when the last handle is closed: releases the descriptor, and the pages of the file where no
+    /// live binary was handed out. Waits for a call that changes the size, and takes the time of unmapping.
+    pub fn release(&self) {
+        let keep_pages = self.is_lent();
+        if !keep_pages {
+            self.fault.close();
+        }
+        self.release_under(&self.ranges(), keep_pages);
+    }
+
+    /// As [`Region::release`] of a map with live binaries, unless a call is changing its size: for a thread that may
+    /// not wait.
+    pub fn try_release_descriptor(&self) {
+        match self.ranges.try_lock() {
+            Ok(ranges) => self.release_under(&ranges, true),
+            Err(TryLockError::Poisoned(ranges)) => self.release_under(&ranges.into_inner(), true),
+            Err(TryLockError::WouldBlock) => (),
+        }
+    }
+
+    fn release_under(&self, ranges: &[Range], keep_pages: bool) {
+        ranges.iter().for_each(Range::forget_fd);
+        // A signal handler that had asked for the descriptor is done with it.
+        self.fault.await_losing();
+        let file = self.file.take();
+        if !keep_pages {
+            ranges.iter().for_each(|range| range.clear(&self.shape));
+        }
+        drop(file);
+    }
+
+    /// Whether unmapping it, or closing its file, may take long.
+    pub fn is_large(&self) -> bool {
+        const LARGE: u64 = 16 << 20;
+        self.len() as u64 > LARGE || self.file.size() > LARGE
+    }
+}
