@@ -97,13 +97,14 @@ defmodule Emmap.Stream do
   alias Emmap.Stream.{Options, Reader}
 
   @enforce_keys [:source, :mode]
-  defstruct [:source, :mode, start: 0, length: :infinity, trim: false, copy: false]
+  defstruct [:source, :mode, :live, start: 0, length: :infinity, trim: false]
 
   @typedoc "Lines, or pieces of so many bytes."
   @type mode :: :line | pos_integer
   @typedoc "See `Emmap.stream!/3`; `:start` and `:length` are bytes."
   @type option ::
           {:trim, boolean}
+          | {:live, boolean}
           | {:copy, boolean}
           | {:start, non_neg_integer}
           | {:length, non_neg_integer | :infinity}
@@ -114,7 +115,7 @@ defmodule Emmap.Stream do
           start: non_neg_integer,
           length: non_neg_integer | :infinity,
           trim: boolean,
-          copy: boolean
+          live: boolean | nil
         }
 
   @doc false

@@ -145,20 +145,46 @@ defmodule Emmap.StreamEnumerationTest do
       for task <- tasks, do: assert(Task.await(task) == lines)
     end
 
-    test "what it gives is live, and a copy with copy: true", %{path: path} do
+    test "gives copies, and live binaries of a :direct handle or with live: true", %{path: path} do
       long = String.duplicate("x", 100)
       File.write!(path, [long, ?\n, long, ?\n])
       mem = Emmap.open!(path, [:write])
-      [live, _] = Enum.to_list(Emmap.stream!(mem))
-      [copy, _] = Enum.to_list(Emmap.stream!(mem, :line, copy: true))
-      [piece | _] = Enum.to_list(Emmap.stream!(mem, 90))
+      direct = Emmap.open!(path, [:write, :direct])
+
+      first = fn source, mode, options ->
+        hd(Enum.to_list(Emmap.stream!(source, mode, options)))
+      end
+
+      live = [
+        first.(mem, :line, live: true),
+        first.(mem, 90, live: true),
+        first.(path, :line, live: true),
+        first.(direct, :line, []),
+        first.(direct, 90, []),
+        first.(direct, :line, copy: false)
+      ]
+
+      copies = [
+        first.(mem, :line, []),
+        first.(mem, 90, []),
+        first.(mem, :line, live: false),
+        first.(path, :line, []),
+        first.(path, 90, copy: true),
+        first.(direct, :line, copy: true),
+        first.(direct, 90, live: false)
+      ]
+
       :ok = Emmap.pwrite(mem, 0, "LIVE")
-      assert "LIVExx" <> _ = live
-      assert "LIVExx" <> _ = piece
-      assert "xxxxxx" <> _ = copy
-      assert :binary.referenced_byte_size(copy) == 101
+      for line <- live, do: assert("LIVExx" <> _ = line)
+      for line <- copies, do: assert("xxxxxx" <> _ = line)
+      for line <- copies, do: assert(:binary.referenced_byte_size(line) <= 101)
       :ok = Emmap.close(mem)
-      assert "LIVExx" <> _ = live
+      :ok = Emmap.close(direct)
+      for line <- live, do: assert("LIVExx" <> _ = line)
+
+      for both <- [[live: true, copy: true], [copy: false, live: false]],
+          do:
+            assert_raise(ArgumentError, ~r/contradict/, fn -> Emmap.stream!(path, :line, both) end)
     end
 
     test "ends where the map ended when it began, or earlier if that is cut", %{path: path} do

@@ -3,8 +3,8 @@ defmodule Emmap.Stream.Options do
   # The options of streams and chunks, checked: a caller's bug raises when the stream is made, not
   # when it is read.
 
-  @flags [:trim, :copy]
-  @valid "valid are trim: true | false, copy: true | false, start: n, length: n | :infinity (bytes)"
+  @flags [:trim, :live, :copy]
+  @valid "valid are trim: true | false, live: true | false, copy: true | false, start: n, length: n | :infinity (bytes)"
 
   @spec stream!(Emmap.Stream.mode(), [Emmap.Stream.option()]) :: keyword
   def stream!(mode, options) do
@@ -15,7 +15,24 @@ defmodule Emmap.Stream.Options do
     if mode != :line and options[:trim],
       do: raise(ArgumentError, "trim: true is for lines, and the mode is #{inspect(mode)}")
 
-    options
+    live(options)
+  end
+
+  # `copy: true` is `live: false`; what is not given depends on the handle.
+  defp live(options) do
+    case Keyword.split(options, [:live, :copy]) do
+      {[], options} ->
+        options
+
+      {given, options} ->
+        if given[:live] != nil and given[:live] == given[:copy] do
+          raise ArgumentError,
+                "live: #{given[:live]} and copy: #{given[:copy]} contradict each other; #{@valid}"
+        end
+
+        live = if given[:copy], do: false, else: given[:live]
+        [{:live, live} | options]
+    end
   end
 
   @spec chunks!(pos_integer, keyword) :: {<<_::8>>, keyword}

@@ -25,15 +25,16 @@ defmodule Emmap.Stream.Reader do
   @spec open!(Emmap.Stream.t()) :: t
   def open!(stream) do
     {{_, _, %Emmap{ref: ref, root: root}}, owned, path} = map!(stream.source)
-    {start, stop} = bounds!(stream, ref, path)
-    form = if(stream.copy, do: @copies, else: 0) + if stream.trim, do: @trims, else: 0
+    {start, stop, direct?} = bounds!(stream, ref, path)
+    live? = if stream.live == nil, do: direct?, else: stream.live
+    form = if(live?, do: 0, else: @copies) + if stream.trim, do: @trims, else: 0
 
     %__MODULE__{
       ref: ref,
       owned: owned,
       path: path,
       # Of the whole map up to the end of the stream, so that positions are the map's.
-      root: root!(Native.view(ref, Root.unwrap(root), 0, stop), path),
+      root: if(live?, do: root!(Native.view(ref, Root.unwrap(root), 0, stop), path)),
       position: start,
       stop: stop,
       window: start,
@@ -53,10 +54,10 @@ defmodule Emmap.Stream.Reader do
 
   defp bounds!(stream, ref, path) do
     case Info.brief(ref) do
-      {:ok, %{size: size}} ->
+      {:ok, %{size: size, flags: flags}} ->
         start = min(stream.start, size)
         # `:infinity` is an atom, and atoms are above all integers.
-        {start, start + min(stream.length, size - start)}
+        {start, start + min(stream.length, size - start), :direct in flags}
 
       {:error, reason} ->
         failed!(reason, path)
@@ -71,8 +72,8 @@ defmodule Emmap.Stream.Reader do
   def close(%{owned: false}), do: :ok
 
   def close(reader) do
-    # The map itself goes when its handle is collected, which may be later.
-    _ = Native.move_window(reader.ref, reader.window, reader.stop, 0)
+    # With live lines out, the map itself goes with the last of them.
+    if reader.root, do: Native.move_window(reader.ref, reader.window, reader.stop, 0)
     _ = Native.close(reader.ref)
     :ok
   end
@@ -80,7 +81,7 @@ defmodule Emmap.Stream.Reader do
   @spec next!(t) :: {[binary, ...], t} | :done
   # A page may have been lost under what the last batch gave. To close there is no loss.
   def next!(%{position: position, stop: stop} = reader) when position >= stop do
-    case Native.lines(reader.ref, reader.root, stop, stop, 0) do
+    case Native.lines(reader.ref, nil, stop, stop, @copies) do
       {:error, reason} when reason != :closed -> failed!(reason, reader.path)
       _ -> :done
     end
@@ -115,7 +116,7 @@ defmodule Emmap.Stream.Reader do
     {{_, _, %Emmap{ref: ref}} = mem, owned, path} = map!(stream.source)
 
     try do
-      {start, stop} = bounds!(stream, ref, path)
+      {start, stop, _direct?} = bounds!(stream, ref, path)
 
       case stream.mode do
         :line -> count_lines(mem, owned, start, stop, path)
@@ -149,7 +150,7 @@ defmodule Emmap.Stream.Reader do
   # range.
   @spec ranges!(Emmap.Stream.t(), pos_integer, byte) :: [{Emmap.position(), Emmap.position()}]
   def ranges!(%{source: {_, _, %Emmap{ref: ref}}} = stream, count, byte) do
-    {start, stop} = bounds!(stream, ref, nil)
+    {start, stop, _direct?} = bounds!(stream, ref, nil)
 
     {ranges, _} =
       Enum.flat_map_reduce(1..count, start, fn n, from ->

@@ -31,9 +31,17 @@ defmodule Emmap.Stream.Writer do
 
   @spec write!(t, iodata) :: t
   def write!(writer, data) do
+    # Copied now: a live binary may be another one by the time that its block is written. What is no iodata raises
+    # here, and not with the block it would be in.
+    data =
+      case Emmap.Iodata.copy(data) do
+        {:ok, data} -> data
+        {:error, :badarg} -> raise ArgumentError, "not iodata: #{inspect(data, limit: 5)}"
+        {:error, reason} -> failed!(reason, writer.path)
+      end
+
     {waiting, size} = Process.get(key(writer), {[], 0})
-    # What is no iodata raises here, and not with the block it would be in.
-    size = size + IO.iodata_length(data)
+    size = size + byte_size(data)
     Process.put(key(writer), {[waiting | data], size})
     if size >= @block, do: flush!(writer)
     writer
