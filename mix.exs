@@ -2,7 +2,20 @@ defmodule Emmap.MixProject do
   use Mix.Project
 
   @version "1.0.0-rc.0"
-  @source_url "https://github.com/emmap/emmap"
+
+  # What is published, and where. Nothing is decided yet, so nothing is set, and all that depends on it is off: links
+  # and links to the source, libraries that are built already, attestation and drafts in the release workflow, and
+  # `mix hex.publish`. This is the only place: tools/publishing reads these lines for the tools and the workflow.
+  # "Releasing" in CONTRIBUTING.md describes both ways to decide.
+  @publishing [
+    # The package on Hex, which must have the name of the application: "emmap" on Hex is another library.
+    package: nil,
+    # The page of the repository: "https://github.com/OWNER/NAME"
+    repository: nil,
+    # The folder with one folder for each version: "https://github.com/OWNER/NAME/releases/download"
+    artifacts: nil
+  ]
+
   # Only a published package has it: it names the libraries of that release and their checksums.
   @checksums "checksum-Elixir.Emmap.Native.exs"
 
@@ -19,10 +32,12 @@ defmodule Emmap.MixProject do
       deps: deps(library()),
       # Read by the compiler below and by Emmap.Native.Library: {:source, why} or :precompiled.
       library: library(),
+      publishing: @publishing,
       package: package(),
+      aliases: ["hex.publish": [&publishable!/1, "hex.publish"]],
       docs: &docs/0,
       name: "Emmap",
-      source_url: @source_url
+      source_url: @publishing[:repository]
     ]
   end
 
@@ -44,7 +59,14 @@ defmodule Emmap.MixProject do
   # The same for `MIX_ENV=docs mix docs` and for the ex_doc command of `make docs`.
   defp docs do
     {pages, _} = Code.eval_file(Path.join(__DIR__, "docs/ex_doc.exs"))
-    [source_ref: "v#{@version}"] ++ pages
+    if @publishing[:repository], do: [source_ref: "v#{@version}"] ++ pages, else: pages
+  end
+
+  defp publishable!(_arguments) do
+    case System.cmd(Path.join(__DIR__, "tools/publishing"), [], stderr_to_stdout: true) do
+      {_, 0} -> :ok
+      {why, _} -> Mix.raise(String.trim(why))
+    end
   end
 
   # Where the NIF library comes from. The settings are those of rustler_precompiled, and one of our own.
@@ -52,6 +74,9 @@ defmodule Emmap.MixProject do
     force_build = Application.get_env(:rustler_precompiled, :force_build, [])
 
     cond do
+      @publishing[:artifacts] == nil ->
+        {:source, "no release is published yet"}
+
       not File.exists?(Path.join(__DIR__, @checksums)) ->
         {:source, "there is no #{@checksums}"}
 
@@ -81,10 +106,14 @@ defmodule Emmap.MixProject do
   defp force_build_all?,
     do: Application.get_env(:rustler_precompiled, :force_build_all, false) == true
 
-  defp package do
+  # ex_doc links to Hex wherever there is a package, and by the name of the application if the package has none.
+  defp package, do: if(@publishing[:package] || Mix.env() != :docs, do: package(@publishing))
+
+  defp package(publishing) do
     [
+      name: publishing[:package],
       licenses: ["Apache-2.0"],
-      links: %{"GitHub" => @source_url},
+      links: if(url = publishing[:repository], do: %{"Source" => url}, else: %{}),
       files:
         ~w(lib native/.cargo native/Cargo.toml native/Cargo.lock native/emmap_core/src native/emmap_nif/src) ++
           ~w(native/emmap_core/Cargo.toml native/emmap_nif/Cargo.toml) ++

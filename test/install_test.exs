@@ -12,6 +12,12 @@ defmodule InstallTest do
   @ran "the README's example ran"
   # One place, so that cargo knows it again.
   @package Path.expand("_build/install-package")
+  # A package that is published, as `@publishing` in mix.exs says it. Nothing listens at that address.
+  @published [
+    package: "emmap",
+    repository: "https://127.0.0.1:1/emmap",
+    artifacts: "https://127.0.0.1:1/emmap/releases"
+  ]
 
   setup_all do
     package!(@package)
@@ -137,7 +143,7 @@ defmodule InstallTest do
       assert {output, 1} = mix(Path.join(dir, "user"), ["compile"], rust: false)
 
       assert output =~
-               "emmap is built from source here, because there is no checksum-Elixir.Emmap.Native.exs. " <>
+               "emmap is built from source here, because no release is published yet. " <>
                  "That takes cargo, and there is none on the PATH: install Rust 1.91 or later (https://rustup.rs)"
 
       old = write!(dir, "old/cargo", "#!/bin/sh\necho 'cargo 1.60.0 (d1fd9fe2c 2022-03-01)'\n")
@@ -158,8 +164,12 @@ defmodule InstallTest do
 
     test "a checkout: from source; a package: from the release, unless a setting says otherwise",
          %{tmp_dir: dir} do
-      assert {:source, "there is no checksum" <> _} = chosen(@package)
+      # Not before there is an address, even if there were checksums.
       package = package!(Path.join(dir, "package"), checksums: "%{}")
+      assert chosen(package) == {:source, "no release is published yet"}
+      package = package!(Path.join(dir, "package"), publishing: @published)
+      assert {:source, "there is no checksum" <> _} = chosen(package)
+      package = package!(Path.join(dir, "package"), publishing: @published, checksums: "%{}")
 
       # Mix would ask for Hex here. That it is listed is what hex.build needs, and all that is asked.
       stand_in!(package)
@@ -177,21 +187,33 @@ defmodule InstallTest do
     end
 
     # No Hex here, so that a dependency on rustler_precompiled would fail: these build from source.
-    for setting <- [":force_build, emmap: true", "force_build_all: true"] do
-      test "config :rustler_precompiled, #{setting}", %{tmp_dir: dir} do
+    setup context do
+      if context[:published] do
+        before = File.read!(Path.join(@package, "mix.exs"))
+        publish!(@package, @published)
         checksums = Path.join(@package, "checksum-Elixir.Emmap.Native.exs")
         File.write!(checksums, "%{}")
-        on_exit(fn -> File.rm(checksums) end)
+
+        on_exit(fn ->
+          File.rm(checksums)
+          File.write!(Path.join(@package, "mix.exs"), before)
+        end)
+      end
+
+      :ok
+    end
+
+    for setting <- [":force_build, emmap: true", "force_build_all: true"] do
+      @tag published: true
+      test "config :rustler_precompiled, #{setting}", %{tmp_dir: dir} do
         config = "config :rustler_precompiled, #{unquote(setting)}\n"
         project!(dir, "path: #{inspect(@package)}", config: config)
         runs!(dir)
       end
     end
 
+    @tag published: true
     test "EMMAP_BUILD=1", %{tmp_dir: dir} do
-      checksums = Path.join(@package, "checksum-Elixir.Emmap.Native.exs")
-      File.write!(checksums, "%{}")
-      on_exit(fn -> File.rm(checksums) end)
       project!(dir, "path: #{inspect(@package)}")
       runs!(dir, env: [{"EMMAP_BUILD", "1"}])
     end
@@ -210,7 +232,7 @@ defmodule InstallTest do
   describe "from the artifact of a release" do
     setup %{tmp_dir: dir} do
       artifacts = Path.join(dir, "artifacts")
-      package = package!(Path.join(dir, "package"))
+      package = package!(Path.join(dir, "package"), publishing: @published)
       env = [{"ARTIFACTS", artifacts}]
       for tool <- ["artifact", "checksums"], do: copy_tool!(package, tool)
       {output, 0} = command("tools/artifact", package, [], env: env)
@@ -277,6 +299,13 @@ defmodule InstallTest do
       assert {output, 0} = command(release, dir, ["eval", "Consumer.run()"], rust: false)
       assert output =~ @ran
 
+      # Without a mirror, from the address in mix.exs, in the folder of the version.
+      publish!(package, artifacts: "http://127.0.0.1:#{port}/releases")
+      user = project!(Path.join(dir, "published"), "path: #{inspect(package)}")
+      refute runs!(user, rust: false) =~ "cargo"
+      asked = "releases/v#{Mix.Project.config()[:version]}/#{name}"
+      assert_received {:asked, ^asked}
+
       # Bytes that the checksum file does not name are not loaded.
       File.write!(artifact, "other bytes")
       other = project!(Path.join(dir, "other"), "path: #{inspect(package)}", config: config)
@@ -307,7 +336,16 @@ defmodule InstallTest do
     end
   end
 
-  test "from Hex, as anybody will: a registry on 127.0.0.1" do
+  test "Mix.install, as in the guides", %{tmp_dir: dir} do
+    dependencies = inspect(emmap: [path: @package])
+    code = "Mix.install(#{dependencies})\n#{readme_example()}\nIO.puts(#{inspect(@ran)})"
+    script = write!(dir, "try.exs", code)
+    env = [{"MIX_INSTALL_DIR", Path.join(dir, "installs")}]
+    assert {output, 0} = command("elixir", dir, [script], env: env)
+    assert output =~ @ran
+  end
+
+  test "from Hex, as any user does: a registry on 127.0.0.1" do
     case mix(File.cwd!(), ["help", "hex.registry"]) do
       {_, 0} ->
         assert {output, 0} = command("tools/hex-smoke", File.cwd!(), [])

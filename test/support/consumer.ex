@@ -9,7 +9,10 @@ defmodule Emmap.Test.Consumer do
   @checkout File.cwd!()
   @rust ~w(cargo rustc rustup)
 
-  @doc "The files of the package, and no others, in a new folder. `:checksums` is put beside them."
+  @doc """
+  The files of the package, and no others, in a new folder. `:checksums` is the text of a checksum file, and
+  `:publishing` what `publish!/2` sets.
+  """
   def package!(folder, options \\ []) do
     File.rm_rf!(folder)
 
@@ -24,6 +27,22 @@ defmodule Emmap.Test.Consumer do
     if text = options[:checksums],
       do: File.write!(Path.join(folder, "checksum-Elixir.Emmap.Native.exs"), text)
 
+    publish!(folder, Keyword.get(options, :publishing, []))
+  end
+
+  @doc "Sets values of `@publishing` in a copy of `mix.exs`, as whoever publishes the package will."
+  def publish!(folder, values) do
+    file = Path.join(folder, "mix.exs")
+
+    text =
+      for {key, value} <- values, reduce: File.read!(file) do
+        text ->
+          wanted = ~r/^    #{key}: [^,\n]*/m
+          true = text =~ wanted
+          Regex.replace(wanted, text, "    #{key}: #{inspect(value)}")
+      end
+
+    File.write!(file, text)
     folder
   end
 

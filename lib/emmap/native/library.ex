@@ -15,7 +15,6 @@ defmodule Emmap.Native.Library do
   )
 
   config = Mix.Project.config()
-  @release "#{config[:source_url]}/releases/download/v#{config[:version]}"
 
   # Asked for so that Mix says when they have changed since; mix.exs has acted on them.
   _ = Application.compile_env(:rustler_precompiled, [:force_build, :emmap])
@@ -31,7 +30,12 @@ defmodule Emmap.Native.Library do
                crate: "emmap_nif",
                version: config[:version],
                # A mirror serves the same files: their checksums are in the package.
-               base_url: Application.compile_env(:emmap, :artifacts_url, @release),
+               base_url:
+                 Application.compile_env(
+                   :emmap,
+                   :artifacts_url,
+                   "#{config[:publishing][:artifacts]}/v#{config[:version]}"
+                 ),
                targets: @targets,
                # The oldest is enough: later VMs load it.
                nif_versions: ["2.16"],
@@ -57,8 +61,4 @@ defmodule Emmap.Native.Library do
   @doc "The systems that a release has a library for, as Rust names them."
   @spec targets() :: [String.t()]
   def targets, do: @targets
-
-  @doc "Where the libraries of this version are published."
-  @spec release() :: String.t()
-  def release, do: @release
 end
