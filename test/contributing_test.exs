@@ -34,6 +34,18 @@ defmodule ContributingTest do
   test "security: reports go where they can be made" do
     security = File.read!("SECURITY.md")
     assert @text =~ "SECURITY.md"
-    assert security =~ "#{Mix.Project.config()[:source_url]}/security/advisories/new"
+
+    if url = Mix.Project.config()[:source_url] do
+      assert security =~ "#{url}/security/advisories/new"
+    else
+      assert security =~ "has no public address yet"
+      refute security =~ "://"
+    end
+  end
+
+  test "releasing: what is to be set, and where" do
+    [_, releasing] = String.split(@text, "\n## Releasing\n")
+    for {key, _} <- Mix.Project.config()[:publishing], do: assert(releasing =~ "`#{key}:`")
+    assert releasing =~ "`tools/publishing`"
   end
 end

@@ -39,7 +39,9 @@ defmodule GuidesTest do
       {"```ruby\n1\n```\n", "nothing runs"},
       {"```\n1\n```\n", "nothing runs"},
       {"```elixir\ndef deps, do: []\n```\n", "key :emmap not found"},
-      {"```elixir\nMix.install([{:emmap, \"~> 0.1\"}])\n```\n", "no match"},
+      {"```elixir\nMix.install([{:emmap, \"~> 0.1\"}])\n```\n", "emmap"},
+      {"```elixir\ndef deps, do: [{:emmap, \"~> 0.1\"}]\n```\n", "emmap"},
+      {"```erlang\n% rebar.config\n{deps, [{emmap, \"0.1.0\"}]}.\n```\n", "emmap"},
       {"~~~elixir\n1 = 2\n~~~\n", "2 fences, and 0 blocks"},
       {"- item\n\n  ```elixir\n  1 = 2\n  ```\n", "2 fences, and 0 blocks"},
       {"```elixir\n1 = 2\n", "1 fences"},
@@ -68,6 +70,27 @@ defmodule GuidesTest do
         nil -> assert {page, found} == {page, nil}
         _ -> assert is_binary(found) and found =~ wrong, "#{page}\n#{inspect(found)}"
       end
+    end
+  end
+
+  test "a checkout is installed while no package is named, and the package after that" do
+    version = Mix.Project.config()[:version]
+    checkouts = [[path: "../emmap"], [git: "the address you cloned from"]]
+    packages = [version, "~> " <> version]
+
+    for {package, right, wrong} <- [{nil, checkouts, packages}, {"emmap", packages, checkouts}] do
+      for dependency <- right,
+          do: assert(Guide.installable!([emmap: dependency], package) == :ok)
+
+      for dependency <- wrong do
+        assert_raise RuntimeError, ~r/cannot be installed/, fn ->
+          Guide.installable!([emmap: dependency], package)
+        end
+      end
+    end
+
+    assert_raise RuntimeError, ~r/not this version/, fn ->
+      Guide.installable!([emmap: "~> 0.1"], "emmap")
     end
   end
 end

@@ -136,4 +136,25 @@ defmodule PublishingTest do
     assert check =~ "if: github.ref_type == 'tag'"
     assert check =~ ~r/tools\/publishing$.*publishing repository.*publish=true/ms
   end
+
+  # The files of the project, without those that are built.
+  @patterns ~w(*.md mix.exs Makefile .formatter.exs native/*.toml native/*/Cargo.toml native/.cargo/* native/emmap_*/**/*.rs) ++
+              for(
+                folder <- ~w(lib test docs guides livebooks tools demo bench .ci .github),
+                do: folder <> "/**"
+              )
+  @files Enum.flat_map(@patterns, &Path.wildcard(&1, match_dot: true))
+
+  test "no file has an address that belongs to somebody else" do
+    files = Enum.filter(@files, &File.regular?/1)
+    assert length(files) > 150
+
+    # "owner/name" of a repository that this project never had.
+    address = ~r{github\.com/emmap\b|\bemmap/emmap(?![_.\w-])}
+    assert "see https://github.com/" <> "emmap/emmap." =~ address
+
+    for file <- files,
+        file != "test/publishing_test.exs",
+        do: refute(File.read!(file) =~ address, file)
+  end
 end

@@ -22,7 +22,9 @@ defmodule ReadmeTest do
   end
 
   # The block of mix.exs is a function already.
-  defp wrapped("def " <> _ = code), do: code <> "\ndef run, do: deps()"
+  defp wrapped("def " <> _ = code),
+    do: code <> "\ndef run, do: :ok = Emmap.Test.Guide.installable!(deps())"
+
   defp wrapped(code), do: "def run do\n#{code}\n:ok\nend"
 
   test "Erlang", %{tmp_dir: directory} do

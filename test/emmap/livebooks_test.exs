@@ -6,6 +6,17 @@ defmodule Emmap.LivebooksTest do
   @hex ~r/Mix\.install|VegaLite|Kino/
 
   for path <- Path.wildcard("livebooks/*.livemd") do
+    test "#{Path.basename(path)} installs what there is" do
+      [_, cell] = Regex.run(~r/^```elixir\n(.*?)^```/ms, File.read!(unquote(path)))
+      {_, _, [deps | _]} = Code.string_to_quoted!(cell)
+      {deps, _} = Code.eval_quoted(deps, [], file: Path.expand(unquote(path)))
+      assert Emmap.Test.Guide.installable!(deps) == :ok
+
+      # A checkout is this one, wherever it is.
+      with [path: checkout] <- deps[:emmap],
+           do: assert(Path.expand(checkout) == File.cwd!())
+    end
+
     test Path.basename(path) do
       cells =
         for [_, code] <- Regex.scan(~r/^```elixir\n(.*?)^```/ms, File.read!(unquote(path))),

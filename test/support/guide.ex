@@ -5,6 +5,8 @@ defmodule Emmap.Test.Guide do
     * `elixir`, `erlang`: bindings, aliases and imports go on from block to block, as in a shell; a match is an
       assertion. A block that begins with `def` or `import Config` is checked as what it is.
     * `sh`, `python`: run by `sh -eu` and `python3`, and must exit with 0.
+    * A block that installs emmap (`def deps`, `Mix.install`, `rebar.config`) is not run, but what it asks for must be
+      what there is: `installable!/1`.
     * A block whose first line is a comment with nothing but the name of a file (`# lib/hits.ex`) is written to
       that file. Elixir and Erlang are compiled, too.
     * `text` directly behind a block is what that block prints. `…` in it stands for anything in a line, and alone on a line
@@ -16,6 +18,7 @@ defmodule Emmap.Test.Guide do
 
   @fence ~r/(?:^<!-- after (\w+) -->\n\n)?^```(\w*)\n(.*?)^```$/ms
   @checkout File.cwd!()
+  @package Mix.Project.config()[:publishing][:package]
   @any_lines "(?s:.*)"
   @file_name ~r/\A(?:#|%|\/\/) ([\w.\/-]+\.\w+)\n/
 
@@ -166,7 +169,8 @@ defmodule Emmap.Test.Guide do
   end
 
   defp compile(".config", file, state) do
-    {:ok, [_ | _]} = :file.consult(to_charlist(file))
+    {:ok, [_ | _] = terms} = :file.consult(to_charlist(file))
+    for {:deps, deps} <- terms, do: installable!(Enum.map(deps, &from_rebar/1))
     state
   end
 
@@ -177,24 +181,43 @@ defmodule Emmap.Test.Guide do
     state
   end
 
+  defp from_rebar({name, {:git, url, _ref}}), do: {name, git: to_string(url)}
+  defp from_rebar({name, version}), do: {name, to_string(version)}
+
   # Code
+
+  @doc """
+  Dependencies that install emmap: this version from Hex, or, while `@publishing` in `mix.exs` names no package,
+  a checkout by `path:` or `git:`.
+  """
+  def installable!(deps, package \\ @package) do
+    case Keyword.fetch!(deps, :emmap) do
+      [{scm, where}] when package == nil and scm in [:path, :git] and is_binary(where) ->
+        :ok
+
+      wanted when package != nil and is_binary(wanted) ->
+        Version.match?(version(), wanted) || raise "emmap #{wanted} is not this version"
+        :ok
+
+      wanted ->
+        raise "emmap cannot be installed by #{inspect(wanted)}, as the package is #{inspect(package)}"
+    end
+  end
 
   defp execute({"elixir", "import Config" <> _ = code, _line}, state),
     do: check_config(code, state)
 
   defp execute({"elixir", "def " <> _ = code, line}, state) do
     module = "defmodule Functions#{line} do\n#{code}\nend\n"
-
-    deps = "true = Version.match?(version, Keyword.fetch!(Functions#{line}.deps(), :emmap))"
-
-    execute({"elixir", module <> "version = #{inspect(version())}\n" <> deps, line}, state)
+    check = "#{inspect(__MODULE__)}.installable!(Functions#{line}.deps())"
+    execute({"elixir", module <> check, line}, state)
   end
 
-  # What Livebook would install from Hex: here it is there.
+  # Emmap is there already.
   defp execute({"elixir", "Mix.install(" <> _ = code, _line}, state) do
     {_, _, [deps | _]} = Code.string_to_quoted!(code)
-    {:ok, wanted} = Keyword.fetch(deps, :emmap)
-    true = Version.match?(version(), wanted)
+    {deps, _} = Code.eval_quoted(deps, [], file: state.page)
+    installable!(deps)
     state
   end
 
