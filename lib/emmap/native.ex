@@ -33,6 +33,9 @@ defmodule Emmap.Native do
   # Hot: on the caller's scheduler, or moved to dirty I/O by the size of the copy.
   @spec pread(handle, integer, non_neg_integer) :: data
   def pread(_handle, _position, _count), do: not_loaded()
+  # As pread, but a copy on a direct handle, too.
+  @spec pread_copy(handle, integer, non_neg_integer) :: data
+  def pread_copy(_handle, _position, _count), do: not_loaded()
   @spec view(handle, root, integer, non_neg_integer) :: data
   def view(_handle, _root, _position, _count), do: not_loaded()
   @spec pwrite(handle, integer, binary) :: :ok | failure

@@ -13,6 +13,7 @@ use crate::resource::{Handle, UNMAP_INLINE};
 use crate::terms::{ArgumentError, Failure};
 
 hot_nif!("pread" / 3 = pread);
+hot_nif!("pread_copy" / 3 = pread_copy);
 hot_nif!("view" / 4 = view);
 hot_nif!("pwrite" / 3 = pwrite);
 hot_nif!("read" / 3 = read);
@@ -80,17 +81,36 @@ pub fn either(answer: Result<ErlNifTerm, Early>) -> ErlNifTerm {
     answer.unwrap_or_else(|early| early)
 }
 
-// pread(handle, position, count): a copy.
+// pread(handle, position, count): a copy, or a live binary of a direct handle.
 
 fn pread(call: &Call) -> ErlNifTerm {
-    either(pread_with(call, Wait::No))
+    either(pread_with(call, Wait::No, Form::OfHandle))
 }
 
 fn pread_waiting(call: &Call) -> ErlNifTerm {
-    either(pread_with(call, Wait::Yes))
+    either(pread_with(call, Wait::Yes, Form::OfHandle))
 }
 
-fn pread_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
+// pread_copy(handle, position, count): a copy, whatever the handle.
+
+fn pread_copy(call: &Call) -> ErlNifTerm {
+    either(pread_with(call, Wait::No, Form::Copy))
+}
+
+fn pread_copy_waiting(call: &Call) -> ErlNifTerm {
+    either(pread_with(call, Wait::Yes, Form::Copy))
+}
+
+/// What a read returns.
+#[derive(Clone, Copy, PartialEq)]
+enum Form {
+    /// A live binary of a direct handle, and a copy of any other.
+    OfHandle,
+    Copy,
+}
+
+#[inline(always)]
+fn pread_with(call: &Call, wait: Wait, form: Form) -> Result<ErlNifTerm, Early> {
     let handle = call.handle()?;
     let region = open_region(call, handle)?;
     let position = at_position(call, 1)?;
@@ -98,19 +118,20 @@ fn pread_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
     let Some((start, count)) = region.locate(position, count) else {
         return at_end(call, region);
     };
-    if handle.direct {
+    if form == Form::OfHandle && handle.direct {
         // Its map was empty when it was opened, so there is no root to take a part of.
         let mark = region.mark();
         let term = live(call, handle, region, None, start, count)?;
         return checked(call, region, mark, term);
     }
+    let again = || match form {
+        Form::OfHandle => call.reschedule(c"pread", raw_nif!(pread_waiting)),
+        Form::Copy => call.reschedule(c"pread_copy", raw_nif!(pread_copy_waiting)),
+    };
     if count > INLINE_BYTES && wait == Wait::No {
-        return Ok(call.reschedule(c"pread", raw_nif!(pread_waiting)));
+        return Ok(again());
     }
-    match copy(call, region, start, count, wait)? {
-        Some(answer) => Ok(answer),
-        None => Ok(call.reschedule(c"pread", raw_nif!(pread_waiting))),
-    }
+    Ok(copy(call, region, start, count, wait)?.unwrap_or_else(again))
 }
 
 /// `{:ok, copy}`, or `None` when another's copy is in the way.
