@@ -291,6 +291,76 @@ defmodule Emmap do
   def read_line(handle(ref, root)), do: Native.read_line(ref, Root.unwrap(root))
   def read_line(mem), do: no_handle!(mem)
 
+  @doc """
+  Decodes the term in Erlang's external format at `position`, from a copy of at most `count` bytes: `{:ok, term}`.
+
+  Use it instead of `:erlang.binary_to_term/1` on a live binary, which kills the VM when the bytes change while they are
+  decoded; see "Functions that read twice" in [Live binaries](live-binaries.md#functions-that-read-twice).
+
+  Bytes after the term are ignored, so `count` may be more than the term takes. Bytes that are not an external term are
+  `{:error, :ebadmsg}`. Other errors, and `:eof`, are those of `pread/3`.
+
+  Decoding creates the atoms and the references to functions that the bytes name, and atoms are never collected. For a
+  file that others can write, use `[:safe]`: what would create an atom or a reference to a function is then
+  `{:error, :ebadmsg}`. Another option raises `ArgumentError`.
+
+      iex> {:ok, mem} = Emmap.open([:anon, :direct, size: 64])
+      iex> Emmap.pwrite(mem, 8, :erlang.term_to_binary({:station, 14.5}))
+      iex> Emmap.term(mem, 8, 56)
+      {:ok, {:station, 14.5}}
+      iex> Emmap.term(mem, 9, 55, [:safe])
+      {:error, :ebadmsg}
+  """
+  @doc group: "Reading", since: "1.0.0-rc.0"
+  @spec term(t, position, non_neg_integer, [:safe]) :: {:ok, term} | :eof | failure
+  def term(mem, position, count, options \\ [])
+
+  def term(handle(ref), position, count, options) do
+    options = term_options!(options)
+    with {:ok, bytes} <- Native.pread_copy(ref, position, count), do: decoded(bytes, options)
+  end
+
+  def term(mem, _position, _count, _options), do: no_handle!(mem)
+
+  defp term_options!(options) when options in [[], [:safe]], do: options
+
+  defp term_options!(other) do
+    raise ArgumentError, "options are a list, and valid is :safe, got #{inspect(other)}"
+  end
+
+  defp decoded(bytes, options) do
+    {:ok, :erlang.binary_to_term(bytes, options)}
+  rescue
+    _ in [ArgumentError, SystemLimitError] -> {:error, :ebadmsg}
+  end
+
+  @doc """
+  Reads up to `count` bytes at `position` as a string: a copy, which is valid UTF-8.
+
+  Use it instead of passing a live binary to `:re` and `Regex` with `unicode`, to `String.to_charlist/1` and to
+  `:unicode`, which kill the VM when the bytes change meanwhile; see "Functions that read twice" in
+  [Live binaries](live-binaries.md#functions-that-read-twice).
+
+  Bytes that are not UTF-8 are `{:error, :ebadmsg}`, also where the range ends inside a character. Other errors, and `:eof`,
+  are those of `pread/3`.
+
+      iex> {:ok, mem} = Emmap.open([:anon, :direct, size: 8])
+      iex> Emmap.pwrite(mem, 0, "Łódź")
+      iex> Emmap.string(mem, 0, 7)
+      {:ok, "Łódź"}
+      iex> Emmap.string(mem, 0, 1)
+      {:error, :ebadmsg}
+  """
+  @doc group: "Reading", since: "1.0.0-rc.0"
+  @spec string(t, position, non_neg_integer) :: {:ok, String.t()} | :eof | failure
+  def string(handle(ref), position, count) do
+    with {:ok, bytes} <- Native.pread_copy(ref, position, count) do
+      if String.valid?(bytes), do: {:ok, bytes}, else: {:error, :ebadmsg}
+    end
+  end
+
+  def string(mem, _position, _count), do: no_handle!(mem)
+
   # Streams
 
   @doc """

@@ -83,6 +83,23 @@ defmodule :emmap do
   @spec read_line(mem) :: {:ok, binary} | :eof | Emmap.failure()
   defdelegate read_line(mem), to: Emmap
 
+  @doc "As `Emmap.term/4`: the term in a copy of at most `count` bytes, `{ok, Term}`."
+  @doc since: "1.0.0-rc.0"
+  @spec term(mem, non_neg_integer, non_neg_integer) :: {:ok, term} | :eof | Emmap.failure()
+  defdelegate term(mem, position, count), to: Emmap
+
+  @doc "As `Emmap.term/4`: `term(Mem, Position, Count, [safe])`."
+  @doc since: "1.0.0-rc.0"
+  @spec term(mem, non_neg_integer, non_neg_integer, [:safe]) ::
+          {:ok, term} | :eof | Emmap.failure()
+  defdelegate term(mem, position, count, options), to: Emmap
+
+  @doc "As `Emmap.string/3`: a copy that is valid UTF-8, `{ok, Binary}`."
+  @doc since: "1.0.0-rc.0"
+  @spec string(mem, non_neg_integer, non_neg_integer) ::
+          {:ok, binary} | :eof | Emmap.failure()
+  defdelegate string(mem, position, count), to: Emmap
+
   @doc "As `Emmap.position/2`."
   @doc since: "1.0.0-rc.0"
   @spec position(mem, Emmap.location()) :: {:ok, non_neg_integer} | {:error, atom}
