@@ -1,12 +1,16 @@
 defmodule Emmap.Path do
   @moduledoc false
-  # A path as the system wants it: bytes. Charlists may hold characters or, as file names that are not
-  # UTF-8 do, bytes.
+  # A path as the system expects it: bytes. Charlists may hold characters or, as file names that are not
+  # UTF-8 do, bytes. A path is kept, in streams for example, so it is a copy.
+
+  import Emmap.Copied
 
   @spec bytes!(Path.t() | :file.name_all()) :: binary
-  def bytes!(path) when is_binary(path), do: path
+  def bytes!(path) when is_binary(path), do: copied(path)
 
   def bytes!(path) when is_list(path) do
+    path = copied(path)
+
     case :unicode.characters_to_binary(path) do
       bytes when is_binary(bytes) -> bytes
       _ -> :erlang.iolist_to_binary(path)

@@ -2,6 +2,10 @@ defmodule Emmap.Device.IORequests do
   @moduledoc false
   # The requests of the I/O protocol: what a client sends and what it is answered.
 
+  # A client of this node may send live binaries. They are copied before they are translated, and
+  # before a function of the client gets them.
+
+  import Emmap.Copied
   alias Emmap.Device.{Characters, Reader}
 
   # `:error` stops a list of requests; an answer that says `{:error, _}` of its own does not.
@@ -64,9 +68,15 @@ defmodule Emmap.Device.IORequests do
   @doc "Writes characters at the cursor."
   @spec put(term, Characters.encoding(), Reader.source()) :: :ok | {:error, term}
   def put(characters, encoding, device) do
-    with {:ok, bytes} <- Characters.translate(characters, encoding, device.encoding),
+    with {:ok, bytes} <- translated(characters, encoding, device.encoding),
          do: Emmap.write(device.mem, bytes)
   end
+
+  # Bytes are not translated: the write reads them once.
+  defp translated(characters, :latin1, :latin1),
+    do: Characters.translate(characters, :latin1, :latin1)
+
+  defp translated(characters, from, to), do: Characters.translate(copied(characters), from, to)
 
   defp in_encoding(name, device, request) do
     with {:ok, encoding} <- Characters.encoding(name) do
@@ -83,12 +93,13 @@ defmodule Emmap.Device.IORequests do
 
   # The function is the client's, and may do anything.
   defp called(module, function, arguments) do
-    {:ok, apply(module, function, arguments)}
+    {:ok, apply(module, function, copied(arguments))}
   catch
     _kind, _reason -> :failed
   end
 
   defp until(device, to, module, function, arguments) do
+    arguments = copied(arguments)
     Reader.until(device, to, &apply(module, function, [&1, &2 | arguments]))
   catch
     _kind, _reason -> {:error, function}

@@ -7,6 +7,7 @@ defmodule Emmap.Device.Reader do
   # that fails has moved nothing: `unmoved/2`.
 
   alias Emmap.Device.Characters
+  alias Emmap.Native
 
   @type source :: %{
           :mem => Emmap.t(),
@@ -100,8 +101,8 @@ defmodule Emmap.Device.Reader do
   @spec line(source, Characters.encoding()) :: answer
   def line(%{encoding: encoding} = source, to) when encoding in [:latin1, :unicode] do
     # In both, a byte of 10 is a newline and nothing else.
-    with {:ok, line} <- Emmap.read_line(source.mem),
-         do: Characters.answer(copy(source, line), encoding, to, source.binary)
+    with {:ok, line} <- bytes_of_line(source),
+         do: Characters.answer(line, encoding, to, source.binary)
   end
 
   def line(source, to) do
@@ -110,6 +111,20 @@ defmodule Emmap.Device.Reader do
       {:ok, line} -> Characters.answer(line, :unicode, to, source.binary)
       {:stuck, _} -> {:error, {:no_translation, source.encoding, to}}
       error -> error
+    end
+  end
+
+  defp bytes_of_line(%{direct: false} = source), do: Emmap.read_line(source.mem)
+
+  # The line is live, so it only tells where the line ends.
+  defp bytes_of_line(%{direct: true} = source) do
+    with {:ok, at} <- cursor(source),
+         {:ok, _live} <- Emmap.read_line(source.mem),
+         {:ok, next} <- cursor(source),
+         {:ok, line} <- fetch(source, at, next - at) do
+      if String.ends_with?(line, "\r\n"),
+        do: {:ok, binary_part(line, 0, byte_size(line) - 2) <> "\n"},
+        else: {:ok, line}
     end
   end
 
@@ -181,12 +196,9 @@ defmodule Emmap.Device.Reader do
     with {:ok, _} <- Emmap.position(source.mem, next), do: {:ok, answer}
   end
 
-  defp fetch(source, at, count) do
-    with {:ok, bytes} <- Emmap.pread(source.mem, at, count), do: {:ok, copy(source, bytes)}
-  end
+  # What a direct handle reads is the memory itself, which may change between two looks at it. No
+  # character may.
+  defp fetch(source, at, count), do: Native.pread_copy(ref(source), at, count)
 
-  # What a direct handle reads is the memory itself. It may change between two looks at it, and no
-  # character may. From a list, copying yields.
-  defp copy(%{direct: true}, live), do: IO.iodata_to_binary([live, ""])
-  defp copy(%{direct: false}, bytes), do: bytes
+  defp ref(%{mem: {:file_descriptor, Emmap.File, %Emmap{ref: ref}}}), do: ref
 end
