@@ -466,6 +466,9 @@ defmodule Emmap.Counters do
     do: {count, []}
 
   defp wanted!([_ | _] = names) when length(names) >= 0 do
+    # They are kept, and a live one would change.
+    names = Emmap.Copied.copied(names)
+
     for name <- names,
         not (is_binary(name) or (is_atom(name) and name not in [nil, true, false])) do
       raise ArgumentError, "a counter's name is an atom or a string, got #{inspect(name)}"

@@ -127,6 +127,16 @@ defmodule Emmap.CountersTest do
   end
 
   describe "names" do
+    test "that are live binaries are kept as they were", %{path: path} do
+      {:ok, mem} = Emmap.open([:anon, :direct, size: 8])
+      :ok = Emmap.pwrite(mem, 0, "requests")
+      {:ok, live} = Emmap.pread(mem, 0, 8)
+      c = Counters.open!(path, [live, "errors"])
+      :ok = Emmap.fill(mem, 0, 8, ?x)
+      assert :ok = Counters.add(c, "requests", 1)
+      assert Counters.to_map(c) == %{"requests" => 1, "errors" => 0}
+    end
+
     test "name counters, and stay in the file", %{path: path} do
       c = Counters.open!(path, [:requests, "with space", :blåbær])
       :ok = Counters.add(c, :requests, 12)
