@@ -2,7 +2,7 @@
 export LANG ?= C.UTF-8
 export ELIXIR_ERL_OPTIONS ?= +fnu
 
-.PHONY: build demo test test-all bad-days chaos loom fuzz bench lint docs setup clean
+.PHONY: build demo test test-all bad-days chaos twice loom fuzz bench lint docs setup clean
 
 setup:
 	@tools/setup
@@ -31,6 +31,10 @@ bad-days: setup
 # Maps, and those who truncate, delete and fill the disk under them, for SECONDS (600); SEED repeats a run's choices.
 chaos: setup
 	MIX_ENV=test mix run test/chaos.exs
+
+# Which functions the VM survives on a live binary that another process writes to; SECONDS (4) for each.
+twice: setup
+	MIX_ENV=test mix run test/twice.exs
 
 # Every order in which threads can meet, with up to two preemptions: copies under the lock, lost
 # pages and their repair, the slots of the guard, growth under readers, closing, and these together.
