@@ -10,28 +10,34 @@ only = Regex.compile!(System.get_env("ONLY", ""))
 
 # Large contents of the same size, as code.
 letters =
-  ~S|{:binary.copy("ab", 1_000_000), :binary.copy("zé", 1_000_000) \|> binary_part(0, 2_000_000)}|
+  ~S'{:binary.copy("ab", 1_000_000), :binary.copy("zé", 1_000_000) |> binary_part(0, 2_000_000)}'
 
-bytes = ~S|{:binary.copy("a", 2_000_000), :binary.copy(<<255>>, 2_000_000)}|
-narrow_wide = ~S|{:binary.copy("aaaa", 500_000), :binary.copy("😀", 500_000)}|
-two_wide = ~S|{:binary.copy("aa", 1_000_000), :binary.copy("é", 1_000_000)}|
-digits = ~S|{:binary.copy("7", 3_000), :binary.copy("0", 2_999) <> "x"}|
-few_digits = ~S|{"1234567890123456", "0000000000000x34"}|
+bytes = ~S'{:binary.copy("a", 2_000_000), :binary.copy(<<255>>, 2_000_000)}'
+narrow_wide = ~S'{:binary.copy("aaaa", 500_000), :binary.copy("😀", 500_000)}'
+two_wide = ~S'{:binary.copy("aa", 1_000_000), :binary.copy("é", 1_000_000)}'
+digits = ~S'{:binary.copy("7", 3_000), :binary.copy("0", 2_999) <> "x"}'
+few_digits = ~S'{"1234567890123456", "0000000000000x34"}'
 
 floats =
-  ~S|{"1.5e10    " \|> String.trim_trailing() \|> String.pad_trailing(40, "0"), String.pad_trailing("12.", 40, "34")}|
+  ~S'{"1.5e10    " |> String.trim_trailing() |> String.pad_trailing(40, "0"), String.pad_trailing("12.", 40, "34")}'
 
-base64 = ~S|{:binary.copy("QUJD", 500_000), :binary.copy("??==", 500_000)}|
-name = ~S|{:binary.copy("a", 40), :binary.copy("é", 20)}|
+base64 = ~S'{:binary.copy("QUJD", 500_000), :binary.copy("??==", 500_000)}'
+name = ~S'{:binary.copy("a", 40), :binary.copy("é", 20)}'
 
 json =
-  ~S|{"[" <> :binary.copy("12,", 300_000) <> "3]", "[" <> :binary.copy("\"\",", 300_000) <> "3]"}|
+  ~S'{"[" <> :binary.copy("12,", 300_000) <> "3]", "[" <> :binary.copy("\"\",", 300_000) <> "3]"}'
 
-lines = ~S|{:binary.copy("abcdefghi\n", 200_000), :binary.copy("a\nc\ne\ng\ni\n", 200_000)}|
+lines = ~S'{:binary.copy("abcdefghi\n", 200_000), :binary.copy("a\nc\ne\ng\ni\n", 200_000)}'
 
-small = ~S|{:binary.copy("aaaa", 25_000), :binary.copy("😀", 25_000)}|
-invalid = ~S|{:binary.copy("é", 50_000), :binary.copy(<<255>>, 100_000)}|
-shifted = ~S|{:binary.copy("a", 100_000), "é" <> :binary.copy("ź", 49_999)}|
+small = ~S'{:binary.copy("aaaa", 25_000), :binary.copy("😀", 25_000)}'
+invalid = ~S'{:binary.copy("é", 50_000), :binary.copy(<<255>>, 100_000)}'
+shifted = ~S'{:binary.copy("a", 100_000), "é" <> :binary.copy("ź", 49_999)}'
+
+numbers = ~S"""
+n = 200_000
+head = <<131, 108, n::32>>
+{head <> :binary.copy(<<119, 7, "unicode">>, n) <> <<106>>, head <> :binary.copy(<<70, 1.5::float>>, n) <> <<106>>}
+"""
 
 terms = ~S"""
 n = 400_000
@@ -39,12 +45,13 @@ head = <<131, 108, n::32>>
 {head <> :binary.copy(<<98, 0, 0, 1, 45>>, n) <> <<106>>, head <> :binary.copy(<<109, 0, 0, 0, 0>>, n) <> <<106>>}
 """
 
-packets = ~S|{<<60_000::32, 0::480_000>>, <<10::32, 0xFFFFFFFF::32, -1::479_968>>}|
+packets = ~S'{<<60_000::32, 0::480_000>>, <<10::32, 0xFFFFFFFF::32, -1::479_968>>}'
 
 # {class, name, contents, expression with `live`}
 candidates = [
   {:twice, ":erlang.binary_to_term/1", terms, ":erlang.binary_to_term(live)"},
-  {:twice, ":erlang.binary_to_term(live, [:safe])", terms,
+  {:twice, ":erlang.binary_to_term/1, atoms and floats", numbers, ":erlang.binary_to_term(live)"},
+  {:twice, ":erlang.binary_to_term(live, [:safe])", numbers,
    ":erlang.binary_to_term(live, [:safe])"},
   {:twice, ":unicode.characters_to_binary(live, :latin1)", bytes,
    ":unicode.characters_to_binary(live, :latin1)"},
@@ -134,7 +141,7 @@ candidates = [
    "IO.puts(:standard_error, binary_part(live, 0, 100_000))"},
   {:once, ":zlib.compress/1, gzip/1", lines, ":zlib.gzip(binary_part(live, 0, 500_000))"},
   {:once, ":zlib.uncompress/1",
-   ~S|z = :zlib.gzip(for(n <- 1..90_000, do: "#{n},")); {z, binary_part(z, 0, 10) <> :binary.copy("k", byte_size(z) - 10)}|,
+   ~S'z = :zlib.gzip(for(n <- 1..90_000, do: "#{n},")); {z, binary_part(z, 0, 10) <> :binary.copy("k", byte_size(z) - 10)}',
    ":zlib.gunzip(live)"},
   {:once, "Base.decode64/1", base64, "Base.decode64(live)"},
   {:once, ":base64.decode/1, encode/1", base64,

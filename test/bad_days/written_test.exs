@@ -3,8 +3,8 @@ defmodule Emmap.BadDays.WrittenTest do
   # `:erlang.binary_to_term/1` kill the VM on such bytes, so the library passes them copies only.
   use Emmap.Test.BadDay
 
-  # Switches a map between two contents of the same size, and repeats a call for two seconds: the
-  # number of calls, and the different answers of `sort`.
+  # Switches a map between two contents of the same size, and repeats a call for two seconds: its
+  # different results, sorted.
   @during """
   during = fn mem, one, other, call ->
     writer = spawn(fn -> Stream.repeatedly(fn -> Emmap.pwrite(mem, 0, other); Emmap.pwrite(mem, 0, one) end) |> Stream.run() end)
