@@ -58,9 +58,17 @@ defmodule Emmap do
   open) until it is collected, after `close/1` too. A *part* of at most 64 bytes taken of it by matching or `binary_part/3` is an ordinary copy;
   so is what `:binary.copy/1` makes. `view/3` and `pread/3` of a short range are live at any length.
   A live binary must not be a key or part of a pattern that is expected to stay the same.
-  A system call that meets lost pages answers `{:error, :efault}`, or writes their zeros where somebody
-  has touched them before; and a socket may send a live binary after `send` has answered, with the bytes of that moment.
-  Hand copies to sockets.
+
+  > #### Functions that read twice need a copy {: .warning}
+  >
+  > `:erlang.binary_to_term/1`, `:binary.split/2` and its relatives at one byte, `:re` with `unicode`, and parts of `:unicode`
+  > crash the VM when they get a live binary and another process or program writes it, or truncates the file, at the
+  > same time. No library can prevent that. `term/3` and `string/3` copy first;
+  > [the guide](live-binaries.md#functions-that-read-twice) has the list.
+
+  What reads a live binary after the call has returned (another node, a socket, a port, a file with `:delayed_write`) gets
+  the bytes of that time, and if pages were lost by then, nodes are disconnected, and sockets and ports are closed.
+  Pass copies there: [where the bytes are read later](live-binaries.md#where-the-bytes-are-read-later).
 
   A handle opened with `:direct` holds a reference to the whole map: sending it to another
   *node* sends the file's contents. (To use a map from another node, ask a process on its own: `device/2`.)
@@ -690,9 +698,9 @@ defmodule Emmap do
     * `:start` – where to begin, in bytes; 0 if left out. At or past the end nothing matches
     * `:length` – how many bytes to look at, in which the match must lie whole; else up to the end
 
-  Bytes are compared as they are. For a regular expression, or to ignore case, run `:re` or `Regex` on a `view/3`,
-  which is not interrupted as this is: a long one holds its scheduler. [Streams and large files](streams-and-large-files.md) has
-  what to do with a match.
+  Bytes are compared as they are. For a regular expression, or to ignore case, run `Regex` on a copy of the range:
+  `string/3`, or lines of `stream!/3`. Do not run it on a `view/3`: with `unicode` it crashes the VM if the bytes change
+  meanwhile. [Streams and large files](streams-and-large-files.md) has what to do with a match.
 
   A pattern used often can be prepared: `compile_pattern/1`. No pattern, an empty one, an unknown
   option raise `ArgumentError`. Lost pages and closing end a search with their errors.

@@ -41,7 +41,8 @@ defmodule Emmap.Device do
     * With `encoding: :unicode` characters are UTF-8, as with `File.open(path, [:utf8])`. `:file` and `IO.binread/2`
       then read and write characters up to 255 as bytes, which is seldom meant: use `IO.read/2` and
       `IO.write/2` there. Bytes that are not UTF-8 are an error where they are reached.
-    * What it reads are copies, on a `:direct` handle too.
+    * What it reads are copies, on a `:direct` handle too. What a client sends is copied before it is translated, so
+      a live binary is safe there.
     * A function that comes with a request (`:io.fread/3` sends one) runs in the device. Large reads and
       writes run on dirty schedulers.
 
