@@ -1,6 +1,8 @@
-//! Which handles of a mapping are open: each is closed once, and one close is the last.
+//! Which handles of a mapping are open: each is closed once, and one close is the last. And whether it may take the
+//! pages with it.
 
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::sequenced;
 
 /// How many handles of a mapping are open.
 #[derive(Default)]
@@ -9,6 +11,25 @@ pub struct OpenHandles(AtomicUsize);
 /// Whether one handle was closed.
 #[derive(Default)]
 pub struct Closing(AtomicBool);
+
+/// Whether live binaries were handed out.
+#[derive(Default)]
+pub struct Lent(AtomicBool);
+
+impl Lent {
+    /// One is about to be handed out; call before looking whether the handle is closed. Whether it is the first.
+    #[inline]
+    pub fn lend(&self) -> bool {
+        let first = !self.0.load(Ordering::SeqCst) && !self.0.swap(true, Ordering::SeqCst);
+        sequenced();
+        first
+    }
+
+    /// To be asked after the last handle was closed: see `region::release`.
+    pub fn is_lent(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
 
 impl OpenHandles {
     pub fn add(&self) {
@@ -37,6 +58,7 @@ impl Closing {
         if self.0.swap(true, Ordering::SeqCst) {
             return None;
         }
+        sequenced();
         Some(open.0.fetch_sub(1, Ordering::AcqRel) == 1)
     }
 }

@@ -16,7 +16,7 @@
 use crate::sync::atomic::{
     fence, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::SeqCst,
 };
-use crate::sync::yield_now;
+use crate::sync::{sequenced, yield_now};
 use crate::Errno;
 
 /// How many faults all maps of this process have recorded.
@@ -180,6 +180,7 @@ impl Fault {
     /// Step 1 of losing a page.
     pub fn enter(&self) -> Loss<'_> {
         self.losing.fetch_add(1, SeqCst);
+        sequenced();
         Loss(self)
     }
 

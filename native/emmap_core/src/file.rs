@@ -342,7 +342,7 @@ impl MappedFile {
         let end = crate::range::checked_end(position, count as u64)?;
         let mut reached = from;
         os::without_sigxfsz(|| {
-            os::check_room(self.fd(), from.max(position), end)?;
+            self.check_room(from.max(position), end)?;
             if position > from {
                 os::extend(self.fd(), from, position, self.sparse)?;
                 reached = position;
@@ -364,13 +364,22 @@ impl MappedFile {
         let end = crate::range::checked_end(before, count as u64)?;
         let mut reached = before;
         os::without_sigxfsz(|| {
-            os::check_room(self.fd(), before, end)?;
+            self.check_room(before, end)?;
             // SAFETY: the caller's promise.
             let (written, answer) = unsafe { os::append(self.fd(), data, count) };
             reached += written as u64;
             answer
         })
         .inspect_err(|_| self.take_back(reached, before))
+    }
+
+    /// Refuses a long write that cannot be had. Of a short one, what was written of it is taken back for less.
+    fn check_room(&self, from: u64, to: u64) -> Result<()> {
+        const SHORT: u64 = 1 << 20;
+        match to.saturating_sub(from) > SHORT {
+            true => os::check_room(self.fd(), from, to),
+            false => Ok(()),
+        }
     }
 
     /// Makes the file `to` bytes long again, if it is still the `from` that we made it: what others

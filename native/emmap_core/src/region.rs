@@ -36,9 +36,9 @@ mod sync;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::closing::Lent;
 use crate::extent::Extent;
 use crate::fault::{Fault, Mark, Reason};
 use crate::file::{MappedFile, Opened};
@@ -62,7 +62,7 @@ pub struct Region {
     fault: Box<Fault>,
     file: FileSlot,
     /// Whether a live binary was handed out.
-    lent: AtomicBool,
+    lent: Lent,
     extent: Extent,
     lock: Option<CopyLock>,
     failed_sync: Failed,
@@ -124,7 +124,7 @@ impl Region {
             ranges: Mutex::new(vec![range]),
             fault,
             file: FileSlot::new(opened.map(|opened| opened.file)),
-            lent: AtomicBool::new(false),
+            lent: Lent::default(),
             lock: options.lock.then(CopyLock::default),
             failed_sync: Failed::default(),
             shape,

@@ -16,3 +16,11 @@ pub use loom::{
     sync::{atomic, RwLock, RwLockReadGuard, RwLockWriteGuard},
     thread::yield_now,
 };
+
+/// Between two accesses that are both `SeqCst`. Loom takes such an access for `AcqRel`, so it is told again with a fence;
+/// elsewhere nothing is missing.
+#[inline(always)]
+pub fn sequenced() {
+    #[cfg(loom)]
+    atomic::fence(atomic::Ordering::SeqCst);
+}

@@ -14,5 +14,7 @@ mod fault;
 mod lock;
 #[path = "loom/region.rs"]
 mod region;
+#[path = "loom/release.rs"]
+mod release;
 #[path = "loom/slot.rs"]
 mod slot;

@@ -4,6 +4,7 @@ use crate::fault::Fault;
 use crate::sync::atomic::{
     fence, AtomicBool, AtomicI32, AtomicPtr, AtomicU64, AtomicUsize, Ordering,
 };
+use crate::sync::sequenced;
 
 /// All fields are atomics, for the handler reads them at any time; the generation tells it that it
 /// read them in one piece.
@@ -152,6 +153,7 @@ impl Slot {
     /// asked are waited for with [`Fault::await_losing`].
     pub fn forget_fd(&self) {
         self.fd.store(-1, Ordering::SeqCst);
+        sequenced();
     }
 
     pub fn pieces(&self) -> usize {

@@ -34,8 +34,14 @@ pub fn allocate(fd: BorrowedFd, from: u64, count: u64, size: u64) -> Result<()> 
         return Err(Errno::NOSPC);
     }
     let blocks = blocks(fd)?;
-    allocate_blocks(fd, from, count, true)
-        .inspect_err(|_| release_blocks_past_end(fd, blocks.saturating_add(missing)))
+    match allocate_blocks(fd, from, count, true) {
+        // A file system without fallocate: growing writes what is past the end, and before it all is there already
+        // unless the file has holes.
+        Err(Errno(libc::EOPNOTSUPP) | Errno(libc::ENOSYS)) if blocks >= size => Ok(()),
+        answer => {
+            answer.inspect_err(|_| release_blocks_past_end(fd, blocks.saturating_add(missing)))
+        }
+    }
 }
 
 /// Refuses bytes from `from` to `to` that cannot be had. Asked before anything is allocated, so that little is to be

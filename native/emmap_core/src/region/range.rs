@@ -60,10 +60,10 @@ pub(super) fn first_range(
 /// Whether the file can be mapped as asked, before it is changed: files in /proc are empty and
 /// cannot, and huge pages are not for every file.
 fn probe(shape: &Shape, file: &MappedFile) -> Result<()> {
+    // Without side effects: hugetlbfs sets pages aside for every map that does not say so.
+    let flags = shape.flags | libc::MAP_NORESERVE;
     #[cfg(target_os = "linux")]
-    let flags = shape.flags & !libc::MAP_POPULATE;
-    #[cfg(not(target_os = "linux"))]
-    let flags = shape.flags;
+    let flags = flags & !libc::MAP_POPULATE;
     match os::try_map(shape.page, shape.protection, flags, file.fd()) {
         Err(Errno::IO) => Err(Errno::NODEV),
         Err(Errno::INVAL) if shape.page != os::page_size() => Err(Errno::NOTSUP),

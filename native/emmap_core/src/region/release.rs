@@ -73,23 +73,21 @@ impl Region {
     /// A live binary is about to be handed out. Call before looking whether the handle is closed.
     #[inline]
     pub fn lend(&self) {
-        if !self.lent.load(Ordering::Acquire) {
-            self.lend_first();
+        if self.lent.lend() {
+            self.note_lent();
         }
     }
 
     #[cold]
-    fn lend_first(&self) {
-        if !self.lent.swap(true, Ordering::SeqCst) {
-            if let Some(name) = self.file.name() {
-                lent::add(name.identity());
-            }
+    fn note_lent(&self) {
+        if let Some(name) = self.file.name() {
+            lent::add(name.identity());
         }
     }
 
     /// Whether a live binary was ever handed out.
     pub fn is_lent(&self) -> bool {
-        self.lent.load(Ordering::SeqCst)
+        self.lent.is_lent()
     }
 
     pub(super) fn take_back_lent(&self) {

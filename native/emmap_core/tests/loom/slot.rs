@@ -17,6 +17,7 @@ fn filling(n: usize) -> Guarded {
         delta: n,
         page: n,
         writable: n == 1,
+        only_copy: n == 2,
         fault: ptr::without_provenance(n),
     }
 }

@@ -1,0 +1,644 @@
+defmodule Emmap.BadDays.ReportsTest do
+  # Situations from public bug reports of other libraries, and from attacks on this one.
+  use Emmap.Test.BadDay
+  alias Emmap.Test.CLibrary
+
+  describe "stopping" do
+    test "38: the VM is stopped during large reads of a file that is being truncated", context do
+      for stop <- ["System.stop(0)", "System.halt(0)"] do
+        statuses =
+          for _ <- 1..3 do
+            code = """
+            path = #{inspect(context.path)}
+            File.write!(path, :binary.copy("x", 50_000_000))
+            {:ok, mem} = Emmap.open(path, [:write])
+            forever = fn act -> spawn(fn -> Stream.repeatedly(act) |> Stream.run() end) end
+            for _ <- 1..3, do: forever.(fn -> Emmap.pread(mem, 0, 40_000_000) end)
+            cut = fn size ->
+              {:ok, raw} = :file.open(path, [:raw, :read, :write])
+              {:ok, _} = :file.position(raw, size)
+              _ = :file.truncate(raw)
+              :file.close(raw)
+            end
+            forever.(fn -> cut.(0); cut.(50_000_000); Emmap.reattach(mem) end)
+            Process.sleep(300)
+            #{stop}
+            Process.sleep(:infinity)
+            """
+
+            ebin = Application.app_dir(:emmap, "ebin")
+            env = [{"ERL_CRASH_DUMP", "/dev/null"}]
+            options = [stderr_to_stdout: true, env: env]
+
+            {_, status} =
+              System.cmd("timeout", ["60", "elixir", "-pa", ebin, "-e", code], options)
+
+            status
+          end
+
+        assert statuses == [0, 0, 0], stop
+      end
+    end
+  end
+
+  describe "the guard" do
+    test "39: a large writable map is truncated where memory is not overcommitted", context do
+      # The limit is set 40 GB above what is in use, and put back after three seconds whatever happens to the VM.
+      with_root(context, fn ->
+        assert {0, {:error, :estale}, :lives} =
+                 child(context, """
+                 set = fn name, value -> File.write!("/proc/sys/vm/" <> name, to_string(value)) end
+                 get = fn name -> String.trim(File.read!("/proc/sys/vm/" <> name)) end
+                 [_, used] = Regex.run(~r/Committed_AS:\\s+(\\d+)/, File.read!("/proc/meminfo"))
+                 {_, 0} = System.cmd("truncate", ["-s", "200000000000", path])
+                 {:ok, mem} = Emmap.open(path, [:write])
+                 {:ok, live} = Emmap.view(mem, 0, 200_000_000_000)
+                 before = {get.("overcommit_memory"), get.("overcommit_ratio")}
+                 {memory, ratio} = before
+                 restore = "echo \#{memory} >/proc/sys/vm/overcommit_memory; echo \#{ratio} >/proc/sys/vm/overcommit_ratio"
+                 System.cmd("sh", ["-c", "(sleep 3; \#{restore}) >/dev/null 2>&1 &"])
+                 set.("overcommit_kbytes", String.to_integer(used) + 40_000_000)
+                 set.("overcommit_memory", 2)
+                 File.write!(path, "truncated")
+                 answer = {:binary.at(live, 100_000_000_000), Emmap.pread(mem, 0, 1), :lives}
+                 System.cmd("sh", ["-c", restore])
+                 answer
+                 """)
+      end)
+    end
+
+    test "40: every other page of a sparse map is lost on a full disk", context do
+      case disk(context, :tmpfs) do
+        {:ok, disk} ->
+          # Each lost page was a map of its own, up to the most that the VM may have.
+          assert {maps, {:error, :enospc}, :ok, {:ok, "kept"}} =
+                   child(context, """
+                   path = #{inspect(Path.join(disk, "sparse"))}
+                   {:ok, mem} = Emmap.open(path, [:create, :sparse, size: 1_000_000_000])
+                   :ok = Emmap.pwrite(mem, 999_000_000, "kept")
+                   {:ok, live} = Emmap.view(mem, 0, 900_000_000)
+                   File.write(#{inspect(Path.join(disk, "filler"))}, :binary.copy("x", 2_000_000))
+                   for i <- 0..32_500, do: 0 = :binary.at(live, i * 8192)
+                   maps = "/proc/self/maps" |> File.read!() |> String.split("\\n") |> length()
+                   answer = Emmap.pread(mem, 0, 1)
+                   File.rm!(#{inspect(Path.join(disk, "filler"))})
+                   {maps, answer, Emmap.reattach(mem), Emmap.pread(mem, 999_000_000, 4)}
+                   """)
+
+          assert maps < 3000
+
+        {:error, why} ->
+          skipped(context, why)
+      end
+    end
+
+    test "41: an empty file on hugetlbfs", context do
+      with_huge_pages(context, 2, fn ->
+        case mount(context, "huge", ~w(-t hugetlbfs -o pagesize=2M none)) do
+          {:ok, huge} ->
+            # The probe of 4 KB was rounded up to 2 MB, and replaced what lay behind.
+            assert {{:ok, "somebody else's"}, {:error, :eexist}, 0, {:ok, 0}, {:ok, "hi"}} =
+                     child(context, """
+                     File.write!(#{inspect(huge)} <> "/empty", "")
+                     at = 0x2000_0000_0000
+                     {:ok, other} = Emmap.open([:anon, :fixed_size, :fixed, size: 65_536, address: at + 1_048_576])
+                     :ok = Emmap.pwrite(other, 0, "somebody else's")
+                     refused = Emmap.open(#{inspect(huge)} <> "/empty", [:read, :fixed, address: at])
+                     left = "/proc/self/maps" |> File.read!() |> String.split("\\n") |> Enum.count(&(&1 =~ "/empty"))
+                     {:ok, empty} = Emmap.open(#{inspect(huge)} <> "/empty")
+                     {:ok, file} = Emmap.open(#{inspect(huge)} <> "/file", [:create, size: 5000])
+                     :ok = Emmap.pwrite(file, 0, "hi")
+                     {Emmap.pread(other, 0, 15), refused, left, Emmap.size(empty), Emmap.pread(file, 0, 2)}
+                     """)
+
+          {:error, why} ->
+            skipped(context, why)
+        end
+      end)
+    end
+
+    test "42: anonymous huge pages are reattached, of which one was lost", context do
+      with_huge_pages(context, 1, fn ->
+        assert {:ok, {:error, :enomem}, :ok, {:ok, "acknowledged"}} =
+                 child(context, """
+                 huge = 2 * 1024 * 1024
+                 {:ok, mem} = Emmap.open([:anon, :huge_2mb, :noreserve, size: 5 * huge])
+                 {:ok, live} = Emmap.view(mem, 0, 5 * huge)
+                 written = Emmap.pwrite(mem, 2 * huge + 100, "acknowledged")
+                 0 = :binary.at(live, 0) + :binary.at(live, 4 * huge)
+                 lost = Emmap.pread(mem, 0, 1)
+                 File.write!("/proc/sys/vm/nr_hugepages", "16")
+                 {written, lost, Emmap.reattach(mem), Emmap.pread(mem, 2 * huge + 100, 12)}
+                 """)
+      end)
+    end
+
+    test "57: maps until there are no more leave the VM room to go on", context do
+      assert {{:error, :enomem}, true, 200} =
+               child(
+                 context,
+                 """
+                 [_, kilobytes] = Regex.run(~r/VmSize:\\s+(\\d+) kB/, File.read!("/proc/self/status"))
+                 limit = (String.to_integer(kilobytes) + 2_000_000) * 1024
+                 {_, 0} = System.cmd("prlimit", ["--pid", System.pid(), "--as=\#{limit}"])
+                 {error, kept} = Enum.reduce_while(1..100_000, {nil, []}, fn _, {_, kept} ->
+                   case Emmap.open([:anon, size: 10_000_000]) do
+                     {:ok, mem} -> {:cont, {nil, [mem | kept]}}
+                     error -> {:halt, {error, kept}}
+                   end
+                 end)
+                 # The VM's own memory.
+                 binaries = for n <- 1..200, do: :binary.copy(<<n>>, 100_000)
+                 {error, length(kept) > 50, length(binaries)}
+                 """
+               )
+    end
+  end
+
+  describe "zero copy" do
+    test "43: lines are sorted into the file that they came from", context do
+      assert [true, true, true, true] =
+               child(context, """
+               lines = for n <- 20_000..1//-1, do: "line \#{String.pad_leading("\#{n}", 6, "0")} and some more text to make it long\\n"
+               sorted = IO.iodata_to_binary(Enum.sort(lines))
+               for write <- [
+                 fn lines -> File.open!(path, [:write], &IO.binwrite(&1, lines)) end,
+                 fn lines -> File.open!(path, [:write, :raw, :delayed_write], fn f -> Enum.each(lines, &:file.write(f, &1)) end) end,
+                 fn lines -> Enum.into(lines, File.stream!(path)) end,
+                 fn lines -> m = Emmap.open!(path, [:create, :truncate]); Enum.each(lines, &(:ok = Emmap.write(m, &1))); Emmap.close(m) end
+               ] do
+                 File.write!(path, lines)
+                 lines = path |> Emmap.stream!() |> Enum.sort()
+                 write.(lines)
+                 File.read!(path) == sorted
+               end
+               """)
+    end
+
+    test "44: a log is truncated while its lines are collected", context do
+      # What was collected before is in the other file, and no zeros.
+      for options <- ["", "live: true"] do
+        assert {{:raised, :estale}, true, 0} =
+                 child(context, """
+                 File.write!(path, for(n <- 1..5_000, do: "line \#{n} \#{String.duplicate("text ", 10)}\\n"))
+                 out = dir <> "/out"
+                 result =
+                   try do
+                     Emmap.stream!(path, [#{options}])
+                     |> Stream.with_index()
+                     |> Stream.map(fn {line, n} -> (if n == 800, do: File.write!(path, "")); line end)
+                     |> Enum.into(Emmap.stream!(out))
+                   rescue
+                     e in Emmap.Error -> {:raised, e.reason}
+                   end
+                 written = File.read!(out)
+                 {result, String.starts_with?(written, "line 1 text") and byte_size(written) > 40_000,
+                  length(:binary.matches(written, <<0>>))}
+                 """)
+      end
+    end
+
+    test "45: the source of a write is a map that lost its pages", context do
+      estale = {:error, :estale}
+
+      assert {[{^estale, ^estale, ^estale, ^estale, ^estale, {:error, {0, :estale}}}, _], "",
+              ^estale,
+              ^estale} =
+               child(context, """
+               bytes = :binary.copy("0123456789abcdef", 4096)
+               tried = for size <- [65_536, 100] do
+                 File.write!(path, bytes)
+                 {:ok, source} = Emmap.open(path)
+                 {:ok, other} = Emmap.open(dir <> "/other", [:create])
+                 {:ok, fixed} = Emmap.open([:anon, size: 100_000])
+                 {:ok, appended} = Emmap.open(dir <> "/appended", [:create, :append])
+                 {:ok, live} = Emmap.view(source, 60_000 - min(size, 60_000), size)
+                 File.write!(path, "")
+                 r = {Emmap.pwrite(fixed, 0, live), Emmap.pwrite(other, 0, live), Emmap.write(other, [live, "x"]),
+                      Emmap.write(other, live), Emmap.write(appended, live), Emmap.pwrite(fixed, [{0, [live]}])}
+                 {:ok, <<0>>} = Emmap.pread(fixed, 0, 1)
+                 r
+               end
+               [first, second] = tried
+               ^first = second
+               File.write!(path, bytes)
+               {:ok, direct} = Emmap.open(path, [:direct])
+               {:ok, other} = Emmap.open(dir <> "/other", [:write])
+               File.write!(path, "")
+               copied = :file.copy(direct, other)
+               # Touched by the copy that was refused, so what is read of it now is zeros.
+               {:ok, live} = {:ok, elem(direct, 2).root.()}
+               collected = try do Enum.into([live], Emmap.stream!(dir <> "/collected")); :ok rescue e in Emmap.Error -> {:error, e.reason} end
+               {tried, File.read!(dir <> "/other"), copied, collected}
+               """)
+    end
+
+    test "56: a file is truncated by the VM that holds live binaries of it", context do
+      assert {{:error, :ebusy}, {:error, :ebusy}, "0123456789", :ok, {:ok, ""}} =
+               child(context, """
+               {:ok, mem} = Emmap.open(path)
+               {:ok, live} = Emmap.view(mem, 0, 10)
+               open = fn options -> with {:ok, m} <- Emmap.open(path, options), do: Emmap.close(m) end
+               refused = {open.([:write, :truncate]), open.([:write, :fit, size: 5])}
+               :ok = open.([:write, :fit, size: 10])
+               seen = :binary.copy(live)
+               Emmap.close(mem)
+               me = self()
+               # In a process of its own, for garbage of this one is the compiler's to tell.
+               spawn(fn ->
+                 {:ok, mem} = Emmap.open(path)
+                 {:ok, _} = Emmap.view(mem, 0, 10)
+                 Emmap.close(mem)
+                 send(me, :done)
+               end)
+               receive do: (:done -> :ok)
+               {mem, live} = {nil, nil}
+               _ = {mem, live}
+               :erlang.garbage_collect()
+               Process.sleep(100)
+               {elem(refused, 0), elem(refused, 1), seen, open.([:write, :truncate]), File.read(path)}
+               """)
+    end
+  end
+
+  describe "acknowledged writes" do
+    test "46: maps are opened with a size, and grow, without fallocate", context do
+      case mount(context, "ramfs", ~w(-t ramfs ramfs)) do
+        {:ok, ramfs} ->
+          assert {[], [20], :ok, :ok, {:ok, 100_000}} =
+                   child(context, """
+                   dir = #{inspect(ramfs)}
+                   block = :binary.copy("R", 4096)
+                   lost = for round <- 1..20, sparse <- [[], [:sparse]] do
+                     path = dir <> "/log"
+                     File.rm(path)
+                     {:ok, mem} = Emmap.open(path, [:create | sparse])
+                     writer = Task.async(fn -> for n <- 0..99, do: :ok = Emmap.pwrite(mem, n * 4096, block) end)
+                     for k <- 1..40, do: ({:ok, other} = Emmap.open(path, [:write, {:size, k * 10_240} | sparse]); Emmap.close(other))
+                     Task.await(writer)
+                     {round, File.read!(path) |> :binary.split(<<0>>) |> hd() |> byte_size()}
+                   end
+                   found = for round <- 1..10 do
+                     path = dir <> "/appended\#{round}"
+                     File.write!(path, "start\\n")
+                     {:ok, mem} = Emmap.open(path, [:write])
+                     task = Task.async(fn -> Emmap.resize(mem, 5_000_000) end)
+                     {:ok, raw} = :file.open(path, [:append, :raw])
+                     for n <- 1..20, do: (:ok = :file.write(raw, "entry \#{n} of another program\\n"); Process.sleep(1))
+                     :ok = Task.await(task)
+                     File.read!(path) |> :binary.matches("of another program") |> length()
+                   end
+                   File.write!(dir <> "/allocated", "x")
+                   {:ok, mem} = Emmap.open(dir <> "/allocated", [:write])
+                   {Enum.filter(lost, fn {_, good} -> good < 409_600 end), Enum.uniq(found),
+                    Emmap.allocate(mem, 0, 100_000), :file.allocate(mem, 0, 50_000), Emmap.size(mem)}
+                   """)
+
+        {:error, why} ->
+          skipped(context, why)
+      end
+    end
+
+    test "47: a program follows a file that a map appends to", context do
+      assert {0, true, 0, true} =
+               child(context, """
+               follow = fn write ->
+                 File.write!(path, "")
+                 follower = Task.async(fn ->
+                   {:ok, raw} = :file.open(path, [:raw, :read, :binary])
+                   read = fn read, got ->
+                     case :file.read(raw, 65_536) do
+                       {:ok, more} -> read.(read, [got | more])
+                       :eof -> receive do: (:stop -> got), after: (0 -> read.(read, got))
+                     end
+                   end
+                   IO.iodata_to_binary(read.(read, []))
+                 end)
+                 write.()
+                 Process.sleep(50)
+                 send(follower.pid, :stop)
+                 got = Task.await(follower)
+                 {length(:binary.matches(got, <<0>>)), got == File.read!(path)}
+               end
+               {:ok, mem} = Emmap.open(path, [:write])
+               {zeros, same} = follow.(fn ->
+                 {:ok, _} = Emmap.position(mem, 0)
+                 :ok = Emmap.reattach(mem)
+                 for n <- 1..20_000, do: :ok = Emmap.write(mem, "line \#{n} of the log, long enough to be seen\\n")
+               end)
+               {zeros2, same2} = follow.(fn ->
+                 {:ok, mem} = Emmap.open(path, [:write])
+                 1..20_000 |> Stream.map(&"line \#{&1} of the log, long enough to be seen\\n") |> Enum.into(Emmap.stream!(mem))
+               end)
+               {zeros, same, zeros2, same2}
+               """)
+    end
+
+    test "55: many append to one file", context do
+      assert {true, 4000, {:ok, 0}, [error: :eacces], :ok} =
+               child(context, """
+               File.write!(path, "")
+               line = fn who, n -> "\#{who} \#{n} \#{String.duplicate("x", rem(n * 7, 200))}\\n" end
+               {:ok, one} = Emmap.open(path, [:append])
+               {:ok, two} = Emmap.open(path, [:append, :direct])
+               writers = [
+                 fn n -> :ok = Emmap.write(one, line.("one", n)) end,
+                 fn n -> :ok = Emmap.pwrite(one, 0, line.("pwrite", n)) end,
+                 fn n -> :ok = :file.write(two, [line.("two", n)]) end
+               ]
+               tasks = for write <- writers, do: Task.async(fn -> Enum.each(1..1000, write) end)
+               {:ok, raw} = :file.open(path, [:append, :raw])
+               for n <- 1..1000, do: :ok = :file.write(raw, line.("raw", n))
+               Enum.each(tasks, &Task.await(&1, 60_000))
+               :ok = Emmap.reattach(one)
+               {:ok, all} = Emmap.pread(one, 0, 10_000_000)
+               lines = String.split(all, "\\n", trim: true)
+               whole = Enum.all?(lines, fn text ->
+                 [who, n | _] = String.split(text, " ")
+                 text <> "\\n" == line.(who, String.to_integer(n))
+               end)
+               {:ok, empty} = Emmap.open(dir <> "/new", [:create, :append])
+               refused = for call <- [&Emmap.patomic(&1, 0, :add, 1), &Emmap.fill(&1, 0, 1, 0), &Emmap.put(&1, 0, :u8, 1),
+                                      &Emmap.resize(&1, 5), &Emmap.allocate(&1, 0, 5)], uniq: true, do: call.(one)
+               {whole and all == File.read!(path), length(Enum.uniq(lines)), Emmap.size(empty), refused, Emmap.sync(one)}
+               """)
+    end
+  end
+
+  describe "close" do
+    test "48: a process closes one file after the other, and keeps the handles", context do
+      assert {[ok: :ok, ok: :ok, ok: :ok], 0, 0, true} =
+               child(
+                 context,
+                 """
+                 Code.ensure_loaded(Emmap.Error)
+                 held = fn -> for fd <- File.ls!("/proc/self/fd"), {:ok, ^path} <- [File.read_link("/proc/self/fd/" <> fd)], do: fd end
+                 one = fn options -> with {:ok, m} <- Emmap.open(path, options), do: {Emmap.close(m), m} end
+                 me = self()
+                 {_, monitor} = :erlang.spawn_opt(fn ->
+                   plain = for _ <- 1..300, do: one.([:write])
+                   direct = for _ <- 1..300, do: one.([:direct])
+                   streams = for _ <- 1..300, do: (["0123456789"] = Enum.to_list(Emmap.stream!(path)); {:ok, nil})
+                   handles = length(held.())
+                   send(me, {:held, handles, for(all <- [plain, direct, streams], do: {hd(all) |> elem(0), List.last(all) |> elem(0)})})
+                 end, [:monitor, min_heap_size: 20_000_000])
+                 {handles, answers} = receive do: ({:held, n, answers} -> {n, answers})
+                 receive do: ({:DOWN, ^monitor, _, _, _} -> :ok)
+                 # The disk space of a file that is deleted, in a handle that is kept.
+                 big = dir <> "/big"
+                 {:ok, kept} = Emmap.open(big, [:create, size: 100_000_000])
+                 :ok = Emmap.close(kept)
+                 File.rm!(big)
+                 deleted = "/proc/self/maps" |> File.read!() |> String.split("\\n") |> Enum.count(&(&1 =~ "big"))
+                 {for({a, b} <- answers, do: {a, b}), handles, deleted, is_tuple(kept)}
+                 """,
+                 limits: "ulimit -n 200"
+               )
+    end
+
+    test "48: a file system is unmounted after the last close", context do
+      case disk(context, :tmpfs) do
+        {:ok, disk} ->
+          assert {"", 0} =
+                   child(context, """
+                   {:ok, kept} = Emmap.open(#{inspect(disk)} <> "/f", [:create, size: 10_000])
+                   :ok = Emmap.close(kept)
+                   result = System.cmd("umount", [#{inspect(disk)}], stderr_to_stdout: true)
+                   _ = kept
+                   result
+                   """)
+
+        {:error, why} ->
+          skipped(context, why)
+      end
+    end
+
+    test "48: calls that are at work when the last handle is closed", context do
+      # The file's bytes or :closed, never zeros; and what was answered with :ok is in the file.
+      assert {[], true} =
+               child(context, """
+               size = 200_000
+               strange = for round <- 1..150 do
+                 File.write!(path, :binary.copy("x", size))
+                 {:ok, mem} = Emmap.open(path, [:write])
+                 readers = for _ <- 1..2, do: Task.async(fn ->
+                   Enum.reduce_while(1..100_000, [], fn _, strange ->
+                     case Emmap.pread(mem, 0, 50_000) do
+                       {:ok, bytes} -> if :binary.match(bytes, <<0>>) == :nomatch, do: {:cont, strange}, else: {:halt, [:zeros]}
+                       {:error, :closed} -> {:halt, strange}
+                       other -> {:halt, [other]}
+                     end
+                   end)
+                 end)
+                 writer = Task.async(fn ->
+                   Enum.reduce_while(1..100_000, 0, fn n, last ->
+                     case Emmap.patomic_write(mem, 100_000, n) do
+                       :ok -> {:cont, n}
+                       {:error, :closed} -> {:halt, last}
+                     end
+                   end)
+                 end)
+                 Process.sleep(rem(round, 4))
+                 :ok = Emmap.close(mem)
+                 strange = Enum.flat_map(readers, &Task.await/1)
+                 last = Task.await(writer)
+                 {:ok, raw} = :file.open(path, [:raw, :read, :binary])
+                 {:ok, <<written::signed-native-64>>} = :file.pread(raw, 100_000, 8)
+                 :file.close(raw)
+                 before = :binary.copy("x", 8) |> :binary.decode_unsigned()
+                 if written == last or (last == 0 and written == before) or written == last + 1,
+                   do: strange, else: [{:lost, last, written} | strange]
+               end
+               {List.flatten(strange), true}
+               """)
+    end
+  end
+
+  describe "what fails is undone" do
+    test "49: a growth that is refused leaves the disk as it was", context do
+      with_root(context, fn ->
+        case disk(context, :ext4) do
+          {:ok, disk} ->
+            # Root in a user namespace is no root to the file system, and may not have all blocks that are free.
+            System.cmd("tune2fs", ["-r", "2000", Path.join(context.dir, "image")],
+              stderr_to_stdout: true
+            )
+
+            file = Path.join(disk, "table")
+            File.write!(file, "data")
+            File.chmod!(disk, 0o777)
+            File.chmod!(file, 0o666)
+
+            assert {{:error, :enospc}, 4, same} =
+                     child(
+                       context,
+                       """
+                       file = #{inspect(file)}
+                       free = fn -> {out, 0} = System.cmd("df", ["--output=avail", "-k", #{inspect(disk)}]); out |> String.split() |> List.last() |> String.to_integer() end
+                       before = free.()
+                       {:ok, mem} = Emmap.open(file, [:write])
+                       grown = Emmap.resize(mem, (before + 1000) * 1024)
+                       {grown, File.stat!(file).size, abs(free.() - before) < 100}
+                       """
+                     )
+
+            assert same
+
+          {:error, why} ->
+            skipped(context, why)
+        end
+      end)
+    end
+
+    test "49: an allocation that is refused keeps no blocks", context do
+      case disk(context, :ext4) do
+        {:ok, disk} ->
+          assert {{:error, :enospc}, {:error, :enospc}, true, {:error, :enospc}, true} =
+                   child(context, """
+                   file = #{inspect(Path.join(disk, "table"))}
+                   used = fn -> {out, 0} = System.cmd("stat", ["-c", "%b", file]); out |> String.trim() |> String.to_integer() end
+                   {:ok, mem} = Emmap.open(file, [:create, :sparse, size: 20_000_000])
+                   :ok = Emmap.pwrite(mem, 0, "data")
+                   :ok = Emmap.sync(mem)
+                   before = used.()
+                   first = {Emmap.allocate(mem, 0, 19_000_000), Emmap.allocate(mem, 10_000_000, 20_000_000)}
+                   same = used.() - before < 16
+                   {:ok, fixed} = Emmap.open(file, [:write, max_size: 20_000_000])
+                   refused = Emmap.allocate(fixed, 19_999_000, 1_000_000)
+                   {elem(first, 0), elem(first, 1), same, refused, used.() - before < 16}
+                   """)
+
+        {:error, why} ->
+          skipped(context, why)
+      end
+    end
+
+    test "50: a directory cannot be synced", context do
+      case CLibrary.build("no_directory_fsync", context.dir) do
+        {:ok, library} ->
+          assert {:ok, :ok, nil, [a: 1], :ok} =
+                   child(
+                     context,
+                     """
+                     {:ok, mem} = Emmap.open(dir <> "/new", [:create, size: 100])
+                     :ok = Emmap.pwrite(mem, 0, "hello")
+                     synced = {Emmap.sync(mem), Emmap.datasync(mem)}
+                     {:ok, info} = Emmap.info(mem)
+                     {:ok, c} = Emmap.Counters.open(dir <> "/counters", [:a])
+                     :ok = Emmap.Counters.add(c, :a, 1)
+                     {elem(synced, 0), elem(synced, 1), info.failed_sync, Enum.to_list(c), Emmap.Counters.sync(c)}
+                     """,
+                     env: [{"LD_PRELOAD", library <> ".so"}]
+                   )
+
+        {:error, why} ->
+          skipped(context, why)
+      end
+    end
+
+    test "51: a read that fails does not move the cursor", context do
+      assert {{:ok, "0123"}, [{:error, :estale}, {:error, :estale}, {:error, :estale}], {:ok, 4},
+              {:ok, "4567"}} =
+               child(context, """
+               bytes = :binary.copy("0123456789", 10_000)
+               File.write!(path, bytes)
+               {:ok, mem} = Emmap.open(path)
+               first = Emmap.read(mem, 4)
+               File.write!(path, "")
+               failed = [Emmap.read(mem, 4), Emmap.read(mem, 90_000), Emmap.read_line(mem)]
+               File.write!(path, bytes)
+               :ok = Emmap.reattach(mem)
+               {first, failed, Emmap.position(mem, :cur), Emmap.read(mem, 4)}
+               """)
+    end
+
+    test "52: an open through a dangling link fails after another program made the file",
+         context do
+      # Refused after the file was there: a mode of another's file is not ours to undo.
+      assert {{:error, :enospc}, {:ok, "another program's"}, {:ok, "target"}, {:error, :enospc},
+              false} =
+               child(context, """
+               link = dir <> "/link"
+               target = dir <> "/target"
+               File.ln_s!("target", link)
+               maker = spawn(fn ->
+                 Stream.repeatedly(fn -> File.write(target, "another program's", [:exclusive]) end) |> Enum.find(&(&1 == :ok))
+               end)
+               _ = maker
+               Process.sleep(20)
+               refused = Emmap.open(link, [:create, size: 4_000_000_000_000])
+               kept = File.read(target)
+               File.rm!(target)
+               again = Emmap.open(link, [:create, size: 4_000_000_000_000])
+               {refused, kept, File.read_link(link), again, File.exists?(target)}
+               """)
+    end
+
+    test "53: :truncate with a size that is not to be had keeps the file", context do
+      case disk(context, :ext4) do
+        {:ok, disk} ->
+          assert {[{:error, :enospc}], true, :ok, {:ok, 5000}} =
+                   child(context, """
+                   file = #{inspect(Path.join(disk, "table"))}
+                   # Holes, for whose blocks there is no room.
+                   {:ok, raw} = :file.open(file, [:raw, :write])
+                   :ok = :file.pwrite(raw, 0, "head")
+                   :ok = :file.pwrite(raw, 20_000_000, "tail")
+                   :ok = :file.close(raw)
+                   open = fn size -> with {:ok, m} <- Emmap.open(file, [:write, :truncate, size: size]), do: Emmap.close(m) end
+                   refused = Enum.uniq([open.(19_000_000), open.(30_000_000)])
+                   {:ok, raw} = :file.open(file, [:raw, :read, :binary])
+                   kept = {:file.pread(raw, 0, 4), :file.pread(raw, 20_000_000, 4)} == {{:ok, "head"}, {:ok, "tail"}}
+                   truncated = open.(5000)
+                   true = File.read!(file) == :binary.copy(<<0>>, 5000)
+                   {refused, kept, truncated, {:ok, File.stat!(file).size}}
+                   """)
+
+        {:error, why} ->
+          skipped(context, why)
+      end
+    end
+
+    test "54: :auto_unlink through a link", context do
+      assert {{:ok, "0123456789"}, {:error, :enoent}} =
+               child(context, """
+               File.ln_s!("data", dir <> "/link")
+               {:ok, mem} = Emmap.open(dir <> "/link", [:write, :auto_unlink])
+               :ok = Emmap.close(mem)
+               {File.read(path), File.read_link(dir <> "/link")}
+               """)
+    end
+  end
+
+  defp with_root(context, act) do
+    case System.cmd("id", ["-u"]) do
+      {"0\n", 0} -> act.()
+      _ -> skipped(context, "root only")
+    end
+  end
+
+  # So many free huge pages for the time of the test.
+  defp with_huge_pages(context, count, act) do
+    pool = "/proc/sys/vm/nr_hugepages"
+
+    with {:ok, before} <- File.read(pool),
+         _ = File.write("/proc/sys/vm/compact_memory", "1"),
+         [taken] =
+           Regex.run(~r/HugePages_Rsvd:\s+(\d+)/, File.read!("/proc/meminfo"),
+             capture: :all_but_first
+           ),
+         wanted = count + String.to_integer(taken),
+         :ok <- File.write(pool, "#{wanted}"),
+         {:ok, got} <- File.read(pool) do
+      try do
+        if String.trim(got) == "#{wanted}",
+          do: act.(),
+          else: skipped(context, "#{String.trim(got)} huge pages of #{wanted}")
+      after
+        File.write(pool, String.trim(before))
+      end
+    else
+      {:error, why} -> skipped(context, "no huge pages here: #{why}")
+    end
+  end
+end
