@@ -61,17 +61,26 @@ defmodule Emmap.Test.BadDay do
     IO.puts("skipped (#{context.test}): #{why}")
   end
 
-  @doc "A disk of 1 MB (tmpfs) or 8 MB (ext4 in a file): `{:ok, folder}` or `{:error, why}`."
-  def disk(context, :tmpfs), do: mount(context, "disk", ~w(-t tmpfs -o size=1m emmap_test))
+  @doc """
+  A disk of 1 MB (tmpfs) or 8 MB (ext4 in a file, of which so many percent are kept for root): `{:ok, folder}` or
+  `{:error, why}`.
+  """
+  def disk(context, kind, percent \\ 0)
 
-  def disk(%{dir: directory} = context, :ext4) do
+  def disk(context, :tmpfs, _percent),
+    do: mount(context, "disk", ~w(-t tmpfs -o size=1m emmap_test))
+
+  def disk(%{dir: directory} = context, :ext4, percent) do
     image = Path.join(directory, "image")
     File.write!(image, "")
     {_, 0} = System.cmd("truncate", ["-s", "8M", image])
 
     case System.cmd(
            "sh",
-           ["-c", "PATH=$PATH:/sbin:/usr/sbin mkfs.ext4 -q -m 0 -O ^has_journal '#{image}'"],
+           [
+             "-c",
+             "PATH=$PATH:/sbin:/usr/sbin mkfs.ext4 -q -m #{percent} -O ^has_journal '#{image}'"
+           ],
            stderr_to_stdout: true
          ) do
       {_, 0} -> mount(context, "disk", ["-o", "loop", image])
