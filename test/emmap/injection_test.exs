@@ -29,4 +29,41 @@ defmodule Emmap.InjectionTest do
         IO.puts("skipped: #{why}")
     end
   end
+
+  # What the library takes from others and that cannot fail, or is not the system's to refuse.
+  @not_system_calls ~w(
+    abort bcmp calloc free malloc realloc posix_memalign memchr memcmp memcpy memmove memset memrchr strlen
+    clock_gettime clock_nanosleep nanosleep getenv geteuid getpid gettid getauxval getrandom sched_yield sysconf pause raise
+    dl_iterate_phdr dladdr dlopen dlsym sigaction sigaddset sigemptyset sigismember sigpending sigwait
+    munmap poll syscall writev
+  )
+
+  # `poll`, `syscall` (futex and random numbers) and `writev` (to standard error) are the standard library's own; unmapping
+  # what is ours cannot be refused.
+
+  test "every system call that the library makes is one that can be made to fail" do
+    nm = System.find_executable("nm")
+    library = Application.app_dir(:emmap, "priv/native/emmap_nif.so")
+
+    if nm && File.exists?(library) do
+      {symbols, 0} = System.cmd(nm, ["-D", "--undefined-only", library])
+
+      imported =
+        for line <- String.split(symbols, "\n", trim: true),
+            [name | _] = line |> String.split() |> List.last() |> String.split("@"),
+            not (name =~ ~r/^(_|enif_|pthread_)/),
+            do: name
+
+      source = File.read!(Path.expand("../native/inject.c", __DIR__))
+      # Definitions, by hand and by macro.
+      by_hand = Regex.scan(~r/^\w[\w ]*[ *](\w+)\([^;]*\)$/m, source, capture: :all_but_first)
+      by_macro = Regex.scan(~r/^WRAP\(\w+, \w+, (\w+),/m, source, capture: :all_but_first)
+      wrapped = List.flatten(by_hand ++ by_macro)
+
+      assert "pwrite64" in wrapped and "fcntl" in wrapped and length(imported) > 60
+      assert imported -- (wrapped ++ @not_system_calls) == []
+    else
+      IO.puts("skipped: no nm")
+    end
+  end
 end
