@@ -8,6 +8,8 @@ defmodule Emmap.File do
     * after `close`: `{:error, :closed}`, where a raw file says `:einval`
     * writing to a read-only map: `{:error, :eacces}`, where a raw file says `:ebadf`
     * a write past the end of a map that cannot grow: `{:error, :enospc}`
+    * `:file.read_file_info/1,2` returns the metadata of the file, also of a part of it; of anonymous memory
+      it returns `{:error, :enotsup}`
     * a gap left by writing past the end has its blocks allocated, unless `:sparse`
     * any process may use a handle, where a raw file raises `:not_on_controlling_process`
   """
@@ -20,6 +22,13 @@ defmodule Emmap.File do
     :file_descriptor,
     Record.extract(:file_descriptor, from_lib: "kernel/include/file.hrl")
   )
+
+  Record.defrecordp(
+    :file_info,
+    Record.extract(:file_info, from_lib: "kernel/include/file.hrl")
+  )
+
+  alias Emmap.Native
 
   @copy_bytes 1_048_576
 
@@ -77,21 +86,58 @@ defmodule Emmap.File do
   defdelegate ipread_s32bu_p32bu(mem, position, max), to: :file, as: :ipread_s32bu_p32bu_int
 
   @doc false
-  def read_handle_info(mem, options) do
-    with {:ok, info} <- brief(mem),
-         {:ok, path} <- descriptor_path(info),
-         do: :file.read_file_info(path, [:raw | options])
+  # The result is that of a raw file. The NIF asks the descriptor that the handle holds. Its number is not
+  # passed on: once the handle is collected or closed, the number may belong to another file.
+  def read_handle_info({:file_descriptor, __MODULE__, %Emmap{ref: ref}}, options) do
+    time = time_option(options)
+
+    with {:ok, info} <- Native.file_info(ref) do
+      {:ok,
+       file_info(
+         size: info.size,
+         type: :regular,
+         access: info.access,
+         atime: from_posix(info.atime, time),
+         mtime: from_posix(info.mtime, time),
+         ctime: from_posix(info.ctime, time),
+         mode: info.mode,
+         links: info.links,
+         major_device: info.major_device,
+         minor_device: info.minor_device,
+         inode: info.inode,
+         uid: info.uid,
+         gid: info.gid
+       )}
+    end
+  catch
+    :throw, :badarg -> {:error, :badarg}
   end
+
+  # The first `:time` counts, and options that are unknown do not.
+  defp time_option([{:time, time} | _]), do: time
+  defp time_option([_ | rest]), do: time_option(rest)
+  defp time_option([]), do: :local
+
+  defp from_posix(seconds, :posix), do: seconds
+
+  defp from_posix(seconds, time) when time in [:universal, :local] do
+    universal = :erlang.posixtime_to_universaltime(seconds)
+    if time == :local, do: :erlang.universaltime_to_localtime(universal), else: universal
+  rescue
+    # A time that OTP's calendar does not have.
+    ArgumentError -> throw(:badarg)
+  end
+
+  defp from_posix(_seconds, _other), do: throw(:badarg)
 
   @doc false
   # The kernel sends the page cache itself, from a raw file on the same inode; what is not the
   # file's (private pages, anonymous memory) is sent by OTP's loop over reads.
   def sendfile(mem, socket, position, count, chunk_size, headers, trailers, flags) do
-    with {:ok, %{flags: map_flags, offset: offset, size: size} = info} <- brief(mem),
+    with {:ok, %{flags: map_flags, offset: offset, size: size}} <- brief(mem),
          false <- :private in map_flags and :write in map_flags,
          true <- position <= size,
-         {:ok, path} <- descriptor_path(info),
-         {:ok, raw} <- :file.open(path, [:read, :raw, :binary]) do
+         {:ok, raw} <- open_again(mem) do
       left = size - position
       # 0 means all there is.
       count = if count == 0, do: left, else: min(count, left)
@@ -131,9 +177,17 @@ defmodule Emmap.File do
 
   defp brief({:file_descriptor, __MODULE__, %Emmap{ref: ref}}), do: Emmap.Info.brief(ref)
 
-  # The name of the open file itself, whatever happened to its path.
-  defp descriptor_path(%{fd: nil}), do: {:error, :enotsup}
-  defp descriptor_path(%{fd: fd}), do: {:ok, "#{descriptor_directory()}/#{fd}"}
+  # A raw file on the same inode, whatever happened to its path. Until the raw file is open, the
+  # descriptor keeps its number; `descriptor_close` is also the use that keeps the descriptor alive.
+  defp open_again({:file_descriptor, __MODULE__, %Emmap{ref: ref}}) do
+    with {:ok, descriptor, number} <- Native.descriptor_open(ref) do
+      try do
+        :file.open("#{descriptor_directory()}/#{number}", [:read, :raw, :binary])
+      after
+        Native.descriptor_close(descriptor)
+      end
+    end
+  end
 
   defp descriptor_directory do
     case :os.type() do

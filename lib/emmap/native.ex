@@ -178,6 +178,14 @@ defmodule Emmap.Native do
   def size(_handle), do: not_loaded()
   @spec info(handle) :: {:ok, map} | failure
   def info(_handle), do: not_loaded()
+  # The file behind a map, for OTP's calls. A descriptor is a duplicate of the map's own, and its
+  # number is that of this file until it is closed.
+  @spec file_info(handle) :: {:ok, map} | failure
+  def file_info(_handle), do: not_loaded()
+  @spec descriptor_open(handle) :: {:ok, reference, non_neg_integer} | failure
+  def descriptor_open(_handle), do: not_loaded()
+  @spec descriptor_close(reference) :: :ok | failure
+  def descriptor_close(_descriptor), do: not_loaded()
   @spec search_patterns([binary]) :: reference
   def search_patterns(_patterns), do: not_loaded()
   @spec search_patterns_few([binary]) :: reference

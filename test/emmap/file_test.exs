@@ -176,9 +176,57 @@ defmodule Emmap.FileTest do
     end
   end
 
-  test "read_file_info honours the time option", %{mem: mem, path: path} do
-    for time <- [:local, :universal, :posix] do
-      assert :file.read_file_info(mem, time: time) == :file.read_file_info(path, time: time)
+  describe "read_file_info" do
+    @times [[], [time: :local], [time: :universal], [time: :posix]]
+    @odd [[:raw], [nothing: 1, time: :posix], [time: :posix, time: :local], [time: :x], [time: 1]]
+
+    test "is that of a raw file, field by field", %{mem: mem, path: path} do
+      File.ln!(path, path <> ".link")
+
+      # The access, too, which a raw file computes from the mode.
+      for mode <- [0o644, 0o444, 0o200, 0o604, 0o000], options <- @times ++ @odd do
+        File.chmod!(path, 0o644)
+        {:ok, raw} = :file.open(path, [:raw, :read])
+        File.chmod!(path, mode)
+        expected = :file.read_file_info(raw, options)
+        assert :file.read_file_info(mem, options) == expected, inspect({mode, options})
+        :file.close(raw)
+      end
+
+      assert_raise FunctionClauseError, fn -> :file.read_file_info(mem, :posix) end
+    end
+
+    test "of times before 1970 and far ahead", %{mem: mem, path: path} do
+      for time <- [-86_400, 0, 4_102_444_800] do
+        File.touch!(path, time)
+        {:ok, raw} = :file.open(path, [:raw, :read])
+
+        for options <- @times,
+            do: assert(:file.read_file_info(mem, options) == :file.read_file_info(raw, options))
+
+        :file.close(raw)
+      end
+    end
+
+    test "of a part, of a file that was renamed, deleted or grew", %{path: path} do
+      mem = Emmap.open!(path, offset: 3, length: 5)
+      File.rename!(path, path <> "2")
+      assert {:ok, info} = :file.read_file_info(mem)
+      assert {:ok, ^info} = :file.read_file_info(path <> "2")
+      File.write!(path <> "2", "more", [:append])
+      assert {:ok, info} = :file.read_file_info(mem, time: :posix)
+      assert elem(info, 1) == 28
+      File.rm!(path <> "2")
+      assert {:ok, info} = :file.read_file_info(mem)
+      # The field `links`.
+      assert elem(info, 8) == 0
+    end
+
+    test "of a map without a file, and of a closed one", %{mem: mem} do
+      assert {:error, :enotsup} = :file.read_file_info(Emmap.open!([:anon, size: 10]))
+      :ok = Emmap.close(mem)
+      assert {:error, :closed} = :file.read_file_info(mem)
+      assert {:error, :closed} = :file.read_file_info(mem, time: :posix)
     end
   end
 

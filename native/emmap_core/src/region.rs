@@ -22,6 +22,7 @@
 //! | [`reattach`] | the way back after a fault |
 //! | [`release`] | what the last close gives back |
 //! | [`info`] | what there is to know |
+//! | [`stat`] | what the system knows of the file, and where the file has data |
 
 mod copy;
 mod info;
@@ -31,6 +32,7 @@ mod range;
 mod reattach;
 mod release;
 mod resize;
+mod stat;
 mod sync;
 
 use std::fs::File;

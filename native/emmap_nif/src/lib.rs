@@ -3,7 +3,7 @@
 //!
 //! There are two kinds of NIF, and each is written one way:
 //!
-//! - *cold* ones ([`open`], [`control`]) are plain `#[rustler::nif]`, on a dirty scheduler when they
+//! - *cold* ones ([`open`], [`control`], [`metadata`]) are plain `#[rustler::nif]`, on a dirty scheduler when they
 //!   can wait for a disk;
 //! - *hot* ones ([`io`], [`atomics`], [`counters`], [`lines`], [`search`], [`typed`]) are declared with [`hot::hot_nif`], which says why.
 
@@ -14,6 +14,7 @@ mod errno;
 mod hot;
 mod io;
 mod lines;
+mod metadata;
 mod open;
 mod resource;
 mod search;
