@@ -86,7 +86,9 @@ defmodule Emmap.Counters do
 
   `count_or_names` is how many counters there must be at least, or a list of their names (atoms or
   strings). A file with fewer grows, in place, under all who have it open: values stay, and new
-  counters are 0. There is room for at least a megabyte of names; more are `:enospc`.
+  counters are 0. A new file has room for twice the names that it gets, and for at least a megabyte of them;
+  a file's names take at most 16 MiB (16,777,216 bytes, of which each name takes two more than it is long: about a
+  million names of 14 bytes). More are `:enospc`.
 
   Names stay in the file, in order. More may follow later, and fewer may be asked for, but the first
   ones must be the same. A counter is found by its name as an atom or as a string. Those of the file that were
@@ -351,22 +353,53 @@ defmodule Emmap.Counters do
 
   @doc """
   Returns all values in order, without names: `[2, 1]`, where `Enum.to_list/1` of counters with names gives
-  `[requests: 2, errors: 1]`. One call, which reads one counter after the other.
+  `[requests: 2, errors: 1]`. One call, which reads one counter after the other. Raises `Emmap.Error` with
+  `:enomem` when there is no memory for so many; the functions of `Enum` and `Stream` read them in batches.
   """
   @doc group: "Reading all", since: "1.0.0-rc.0"
   @spec to_list(t) :: [integer]
   def to_list(%__MODULE__{ref: ref, count: count, stripes: stripes} = counters) do
     # Many are read where it holds up nobody.
-    answer =
-      if count * stripes <= @few,
-        do: Native.counters_list_few(ref),
-        else: Native.counters_list(ref)
-
-    with {:error, _} <- answer, do: failed!(counters, :read, nil, answer)
-    elem(answer, 1)
+    if count * stripes <= @few,
+      do: read!(counters, Native.counters_range(ref, 0, count)),
+      else: read!(counters, Native.counters_list(ref))
   end
 
   def to_list(counters), do: no_counters!(counters)
+
+  @doc false
+  # How many counters `few/3` returns at most.
+  @spec batch(t) :: pos_integer
+  def batch(%{stripes: stripes}), do: max(div(@few, stripes), 1)
+
+  @doc false
+  # The values of at most `count` counters from `from` on, and of no more than `batch/1`.
+  @spec few(t, non_neg_integer, non_neg_integer) :: [integer]
+  def few(%__MODULE__{ref: ref} = counters, from, count),
+    do: read!(counters, Native.counters_range(ref, from, count))
+
+  @doc false
+  # The elements of `Enum`, as many as there are of `count` from `from` on.
+  @spec part(t, non_neg_integer, non_neg_integer) :: [integer | {name, integer}]
+  def part(%__MODULE__{names: names} = counters, from, count) do
+    size = batch(counters)
+    last = from + count - 1
+    values = Enum.flat_map(from..last//size, &few(counters, &1, min(size, last - &1 + 1)))
+    if names, do: names |> Enum.slice(from, count) |> Enum.zip(values), else: values
+  end
+
+  @doc false
+  # As `part/3`: `length` elements, each `step` after the one before.
+  @spec steps(t, non_neg_integer, non_neg_integer, pos_integer) :: [integer | {name, integer}]
+  def steps(%__MODULE__{names: nil} = counters, from, length, step),
+    do: for(number <- 0..(length - 1)//1, do: get(counters, from + number * step))
+
+  # The names are in memory, so their values may be.
+  def steps(counters, from, length, step),
+    do: counters |> part(from, (length - 1) * step + 1) |> Enum.take_every(step)
+
+  defp read!(_counters, {:ok, values}), do: values
+  defp read!(counters, error), do: failed!(counters, :read, nil, error)
 
   @doc "Returns all values by name, or by index where there are no names."
   @doc group: "Reading all", since: "1.0.0-rc.0"
@@ -476,7 +509,7 @@ defmodule Emmap.Counters do
 
     texts = Enum.map(names, &to_string/1)
 
-    with [twice | _] <- texts -- Enum.uniq(texts),
+    with twice when twice != nil <- twice(texts),
          do: raise(ArgumentError, "the name #{inspect(twice)} stands twice")
 
     for text <- texts, not String.valid?(text) or byte_size(text) > 1024 do
@@ -489,6 +522,13 @@ defmodule Emmap.Counters do
   defp wanted!(other) do
     raise ArgumentError,
           "counters are a number of them, or a list of names that is not empty, got #{inspect(other)}"
+  end
+
+  defp twice(texts) do
+    Enum.reduce_while(texts, MapSet.new(), fn text, seen ->
+      if text in seen, do: {:halt, text}, else: {:cont, MapSet.put(seen, text)}
+    end)
+    |> then(&if is_binary(&1), do: &1)
   end
 
   defp options!(options) do
@@ -526,32 +566,64 @@ defmodule Emmap.Counters do
   defimpl Enumerable do
     alias Emmap.Counters
 
-    def count(%{count: count}), do: {:ok, count}
-    def member?(counters, value), do: {:ok, value in elements(counters)}
-    def slice(counters), do: {:ok, counters.count, &elements/1}
-    def reduce(counters, acc, fun), do: Enumerable.List.reduce(elements(counters), acc, fun)
+    # A file may have more counters than there is memory for a list of them: no function reads more than
+    # a batch ahead of what it was asked for.
 
-    defp elements(%{names: nil} = counters), do: Counters.to_list(counters)
-    defp elements(counters), do: Counters.to_pairs(counters)
+    def count(%{count: count}), do: {:ok, count}
+    def member?(_counters, _value), do: {:error, __MODULE__}
+
+    def slice(%{count: count} = counters) do
+      {:ok, count,
+       fn
+         from, length, 1 -> Counters.part(counters, from, length)
+         from, length, step -> Counters.steps(counters, from, length, step)
+       end}
+    end
+
+    def reduce(%{names: names} = counters, acc, fun),
+      do: next([], %{counters: counters, from: 0, names: names}, acc, fun)
+
+    defp next(_elements, _rest, {:halt, acc}, _fun), do: {:halted, acc}
+
+    defp next(elements, rest, {:suspend, acc}, fun),
+      do: {:suspended, acc, &next(elements, rest, &1, fun)}
+
+    defp next([element | elements], rest, {:cont, acc}, fun),
+      do: next(elements, rest, fun.(element, acc), fun)
+
+    defp next([], %{counters: %{count: count}, from: from}, {:cont, acc}, _fun)
+         when from >= count,
+         do: {:done, acc}
+
+    defp next([], %{counters: counters, from: from, names: names} = rest, {:cont, acc}, fun) do
+      size = Counters.batch(counters)
+      values = Counters.few(counters, from, size)
+      {taken, names} = if names, do: Enum.split(names, size), else: {nil, nil}
+      elements = if taken, do: Enum.zip(taken, values), else: values
+      next(elements, %{rest | from: from + size, names: names}, {:cont, acc}, fun)
+    end
   end
 
   defimpl Inspect do
     import Inspect.Algebra
 
     def inspect(%{names: names, path: path} = counters, opts) do
+      elements = shown(counters, opts.limit)
+
       values =
-        if names do
-          pairs = Emmap.Counters.to_pairs(counters)
-          container_doc("", pairs, "", opts, &pair/2, separator: ",")
-        else
-          to_doc(Emmap.Counters.to_list(counters), %{opts | charlists: :as_lists})
-        end
+        if names,
+          do: container_doc("", elements, "", opts, &pair/2, separator: ","),
+          else: to_doc(elements, %{opts | charlists: :as_lists})
 
       concat(["#Emmap.Counters<", to_doc(path, opts), " ", values, ">"])
     rescue
       error in Emmap.Error -> "#Emmap.Counters<#{Kernel.inspect(path)} #{error.reason}>"
       ArgumentError -> "#Emmap.Counters<#{Kernel.inspect(path)} not of this node>"
     end
+
+    # One more than is shown, for then "..." follows.
+    defp shown(counters, :infinity), do: Enum.to_list(counters)
+    defp shown(counters, limit), do: Emmap.Counters.part(counters, 0, limit + 1)
 
     defp pair({name, value}, _opts), do: "#{name}: #{value}"
   end

@@ -128,8 +128,9 @@ defmodule Emmap.Native do
   def counters_open(_path, _wanted), do: not_loaded()
   @spec counters_list(handle) :: {:ok, [integer]} | failure
   def counters_list(_handle), do: not_loaded()
-  @spec counters_list_few(handle) :: {:ok, [integer]} | failure
-  def counters_list_few(_handle), do: not_loaded()
+  # On the caller's scheduler: at most 2048 words, and at least one counter.
+  @spec counters_range(handle, non_neg_integer, non_neg_integer) :: {:ok, [integer]} | failure
+  def counters_range(_handle, _from, _count), do: not_loaded()
   @spec counters_reattach(handle, [String.t()]) :: :ok | failure | {:error, {:bad_format, atom}}
   def counters_reattach(_handle, _names), do: not_loaded()
   @spec open(map) :: {:ok, handle, root} | failure

@@ -292,6 +292,92 @@ defmodule Emmap.CountersTest do
     assert Enum.sum(many) == 1
   end
 
+  # 2^40 counters, of which a few are on the disk: reading all of them takes hours.
+  defp endless(path) do
+    File.write!(path, "EMMAP01\n" <> <<1 <<< 40::little-64>>)
+    {:ok, raw} = :file.open(path, [:raw, :read, :write])
+    {:ok, _} = :file.position(raw, 16 + (8 <<< 40))
+    :ok = :file.truncate(raw)
+    :ok = :file.close(raw)
+    c = Counters.open!(path, 0)
+    for index <- [0, 1, 2, 5000], do: Counters.put(c, index, index + 1)
+    Counters.put(c, (1 <<< 40) - 1, -1)
+    c
+  end
+
+  describe "more counters than anybody can read" do
+    @describetag timeout: 20_000
+    setup %{path: path}, do: %{c: endless(path)}
+
+    test "inspect reads what it shows", %{c: c} do
+      assert inspect(c, limit: 3) =~ ~r/ \[1, 2, 3, \.\.\.\]>$/
+      assert inspect(c) =~ ~r/ \[1, 2, 3, 0, [0, ]+ \.\.\.\]>$/
+      assert inspect(c, limit: 6000) =~ ", 0, 5001, 0, "
+      assert inspect(%{counters: c}, limit: 3) =~ "[1, 2, ...]>}"
+    end
+
+    test "Enum and Stream read what they are asked for", %{c: c} do
+      last = (1 <<< 40) - 1
+      assert Enum.count(c) == last + 1
+      assert Enum.take(c, 3) == [1, 2, 3]
+      assert Enum.take(c, 0) == []
+      assert Enum.take(c, -2) == [0, -1]
+      assert Enum.at(c, 5000) == 5001
+      assert Enum.at(c, -1) == -1
+      assert Enum.at(c, last + 1) == nil
+      assert Enum.fetch!(c, last) == -1
+      assert Enum.slice(c, 4999, 3) == [0, 5001, 0]
+      assert Enum.slice(c, 0..5000//2500) == [1, 0, 5001]
+      assert Enum.slice(c, (last - 1)..last) == [0, -1]
+      assert Enum.random(c) in -1..5001
+      assert 5001 in c
+      assert Enum.find_index(c, &(&1 == 5001)) == 5000
+      assert Enum.empty?(c) == false
+      assert c |> Stream.drop(5000) |> Enum.take(2) == [5001, 0]
+      assert c |> Stream.zip(c) |> Enum.take(2) == [{1, 1}, {2, 2}]
+      assert Enum.zip(c, [:a, :b]) == [{1, :a}, {2, :b}]
+      assert {:suspended, 1, next} = Enumerable.reduce(c, {:cont, 0}, &{:suspend, &1 + &2})
+      assert {:suspended, 3, next} = next.({:cont, 1})
+      assert {:halted, :done} = next.({:halt, :done})
+      # It may change between two batches, or be closed.
+      assert_raise Emmap.Error, fn -> Enum.each(c, fn _ -> Counters.close(c) end) end
+    end
+  end
+
+  test "batches have every counter once, with and without names and stripes", %{path: path} do
+    for names <- [false, true],
+        spread <- [false, true],
+        count <- [0, 1, 2047, 2048, 2049, 5000] do
+      File.rm(path)
+      wanted = if names and count > 0, do: for(n <- 1..count, do: "n#{n}"), else: count
+      c = Counters.open!(path, wanted, write_concurrency: spread)
+      for n <- 0..(count - 1)//1, do: Counters.put(c, n, n * 3)
+      values = Counters.to_list(c)
+      assert values == for(n <- 0..(count - 1)//1, do: n * 3)
+      elements = if is_list(wanted), do: Enum.zip(wanted, values), else: values
+      assert Enum.to_list(c) == elements
+      assert Enum.reverse(c) == Enum.reverse(elements)
+
+      for range <- [0..-1//1, 1..3, 0..4999//7, 2000..2100//100, -5..-1, 4990..6000] do
+        assert Enum.slice(c, range) == Enum.slice(elements, range), inspect({count, range})
+      end
+
+      for limit <- [0, 1, 2047, 2048, 2049, :infinity] do
+        shown =
+          if is_list(wanted), do: "", else: inspect(values, limit: limit, charlists: :as_lists)
+
+        assert inspect(c, limit: limit) =~ shown
+      end
+
+      Counters.close(c)
+    end
+
+    c = Counters.open!(path <> "2", for(n <- 1..60, do: "n#{n}"))
+    assert inspect(c, limit: 2) =~ ~r/ n1: 0, n2: 0, \.\.\.>$/
+    assert inspect(c) =~ "n50: 0, ...>"
+    assert inspect(c, limit: :infinity) =~ "n60: 0>"
+  end
+
   describe "create: false" do
     test "makes no file", %{path: path} do
       assert {:error, :enoent} = Counters.open(path, [:a], create: false)

@@ -8,6 +8,7 @@ mod file;
 pub mod format;
 mod grid;
 pub mod medium;
+mod names;
 
 pub use file::{open, reattach, Counters, Request};
 pub use format::{BadFormat, Layout};

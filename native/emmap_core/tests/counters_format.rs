@@ -268,6 +268,184 @@ fn headers_that_lie() {
     }
 }
 
+/// A file of `count` counters whose names are these bytes, or a hole of so many.
+fn with_table(place: &Place, count: u64, table: Table) {
+    let (length, crc) = match table {
+        Table::Bytes(bytes) => (bytes.len() as u64, crc32fast::hash(bytes)),
+        Table::Hole(length) => {
+            let mut crc = crc32fast::Hasher::new();
+            let zeros = vec![0; 1 << 20];
+            (0..length >> 20).for_each(|_| crc.update(&zeros));
+            (length, crc.finalize())
+        }
+    };
+    let room = length.next_multiple_of(4096);
+    let mut header = vec![0; 4096 + 80];
+    header[..8].copy_from_slice(b"EMMAPCNT");
+    header[8] = 1;
+    header[12..16].copy_from_slice(&0x0102_0304u32.to_ne_bytes());
+    for (at, number) in [
+        (16, 1),
+        (24, count),
+        (32, 1),
+        (40, 8192 + room),
+        (48, 8192),
+        (56, room),
+        (64, length),
+    ] {
+        header[at..at + 8].copy_from_slice(&number.to_le_bytes());
+    }
+    header[72..76].copy_from_slice(&crc.to_le_bytes());
+    let header = signed(&header, |_| ());
+    std::fs::write(place.path(), &header).unwrap();
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(place.path())
+        .unwrap();
+    if let Table::Bytes(bytes) = table {
+        use std::os::unix::fs::FileExt;
+        file.write_all_at(bytes, 8192).unwrap();
+    }
+    let lines = count.div_ceil(16) * 128;
+    file.set_len(8192 + room + lines).unwrap();
+}
+
+enum Table<'a> {
+    Bytes(&'a [u8]),
+    Hole(u64),
+}
+
+fn table(names: &[&str]) -> Vec<u8> {
+    let mut table = Vec::new();
+    for name in names {
+        table.extend((name.len() as u16).to_le_bytes());
+        table.extend(name.as_bytes());
+    }
+    table
+}
+
+#[test]
+fn a_hole_that_is_said_to_be_names_is_not_read_to_its_end() {
+    let place = Place::new();
+    // As many empty names as a table can have: the second one is refused.
+    with_table(&place, 8 << 20, Table::Hole(16 << 20));
+    let start = std::time::Instant::now();
+    for _ in 0..100 {
+        let error = open(&place.path(), &numbered(0)).err();
+        assert_eq!(error, Some(Error::BadFormat(BadFormat::Names)));
+    }
+    assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
+    // More than a table can have is not read at all.
+    with_table(&place, 1 << 29, Table::Hole(17 << 20));
+    let error = open(&place.path(), &numbered(0)).err();
+    assert_eq!(error, Some(Error::BadFormat(BadFormat::Checksum)));
+}
+
+#[test]
+fn names_that_are_fewer_more_twice_or_no_utf8() {
+    let place = Place::new();
+    let error = |count: u64, bytes: &[u8]| {
+        with_table(&place, count, Table::Bytes(bytes));
+        open(&place.path(), &numbered(0)).err()
+    };
+    assert_eq!(error(3, &table(&["a", "", "c"])), None);
+    let names = Some(Error::BadFormat(BadFormat::Names));
+    assert_eq!(error(3, &table(&["a", "", "a"])), names);
+    assert_eq!(error(3, &table(&["", "b", ""])), names);
+    assert_eq!(error(4, &table(&["a", "b", "c"])), names);
+    assert_eq!(error(5, &table(&["a", "b", "c"])), names);
+    assert_eq!(error(2, &table(&["a", "b", "c"])), names);
+    assert_eq!(error(3, &table(&["a", "b", "c"])[..8]), names);
+    assert_eq!(error(3, &table(&["a", "b", "c"])[..7]), names);
+    assert_eq!(error(1, &[1, 0, 0xFF]), names);
+}
+
+#[test]
+fn names_that_lie_across_what_is_read_at_once() {
+    let place = Place::new();
+    let lengths = [1000usize, 1024, 3, 997, 0];
+    let names: Vec<String> = (0..20_000)
+        .map(|n| format!("{n:0>0$}", lengths[n % 5].max(5)))
+        .collect();
+    let request = Request {
+        names: names.clone(),
+        stripes: 1,
+        ..Request::default()
+    };
+    let opened = open(&place.path(), &request).ok().unwrap();
+    assert_eq!(opened.layout.names, names);
+    drop(opened);
+    let opened = open(&place.path(), &numbered(0)).ok().unwrap();
+    assert_eq!(opened.layout.names, names);
+    let room = opened.layout.data_offset - 8192;
+    assert_eq!(room, 16 << 20);
+    drop(opened);
+    // Each bit counts, also in the last piece.
+    let bytes = std::fs::read(place.path()).unwrap();
+    let end = 8192 + names.iter().map(|name| name.len() + 2).sum::<usize>();
+    for at in [8192 + (256 << 10), end / 2, end - 1] {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 4;
+        let error = place.refused(&flipped, &numbered(0));
+        assert_eq!(error, Error::BadFormat(BadFormat::Names));
+    }
+}
+
+#[test]
+fn more_names_than_a_file_can_have_are_enospc() {
+    let place = Place::new();
+    // 16 MiB, and 16 MiB and one byte.
+    let mut names: Vec<String> = (0..16 << 10).map(|n| format!("{n:0>1022}")).collect();
+    let request = |names: &[String]| Request {
+        names: names.to_vec(),
+        stripes: 1,
+        ..Request::default()
+    };
+    let opened = open(&place.path(), &request(&names)).ok().unwrap();
+    assert_eq!(opened.layout.data_offset, 8192 + (16 << 20));
+    drop(opened);
+    let before = std::fs::metadata(place.path()).unwrap().len();
+    names.push(String::new());
+    let error = open(&place.path(), &request(&names)).err();
+    assert_eq!(error, Some(Error::Posix(Errno::NOSPC)));
+    assert_eq!(std::fs::metadata(place.path()).unwrap().len(), before);
+    // Of a new file, too, and there is none then.
+    std::fs::remove_file(place.path()).unwrap();
+    let error = open(&place.path(), &request(&names)).err();
+    assert_eq!(error, Some(Error::Posix(Errno::NOSPC)));
+    assert_eq!(std::fs::read_dir(place.0.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn more_counters_than_memory_are_enomem() {
+    let place = Place::new();
+    let mut bytes = b"EMMAP01\n".to_vec();
+    bytes.extend((1u64 << 40).to_le_bytes());
+    std::fs::write(place.path(), &bytes).unwrap();
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(place.path())
+        .unwrap();
+    if file.set_len(16 + (8 << 40)).is_err() {
+        eprintln!("skipped: no file of 8 TiB here");
+        return;
+    }
+    let counters = open(&place.path(), &numbered(0)).ok().unwrap();
+    let grid = emmap_core::counters::Grid::from(&counters.layout);
+    // Whatever the kernel promises: there is room for the map, but not for as much again.
+    let room = libc::rlimit {
+        rlim_cur: 12 << 40,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: `room` outlives the call.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &room) }, 0);
+    assert_eq!(grid.values(&counters.region), Err(Errno::NOMEM));
+    let last = (1 << 40) - 1;
+    assert!(grid.put(&counters.region, last, 7).is_ok());
+    assert_eq!(grid.range(&counters.region, last - 1, 9), Ok(vec![0, 7]));
+    assert_eq!(grid.range(&counters.region, u64::MAX, 9), Ok(vec![]));
+}
+
 #[test]
 fn files_of_another_kind() {
     let place = Place::new();

@@ -193,27 +193,51 @@ fn counters_reattach<'a>(env: Env<'a>, handle: HandleRef<'a>, names: Vec<String>
     }
 }
 
-// For few counters: the caller knows how many there are.
+/// Words that `counters_range` reads at most, but for those of one counter: some microseconds.
+const FEW: u64 = 2048;
+
+// At most so many counters that the call is short: the caller asks for no more.
 #[rustler::nif(schedule = "Normal")]
-fn counters_list_few<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
-    values(env, &handle)
+fn counters_range<'a>(env: Env<'a>, handle: HandleRef<'a>, from: u64, count: u64) -> Term<'a> {
+    let few = FEW / u64::from(handle.0.counters.stripes().max(1));
+    values(env, &handle, |grid, region| {
+        grid.range(region, from, count.min(few.max(1)))
+    })
 }
 
 // There may be millions.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn counters_list<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
-    values(env, &handle)
+    values(env, &handle, |grid, region| {
+        let values = grid.values(region)?;
+        // Without memory for the list the VM would end, so that is asked for before.
+        let mut list = Vec::<[usize; 2]>::new();
+        let reserved = list.try_reserve_exact(values.len());
+        // Or the compiler would leave out an allocation that nobody uses.
+        std::hint::black_box(list.as_ptr());
+        reserved.map_err(|_| Errno::NOMEM)?;
+        Ok(values)
+    })
 }
 
-fn values<'a>(env: Env<'a>, handle: &HandleRef) -> Term<'a> {
+fn values<'a>(
+    env: Env<'a>,
+    handle: &HandleRef,
+    read: impl FnOnce(&Grid, &Region) -> emmap_core::Result<Vec<i64>>,
+) -> Term<'a> {
     let values = handle.0.region().and_then(|region| {
         let mark = region.mark();
-        let values = handle.0.counters.values(region)?;
+        let values = read(&handle.0.counters, region)?;
         region.check_since(mark)?;
         Ok(values)
     });
     match values {
-        Ok(values) => (atom::ok(), values).encode(env),
+        Ok(values) => {
+            let empty = Term::list_new_empty(env);
+            let list = values.iter().rev();
+            let list = list.fold(empty, |list, value| list.list_prepend(value));
+            (atom::ok(), list).encode(env)
+        }
         Err(failure) => failure.encode(env),
     }
 }

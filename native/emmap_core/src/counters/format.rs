@@ -1,8 +1,7 @@
 //! What the bytes of a counter file mean. Every number is checked before it is used in arithmetic.
 
-use std::collections::HashSet;
-
 use super::medium::Medium;
+use super::names::{self, encoded, Claim};
 use crate::atomics::{CACHE_LINE, WORD};
 use crate::Errno;
 
@@ -36,8 +35,6 @@ pub const PREDECESSOR: [u8; 8] = *b"EMMAP01\n";
 const PREDECESSOR_DATA: u64 = 16;
 
 const MAX_STRIPES: u32 = 1024;
-/// More is no table of names, whatever a header says.
-const MAX_NAMES_BYTES: u64 = 1 << 30;
 const MAX_NAME_BYTES: u64 = 1024;
 const COUNTERS_PER_LINE: u64 = (CACHE_LINE / WORD) as u64;
 
@@ -91,12 +88,15 @@ pub fn position(data_offset: u64, stripes: u32, index: u64) -> u64 {
 }
 
 impl Layout {
-    /// The layout of a new file.
+    /// The layout of a new file; ENOSPC when there are more names than a file can have.
     pub fn new(count: u64, stripes: u32, names: &[String]) -> Result<Layout, Errno> {
         let used = encoded(names)?.len() as u64;
         let room = match names.is_empty() {
             true => 0,
-            false => NAMES_CAPACITY.max(used.saturating_mul(2).next_multiple_of(4096)),
+            // Twice as many as there are, but not more than can be used.
+            false => NAMES_CAPACITY
+                .max((used * 2).next_multiple_of(4096))
+                .min(names::MAX_BYTES),
         };
         Ok(Layout::with_room(count, stripes, names, room))
     }
@@ -329,28 +329,19 @@ impl Layout {
 /// One header that is as it was written; the names it speaks of are still unread.
 struct Header {
     layout: Layout,
-    names_length: usize,
+    names_length: u64,
     names_crc: u32,
 }
 
 impl Header {
     fn with_names(mut self, medium: &impl Medium) -> Result<Layout, super::Error> {
-        let mut table = Vec::new();
-        table
-            .try_reserve_exact(self.names_length)
-            .map_err(|_| Errno::NOMEM)?;
-        table.resize(self.names_length, 0);
-        medium.read_at(NAMES_OFFSET, &mut table)?;
-        if crc32fast::hash(&table) != self.names_crc {
-            return Err(BadFormat::Names.into());
-        }
-        let names = decoded(&table).ok_or(BadFormat::Names)?;
-        let different: HashSet<&String> = names.iter().collect();
-        let counted = names.is_empty() || names.len() as u64 == self.layout.count;
-        if !counted || different.len() != names.len() {
-            return Err(BadFormat::Names.into());
-        }
-        self.layout.names = names;
+        let claim = Claim {
+            offset: NAMES_OFFSET,
+            length: self.names_length,
+            crc: self.names_crc,
+            count: self.layout.count,
+        };
+        self.layout.names = names::read(medium, claim)?;
         Ok(self.layout)
     }
 }
@@ -379,7 +370,7 @@ fn parse(header: &[u8], place: usize) -> Result<Header, BadFormat> {
         && NAMES_OFFSET.checked_add(room) == Some(data_offset)
         && data_offset.is_multiple_of(CACHE_LINE as u64)
         && length <= room
-        && length <= MAX_NAMES_BYTES
+        && length <= names::MAX_BYTES
         && length <= u64_at(header, COUNT).saturating_mul(MAX_NAME_BYTES + 2)
         && u64_at(header, SEQUENCE) < u64::MAX;
     if !sound {
@@ -398,7 +389,7 @@ fn parse(header: &[u8], place: usize) -> Result<Header, BadFormat> {
     };
     Ok(Header {
         layout,
-        names_length: length as usize,
+        names_length: length,
         names_crc: u32_at(header, NAMES_CRC),
     })
 }
@@ -422,26 +413,4 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 
 fn put(header: &mut [u8], at: usize, value: u64) {
     header[at..at + 8].copy_from_slice(&value.to_le_bytes());
-}
-
-/// Each name as its length (u16, little-endian) and its UTF-8 bytes.
-fn encoded(names: &[String]) -> Result<Vec<u8>, Errno> {
-    let mut table = Vec::new();
-    for name in names {
-        let length = u16::try_from(name.len()).map_err(|_| Errno(libc::ENAMETOOLONG))?;
-        table.extend_from_slice(&length.to_le_bytes());
-        table.extend_from_slice(name.as_bytes());
-    }
-    Ok(table)
-}
-
-fn decoded(mut table: &[u8]) -> Option<Vec<String>> {
-    let mut names = Vec::new();
-    while let Some((length, rest)) = table.split_first_chunk::<2>() {
-        let length = usize::from(u16::from_le_bytes(*length));
-        let name = rest.get(..length)?;
-        names.push(String::from_utf8(name.to_vec()).ok()?);
-        table = &rest[length..];
-    }
-    table.is_empty().then_some(names)
 }

@@ -109,14 +109,22 @@ impl Grid {
         Ok(())
     }
 
-    /// All values in order.
+    /// All values in order. ENOMEM when there is no memory for so many.
     pub fn values(&self, region: &Region) -> Result<Vec<i64>> {
-        let stripes = self.stripes as usize;
-        (0..self.count)
-            .map(|index| {
-                let position = format::position(self.data_offset, self.stripes, index);
-                region.sum_striped(position, stripes)
-            })
-            .collect()
+        self.range(region, 0, self.count)
+    }
+
+    /// The values of `count` counters from `from` on, or of as many as there are.
+    pub fn range(&self, region: &Region, from: u64, count: u64) -> Result<Vec<i64>> {
+        let end = from.saturating_add(count).min(self.count);
+        let wanted = usize::try_from(end.saturating_sub(from)).map_err(|_| Errno::NOMEM)?;
+        let mut values = Vec::new();
+        // How many there are is what the file says.
+        values.try_reserve_exact(wanted).map_err(|_| Errno::NOMEM)?;
+        for index in from..end {
+            let position = format::position(self.data_offset, self.stripes, index);
+            values.push(region.sum_striped(position, self.stripes as usize)?);
+        }
+        Ok(values)
     }
 }
