@@ -976,7 +976,8 @@ defmodule Emmap do
     * `:position` – the cursor of this handle
     * `:flags` – such as `[:read, :write, :shared, :lock]`
     * `:growable_up_to` – bytes, `:infinity`, or `nil` when the size is fixed
-    * `:page_size`, `:resident_pages` – bytes; how many of the map's pages are in memory
+    * `:page_size`, `:resident_pages` – bytes; how many of the map's pages are in memory (in a map of more than
+      4,194,304 pages, which is 16 GiB, pages of the file's holes count as not in memory)
     * `:allocated` – bytes of the blocks that the whole file has on its disk; fewer than its size where it
       has holes; `nil` for an anonymous map
     * `:address_ranges` – 1, and one more for each time the map outgrew its addresses

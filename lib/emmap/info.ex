@@ -15,6 +15,15 @@ defmodule Emmap.Info do
           {:ok, [{pos_integer, non_neg_integer}]} | Emmap.failure()
   def residency(ref, parts), do: Native.residency(ref, parts)
 
+  # Bytes of the blocks that the file has on its disk; `nil` where that is not known.
+  @spec allocated(reference) :: non_neg_integer | nil
+  def allocated(ref) do
+    case Native.file_info(ref) do
+      {:ok, info} -> info.allocated
+      {:error, _} -> nil
+    end
+  end
+
   # As `of/1` but for the resident pages and the blocks: in constant time, however large the map is.
   @spec brief(reference) :: {:ok, t} | Emmap.failure()
   def brief(ref), do: shown(Native.describe(ref, true))

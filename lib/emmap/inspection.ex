@@ -50,7 +50,8 @@ defmodule Emmap.Inspection do
     * `:size`, `:allocated` – bytes, and the bytes of its blocks on the disk: fewer where there are holes
     * `:pages` – `:page_size` in bytes; `:count` and `:resident`, how many pages it has, and how many of
       them are in memory; `:parts`, the same for parts of it of about the same size, from its start on.
-      Counted before anything was read. Of a file that one may not write Linux says that all is in memory.
+      Counted before anything was read. In a file of more than 4,194,304 pages (16 GiB), pages of a hole
+      count as not in memory. Of a file that one may not write Linux says that all is in memory.
     * `:headers` – for each: `:at`, `:bytes`, `:state` and `:fields`, as in [Formats](formats.md)
     * `:contents` – of counters: `:count`, `:named`, `:write_concurrency`, `:sum` (not wrapped), `:not_zero`
       (how many), `:largest`, `:smallest` and the first `:values` as `%{key: name_or_index, value: integer}`;
@@ -83,7 +84,9 @@ defmodule Emmap.Inspection do
   Errors: those of `Emmap.open/2`: `:enoent`, `:eacces`, `:eisdir`, `:enodev` (a device, FIFO or socket), and
   `:estale` when the file was cut while it was read. A damaged file is no error, but a report.
 
-  Costs a read of all counters; of a plain file, no more than its first bytes.
+  Reads all counters, in pieces of at most 1 MiB, and their names, of which a file has at most 16 MiB; of a
+  plain file, no more than its first bytes. Holes are zeros, and are not read: a small file with a large hole
+  costs neither time nor memory, except with `values: :infinity`, which lists the counters of holes, too.
   """
   @doc group: "Inspecting", since: "1.0.0-rc.0"
   @spec file(Path.t() | :file.name_all(), [option]) :: {:ok, report} | Emmap.failure()
@@ -145,7 +148,8 @@ defmodule Emmap.Inspection do
 
   defp pages({_, _, %Emmap{ref: ref}}, parts) do
     with {:ok, residency} <- Emmap.Info.residency(ref, parts),
-         {:ok, info} <- Emmap.Info.of(ref) do
+         {:ok, info} <- Emmap.Info.brief(ref) do
+      info = Map.put(info, :allocated, Emmap.Info.allocated(ref))
       parts = for {count, resident} <- residency, do: %{count: count, resident: resident}
 
       [count, resident] =

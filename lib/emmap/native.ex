@@ -183,6 +183,10 @@ defmodule Emmap.Native do
   # number is that of this file until it is closed.
   @spec file_info(handle) :: {:ok, map} | failure
   def file_info(_handle), do: not_loaded()
+  # The next stretch of data, from and to; `:eof`: only holes of the file follow, which are zeros.
+  @spec next_data(handle, non_neg_integer) ::
+          {:ok, {non_neg_integer, pos_integer}} | :eof | failure
+  def next_data(_handle, _position), do: not_loaded()
   @spec descriptor_open(handle) :: {:ok, reference, non_neg_integer} | failure
   def descriptor_open(_handle), do: not_loaded()
   @spec descriptor_close(reference) :: :ok | failure

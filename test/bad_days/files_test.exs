@@ -126,4 +126,106 @@ defmodule Emmap.BadDays.FilesTest do
 
     assert kinds == [:checksum, :kind, :length, :names]
   end
+
+  # A counter file of 8 KB and a hole, which is said to be so many empty names.
+  @helpers """
+  names = fn file, count ->
+    length = count * 2
+    room = div(length + 4095, 4096) * 4096
+    zeros = :binary.copy(<<0>>, 1_048_576)
+    crc = Enum.reduce(1..div(length, 1_048_576), 0, fn _, crc -> :erlang.crc32(crc, zeros) end)
+    body = <<"EMMAPCNT", 1::little-32, 0x01020304::native-32, 1::little-64, count::little-64, 1::little-32, 0::32,
+      8192 + room::little-64, 8192::little-64, room::little-64, length::little-64, crc::little-32>>
+    {:ok, raw} = :file.open(file, [:raw, :write])
+    for at <- [0, 4096], do: :ok = :file.pwrite(raw, at, body <> <<:erlang.crc32(body)::little-32>>)
+    :ok = :file.pwrite(raw, 8192 + room + count * 8 - 1, <<0>>)
+    :ok = :file.close(raw)
+  end
+  _ = names
+  peak = fn ->
+    case File.read("/proc/self/status") do
+      {:ok, status} -> status |> then(&Regex.run(~r/VmHWM:\\s+(\\d+)/, &1)) |> Enum.at(1) |> String.to_integer() |> div(1024)
+      _ -> 0
+    end
+  end
+  """
+
+  test "29 (names): 8 KB on the disk that claim 2^23 names, and 2^29",
+       context do
+    assert [{:names, :names, less}, {:checksum, :checksum, less2}] =
+             child(
+               context,
+               @helpers <>
+                 """
+                 for count <- [0x80_0000, 0x2000_0000] do
+                   file = dir <> "/names"
+                   names.(file, count)
+                   before = peak.()
+                   {:error, {:bad_format, why}} = Emmap.Counters.open(file, 0)
+                   {:error, {:bad_format, ^why}} = Emmap.Counters.open(file, [:a])
+                   opened = peak.() - before
+                   {:ok, %{bad_format: said}} = Emmap.Inspection.file(file)
+                   {why, said, opened}
+                 end
+                 """,
+               # The maps take 5 GB of addresses; the names would take 13 GB and more.
+               limits: "ulimit -v 16777216"
+             )
+
+    # MB.
+    assert less < 16 and less2 < 16
+  end
+
+  test "29 (hole): a hole of 8 TB that is said to be 2^40 counters", context do
+    assert {:ok, used} =
+             child(
+               context,
+               @helpers <>
+                 """
+                 file = dir <> "/hole"
+                 File.write!(file, "EMMAP01\\n" <> <<0x100_0000_0000::little-64>>)
+                 {:ok, raw} = :file.open(file, [:raw, :read, :write])
+                 {:ok, _} = :file.position(raw, 16 + 0x800_0000_0000)
+                 :ok = :file.truncate(raw)
+                 before = peak.()
+                 {:ok, %{status: :sound, contents: %{count: 0x100_0000_0000, sum: 0}} = report} = Emmap.Inspection.file(file)
+                 true = byte_size(Emmap.Inspection.text(report)) + byte_size(Emmap.Inspection.json(report)) < 10_000
+                 c = Emmap.Counters.open!(file, 0)
+                 true = inspect(c, limit: 3) =~ "[0, 0, 0, ...]"
+                 {[0, 0], 0, true} = {Enum.take(c, 2), Enum.at(c, 0xFF_FFFF_FFFF), 0 in c}
+                 for all <- [&Emmap.Counters.to_list/1, &Emmap.Counters.to_map/1] do
+                   :enomem = try do all.(c) rescue error in Emmap.Error -> error.reason end
+                 end
+                 {:ok, peak.() - before}
+                 """,
+               # Maps take 24 TB of addresses while they are made; a list would take 24 TB more.
+               limits: "ulimit -v 32212254720"
+             )
+
+    assert used < 64
+  end
+
+  test "29 (hole): on a disk of 1 MB, where reading it would take room", context do
+    case disk(context, :tmpfs) do
+      {:ok, folder} ->
+        for start <- [~S("EMMAP01\n" <> <<0x1000_0000::little-64>>), ~S("no counters")] do
+          assert {:ok, used} =
+                   child(context, """
+                   file = #{inspect(folder)} <> "/hole"
+                   File.write!(file, #{start})
+                   {:ok, raw} = :file.open(file, [:raw, :read, :write])
+                   {:ok, _} = :file.position(raw, 16 + 0x8000_0000)
+                   :ok = :file.truncate(raw)
+                   {:ok, %{allocated: before, status: :sound}} = Emmap.Inspection.file(file)
+                   {:ok, %{allocated: later}} = Emmap.Inspection.file(file)
+                   {:ok, later - before}
+                   """)
+
+          assert used == 0
+        end
+
+      {:error, why} ->
+        skipped(context, why)
+    end
+  end
 end

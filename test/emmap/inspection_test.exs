@@ -361,6 +361,140 @@ defmodule Emmap.InspectionTest do
     end
   end
 
+  describe "a file that claims more than there is on its disk" do
+    @describetag timeout: 30_000
+
+    # A counter file, version 1, of a few KB and a hole.
+    defp claim(path, claims) do
+      claims = Map.merge(%{count: 0, stripes: 1, names: 0, crc: 0}, claims)
+      room = div(claims.names + 4095, 4096) * 4096
+      lines = div(claims.count + 15, 16) * 128 * claims.stripes
+
+      body =
+        <<"EMMAPCNT", 1::little-32, 0x01020304::native-32, 1::little-64, claims.count::little-64,
+          claims.stripes::little-32, 0::32, 8192 + room::little-64, 8192::little-64,
+          room::little-64, claims.names::little-64, claims.crc::little-32>>
+
+      header = body <> <<:erlang.crc32(body)::little-32>>
+      File.write!(path, put(put(:binary.copy(<<0>>, 4176), 0, header), 4096, header))
+      lengthen(path, 8192 + room + lines)
+    end
+
+    defp predecessor(path, count) do
+      File.write!(path, "EMMAP01\n" <> <<count::little-64>>)
+      lengthen(path, 16 + count * 8)
+    end
+
+    defp lengthen(path, size) do
+      {:ok, raw} = :file.open(path, [:raw, :read, :write])
+      {:ok, _} = :file.position(raw, size)
+      :ok = :file.truncate(raw)
+      :file.close(raw)
+    end
+
+    test "counters in a hole are zeros, and are not read", %{path: path} do
+      most = 1 <<< 40
+
+      for make <- [
+            fn -> predecessor(path, most) end,
+            fn -> claim(path, %{count: most}) end,
+            fn -> claim(path, %{count: most >>> 6, stripes: 64}) end
+          ] do
+        File.rm(path)
+        make.()
+
+        assert {:ok, %{status: :sound, contents: %{count: count}} = report} =
+                 Inspection.file(path)
+
+        zero = %{key: 0, value: 0}
+        assert %{sum: 0, not_zero: 0, largest: ^zero, smallest: ^zero} = report.contents
+        assert report.contents.values == for(key <- 0..19, do: %{key: key, value: 0})
+        assert report.pages.resident < 100
+        assert byte_size(Inspection.json(report)) < 10_000
+        assert Inspection.text(report) =~ "more\n"
+
+        # Not synced, so that they are in memory only.
+        c = Counters.open!(path, 0)
+
+        for {index, value} <- [{3, -5}, {div(count, 2), 7}, {count - 1, 7}],
+            do: Counters.put(c, index, value)
+
+        assert {:ok, report} = Inspection.file(path, values: 5)
+        assert %{sum: 9, not_zero: 3, smallest: %{key: 3, value: -5}} = report.contents
+        assert report.contents.largest == %{key: div(count, 2), value: 7}
+        assert for(%{value: value} <- report.contents.values, do: value) == [0, 0, 0, -5, 0]
+        Counters.close(c)
+      end
+    end
+
+    test "a file with holes is said to have what the same one without has", %{path: path} do
+      seed = System.unique_integer([:positive])
+      :rand.seed(:exsss, seed)
+
+      for round <- 1..30 do
+        stripes = Enum.random([1, 2, 3, 64])
+        count = :rand.uniform(div(400_000, stripes))
+        claim(path, %{count: count, stripes: stripes})
+        c = Counters.open!(path, 0)
+
+        for _ <- 1..:rand.uniform(8) do
+          from = :rand.uniform(count) - 1
+          sign = Enum.random([-1, 1])
+
+          for index <- from..min(from + Enum.random([0, 100, 5000]), count - 1),
+              do: Counters.put(c, index, sign * index)
+        end
+
+        {:ok, sparse} = Inspection.file(path, values: :infinity)
+        values = Counters.to_list(c)
+        Counters.close(c)
+        assert for(%{value: value} <- sparse.contents.values, do: value) == values
+
+        bytes = File.read!(path)
+        File.rm!(path)
+        File.write!(path, bytes)
+        {:ok, dense} = Inspection.file(path, values: :infinity)
+        assert dense.contents == sparse.contents, "seed #{seed}, round #{round}"
+        File.rm!(path)
+      end
+    end
+
+    test "the pages of a hole are not counted one by one", %{path: path} do
+      predecessor(path, 1 <<< 40)
+      mem = Emmap.open!(path)
+      assert {:ok, <<"EMMAP01", _::binary>>} = Emmap.pread(mem, 0, 16)
+      {microseconds, {:ok, info}} = :timer.tc(fn -> Emmap.info(mem) end)
+      assert info.size == 16 + (8 <<< 40) and info.resident_pages in 1..100
+      assert microseconds < 5_000_000
+    end
+
+    test "names in a hole are read up to the second one", %{path: path} do
+      length = 16 <<< 20
+      crc = :erlang.crc32(:binary.copy(<<0>>, length))
+      claim(path, %{count: div(length, 2), names: length, crc: crc})
+      assert {:error, {:bad_format, :names}} = Counters.open(path, 0)
+      {microseconds, {:ok, report}} = :timer.tc(fn -> Inspection.file(path) end)
+      assert %{bad_format: :names, status: :damaged, contents: %{named: false}} = report
+      assert said(report) == ~s(names, "" stands twice)
+      assert microseconds < 5_000_000
+
+      claim(path, %{count: 1 <<< 29, names: 1 <<< 30})
+      assert {:error, {:bad_format, :checksum}} = Counters.open(path, 0)
+      assert {:ok, %{bad_format: :checksum} = report} = Inspection.file(path)
+
+      assert said(report) =~
+               "bytes of names: is at most the room for names, 16777216, and what so many counters can have"
+    end
+
+    test "many names are compared in linear time", %{path: path} do
+      names = for n <- 1..200_000, do: Integer.to_string(n)
+      Counters.close(Counters.open!(path, names))
+      {microseconds, {:ok, report}} = :timer.tc(fn -> Inspection.file(path, values: 1) end)
+      assert %{status: :sound, contents: %{values: [%{key: "1", value: 0}]}} = report
+      assert microseconds < 10_000_000
+    end
+  end
+
   test "a plain file, a sparse one, an empty one", %{path: path} do
     report = report(path, "hello")
 

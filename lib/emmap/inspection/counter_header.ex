@@ -12,7 +12,7 @@ defmodule Emmap.Inspection.CounterHeader do
   @endian_mark 0x01020304
   @names_offset 8192
   @line 128
-  @longest_names 0x4000_0000
+  @longest_names 0x100_0000
   @longest_name 1024
 
   # Name, offset, bytes, and what it is called.
@@ -113,7 +113,8 @@ defmodule Emmap.Inspection.CounterHeader do
         {:data_offset, "is #{@names_offset} + the room for names, a multiple of #{@line}"},
       (fields.names_length > fields.names_room or fields.names_length > @longest_names or
          fields.names_length > fields.count * (@longest_name + 2)) &&
-        {:names_length, "is at most the room for names, and what so many counters can have"},
+        {:names_length,
+         "is at most the room for names, #{@longest_names}, and what so many counters can have"},
       fields.sequence == 0xFFFF_FFFF_FFFF_FFFF && {:sequence, "is below 2^64 - 1"}
     ]
     |> Enum.filter(& &1)

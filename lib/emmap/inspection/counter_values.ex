@@ -20,7 +20,7 @@ defmodule Emmap.Inspection.CounterValues do
   @spec summary(Source.t(), place, [String.t()] | nil, non_neg_integer | :infinity) :: map
   def summary(source, %{count: count} = place, names, limit) do
     start = %{index: 0, sum: 0, not_zero: 0, largest: nil, smallest: nil, listed: []}
-    total = source |> batches(place) |> Enum.reduce(start, &add(&1, &2, limit))
+    total = source |> runs(place) |> Enum.reduce(start, &add(&1, &2, limit))
     key = keys(names)
 
     %{
@@ -44,7 +44,22 @@ defmodule Emmap.Inspection.CounterValues do
   defp extreme(nil, _key), do: nil
   defp extreme({value, index}, key), do: %{key: key.(index), value: value}
 
+  # So many counters in a hole of the file.
+  defp add({:zeros, count}, %{index: index} = total, limit) do
+    %{
+      total
+      | index: index + count,
+        largest: if(above?(0, total.largest), do: {0, index}, else: total.largest),
+        smallest: if(below?(0, total.smallest), do: {0, index}, else: total.smallest),
+        listed: zeros(index, min(index + count, limit), total.listed)
+    }
+  end
+
   defp add(values, total, limit), do: Enum.reduce(values, total, &add_one(&1, &2, limit))
+
+  # An atom is above all integers.
+  defp zeros(index, stop, listed),
+    do: Enum.reduce(index..(stop - 1)//1, listed, &[{0, &1} | &2])
 
   defp add_one(value, %{index: index} = total, limit) do
     %{
@@ -63,19 +78,35 @@ defmodule Emmap.Inspection.CounterValues do
   defp below?(_value, nil), do: true
   defp below?(value, {smallest, _}), do: value < smallest
 
-  # Lists of values, in order.
-  defp batches(source, %{at: at, count: count, stripes: stripes}) do
-    lines = max(div(@batch, @line * stripes), 1)
+  # In order: lists of values, and `{:zeros, n}` for those in a hole of the file. A hole may be too large
+  # to be read.
+  defp runs(source, %{count: count} = place),
+    do: Stream.unfold({0, 0}, &run(&1, count, source, place))
 
-    Stream.unfold(0, fn
-      done when done >= count ->
-        nil
+  defp run({done, _}, count, _source, _place) when done >= count, do: nil
 
-      done ->
-        wanted = min(count - done, lines * @per_line)
-        position = at + div(done, @per_line) * @line * stripes
-        {values(source, position, wanted, stripes), done + wanted}
-    end)
+  # The file has data from here to `data_end`.
+  defp run({done, data_end}, count, source, place) do
+    size = @line * place.stripes
+    position = place.at + div(done, @per_line) * size
+
+    if position < data_end do
+      lines = min(div(data_end - position + size - 1, size), max(div(@batch, size), 1))
+      wanted = min(count - done, lines * @per_line)
+      {values(source, position, wanted, place.stripes), {done + wanted, data_end}}
+    else
+      case Source.next_data(source, position) do
+        {from, to} when from - position < size ->
+          run({done, to}, count, source, place)
+
+        {from, to} ->
+          zeros = min(div(from - position, size) * @per_line, count - done)
+          {{:zeros, zeros}, {done + zeros, to}}
+
+        :eof ->
+          {{:zeros, count - done}, {count, data_end}}
+      end
+    end
   end
 
   defp values(source, position, wanted, 1), do: integers(read!(source, position, wanted * 8))

@@ -209,14 +209,15 @@ fn counters_range<'a>(env: Env<'a>, handle: HandleRef<'a>, from: u64, count: u64
 #[rustler::nif(schedule = "DirtyCpu")]
 fn counters_list<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
     values(env, &handle, |grid, region| {
-        let values = grid.values(region)?;
-        // Without memory for the list the VM would end, so that is asked for before.
+        // Without memory for the list the VM would end, so that is asked for first, and kept until the
+        // values are there.
+        let count = usize::try_from(grid.count()).map_err(|_| Errno::NOMEM)?;
         let mut list = Vec::<[usize; 2]>::new();
-        let reserved = list.try_reserve_exact(values.len());
-        // Or the compiler would leave out an allocation that nobody uses.
+        list.try_reserve_exact(count).map_err(|_| Errno::NOMEM)?;
+        let values = grid.values(region);
+        // Or the compiler would leave out an allocation that nothing uses.
         std::hint::black_box(list.as_ptr());
-        reserved.map_err(|_| Errno::NOMEM)?;
-        Ok(values)
+        values
     })
 }
 

@@ -15,7 +15,7 @@ use rustler::types::atom;
 use rustler::{Encoder, Env, NifMap, NifUnitEnum, Resource, ResourceArc, Term};
 
 use crate::resource::HandleRef;
-use crate::terms::Failure;
+use crate::terms::{self, Failure};
 
 #[derive(NifUnitEnum)]
 enum Access {
@@ -72,6 +72,21 @@ impl From<Stat> for StatMap {
 fn file_info<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
     match handle.0.region().and_then(|region| Ok(region.stat()?)) {
         Ok(stat) => (atom::ok(), StatMap::from(stat)).encode(env),
+        Err(failure) => failure.encode(env),
+    }
+}
+
+// `{:ok, {from, to}}`: the next stretch of data, or `:eof` if only holes follow. The file system may read
+// its maps of blocks.
+#[rustler::nif(schedule = "DirtyIo")]
+fn next_data<'a>(env: Env<'a>, handle: HandleRef<'a>, position: u64) -> Term<'a> {
+    let found = handle
+        .0
+        .region()
+        .and_then(|region| Ok(region.next_data(position)?));
+    match found {
+        Ok(Some(stretch)) => (atom::ok(), stretch).encode(env),
+        Ok(None) => terms::eof().encode(env),
         Err(failure) => failure.encode(env),
     }
 }

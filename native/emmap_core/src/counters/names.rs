@@ -1,7 +1,7 @@
 //! The table of names: each name as its length (u16, little-endian) and its UTF-8 bytes.
 //!
 //! A header can claim any table, and a hole in the file costs whoever made it nothing. So the table is
-//! read in pieces, and reading stops at the first name that cannot be: what is allocated is in
+//! read in pieces, and reading stops at the first invalid name: what is allocated is in
 //! proportion to the names that the file really has.
 
 use std::collections::hash_map::{Entry, HashMap, RandomState};

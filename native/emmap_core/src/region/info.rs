@@ -50,7 +50,7 @@ impl Region {
         };
         // Not under the lock: it takes long, and nothing is unmapped meanwhile.
         // SAFETY: the pages lie inside the mapping (1: Alive).
-        info.resident_pages = unsafe { os::resident_pages(at, mapped) }?;
+        info.resident_pages = unsafe { self.resident(at, 0, mapped) }?;
         // What else there is to know is told also when the file cannot be asked.
         info.allocated = self.file()?.and_then(|file| file.allocated().ok());
         Ok(info)
@@ -73,7 +73,7 @@ impl Region {
                 let len = mapped.min(to * page) - from * page;
                 // SAFETY: `from * page + len` is at most `mapped`, so the pages lie inside the
                 // mapping (1: Alive), and a page begins at `from`.
-                let resident = unsafe { os::resident_pages(at.add(from * page), len) }?;
+                let resident = unsafe { self.resident(at, from * page, len) }?;
                 Ok(Residency {
                     pages: to - from,
                     resident,

@@ -1,0 +1,134 @@
+//! What the system knows of the file behind a map, and where the file has data.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::PathBuf;
+
+use emmap_core::options::Sharing;
+use emmap_core::{Errno, Options, Region};
+
+fn file() -> (tempfile::TempDir, PathBuf, File) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("data");
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path)
+        .unwrap();
+    (directory, path, file)
+}
+
+fn map(path: &std::path::Path, options: Options) -> Region {
+    Region::open(&Options {
+        path: Some(path.to_owned()),
+        ..options
+    })
+    .unwrap_or_else(|error| panic!("{error:?}"))
+}
+
+#[test]
+fn the_file_as_the_system_sees_it() {
+    let (_directory, path, file) = file();
+    file.write_all_at(b"0123456789", 0).unwrap();
+    let region = map(&path, Options::default());
+    let expected = file.metadata().unwrap();
+    let stat = region.stat().unwrap();
+    assert_eq!((stat.size, stat.links), (10, 1));
+    assert_eq!(
+        (stat.mode, stat.uid, stat.gid),
+        (expected.mode(), expected.uid(), expected.gid())
+    );
+    assert_eq!((stat.device, stat.inode), (expected.dev(), expected.ino()));
+    assert_eq!(
+        (stat.accessed, stat.modified, stat.changed),
+        (expected.atime(), expected.mtime(), expected.ctime())
+    );
+    assert_eq!(stat.allocated, expected.blocks() * 512);
+    for (mode, access) in [
+        (0o600, (true, true)),
+        (0o400, (true, false)),
+        (0o200, (false, true)),
+        (0o077, (false, false)),
+    ] {
+        file.set_permissions(std::fs::Permissions::from_mode(mode))
+            .unwrap();
+        assert_eq!(region.stat().unwrap().access(), access, "{mode:o}");
+    }
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(region.stat().unwrap().links, 0);
+    let memory = Region::open(&Options {
+        size: Some(10),
+        write: true,
+        ..Options::default()
+    });
+    assert_eq!(
+        memory.map(|memory| memory.stat()).ok(),
+        Some(Err(Errno::NOTSUP))
+    );
+}
+
+#[test]
+fn holes_are_passed_over() {
+    const MB: u64 = 1 << 20;
+    let (_directory, path, file) = file();
+    file.set_len(100 * MB).unwrap();
+    file.write_all_at(&[1; MB as usize], 10 * MB).unwrap();
+    file.write_all_at(&[1; MB as usize], 50 * MB).unwrap();
+    let whole = map(&path, Options::default());
+    if whole.next_data(0) == Ok(Some((0, 100 * MB))) {
+        eprintln!("skipped: this file system has no holes");
+        return;
+    }
+    assert_eq!(whole.next_data(0), Ok(Some((10 * MB, 11 * MB))));
+    assert_eq!(
+        whole.next_data(10 * MB + 5),
+        Ok(Some((10 * MB + 5, 11 * MB)))
+    );
+    assert_eq!(whole.next_data(11 * MB), Ok(Some((50 * MB, 51 * MB))));
+    assert_eq!(whole.next_data(51 * MB), Ok(None));
+    assert_eq!(whole.next_data(u64::MAX), Ok(None));
+    let part = map(
+        &path,
+        Options {
+            offset: 10 * MB + 100,
+            length: Some(MB / 2),
+            ..Options::default()
+        },
+    );
+    assert_eq!(part.next_data(0), Ok(Some((0, MB / 2))));
+    let hole = map(
+        &path,
+        Options {
+            offset: 20 * MB,
+            length: Some(MB),
+            ..Options::default()
+        },
+    );
+    assert_eq!(hole.next_data(0), Ok(None));
+    // Its own pages may be in the holes.
+    let private = map(
+        &path,
+        Options {
+            write: true,
+            sharing: Sharing::Private,
+            ..Options::default()
+        },
+    );
+    assert_eq!(private.next_data(5), Ok(Some((5, 100 * MB))));
+    // What is written through a map is data before it is on the disk.
+    let writer = map(
+        &path,
+        Options {
+            write: true,
+            ..Options::default()
+        },
+    );
+    assert_eq!(writer.add_striped(80 * MB, 1, 7), Ok(()));
+    let (from, to) = whole.next_data(51 * MB).unwrap().unwrap();
+    assert!(from <= 80 * MB && 80 * MB + 8 <= to, "{from} {to}");
+    // The end of a truncated file is not a hole.
+    file.set_len(60 * MB).unwrap();
+    assert_eq!(whole.next_data(70 * MB), Err(Errno::STALE));
+    assert!(whole.check_fault().is_err());
+}
