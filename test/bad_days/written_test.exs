@@ -83,7 +83,8 @@ defmodule Emmap.BadDays.WrittenTest do
           """
       )
 
-    assert answers == [true]
+    # A character that is half of each is no text; the VM lives.
+    assert true in answers and answers -- [true, false] == []
   end
 
   test "37: written while a device writes it", context do

@@ -33,7 +33,7 @@ defmodule Emmap.InjectionTest do
   # What the library takes from others and that cannot fail, or is not the system's to refuse.
   @not_system_calls ~w(
     abort bcmp calloc free malloc realloc posix_memalign memchr memcmp memcpy memmove memset memrchr strlen
-    clock_gettime clock_nanosleep nanosleep getenv geteuid getpid gettid getauxval getrandom sched_yield sysconf pause raise
+    clock_gettime clock_nanosleep nanosleep getenv geteuid getegid getpid gettid getauxval getrandom sched_yield sysconf pause raise
     dl_iterate_phdr dladdr dlopen dlsym sigaction sigaddset sigemptyset sigismember sigpending sigwait
     munmap poll syscall writev
   )

@@ -95,7 +95,10 @@ defmodule Emmap.Test.BadDay do
 
     case System.cmd("mount", arguments ++ [folder], stderr_to_stdout: true) do
       {_, 0} ->
-        ExUnit.Callbacks.on_exit(fn -> System.cmd("umount", ["-l", folder]) end)
+        ExUnit.Callbacks.on_exit(fn ->
+          System.cmd("umount", ["-l", folder], stderr_to_stdout: true)
+        end)
+
         {:ok, folder}
 
       {why, _} ->

@@ -113,6 +113,9 @@ defmodule Emmap.Test.Scenes do
         rules: @ahead ++ @probe ++ @closing ++ [{{:fstat, 2}, :as_if_nothing}]
       ),
       scene("unlock", &Emmap.unlock/1),
+      scene("metadata", fn mem ->
+        with {:ok, info} <- :file.read_file_info(mem), do: {:ok, %{size: elem(info, 1)}}
+      end),
       scene("pread", &Emmap.pread(&1, 9_990, 20)),
       scene("pwrite that grows", &Emmap.pwrite(&1, 20_000, "end")),
       scene("sparse pwrite that grows", &Emmap.pwrite(&1, 20_000, "end"),

@@ -72,12 +72,12 @@ impl Opened {
 
     /// Takes a file that the caller opened and shaped. Whether its name is durable is not known.
     pub fn of_fd(fd: OwnedFd, path: &Path, options: &Options) -> Result<Opened> {
-        let stat = stat(fd.as_fd())?;
-        let size = match stat.st_mode & libc::S_IFMT {
-            libc::S_IFREG => u64::try_from(stat.st_size).map_err(|_| Errno::IO)?,
+        let stat = os::stat(fd.as_fd())?;
+        match stat.mode as libc::mode_t & libc::S_IFMT {
+            libc::S_IFREG => (),
             libc::S_IFDIR => return Err(Errno::ISDIR),
             _ => return Err(Errno::NODEV),
-        };
+        }
         let file = MappedFile {
             fd,
             name: Name {
@@ -89,7 +89,7 @@ impl Opened {
         };
         Ok(Opened {
             file,
-            size: Cell::new(size),
+            size: Cell::new(stat.size),
             created: None,
             writable: options.write,
         })
@@ -238,7 +238,7 @@ fn created(fd: OwnedFd, path: PathBuf, options: &Options) -> Result<(OwnedFd, Op
         // SAFETY: takes no pointers.
         let changed = os::retry(|| unsafe { libc::fchmod(fd.as_raw_fd(), mode) });
         if let Err(error) = changed {
-            match stat(fd.as_fd()) {
+            match os::stat(fd.as_fd()) {
                 Ok(stat) => Identity::of(&stat).remove(&path),
                 Err(_) => drop(std::fs::remove_file(&path)),
             }
@@ -248,25 +248,15 @@ fn created(fd: OwnedFd, path: PathBuf, options: &Options) -> Result<(OwnedFd, Op
     Ok((fd, Some(path)))
 }
 
-fn stat(fd: BorrowedFd) -> Result<libc::stat> {
-    // SAFETY: a zeroed stat is a valid one; fstat fills it.
-    unsafe {
-        let mut stat: libc::stat = std::mem::zeroed();
-        os::check(libc::fstat(fd.as_raw_fd(), &mut stat))?;
-        Ok(stat)
-    }
-}
-
 impl Identity {
     pub fn of_file(file: &File) -> Result<Identity> {
-        Ok(Identity::of(&stat(file.as_fd())?))
+        Ok(Identity::of(&os::stat(file.as_fd())?))
     }
 
-    #[allow(clippy::unnecessary_cast)] // the types of both differ between systems
-    fn of(stat: &libc::stat) -> Identity {
+    fn of(stat: &os::Stat) -> Identity {
         Identity {
-            device: stat.st_dev as u64,
-            inode: stat.st_ino as u64,
+            device: stat.device,
+            inode: stat.inode,
         }
     }
 
@@ -308,14 +298,12 @@ impl MappedFile {
 
     /// The size of the file in bytes, now.
     pub fn size(&self) -> Result<u64> {
-        u64::try_from(stat(self.fd())?.st_size).map_err(|_| Errno::IO)
+        Ok(os::stat(self.fd())?.size)
     }
 
     /// Bytes of the blocks that the file has on its disk.
     pub fn allocated(&self) -> Result<u64> {
-        // What POSIX leaves open, and all systems of ours agree on.
-        const BLOCK: u64 = 512;
-        Ok(u64::try_from(stat(self.fd())?.st_blocks).unwrap_or(0) * BLOCK)
+        Ok(os::stat(self.fd())?.allocated)
     }
 
     /// Makes the file at least `to` bytes long, its blocks from `from` on allocated unless it is

@@ -68,7 +68,7 @@ impl Watch {
             start,
             limit: start + range.len,
             end: start + range.mapped,
-            fd: range.fd.map_or(-1, |fd| fd.as_raw_fd()),
+            fd: range.fd.map_or(slot::ANONYMOUS, |fd| fd.as_raw_fd()),
             file_offset: range.file_offset,
             delta: range.delta,
             page: range.page,

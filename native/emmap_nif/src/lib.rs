@@ -28,7 +28,11 @@ fn load(env: Env, guarded: Term) -> bool {
     let Ok(guarded) = guarded.decode::<bool>() else {
         return false;
     };
-    resource::open_types(env) && (!guarded || emmap_core::guard::install().is_ok())
+    if !resource::open_types(env) {
+        return false;
+    }
+    metadata::keep_type();
+    !guarded || emmap_core::guard::install().is_ok()
 }
 
 rustler::init!("Elixir.Emmap.Native", load = load);

@@ -97,6 +97,11 @@ struct Descriptor(Mutex<Option<File>>);
 #[rustler::resource_impl(name = "emmap_descriptor")]
 impl Resource for Descriptor {}
 
+/// Keeps the type for the life of the VM: see `resource::keep_types`.
+pub fn keep_type() {
+    std::mem::forget(ResourceArc::new(Descriptor(Mutex::new(None))));
+}
+
 // `{:ok, descriptor, number}`: a duplicate of the map's descriptor. The number is valid until
 // `descriptor_close`.
 #[rustler::nif(schedule = "DirtyIo")]

@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::slot::{Guarded, Slot};
+use super::slot::{self, Guarded, Slot};
 use super::table::slots;
 use crate::fault::Reason;
 use crate::os;
@@ -155,8 +155,11 @@ fn file_end(fd: i32, range: &Guarded) -> usize {
 /// Why a page that the file reaches over could not be had; `None`: nothing that can be asked says
 /// that it cannot.
 fn why_covered(fd: i32, range: &Guarded, page: usize, poisoned: bool) -> Option<Reason> {
-    if fd < 0 {
-        return Some(Reason::NoMemory);
+    match fd {
+        slot::ANONYMOUS => return Some(Reason::NoMemory),
+        // Nothing can be asked any more.
+        slot::CLOSED => return Some(Reason::Cut),
+        _ => (),
     }
     let at = range
         .file_offset

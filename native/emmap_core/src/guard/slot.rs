@@ -26,6 +26,11 @@ pub struct Slot {
     pieces: AtomicUsize,
 }
 
+/// In the place of a descriptor: there is no file.
+pub const ANONYMOUS: i32 = -1;
+/// In the place of a descriptor: it was closed, and live binaries show the file still.
+pub const CLOSED: i32 = -2;
+
 /// What stands in a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Guarded {
@@ -34,7 +39,7 @@ pub struct Guarded {
     pub limit: usize,
     /// The end of what is mapped from the file; moves as the map grows and shrinks.
     pub end: usize,
-    /// -1: anonymous memory.
+    /// [`ANONYMOUS`], or of the file.
     pub fd: i32,
     /// The place in the file of `start`.
     pub file_offset: u64,
@@ -54,7 +59,7 @@ macro_rules! free_slot {
             start: AtomicUsize::new(0),
             limit: AtomicUsize::new(0),
             end: AtomicUsize::new(0),
-            fd: AtomicI32::new(-1),
+            fd: AtomicI32::new(ANONYMOUS),
             file_offset: AtomicU64::new(0),
             delta: AtomicUsize::new(0),
             page: AtomicUsize::new(0),
@@ -149,10 +154,12 @@ impl Slot {
         self.fd.load(Ordering::SeqCst)
     }
 
-    /// The descriptor is about to be closed: a thread that asks for it from here on gets -1. Threads that have
+    /// The descriptor is about to be closed: a thread that asks for it from here on gets [`CLOSED`]. Threads that have
     /// asked are waited for with [`Fault::await_losing`].
     pub fn forget_fd(&self) {
-        self.fd.store(-1, Ordering::SeqCst);
+        if self.fd.load(Ordering::Relaxed) != ANONYMOUS {
+            self.fd.store(CLOSED, Ordering::SeqCst);
+        }
         sequenced();
     }
 

@@ -4,7 +4,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 use std::sync::OnceLock;
 
-use super::{check, offset_of, retry, Advice};
+use super::{check, offset_of, retry, stat, Advice};
 use crate::{Errno, Result};
 
 /// Makes the file at least `to` bytes long and never shorter, whatever others do to it meanwhile;
@@ -213,22 +213,13 @@ pub fn clear(fd: BorrowedFd, count: u64, holes: bool) -> Result<()> {
     Ok(())
 }
 
-fn stat(fd: BorrowedFd) -> Result<libc::stat> {
-    // SAFETY: a zeroed stat is a valid one; fstat fills it.
-    unsafe {
-        let mut stat: libc::stat = std::mem::zeroed();
-        check(libc::fstat(fd.as_raw_fd(), &mut stat))?;
-        Ok(stat)
-    }
-}
-
 fn size(fd: BorrowedFd) -> Result<u64> {
-    u64::try_from(stat(fd)?.st_size).map_err(|_| Errno::IO)
+    Ok(stat(fd)?.size)
 }
 
 /// Bytes of the blocks that a file has.
 fn blocks(fd: BorrowedFd) -> Result<u64> {
-    Ok(u64::try_from(stat(fd)?.st_blocks).unwrap_or(0) * 512)
+    Ok(stat(fd)?.allocated)
 }
 
 /// After an allocation that failed half-way: releases what it allocated past the end of the file, if the file has

@@ -54,9 +54,9 @@ impl Region {
         self.alone(|| {
             let on_disk = self.check_size_under(&ranges)?.unwrap_or(0);
             let size = end.max(on_disk).min(self.shape.max_size);
-            // First what can be refused: the map reaches past the end of the file, where nobody touches it yet.
-            let before = self.len();
-            self.map_to(&mut ranges, size)?;
+            let (bytes, len) = self.whole_pages(size)?;
+            // Addresses first: what can be refused is asked for before the file is changed.
+            let successor = self.successor(&ranges, bytes)?;
             if !claim() {
                 return Ok(false);
             }
@@ -73,15 +73,11 @@ impl Region {
                     Ok(())
                 })
             };
-            if let Err(error) = tail {
-                file.take_back(reached, on_disk);
-                let bytes = self.shape.bytes(before)?;
-                let mut ranges = ranges.iter_mut();
-                let _ = ranges.try_for_each(|range| range.shrink(&self.shape, bytes));
-                return Err(error);
-            }
+            // Only when the file reaches so far: a live binary of a tail that was cut once would meet lost pages.
+            tail.and_then(|()| self.map_more(&mut ranges, successor, bytes))
+                .inspect_err(|_| file.take_back(reached, on_disk))?;
             let mark = self.mark();
-            self.publish(&ranges, size);
+            self.publish(&ranges, len);
             if head > 0 {
                 // SAFETY: `position + head` is inside the map by now, which is writable; bytes by the caller's promise.
                 unsafe { self.put(source, position as usize, head)? };
@@ -130,26 +126,28 @@ impl Region {
             answer.inspect_err(|_| file.take_back(before + appended, before))?;
             // The bytes are in the file whatever becomes of the map: it is as long as it can be.
             let size = file.size().unwrap_or(before + count as u64);
-            if self.map_to(&mut ranges, size).is_ok() {
-                self.publish(&ranges, size);
+            if let Ok((bytes, len)) = self.whole_pages(size) {
+                let mapped = self
+                    .successor(&ranges, bytes)
+                    .and_then(|successor| self.map_more(&mut ranges, successor, bytes));
+                if mapped.is_ok() {
+                    self.publish(&ranges, len);
+                }
             }
             Ok(size)
         })
     }
 
-    /// Maps the file up to `size` bytes in every range, and in a larger one where the last is too small.
-    fn map_to(&self, ranges: &mut Vec<Range>, size: u64) -> Result<()> {
+    /// How many bytes to map for a file of `size` bytes, and how long the map is then.
+    fn whole_pages(&self, size: u64) -> Result<(usize, usize)> {
         let len = usize::try_from(size).map_err(|_| Errno::NOMEM)?;
-        let bytes = self.shape.bytes(len)?;
-        let successor = self.successor(ranges, bytes)?;
-        self.map_more(ranges, successor, bytes)
+        Ok((self.shape.bytes(len)?, len))
     }
 
-    /// The map is `size` bytes long from here on, which are mapped.
-    fn publish(&self, ranges: &[Range], size: u64) {
+    /// The map is `len` bytes long from here on, which are mapped.
+    fn publish(&self, ranges: &[Range], len: usize) {
         let last = &ranges[ranges.len() - 1];
-        self.extent
-            .grow(last.position_zero(&self.shape), size as usize);
+        self.extent.grow(last.position_zero(&self.shape), len);
     }
 
     /// # Safety

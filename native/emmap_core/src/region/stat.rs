@@ -7,7 +7,7 @@ use crate::{Errno, Result};
 impl Region {
     /// The file as `fstat` sees it now. ENOTSUP for anonymous memory.
     pub fn stat(&self) -> Result<Stat> {
-        let file = self.file.as_ref().ok_or(Errno::NOTSUP)?;
+        let file = self.file()?.ok_or(Errno::NOTSUP)?;
         os::stat(file.fd())
     }
 }
@@ -38,7 +38,7 @@ impl Region {
 
     /// The first stretch of data within `from .. end` of the file.
     fn data_in_file(&self, from: u64, end: u64) -> Result<Option<Stretch>> {
-        let file = match &self.file {
+        let file = match self.file()? {
             Some(file) if !self.shape.private => file,
             _ => return Ok((from < end).then_some((from, end))),
         };
