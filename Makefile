@@ -28,7 +28,8 @@ test-all: setup
 bad-days: setup
 	mix test test/bad_days --formatter ExUnit.CLIFormatter --formatter Emmap.Test.BadDayTable
 
-# Maps, and those who truncate, delete and fill the disk under them, for SECONDS (600); SEED repeats a run's choices.
+# Maps, and programs that truncate and delete their files and fill the disk, for SECONDS (600), in VMS (1) VMs on the same
+# files. SEED repeats a run's choices.
 chaos: setup
 	MIX_ENV=test mix run test/chaos.exs
 

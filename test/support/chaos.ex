@@ -98,7 +98,12 @@ defmodule Emmap.Test.Chaos do
         [:write, :private],
         [:write, :fixed_size],
         [:read, offset: :rand.uniform(10_000)],
-        [:write, offset: 4096, length: 5000]
+        [:write, offset: 4096, length: 5000],
+        [:append, :create],
+        [:append, :direct],
+        [:write, :truncate],
+        [:write, :truncate, size: :rand.uniform(50_000)],
+        [:write, :fit, size: :rand.uniform(50_000)]
       ])
 
     case Emmap.open(file, options) do
@@ -185,11 +190,33 @@ defmodule Emmap.Test.Chaos do
       {:reattach, fn -> Emmap.reattach(mem) end},
       {:info, fn -> Emmap.info(mem) end},
       {:dup, fn -> with {:ok, other} <- Emmap.dup(mem), do: Emmap.close(other) end},
-      {:inspect, fn -> inspect(mem) && :ok end}
+      {:inspect, fn -> inspect(mem) && :ok end},
+      {:fill, fn -> Emmap.fill(mem, place(), count, 1) end},
+      {:copy, fn -> Emmap.copy(mem, place(), place(), 5000) end},
+      {:put, fn -> Emmap.put(mem, place(), :u64, 1) end},
+      {:lines, fn -> raised(fn -> mem |> Emmap.stream!() |> Enum.take(500) end) end},
+      {:live_lines,
+       fn -> raised(fn -> mem |> Emmap.stream!(live: true) |> Enum.take(500) end) end},
+      {:collect, fn -> raised(fn -> Enum.into([data], Emmap.stream!(mem)) end) end},
+      {:string, fn -> Emmap.string(mem, place(), 100) end},
+      {:metadata, fn -> :file.read_file_info(mem) end},
+      {:view_written,
+       fn ->
+         with {:ok, live} <- Emmap.view(mem, place(), 5_000),
+              do: Emmap.pwrite(mem, place(), [live, "x"])
+       end}
     ])
   end
 
   defp answered(state, {name, call}), do: counted(state, name, shape(call.()))
+
+  # What raises says why.
+  defp raised(act) do
+    act.()
+    :ok
+  rescue
+    error in Emmap.Error -> {:error, error.reason}
+  end
 
   defp shape({:ok, _}), do: :ok
   defp shape(other), do: other
@@ -251,7 +278,7 @@ defmodule Emmap.Test.Chaos do
   end
 
   # What no call may answer: devices do not fail here, and nothing may crash.
-  @usual [:estale, :enospc, :closed, :einval, :eacces, :enoent, :ebusy]
+  @usual [:estale, :enospc, :closed, :einval, :eacces, :enoent, :ebusy, :ebadmsg]
   defp strange?(answer) when answer in [:ok, :eof], do: false
   defp strange?({:error, {:bad_format, _}}), do: false
   defp strange?({:error, reason}) when reason in @usual, do: false
