@@ -23,25 +23,30 @@ defmodule Emmap do
 
     * A handle belongs to no process: any process of the node may use it.
     * Positions and sizes are bytes; positions count from 0.
-    * Answers are OTP's: `:ok`, `{:ok, result}`, `:eof` or `{:error, posix_atom}`. After `close/1`
-      every call, a second `close/1` too, is `{:error, :closed}`. A caller's bug (an unknown option, a
-      term that is no handle of this node) raises `ArgumentError`. What `:file` itself answers
-      is answered so here: `{:error, :einval}` for a negative position, `{:error, :badarg}` for a list of ranges or
-      data that are none.
-    * With `:lock`, the default, a `pread/3` or `pwrite/3` of any length is atomic towards the others
+    * Results are those of `:file`: `:ok`, `{:ok, result}`, `:eof` or `{:error, posix_atom}`. After `close/1`,
+      every call returns `{:error, :closed}`, also a second `close/1`. An error of the caller (an unknown option, a
+      term that is not a handle of this node) raises `ArgumentError`. Where `:file` returns an error instead, so
+      does this module: `{:error, :einval}` for a negative position, `{:error, :badarg}` for a list that holds
+      something other than ranges, or data that is not iodata.
+    * With `:lock`, the default, a `pread/3` or `pwrite/3` of any length is atomic with respect to the others
       on the same map.
-    * A shared, writable map of a whole file grows when it is written past its end, unless
-      `:fixed_size`; others answer `{:error, :enospc}`. Live binaries stay where they are.
-    * What an operation has written survives the death of the VM (the pages are the kernel's);
-      what `sync/1` has answered `:ok` to survives a power failure.
+    * A shared, writable map of a whole file grows when it is written past its end, unless it is
+      `:fixed_size`; other maps return `{:error, :enospc}`. Live binaries stay where they are. With `:append`, every
+      write goes to the end of the file.
+    * A read or write that fails leaves the cursor where it was. Growth that fails leaves the size of the file and its
+      blocks as they were.
+    * Written data survives the death of the VM, because the pages belong to the kernel. It survives a power
+      failure once `sync/1` has returned `:ok`.
+    * The last `close/1` releases the file descriptor, and the pages too if no live binary was made. A handle that is
+      collected without a `close/1` is closed by that.
     * Copies up to 64 KiB run on the caller's scheduler; longer ones, and everything that may
-      wait for a disk, on a dirty I/O scheduler.
+      wait for a disk, on a dirty I/O scheduler. The VM can be stopped at any time, also while calls are running.
 
   ## Live binaries
 
-  On a handle opened with `:direct`, `read/2`, `pread/3` and `read_line/1` return binaries that *are* the
-  mapped memory: they cost the same at any length, and they change when the memory changes, whoever
-  changes it. `view/3` returns one from any handle.
+  On a handle opened with `:direct`, `read/2`, `pread/3`, `read_line/1` and streams return binaries that *are* the
+  mapped memory: they cost the same at any length, and they change when the memory changes, whichever process or
+  program changes it. `view/3`, and streams with `live: true`, return them from any handle.
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_live.bin")
       iex> File.write!(path, "one two")
@@ -54,10 +59,10 @@ defmodule Emmap do
       iex> live
       "ten"
 
-  [Live binaries](live-binaries.md) is a guide to them. A live binary keeps the memory mapped (and the file
-  open) until it is collected, after `close/1` too. A *part* of at most 64 bytes taken of it by matching or `binary_part/3` is an ordinary copy;
-  so is what `:binary.copy/1` makes. `view/3` and `pread/3` of a short range are live at any length.
-  A live binary must not be a key or part of a pattern that is expected to stay the same.
+  [Live binaries](live-binaries.md) is a guide to them. A live binary keeps its pages mapped until it is collected,
+  also after `close/1`, which releases only the file descriptor then. A *part* of at most 64 bytes that is taken out of
+  it by matching or `binary_part/3` is an ordinary copy; so is the result of `:binary.copy/1`. `view/3` and `pread/3` of
+  a short range are live at any length. Do not use a live binary as a key, or in a pattern that must stay the same.
 
   > #### Functions that read twice need a copy {: .warning}
   >
@@ -66,9 +71,10 @@ defmodule Emmap do
   > same time. No library can prevent that. `term/3` and `string/3` copy first;
   > [the guide](live-binaries.md#functions-that-read-twice) has the list.
 
-  What reads a live binary after the call has returned (another node, a socket, a port, a file with `:delayed_write`) gets
-  the bytes of that time, and if pages were lost by then, nodes are disconnected, and sockets and ports are closed.
-  Pass copies there: [where the bytes are read later](live-binaries.md#where-the-bytes-are-read-later).
+  Another node, a socket, a port, or a file with `:delayed_write` reads a live binary after the call has returned, and gets
+  the bytes of that time. If pages were lost by then, nodes are disconnected, and sockets and ports are closed.
+  Pass copies there: [where the bytes are read later](live-binaries.md#where-the-bytes-are-read-later). A write of this
+  module (or a `:file.copy/3` between two maps) returns the error of the map that lost the pages, and writes nothing.
 
   A handle opened with `:direct` holds a reference to the whole map: sending it to another
   *node* sends the file's contents. (To use a map from another node, ask a process on its own: `device/2`.)
@@ -85,16 +91,16 @@ defmodule Emmap do
           {:file_descriptor, Emmap.File, %__MODULE__{ref: reference, root: (() -> binary) | nil}}
   @typedoc "A place in a map: bytes from its start, from 0."
   @type position :: non_neg_integer
-  @typedoc "`:closed`, or what `:file` answers; each function says which."
+  @typedoc "`:closed`, or an error of `:file`; each function lists its own."
   @type reason :: :closed | :badarg | :file.posix()
-  @typedoc "What is answered when the system refuses, or the handle is closed."
+  @typedoc "Returned when the system refuses, or the handle is closed."
   @type failure :: {:error, reason}
   @typedoc "How a range will be used: see `advise/4`."
   @type advice :: :normal | :sequential | :random | :no_reuse | :will_need | :dont_need
   @typedoc "Where to move the cursor to: bytes from the start, or from `:bof`, `:cur`, `:eof`; see `position/2`."
   @type location ::
           integer | :bof | :cur | :eof | {:bof, integer} | {:cur, integer} | {:eof, integer}
-  @typedoc "What `info/1` answers, which has what each is."
+  @typedoc "The result of `info/1`, which explains each key."
   @type info :: %{
           path: Path.t() | nil,
           fd: non_neg_integer | nil,
@@ -144,12 +150,39 @@ defmodule Emmap do
 
   Costs a few system calls, on a dirty I/O scheduler; with `:create`, `:size` or `:length` also the
   allocation of blocks, so that a full disk is an error here and not later (`:sparse` leaves holes
-  instead). If it fails, the file is as it was, and a new one is gone.
+  instead). An open that changes the size of the file (`:size`, `:length` with `:write`, `:truncate`, `:fit`) does so
+  under the lock of growing, which other maps of the file, in any VM, also take.
 
-  Errors: `:enoent`, `:eacces`, `:erofs`, `:eisdir`, `:enodev` (not a regular file), `:eexist`
-  (`:exclusive`; or the `:fixed` address is taken), `:enospc`, `:efbig`, `:emfile`, `:enfile`, `:enomem`,
-  `:enametoolong`, `:einval` (a NUL in the path; an address that is not page aligned), `:enotsup`
-  (an option that this system or file system lacks).
+  If it fails, an existing file is as it was. (A device that fails during `:truncate` may leave it empty.) A new file
+  is removed, but never a file that another program has created.
+
+  Errors:
+
+    * `:enoent`, `:eacces`, `:erofs`, `:eisdir`, `:enametoolong`, `:enfile`, `:efbig`, `:enospc`: as `:file.open/2`
+    * `:enodev` – not a regular file
+    * `:eexist` – with `:exclusive`, the file exists; or the `:fixed` address is in use
+    * `:ebusy` – this VM holds live binaries of a file that `:truncate` or `:fit` would shorten; or another program
+      has kept the whole file locked for 2 seconds
+    * `:emfile` – no more file descriptors
+    * `:enomem` – not enough memory, or no more addresses or maps: some are kept for the VM, see [Limits](limits.md#sizes)
+    * `:einval` – a NUL in the path; an address that is not page aligned
+    * `:enotsup` – an option that this system or file system lacks; huge pages of another size than those of the file
+      system
+
+  On `:emfile` and `:ebusy`, the garbage of the calling process is collected, which closes the handles in it and
+  releases its live binaries, and the open is tried once more.
+
+  With `:append`, every write goes to the end of the file:
+
+      iex> path = Path.join(System.tmp_dir!(), "emmap_doc_append.log")
+      iex> File.write!(path, "one\\n")
+      iex> {:ok, log} = Emmap.open(path, [:append])
+      iex> File.write!(path, "two, by others\\n", [:append])
+      iex> :ok = Emmap.write(log, "three\\n")
+      iex> Emmap.pread(log, 0, 100)
+      {:ok, "one\\ntwo, by others\\nthree\\n"}
+      iex> Emmap.put(log, 0, :u8, ?X)
+      {:error, :eacces}
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec open(Path.t() | :file.name_all(), Options.t()) :: {:ok, t} | failure
@@ -187,11 +220,19 @@ defmodule Emmap do
   defp new(ref, root), do: handle(ref, Root.wrap(root))
 
   @doc """
-  Closes the handle, at once and for all processes: every later call is `{:error, :closed}`.
+  Closes the handle, at once and for all processes: every later call on it returns `{:error, :closed}`.
 
-  Live binaries and other handles on the same map (`dup/1`) stay valid. The memory is unmapped
-  and the file closed when the last of them, and the handle itself, have been collected. Does not
-  sync.
+  Other handles on the same map (`dup/1`) stay open. The last close of a map releases its file descriptor. If no live
+  binary of the map was ever made (by `view/3`, on a `:direct` handle, by a live stream), it also releases the pages:
+  the disk space of a deleted file is free, and the file system can be unmounted. If one was made, live binaries stay
+  valid, and their pages are released when the last of them is collected.
+
+  A call that is running in another process returns the bytes of the file, or `{:error, :closed}`; never zeros in their
+  place. If such a write returns `:ok`, its data is in the file.
+
+  Does not sync: see `sync/1`. Runs on a dirty I/O scheduler, and takes the time of unmapping. A handle that is
+  collected without a close does the same; the file system's work for a large file is then done by a thread of its
+  own.
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec close(t) :: :ok | failure
@@ -214,7 +255,7 @@ defmodule Emmap do
   For `IO.puts/2`, `IO.read/2`, `:io.format/3` and whatever else needs a pid, and for clients on other
   nodes. It has a cursor of its own, at 0, and ends with its owner, the caller unless `owner:` says
   another. Options: `:encoding` (`:latin1`, the default, or `:unicode`), `:binary`, `:owner`, `:name`;
-  `Emmap.Device` has them, and says what a device answers. `{:error, :closed}` if the handle is.
+  `Emmap.Device` has them, and the replies of a device. `{:error, :closed}` if the handle is closed.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 8])
       iex> {:ok, device} = Emmap.device(mem)
@@ -231,8 +272,9 @@ defmodule Emmap do
   @doc """
   Reads up to `count` bytes at `position`: fewer at the end, `:eof` at or past it.
 
-  A copy, or a live binary on a handle opened with `:direct`. As with a file, `:eof` is also the
-  answer to 0 bytes. A negative position is `{:error, :einval}`.
+  A copy, or a live binary on a handle opened with `:direct`. As with a file, reading 0 bytes also returns `:eof`. A
+  negative position is `{:error, :einval}`; lost pages are the error of the map, `:estale`, `:enospc`, `:eio` or
+  `:enomem`, until `reattach/1`.
   """
   @doc group: "Reading", since: "1.0.0-rc.0"
   @spec pread(t, position, non_neg_integer) :: {:ok, binary} | :eof | failure
@@ -282,7 +324,8 @@ defmodule Emmap do
   @doc """
   Reads up to `count` bytes at the cursor and moves it behind them; `:eof` at the end.
 
-  Processes that read one handle at the same time never get the same bytes.
+  Processes that read one handle at the same time never get the same bytes. A read that fails leaves the cursor where it
+  was (unless another process has moved it meanwhile), so that the same bytes are read after `reattach/1`.
   """
   @doc group: "Reading", since: "1.0.0-rc.0"
   @spec read(t, non_neg_integer) :: {:ok, binary} | :eof | failure
@@ -292,7 +335,8 @@ defmodule Emmap do
   @doc """
   Reads from the cursor to the next newline, which is part of the line; `:eof` at the end.
 
-  As with `:file.read_line/1`, CRLF is answered as LF. The last line may have no newline.
+  As with `:file.read_line/1`, CRLF is returned as LF. The last line may have no newline. A read that fails leaves the
+  cursor where it was, as with `read/2`.
   """
   @doc group: "Reading", since: "1.0.0-rc.0"
   @spec read_line(t) :: {:ok, binary} | :eof | failure
@@ -377,11 +421,14 @@ defmodule Emmap do
   `source` is a path, mapped at each enumeration, or a handle. Options:
 
     * `trim: true` – lines without their newline (LF or CRLF)
-    * `copy: true` – binaries of their own instead of live ones
+    * `live: true` – live binaries instead of copies, which change with the file; the default on a `:direct` handle. See
+      [Live lines](Emmap.Stream.html#module-live-lines), also for the functions that crash the VM on them
+    * `copy: true` – copies, also of a `:direct` handle; the same as `live: false`, and the default on any other handle
+      and for a path
     * `start: n`, `length: n` – only these bytes; what the range cuts off of a line is not in it
 
-  `stream!(source, trim: true)` goes by `:line`. A bad mode or option raises `ArgumentError` now; a file that cannot
-  be opened raises `Emmap.Error` when the stream is enumerated.
+  `stream!(source, trim: true)` goes by `:line`. A bad mode or option, or `live: true` with `copy: true`, raises
+  `ArgumentError` now; a file that cannot be opened raises `Emmap.Error` when the stream is enumerated.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 12])
       iex> :ok = Emmap.pwrite(mem, 0, "one\\ntwo\\nfour")
@@ -389,6 +436,11 @@ defmodule Emmap do
       ["two", "four"]
       iex> Enum.to_list(Emmap.stream!(mem, 5))
       ["one\\nt", "wo\\nfo", "ur"]
+      iex> {:ok, large} = Emmap.open([:anon, size: 4096])
+      iex> [live] = Enum.to_list(Emmap.stream!(large, 4096, live: true))
+      iex> :ok = Emmap.pwrite(large, 0, "written later")
+      iex> binary_part(live, 0, 13)
+      "written later"
   """
   @doc group: "Streams and devices", since: "1.0.0-rc.0"
   @spec stream!(
@@ -407,9 +459,9 @@ defmodule Emmap do
   Cuts a map, or the file of a path, into at most `count` streams of lines, for `Task.async_stream/3`.
 
   Each ends behind a newline; together they are all bytes of the map, in order, of about the same
-  size. None is empty: a small map gives fewer, an empty one none. (Of a path, the pages stay in the process until
-  the last stream is collected.) `split: byte` cuts behind
-  another byte (a binary of length 1); the other options are those of `stream!/3`.
+  size. None is empty: a small map gives fewer, an empty one none. `split: byte` cuts behind
+  another byte (a binary of length 1); the other options, and whether lines are live, are those of `stream!/3`. A path
+  is mapped once, when the chunks are made, and its file is released when the last of the streams is collected.
 
   Searches from each cut to the next newline, on a dirty CPU scheduler. Raises `Emmap.Error` when the
   handle is closed or pages of the map were lost.
@@ -434,9 +486,25 @@ defmodule Emmap do
   @doc """
   Writes `data` (iodata) at `position`.
 
-  Past the end of a shared, writable map of a whole file, the file and the map grow (bytes
-  between are zeros, and their blocks are allocated unless `:sparse`); other maps answer
-  `{:error, :enospc}`, and nothing is written. On a read-only map: `{:error, :eacces}`.
+  Past the end of a shared, writable map of a whole file, the file and the map grow; other maps return
+  `{:error, :enospc}`. The bytes between the old end and `position` are zeros, and their blocks are allocated unless the
+  map is `:sparse`. A program that follows the file (`tail -f`) reads the data when it arrives, and never zeros in its
+  place. On a handle opened with `:append`, the data goes to the end of the file, whatever `position` is.
+
+  If growing fails, nothing is written, and the file is as it was. If pages of the map are lost during a write, a part
+  of the data may be in the file. Errors:
+
+    * `:eacces` – the map is read-only
+    * `:enospc` – the disk is full, or the map cannot grow (it is `:fixed_size`, private, a part of a file, or at its
+      `:max_size`)
+    * `:efbig` – above `ulimit -f`, or what the file system has
+    * `:estale`, `:eio`, `:enospc`, `:enomem` – pages of the map were lost, see `reattach/1`; or `data` is, or contains, a
+      live binary of a map that lost these pages: then nothing is written
+    * `:ebusy` – another program has kept the whole file locked for 2 seconds, and the map has to grow
+    * `:einval` – a negative position; `:badarg` – `data` is not iodata; `:closed`
+
+  Up to 64 KiB are written on the caller's scheduler. Longer writes, and those that make the file longer, run on a dirty
+  I/O scheduler; growing costs some system calls.
   """
   @doc group: "Writing", since: "1.0.0-rc.0"
   @spec pwrite(t, position, iodata) :: :ok | failure | {:error, :badarg}
@@ -451,7 +519,7 @@ defmodule Emmap do
 
   @doc """
   Writes `[{position, iodata}]` in order. If one fails, those before it are done:
-  `{:error, {how_many_done, reason}}`.
+  `{:error, {how_many_done, reason}}`. Errors, and the effect of `:append`, are those of `pwrite/3`.
   """
   @doc group: "Writing", since: "1.0.0-rc.0"
   @spec pwrite(t, [{position, iodata}]) ::
@@ -476,9 +544,13 @@ defmodule Emmap do
   defp pwrite_list(_mem, _other, _done), do: {:error, :badarg}
 
   @doc """
-  Writes `data` (iodata) at the cursor and moves it behind. Grows as `pwrite/3` does.
+  Writes `data` (iodata) at the cursor and moves the cursor behind it. Grows, and returns errors, as `pwrite/3` does.
 
-  Processes that write to one handle at the same time write one behind the other.
+  Processes that write to one handle at the same time write one behind the other. A write that fails leaves the cursor
+  where it was, unless another process has moved it meanwhile.
+
+  On a handle opened with `:append`, the data goes to the end of the file, wherever the cursor is: in one piece, also
+  where other handles, VMs and programs append at the same time. The cursor is then at the end of the file.
   """
   @doc group: "Writing", since: "1.0.0-rc.0"
   @spec write(t, iodata) :: :ok | failure | {:error, :badarg}
@@ -519,14 +591,14 @@ defmodule Emmap do
   @doc """
   Changes the 64-bit integer at `position` atomically, and returns what it was before.
 
-  The integer is signed, in the byte order of the machine, and the change is sequentially
-  consistent: towards all processes, and all programs that map the file and use atomic
-  instructions. No lock is taken; `:nolock` changes nothing here. It costs about as much as
+  The integer is signed, in the byte order of the machine. The change is sequentially
+  consistent for all processes, and for all programs that map the file and use atomic
+  instructions. No lock is taken; `:nolock` changes nothing here. It costs about twice as much as
   `:atomics.add/3`, and survives `kill -9`.
 
   `:add` and `:sub` wrap as `:atomics` does. `position` must be a multiple of 8, and all 8 bytes inside
-  the map, else `{:error, :einval}`; on a read-only map `{:error, :eacces}`. A value outside 64 bits
-  raises `ArgumentError`.
+  the map, else `{:error, :einval}`; on a map that is read-only or opened with `:append`, `{:error, :eacces}`. A value
+  outside 64 bits raises `ArgumentError`.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 64])
       iex> Emmap.patomic(mem, 8, :add, 5)
@@ -603,12 +675,12 @@ defmodule Emmap do
   machine (as `patomic/4` and Nx have it, and other than `<<n::32>>`, which is big endian); or
   `{type, :big}`, `{type, :little}`, `{type, :native}`. Any position will do, aligned or not.
 
-  A float that is no number is `:nan`, and the infinities are `:infinity` and `:neg_infinity`, as in Nx: the
+  NaN is returned as `:nan`, and the infinities as `:infinity` and `:neg_infinity`, as in Nx: the
   VM has no such floats. `:eof` when not all bytes of the number lie inside the map. Other errors as
   `pread/3`, and as fast as a `pread/3` of so many bytes. An unknown type raises `ArgumentError`.
 
   With `:lock`, the default, the number is read whole: never half of what a `put/4` or `pwrite/3` on the
-  same map writes. `patomic_read/2` promises that towards other programs, too.
+  same map writes. `patomic_read/2` promises that for writes of other programs, too.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 64])
       iex> Emmap.pwrite(mem, 1, <<-2::little-32>>)
@@ -627,9 +699,9 @@ defmodule Emmap do
   @doc """
   Writes a number at `position`, in the bytes that `get/3` reads.
 
-  Past the end the map grows, and errors are, as with `pwrite/3`. A float type takes integers, `:nan`,
-  `:infinity` and `:neg_infinity`, too. A value out of the type's range raises `ArgumentError`, with the range;
-  the digits that an `:f32` has no room for are rounded away.
+  Past the end the map grows, and errors are, as with `pwrite/3`; with `:append` it is `{:error, :eacces}`. A float type
+  takes integers, `:nan`, `:infinity` and `:neg_infinity`, too. A value out of the type's range raises `ArgumentError`,
+  with the range; the digits that an `:f32` has no room for are rounded away.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 64])
       iex> Emmap.put(mem, 3, {:u16, :big}, 258)
@@ -656,7 +728,8 @@ defmodule Emmap do
   Sets `count` bytes at `position` to `byte` (0 to 255).
 
   As a `pwrite/3` of so many equal bytes, without making them: it grows the same maps, is atomic
-  towards the same calls, and has the same errors. Above 64 KiB it runs on a dirty I/O scheduler.
+  with respect to the same calls, and has the same errors. With `:append` it is `{:error, :eacces}`. Above 64 KiB it runs
+  on a dirty I/O scheduler.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 8])
       iex> Emmap.fill(mem, 2, 3, ?x)
@@ -671,9 +744,9 @@ defmodule Emmap do
   @doc """
   Copies `count` bytes of the map from position `from` to position `to`; both may overlap.
 
-  What is read must lie inside the map, else `{:error, :einval}` and nothing is written. For what is
-  written everything is as with `pwrite/3`: past the end the map grows. Above 64 KiB it runs on a
-  dirty I/O scheduler.
+  The bytes at `from` must lie inside the map, else it is `{:error, :einval}` and nothing is written. The write is as with
+  `pwrite/3`: past the end the map grows. With `:append` it is `{:error, :eacces}`. Above 64 KiB it runs on a
+  dirty I/O scheduler. To copy from one map to another, use `:file.copy/2` or `:file.copy/3`.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 8])
       iex> Emmap.pwrite(mem, 0, "abcdef")
@@ -746,9 +819,9 @@ defmodule Emmap do
   Finds all matches, in order and without overlaps, as `:binary.matches/3` does:
   `{:ok, [{position, length}]}`, an empty list when there is none.
 
-  Options are those of `find/3`, and `:limit`, the most matches to return. Which of several patterns a match is of
-  say its bytes: `view(mem, position, length)`. A match takes 40 bytes of the caller's heap; to go through more of them than should be there at once, take
-  `limit:` and go on with `start:` behind the last one.
+  Options are those of `find/3`, and `:limit`, the most matches to return. Its bytes tell which of several patterns a
+  match is of: `pread(mem, position, length)`. A match takes 40 bytes of the caller's heap; to go through more matches
+  than should be in memory at once, use `limit:`, and continue with `start:` behind the last one.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 32])
       iex> Emmap.pwrite(mem, 0, "aaaaa b aa")
@@ -807,8 +880,8 @@ defmodule Emmap do
   def size(mem), do: Native.size(ref!(mem))
 
   @doc """
-  Makes the map and its file twice as long, but at most `:max_inc_size` (64 MiB unless said) longer, and never
-  shorter than the file is by now. Returns the new size.
+  Makes the map and its file twice as long, but at most `:max_inc_size` (default 64 MiB) longer, and never
+  shorter than the file is by now. Returns the new size. Errors as `resize/2`.
   """
   @doc group: "Size", since: "1.0.0-rc.0"
   @spec resize(t) :: {:ok, non_neg_integer} | failure
@@ -817,20 +890,25 @@ defmodule Emmap do
   @doc """
   Makes the map `size` bytes long, and with it its file.
 
-  Growing allocates blocks (unless `:sparse`) and moves nothing: live binaries stay. It never cuts: where
-  another map or program has made the file longer than `size` already, the file stays so. After
-  shrinking, the file is `size` bytes long, and what live binaries have of the tail reads as zeros.
+  Growing allocates blocks (unless `:sparse`) and moves nothing: live binaries stay. It never truncates: if
+  another map or program has made the file longer than `size` already, it keeps that length. After
+  shrinking, the file is `size` bytes long, and live binaries read zeros in place of the tail. If it fails, the size and
+  the blocks of the file are as they were.
 
-  Errors: `:eacces` (read-only), `:enospc` (the disk is full, `:max_size` is reached, or the map
+  Errors: `:eacces` (read-only, or opened with `:append`), `:enospc` (the disk is full, `:max_size` is reached, or the map
   cannot grow: it is private, part of a file, or `:fixed_size`), `:einval` (such a map cannot
-  shrink), `:estale` (another program cut the file), `:efbig`, `:enomem`.
+  shrink), `:ebusy` (another program has kept the whole file locked for 2 seconds), `:estale` (another program
+  truncated the file), `:efbig`, `:enomem`.
+
+  On a file system without `fallocate` (ramfs, ext3, NFS before 4.2, many of FUSE) growing is slower, and with `:sparse` not
+  safe from all other writers: see [Limits](limits.md#file-systems).
   """
   @doc group: "Size", since: "1.0.0-rc.0"
   @spec resize(t, non_neg_integer) :: :ok | failure
   def resize(mem, size), do: Native.resize(ref!(mem), bytes!(:size, size))
 
   @doc """
-  Cuts (or lengthens) the map and its file to the cursor, also where others have made the file longer. Errors
+  Truncates (or extends) the map and its file to the cursor, also where others have made the file longer. Errors
   as `resize/2`.
   """
   @doc group: "Size", since: "1.0.0-rc.0"
@@ -839,7 +917,11 @@ defmodule Emmap do
 
   @doc """
   Allocates disk blocks for a range, so that later writes there cannot meet a full disk. Past the
-  end the file and the map grow, as with `:file.allocate/3`. 0 bytes are `{:error, :einval}`.
+  end the file and the map grow, as with `:file.allocate/3`. If it fails, the size and the blocks of the file are as they
+  were.
+
+  0 bytes are `{:error, :einval}`. On a file system without `fallocate`, a file with holes is `{:error, :enotsup}`. Other
+  errors as `resize/2`.
   """
   @doc group: "Size", since: "1.0.0-rc.0"
   @spec allocate(t, position, non_neg_integer) :: :ok | failure
@@ -853,14 +935,15 @@ defmodule Emmap do
   @doc """
   Writes the map's changes to the disk and waits: `:ok` means they survive a power failure.
 
-  With `:async` only starts the writing. The first sync of a new file makes its name durable too; a file that was
-  renamed since needs a sync of its directory, as always.
-  Maps that change no file (read-only, private, anonymous) answer `:ok`. `{:error, :estale | :enospc
+  With `:async`, it only starts the writing. The first sync of a new file makes its name durable too, where the file
+  system can sync a directory (CIFS, vboxsf and some of FUSE cannot, which is not an error). A file that was renamed
+  since needs a sync of its directory, as always.
+
+  Maps that change no file (read-only, private, anonymous) return `:ok`. It is `{:error, :estale | :enospc
   | :eio}` when pages of the map were lost, or the file is shorter than the map.
 
-  A sync that failed stays failed: every later one gives the same answer until `reattach/1`. The
-  kernel reports pages that it could not write once and forgets them, so an `:ok` after that would
-  say nothing.
+  A sync that failed stays failed: every later one returns the same error until `reattach/1`. The
+  kernel reports pages that it could not write only once, so an `:ok` after that would mean nothing.
   """
   @doc group: "Durability", since: "1.0.0-rc.0"
   @spec sync(t, :sync | :async | {position, non_neg_integer}) :: :ok | failure
@@ -894,19 +977,20 @@ defmodule Emmap do
   def datasync(mem), do: Native.datasync(ref!(mem))
 
   @doc """
-  Brings a map back whose file was cut, or whose disk was full or failed: the way out of `:estale`,
-  `:enospc` and `:eio`.
+  Repairs a map whose file was truncated, or whose disk was full or failed: the way out of `:estale`,
+  `:enospc`, `:eio` and `:enomem`.
 
-  Looks at the same file again, whatever its name is by now, and maps what was lost in its old place:
+  Looks at the same file again, whatever its name is by now, and maps the lost pages in their old place:
   live binaries show the file's bytes again. A map of a whole file takes the size that the file has
-  now, as a read-only map does that wants to see what others appended; a part of a file, and a
-  `:fixed_size` map, keep theirs, and answer `{:error, :estale}` while the file is too short. A
-  `:private` map that can be written keeps what was written to it, and gets no longer.
+  now, also a read-only map or one opened with `:append`, which so reads what others appended. A part of a file, and a
+  `:fixed_size` map, keep their size, and return `{:error, :estale}` while the file is too short. A
+  `:private` map that can be written keeps its written pages (unless more than 4,096 pieces of it were lost, see
+  [Reliability](reliability.md#how-it-works)), and does not get longer.
 
-  What was on lost pages is gone. A write that is answered with the error of an earlier fault is not done; one
-  that met the lost page itself went with it. After a sync
-  that failed it is the caller's to write again what it cannot do without, and then to sync. Memory
-  kept by `lock/1` must be locked again. On a map that lost nothing it is a look at the size.
+  The bytes of lost pages are gone. A write that returned the error of an earlier fault was not done; of a write
+  that met the lost page itself, that page is lost. After a sync that failed, the caller must write again the data that
+  matters, and then sync. Memory kept by `lock/1` must be locked again. On a map that lost nothing, it only looks at the
+  size, which takes some microseconds.
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_doc_reattach.bin")
       iex> File.write!(path, :binary.copy("log ", 4096))
@@ -929,7 +1013,7 @@ defmodule Emmap do
   Tells the kernel how a range will be used (`count` 0: up to the end): `:normal`, `:sequential`,
   `:random`, `:no_reuse`, `:will_need`, `:dont_need`; another word is `{:error, :einval}`.
 
-  `:dont_need` gives memory back; what was written stays, also in a private map.
+  `:dont_need` releases memory; written data stays, also in a private map.
   """
   @doc group: "Memory", since: "1.0.0-rc.0"
   @spec advise(t, position, non_neg_integer, advice) :: :ok | failure
@@ -956,7 +1040,7 @@ defmodule Emmap do
 
   @doc """
   Keeps all pages of the map in memory (mlock). `{:error, :enomem}` or `:eagain` above the limit
-  (`ulimit -l`), `:eperm` where it is 0. What the map grows by later is not locked.
+  (`ulimit -l`), `:eperm` where it is 0. Pages by which the map grows later are not locked.
   """
   @doc group: "Memory", since: "1.0.0-rc.0"
   @spec lock(t) :: :ok | failure
@@ -968,13 +1052,13 @@ defmodule Emmap do
   def unlock(mem), do: Native.unlock_memory(ref!(mem))
 
   @doc """
-  Returns what there is to know about a map. (For its size alone, `size/1`.)
+  Returns the state of a map. (For its size alone, `size/1`.)
 
     * `:path` – absolute, `nil` for an anonymous map
-    * `:fd` – the file descriptor, open until the map is collected; `nil` for an anonymous map
+    * `:fd` – the file descriptor, open until the last handle is closed; `nil` for an anonymous map
     * `:size`, `:offset` – bytes of the map, and where it begins in the file
     * `:position` – the cursor of this handle
-    * `:flags` – such as `[:read, :write, :shared, :lock]`
+    * `:flags` – such as `[:read, :write, :shared, :lock]`; `:append` follows `:write`
     * `:growable_up_to` – bytes, `:infinity`, or `nil` when the size is fixed
     * `:page_size`, `:resident_pages` – bytes; how many of the map's pages are in memory (in a map of more than
       4,194,304 pages, which is 16 GiB, pages of the file's holes count as not in memory)
@@ -983,9 +1067,9 @@ defmodule Emmap do
     * `:address_ranges` – 1, and one more for each time the map outgrew its addresses
     * `:faults`, `:fault` – how often a lost page was touched (or the file found too short), and where
       that was first since the last `reattach/1`: `{position, {:error, reason}}`, or `nil`
-    * `:failed_sync` – what every `sync/1` answers since one failed: `{:error, reason}`, or `nil`
+    * `:failed_sync` – the result of every `sync/1` since one failed: `{:error, reason}`, or `nil`
 
-  Looks at the file, and so finds one that was cut inside the map's last page, of which no signal tells. Walks
+  Looks at the file, and so finds one that was truncated inside the map's last page, which raises no signal. Walks
   the page tables: a few milliseconds a gigabyte, on a dirty I/O scheduler.
   """
   @doc group: "Memory", since: "1.0.0-rc.0"
@@ -993,13 +1077,13 @@ defmodule Emmap do
   def info(mem), do: Info.of(ref!(mem))
 
   @doc """
-  Whether the guard is in place, which turns the signal of a lost page (SIGBUS) into an answer:
+  Whether the guard is in place, which turns the signal of a lost page (SIGBUS) into an error:
 
     * `:ok`
     * `:lost` – another library took the signal later: a lost page may kill the VM again
     * `:off` – switched off, by `config :emmap, guard: false` before the first use of Emmap (or
-      `erl -emmap guard false`): a lost page kills the VM, and only what `sync/1`, `resize/2` and
-      `reattach/1` find in the size of the file is answered
+      `erl -emmap guard false`): a lost page kills the VM, and only `sync/1`, `resize/2` and
+      `reattach/1`, which look at the size of the file, return an error for a truncated file
 
   [Reliability](reliability.md) has what it covers and what not.
   """

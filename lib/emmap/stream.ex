@@ -20,32 +20,60 @@ defmodule Emmap.Stream do
       and leaves its cursor alone: others may use the handle meanwhile.
     * Lines are, byte for byte, those of `File.stream!/3`: with their newline, and CRLF as LF. The last
       line may have none.
-    * Lines and pieces are **live** (see "Live binaries" in `Emmap`): nothing is copied, and one that
-      is kept keeps the whole map. Copies are those with `copy: true`, a line that ends in CRLF (not
-      with `trim: true`), and from OTP 27 on those of up to 64 bytes.
-    * The end is that of the map when the enumeration began, or `:start` + `:length`. What the map grows
-      by later does not belong to it; a map that `Emmap.resize/2` makes shorter ends it earlier.
-    * What the system refuses raises `Emmap.Error`: a file that cannot be opened, `:closed` when the handle is
+    * Lines and pieces are **copies**, as `pread/3` returns them: they stay as they are when the file changes, and keep
+      no map. Up to 64 bytes they are on the heap of the process; longer ones are binaries of their own. They are
+      **live** on a `:direct` handle, or with `live: true`: see [Live lines](#module-live-lines).
+    * The end is that of the map when the enumeration began, or `:start` + `:length`. Bytes by which the map grows
+      later do not belong to the stream; a map that `Emmap.resize/2` makes shorter ends it earlier.
+    * Errors of the system raise `Emmap.Error`: a file that cannot be opened, `:closed` when the handle is
       closed in the middle, `:estale` (or `:enospc`, `:eio`) when pages of the map were lost, or its file is
       shorter than the map when the enumeration begins.
-    * A live line is no key: grouped by it, a map or ETS does not find it when the file has changed. `copy: true`, or
-      `:binary.copy/1` of the key.
     * The lock of `pread/3` and `pwrite/3` is not taken: a line that another process writes meanwhile may
-      be half old, half new.
+      be half old, half new. A copied line does not change after that.
 
   ## What it costs
 
   Up to 1,024 lines come from one call of native code, which looks at 128 KiB at most; a longer line is
-  searched on a dirty CPU scheduler. The disk is waited for on a dirty I/O scheduler, 8 MiB
-  ahead. So no scheduler is held up, however long a line and however slow the disk is. Memory stays
-  flat: a stream of a path also gives the pages it has passed back, from the process to the page cache. For the time of an enumeration the
-  process has a heap of half a megabyte at least (`:min_heap_size`), which makes a line a third cheaper.
+  searched, and a piece of more than 64 KiB is copied, on a dirty CPU scheduler. The process waits for the disk on a
+  dirty I/O scheduler, 8 MiB ahead. So no scheduler is blocked, however long a line and however slow the disk is. For
+  the time of an enumeration the process has a heap of at least half a megabyte (`:min_heap_size`), which makes a line a
+  third cheaper.
+
+  Memory stays flat: a stream of a path also returns the pages that it has passed to the page cache. When its
+  enumeration ends, the file is released: descriptor, pages, and the disk space if it was deleted. (With `live: true` the
+  pages stay until the last live line is collected.)
 
   `Enum.count/1` of lines is one search for newlines, on dirty CPU schedulers; of pieces it is a division.
 
+  ## Live lines
+
+  `live: true` makes lines and pieces live, also of a path; so does a `:direct` handle. `copy: true` (or `live: false`)
+  makes copies of a `:direct` handle. `live: true` with `copy: true` raises `ArgumentError`.
+
+      iex> path = Path.join(System.tmp_dir!(), "emmap_live_lines.txt")
+      iex> File.write!(path, ["one ", String.duplicate(".", 100), "\\n"])
+      iex> mem = Emmap.open!(path, [:write, :direct])
+      iex> [live] = Enum.to_list(Emmap.stream!(mem))
+      iex> [copied] = Enum.to_list(Emmap.stream!(mem, copy: true))
+      iex> :ok = Emmap.pwrite(mem, 0, "ONE")
+      iex> {binary_part(live, 0, 3), binary_part(copied, 0, 3)}
+      {"ONE", "one"}
+
+  Some are copies all the same: a line that ends in CRLF (not with `trim: true`); from OTP 27 on, lines and pieces of up
+  to 64 bytes; before OTP 27, those of up to 24 bytes, once the process has collected its garbage. So `live: true` is worth
+  it for long lines and large pieces, and saves little for short ones. Live lines have the limits of every live
+  binary (see "Live binaries" in `Emmap`):
+
+    * A live line changes with the file. Do not use it as a key of a map or of ETS, and copy a line before you keep it
+      (`:binary.copy/1`).
+    * One live line keeps the pages of the whole map.
+    * Functions that read twice crash the VM when the line changes meanwhile, among them `:binary.split(line, ";")` and
+      `String.split(line, ";")`, whose pattern has one byte:
+      [the list](live-binaries.md#functions-that-read-twice). All of them are safe on copied lines.
+
   ## In parallel
 
-  `Emmap.chunks/3` cuts a map where lines end, so that each core reads a part of it. The lowest, highest and
+  `Emmap.chunks/3` splits a map where lines end, so that each core reads a part of it. The lowest, highest and
   mean temperature of each station in a file of `Station;Temperature` lines:
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_measurements.txt")
@@ -53,7 +81,7 @@ defmodule Emmap.Stream do
       iex> {:ok, mem} = Emmap.open(path)
       iex> measure = fn lines ->
       ...>   Enum.reduce(lines, %{}, fn line, stations ->
-      ...>     # Parts of up to 64 bytes are copies: a key must not change with the file.
+      ...>     # The lines are copies, so splitting them is safe, and their parts may be keys.
       ...>     [station, number] = :binary.split(line, ";")
       ...>     t = :erlang.binary_to_float(number)
       ...>
@@ -79,10 +107,17 @@ defmodule Emmap.Stream do
 
   ## Writing
 
-  A stream of a path, or of a writable handle, is `Collectable`: what is collected (iodata) is appended,
+  A stream of a path, or of a writable handle, is `Collectable`: collected elements (iodata) are appended,
   where `File.stream!/3` would empty the file first; a file that does not exist is created. `:start` and
-  `:length` have no say. It is written in blocks of 64 KiB and at the end, also when the enumeration
-  raises. On a handle one process should append at a time, for each writes at the end it finds.
+  `:length` have no effect.
+
+  Each element is copied when it is collected, so a live line is written as it was then. An element whose map has lost
+  it raises `Emmap.Error` with the error of that map. The elements are written in blocks of 64 KiB and at the end, also
+  when the enumeration raises.
+
+  Each block of a path, or of a handle opened with `:append`, goes to the end of the file, also where others append. On
+  any other handle only one process should append at a time, because each block is written at the end that the process
+  found.
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_collect.txt")
       iex> File.write!(path, "one\\n")
