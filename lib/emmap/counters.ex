@@ -23,16 +23,16 @@ defmodule Emmap.Counters do
   ## The contract
 
     * Counters are 64-bit signed integers. They wrap, as `:atomics` do: no add ever fails.
-    * Every change is atomic and sequentially consistent, towards all processes of this node, other
-      VMs, and programs in other languages that use atomic instructions ([Formats](formats.md) has the file).
-    * What has been answered survives the death of the process and of the VM, and a change that has not is made
-      or not made; but `put/3` and `reset/1` with write concurrency, a line at a time. To survive a power failure it
-      takes `sync/1`.
+    * Every change is atomic and sequentially consistent for all processes of this node, other
+      VMs, and programs in other languages that use atomic instructions ([Formats](formats.md) describes the file).
+    * A change whose call has returned survives the death of the process and of the VM. A change whose call has not is
+      made completely or not at all (with write concurrency, `put/3` and `reset/1` are that for each line). It survives a
+      power failure once `sync/1` has returned `:ok`.
     * A counter is named by its index, from 0, or by its name. One that does not exist, and
       a value that does not fit in 64 bits, raise `ArgumentError`, as `:atomics` does. (`counters[key]` is
       `nil` there, as of every `Access`.)
-    * Errors of the system raise `Emmap.Error`: `:closed`, `:estale` when somebody cut the file, `:enospc` or
-      `:eio` when a page of it could not be had; the last three until `reattach/1`.
+    * Errors of the system raise `Emmap.Error`: `:closed`, `:estale` when another program truncated the file, `:enospc` or
+      `:eio` when a page of it could not be read or written; the last three until `reattach/1`.
     * A counter is not locked, and there is no snapshot of several: `to_list/1` reads one after the other.
 
   ## Write concurrency
@@ -95,10 +95,10 @@ defmodule Emmap.Counters do
   not asked for are there, too, under their strings: `open(path, [:requests])` of a file with two gives
   `[{:requests, 2}, {"errors", 1}]`. Asked for by number, a file with names gives all of them as strings.
 
-  A file grows under a lock; while another program has all of the file locked, that is `:ebusy`.
-  A new file is created whole: a crash, also a power failure, leaves the old state or the new one.
-  Files of saleyn/emmap (`emmap:open_counters`) open and grow as they are. To open a file once more, in the same
-  VM or in another one, is harmless: all count in the same memory.
+  A file grows under a lock; while another program has the whole file locked, the open waits for 2 seconds and is
+  `:ebusy`. A new file is created whole: a crash, also a power failure, leaves the old state or the new one, and so does
+  an open that fails. Files of saleyn/emmap (`emmap:open_counters`) open and grow as they are. A file can be opened
+  several times, in the same VM or in another one: all count in the same memory.
 
   Options:
 
@@ -106,11 +106,11 @@ defmodule Emmap.Counters do
       are added to it all the same.)
     * `write_concurrency: true` – of a new file: see "Write concurrency" in `Emmap.Counters`
 
-  Errors: those of `Emmap.open/2`, `:estale` (it was cut while it was read), and, with the file left as it is,
+  Errors: those of `Emmap.open/2`, `:estale` (it was truncated while it was read), and, with the file left as it is,
 
     * `{:other_names, %{asked: names, file: names}}` – the file's names are others, or it has none
-    * `{:bad_format, why}` – no counter file (`:kind`), of an unknown `:version`, from a machine of the
-      other `:endianness`, shorter than it says (`:length`), or damaged (`:checksum`, `:names`)
+    * `{:bad_format, why}` – not a counter file (`:kind`), of an unknown `:version`, from a machine of the
+      other `:endianness`, shorter than its header claims (`:length`), or damaged (`:checksum`, `:names`)
 
   An empty file is filled as a new one, or with `create: false` is `{:bad_format, :kind}`.
   """
@@ -159,8 +159,9 @@ defmodule Emmap.Counters do
   end
 
   @doc """
-  Closes them for all processes that hold this term: each later call raises `Emmap.Error`. What was counted is
-  in the file; to have it on the disk, `sync/1` first.
+  Closes the counters at once, for all processes that hold this term: each later call raises `Emmap.Error` with
+  `:closed`. Releases the file descriptor and the memory, as `Emmap.close/1` does; counters that are collected without a
+  close do the same. All values are in the file; to have them on the disk, call `sync/1` first.
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec close(t) :: :ok | Emmap.failure()
@@ -174,7 +175,7 @@ defmodule Emmap.Counters do
   def sync(counters), do: no_counters!(counters)
 
   @doc """
-  Brings counters back whose file was cut or whose disk failed, once the file is whole again: see
+  Repairs counters whose file was truncated or whose disk failed, once the file is whole again: see
   `Emmap.reattach/1`. `{:error, {:bad_format, why}}` while the file does not have these counters in
   their places and under their names; then every call raises `Emmap.Error` with `:estale` until it has.
   """

@@ -3,14 +3,19 @@ defmodule Emmap.File do
   OTP's file contract: the callbacks that `:file`, `IO` and `File` call on a handle.
 
   There is nothing to call here yourself: `:file.pread(mem, 0, 10)` and `Emmap.pread(mem, 0, 10)` are
-  the same. Where the answers differ from a raw file's:
+  the same. The differences from a raw file:
 
-    * after `close`: `{:error, :closed}`, where a raw file says `:einval`
-    * writing to a read-only map: `{:error, :eacces}`, where a raw file says `:ebadf`
+    * after `close`: `{:error, :closed}`, where a raw file returns `:einval`
+    * writing to a read-only map: `{:error, :eacces}`, where a raw file returns `:ebadf`
+    * with `:append`, writes are as those of a raw file opened with `:append`, but `:file.truncate/1` and
+      `:file.allocate/3` are `{:error, :eacces}`
     * a write past the end of a map that cannot grow: `{:error, :enospc}`
     * `:file.read_file_info/1,2` returns the metadata of the file, also of a part of it; of anonymous memory
       it returns `{:error, :enotsup}`
     * a gap left by writing past the end has its blocks allocated, unless `:sparse`
+    * a read or write that fails leaves the cursor where it was
+    * `:file.copy/2` and `:file.copy/3` between two maps return the error of the source, or of the destination, and
+      nothing is written in place of lost pages. `{:ok, bytes}` may be less than asked for at the end of the source
     * any process may use a handle, where a raw file raises `:not_on_controlling_process`
   """
   @moduledoc since: "1.0.0-rc.0"

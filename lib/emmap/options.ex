@@ -9,7 +9,7 @@ defmodule Emmap.Options do
     truncate:
       "truncate an existing file to 0 bytes first; needs `:write`. `{:error, :ebusy}` while this VM holds live binaries of it",
     append:
-      "every write goes to the end of the file, from any handle and program, whatever its position; implies `:write`. All else that changes the map is `{:error, :eacces}`"
+      "every write of this handle goes to the end of the file, whatever its position, in one piece, also where other handles and programs append; implies `:write`. Any other change of the map is `{:error, :eacces}`. See [Appending](choosing-options.md#appending)"
   ]
   @sharing [
     shared: "(default) what is written is the file's, and all who map it see it",
@@ -21,8 +21,8 @@ defmodule Emmap.Options do
   @reading [
     direct: "reads return live binaries, which *are* the file, instead of copies",
     lock:
-      "(default) each `pread` and `pwrite` is atomic towards the others on this map, at any length",
-    nolock: "leaves that out: a read may see half of a concurrent write"
+      "(default) each `pread` and `pwrite` is atomic with respect to the others on this map, at any length",
+    nolock: "no lock: a read may see half of a concurrent write"
   ]
   @shape [
     fixed_size:
@@ -31,7 +31,7 @@ defmodule Emmap.Options do
       "a file longer than `:size` (or `:offset` + `:length`) is truncated to it; needs `:write`. `{:error, :ebusy}` while this VM holds live binaries of it",
     sparse: "creating and growing leave holes instead of allocating blocks; needs `:write`",
     auto_unlink:
-      "delete the file at `close`, or with `:direct` when its last live binary is collected; a VM that stops without either leaves it"
+      "removes the name that was opened (of a link, the link and not its target) at the last `close`, or with `:direct` when the last live binary is collected, if it still leads to the file; a VM that stops without either leaves it"
   ]
   @paging [
     noreserve: "reserve no swap for private pages (MAP_NORESERVE)",
@@ -41,12 +41,14 @@ defmodule Emmap.Options do
   @linux [
     populate: "read all pages at open (MAP_POPULATE)",
     nonblock: "with `:populate`: only pages already in memory (MAP_NONBLOCK)",
-    hugetlb: "huge pages (MAP_HUGETLB): `:anon` maps, or files on hugetlbfs",
-    huge_2mb: "huge pages of 2 MB",
-    huge_1gb: "huge pages of 1 GB",
+    hugetlb:
+      "huge pages (MAP_HUGETLB) for `:anon` maps; files on hugetlbfs have them without an option",
+    huge_2mb:
+      "huge pages of 2 MB; `{:error, :enotsup}` for a file on hugetlbfs whose pages have another size",
+    huge_1gb: "the same of 1 GB",
     shared_validate: "shared, and the kernel refuses flags it does not know",
     sync:
-      "with `:shared_validate`, on persistent memory: blocks are durable when they are written to (MAP_SYNC); what is stored needs `sync` all the same"
+      "with `:shared_validate`, on persistent memory: blocks are durable when they are written to (MAP_SYNC); the data in them needs `sync` all the same"
   ]
   @macos [nocache: "pages are not kept in the page cache (MAP_NOCACHE)"]
 
@@ -55,7 +57,7 @@ defmodule Emmap.Options do
     offset: {:size, "the map begins `n` bytes into the file; any `n`, page aligned or not"},
     length:
       {:size,
-       "the map is `n` bytes long, and grows by `resize` alone, if it reaches to the end of the file, not by writing past its own end; 0: up to the end. With `:write` a shorter file is brought to `:offset` + `n`; without, the map is as long as there are bytes"},
+       "the map is `n` bytes long; 0: up to the end. It grows by `resize` alone, if it reaches to the end of the file, and not by writing past its own end. With `:write` a shorter file is brought to `:offset` + `n`; without, the map is as long as there are bytes"},
     max_size:
       {:size,
        "the map never grows beyond `n` bytes; needs `:write` (or `:anon`), and the whole file"},
@@ -77,14 +79,19 @@ defmodule Emmap.Options do
            for({name, {_, text}} <- @values, do: "| `{:#{name}, n}` | #{text} | all |\n")
 
   @moduledoc """
-  The options of `Emmap.open/2`. [Choosing options](choosing-options.md) says when to take which.
+  The options of `Emmap.open/2`. [Choosing options](choosing-options.md) explains when to use which.
 
   | option | what it does | systems |
   | --- | --- | --- |
   #{@table}
-  All numbers are bytes; positions and offsets count from 0. An option the system lacks is
-  `{:error, :enotsup}`. An option that does not exist, stands twice or contradicts another raises
-  `ArgumentError`, which names it and the valid ones.
+  All numbers are bytes; positions and offsets count from 0. An option that the system lacks is
+  `{:error, :enotsup}`. An option that does not exist, is given twice or contradicts another raises
+  `ArgumentError`, which names it and the valid ones. `:append` contradicts `:private`, `:anon`, `:fixed_size`, `:fit`,
+  `:sparse`, `:size`, `:offset`, `:length`, `:max_size`, `:max_inc_size` and `:shared_validate`.
+
+  `:size`, `:length` with `:write`, `:truncate` and `:fit` change the size of the file under a lock that other maps of it
+  also take. While another program has the whole file locked, such an open waits for 2 seconds and then returns
+  `{:error, :ebusy}`.
 
       iex> Emmap.open("data.bin", [:raed])
       ** (ArgumentError) unknown option :raed (did you mean :read?); valid are #{Enum.map_join(Enum.flat_map(@groups, fn {_, rows} -> Keyword.keys(rows) end), ", ", &inspect/1)}, #{Enum.map_join(@values, ", ", fn {name, _} -> "{:#{name}, n}" end)}

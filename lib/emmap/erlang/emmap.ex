@@ -1,13 +1,13 @@
 defmodule :emmap do
   @moduledoc """
-  `Emmap` for Erlang: the same maps, options and answers.
+  `Emmap` for Erlang: the same maps, options and results.
 
       {ok, Mem} = emmap:open("data.bin", [read, write, direct]),
       {ok, Bin} = file:pread(Mem, 100, 40),
       ok = emmap:pwrite(Mem, 100, <<"hello">>),
       ok = file:close(Mem).
 
-  Paths are strings or binaries. What the caller did wrong (an unknown option, a term that is no
+  Paths are strings or binaries. An error of the caller (an unknown option, a term that is not a
   handle) is an error of class `error` whose reason is Elixir's `ArgumentError`, a map with a `message`.
   """
   @moduledoc since: "1.0.0-rc.0"
@@ -27,11 +27,18 @@ defmodule :emmap do
   def open(file_or_options), do: Emmap.open(file_or_options)
 
   @doc """
-  Maps a file: `{ok, Mem}` or `{error, Posix}`. `Mem` is what `file` takes for an opened file.
+  Maps a file: `{ok, Mem}` or `{error, Posix}`. `Mem` is a handle that `file` takes for an opened file.
 
-  Most used of the options: `write`; `create` (which implies it), with `{size, N}`; `direct`, for reads that copy
-  nothing; `private`; `fixed_size`; `{max_size, N}`. Shared and read-only is the default. All of them are in
-  `h('Elixir.Emmap.Options')`. With `anon` there is no file, and the name is ignored.
+  The most used options:
+
+    * none: shared and read-only
+    * `write`; `create`, which implies it, with `{size, N}`
+    * `append`: every write goes to the end of the file, also where other handles and programs append; implies `write`
+    * `direct`: reads, and lines of `fold_lines/3`, are live binaries and copy nothing
+    * `private`; `fixed_size`; `{max_size, N}`
+
+  `h('Elixir.Emmap.Options')` has all of them, and `ht('Elixir.Emmap.Options', option)` their types; errors are those of `Emmap.open/2`. With `anon`, no
+  file is opened, and the name is ignored.
   """
   @doc since: "1.0.0-rc.0"
   @spec open(:file.name_all(), Emmap.Options.t()) :: {:ok, mem} | Emmap.failure()
@@ -45,7 +52,7 @@ defmodule :emmap do
   Maps `length` bytes of `file` from `offset` on; a length of 0 is all up to the end. With
   `create` or `write`, a shorter file is brought to `offset + length`; without, the map is as long as there are bytes.
   Position 0 of the map is byte `offset` of the file. A map with a length grows by `resize/1,2` and not by
-  writing past its end: for that, `open/2` with `{size, N}`.
+  writing past its end: for that, use `open/2` with `{size, N}`. `append` takes no offset and no length other than 0.
   """
   @doc since: "1.0.0-rc.0"
   @spec open(:file.name_all(), non_neg_integer, non_neg_integer, Emmap.Options.t()) ::
@@ -58,7 +65,10 @@ defmodule :emmap do
       else: Emmap.open(file, options ++ part)
   end
 
-  @doc "As `Emmap.close/1`."
+  @doc """
+  As `Emmap.close/1`: ends the handle for all processes, and releases the file descriptor, and the memory unless there
+  are live binaries.
+  """
   @doc since: "1.0.0-rc.0"
   @spec close(mem) :: :ok | Emmap.failure()
   defdelegate close(mem), to: Emmap
@@ -68,7 +78,7 @@ defmodule :emmap do
   @spec pread(mem, non_neg_integer, non_neg_integer) :: {:ok, binary} | :eof | Emmap.failure()
   defdelegate pread(mem, position, count), to: Emmap
 
-  @doc "As `Emmap.pwrite/3`."
+  @doc "As `Emmap.pwrite/3`: with `append`, at the end of the file, whatever `position` is."
   @doc since: "1.0.0-rc.0"
   @spec pwrite(mem, non_neg_integer, iodata) :: :ok | {:error, atom}
   defdelegate pwrite(mem, position, data), to: Emmap
@@ -127,7 +137,7 @@ defmodule :emmap do
   @spec flush(mem) :: :ok | Emmap.failure()
   def flush(mem), do: Emmap.sync(mem, :async)
 
-  @doc "As `Emmap.reattach/1`: brings a map back whose file was cut or whose disk failed."
+  @doc "As `Emmap.reattach/1`: repairs a map whose file was truncated or whose disk failed."
   @doc since: "1.0.0-rc.0"
   @spec reattach(mem) :: :ok | Emmap.failure()
   defdelegate reattach(mem), to: Emmap
@@ -157,7 +167,14 @@ defmodule :emmap do
 
   # Lines
 
-  @doc "Folds over the lines of a map or a file, as `Emmap.stream!/3` gives them: `Fun(Line, Acc)`."
+  @doc """
+  Folds over the lines of a map or a file, as `Emmap.stream!/3` returns them: `Fun(Line, Acc)`.
+
+  Lines are copies. On a map opened with `direct` they are live binaries: copy a line (`binary:copy/1`) before you keep
+  it, or pass it to a function that reads twice, such as `binary:split(Line, <<";">>)`. For copies of such a map, use
+  `'Elixir.Emmap':'stream!'(Mem, [{copy, true}])` and Elixir's `Enum`. Errors of the system raise
+  `'Elixir.Emmap.Error'`.
+  """
   @doc since: "1.0.0-rc.0"
   @spec fold_lines(mem | :file.name_all(), (binary, acc -> acc), acc) :: acc when acc: term
   def fold_lines(source, fun, acc) when is_function(fun, 2),
@@ -376,7 +393,7 @@ defmodule :emmap do
   # Inspecting
 
   @doc """
-  As `Emmap.Inspection.file/2`: what is in a file, and whether it is sound, as a map. Nothing is changed.
+  As `Emmap.Inspection.file/2`: the contents of a file, and whether it is sound, as a map. Nothing is changed.
   """
   @doc since: "1.0.0-rc.0"
   @spec inspect_file(:file.name_all()) :: {:ok, Emmap.Inspection.report()} | Emmap.failure()
