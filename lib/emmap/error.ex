@@ -26,7 +26,7 @@ defmodule Emmap.Error do
   defp tried(op), do: to_string(op)
 
   defp describe(:closed), do: "it was closed before"
-  defp describe(:estale), do: "the file was cut while it was mapped"
+  defp describe(:estale), do: "the file was truncated while it was mapped"
 
   defp describe(reason) when is_atom(reason) do
     case :file.format_error(reason) do

@@ -66,9 +66,9 @@ defimpl Inspect, for: Emmap do
   def inspect(%Emmap{ref: ref}, _opts) do
     # To look at a handle changes nothing of it.
     case Emmap.Native.describe(ref, false) do
-      {:ok, %{path: path, size: size, writable: writable}} ->
+      {:ok, %{path: path, size: size} = info} ->
         name = if path, do: Kernel.inspect(path), else: "anonymous"
-        "#Emmap<#{name} #{size} bytes, #{if writable, do: "read write", else: "read"}>"
+        "#Emmap<#{name} #{size} bytes, #{access(info)}>"
 
       {:error, :closed} ->
         "#Emmap<closed>"
@@ -76,4 +76,8 @@ defimpl Inspect, for: Emmap do
   rescue
     ArgumentError -> "#Emmap<not a handle of this node>"
   end
+
+  defp access(%{appends: true}), do: "read append"
+  defp access(%{writable: true}), do: "read write"
+  defp access(_info), do: "read"
 end
