@@ -37,8 +37,8 @@ defmodule :emmap do
     * `direct`: reads, and lines of `fold_lines/3`, are live binaries and copy nothing
     * `private`; `fixed_size`; `{max_size, N}`
 
-  `h('Elixir.Emmap.Options')` has all of them, and `ht('Elixir.Emmap.Options', option)` their types; errors are those of `Emmap.open/2`. With `anon`, no
-  file is opened, and the name is ignored.
+  `h('Elixir.Emmap.Options')` has all of them, and `ht('Elixir.Emmap.Options', option)` their types; errors are those of
+  `Emmap.open/2`. With `anon`, no file is opened, and the name is ignored.
   """
   @doc since: "1.0.0-rc.0"
   @spec open(:file.name_all(), Emmap.Options.t()) :: {:ok, mem} | Emmap.failure()
