@@ -81,14 +81,16 @@ defmodule Emmap do
   """
   @moduledoc since: "1.0.0-rc.0"
 
-  alias Emmap.{Collected, Info, Iodata, Native, Options, Root, Search, Typed}
+  import Emmap.Handle, only: [handle: 1, handle: 2, alone: 0, none!: 1, ref!: 1]
+  require Emmap.Bare, as: Bare
+  alias Emmap.{Collected, Handle, Info, Iodata, Native, Options, Search, Typed}
 
+  # For `inspect/1` alone: `Emmap.Handle` has the shape of a handle.
   @enforce_keys [:ref]
-  defstruct [:ref, :root]
+  defstruct [:ref]
 
   @typedoc "What `open/2` returns: a `:file` handle, to be taken as opaque."
-  @type t ::
-          {:file_descriptor, Emmap.File, %__MODULE__{ref: reference, root: (() -> binary) | nil}}
+  @type t :: Handle.t()
   @typedoc "A place in a map: bytes from its start, from 0."
   @type position :: non_neg_integer
   @typedoc "`:closed`, or an error of `:file`; each function lists its own."
@@ -117,14 +119,6 @@ defmodule Emmap do
           fault: {position, failure} | nil,
           failed_sync: failure | nil
         }
-
-  defmacrop handle(ref) do
-    quote do: {:file_descriptor, Emmap.File, %Emmap{ref: unquote(ref)}}
-  end
-
-  defmacrop handle(ref, root) do
-    quote do: {:file_descriptor, Emmap.File, %Emmap{ref: unquote(ref), root: unquote(root)}}
-  end
 
   # Opening and closing
 
@@ -214,10 +208,8 @@ defmodule Emmap do
     request = Options.request!(path, options)
 
     with {:ok, ref, root} <- Collected.retry(fn -> Native.open(request) end),
-         do: {:ok, new(ref, root)}
+         do: {:ok, Handle.new(ref, root)}
   end
-
-  defp new(ref, root), do: handle(ref, Root.wrap(root))
 
   @doc """
   Closes the handle, at once and for all processes: every later call on it returns `{:error, :closed}`.
@@ -244,7 +236,7 @@ defmodule Emmap do
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec dup(t) :: {:ok, t} | failure
   def dup(mem) do
-    with {:ok, ref, root} <- Native.dup(ref!(mem)), do: {:ok, new(ref, root)}
+    with {:ok, ref, root} <- Native.dup(ref!(mem)), do: {:ok, Handle.new(ref, root)}
   end
 
   # Devices
@@ -278,9 +270,14 @@ defmodule Emmap do
   """
   @doc group: "Reading", since: "1.0.0-rc.0"
   @spec pread(t, position, non_neg_integer) :: {:ok, binary} | :eof | failure
-  def pread(handle(ref, nil), position, count), do: Native.pread(ref, position, count)
-  def pread(handle(ref, root), position, count), do: Native.view(ref, root.(), position, count)
-  def pread(mem, _position, _count), do: no_handle!(mem)
+  # The root is asked for only where it is used, with arguments that are right: a stack trace shows arguments, and this
+  # one is the whole file.
+  def pread(handle(ref, root), position, count)
+      when root != nil and is_integer(position) and is_integer(count) and count > alone(),
+      do: Bare.data(Native.view(ref, root.(), position, count))
+
+  def pread(handle(ref), position, count), do: Bare.data(Native.pread(ref, position, count))
+  def pread(mem, _position, _count), do: none!(mem)
 
   @doc """
   Reads several ranges: `[{position, count}]` gives `{:ok, [binary | :eof]}`.
@@ -293,7 +290,7 @@ defmodule Emmap do
   @spec pread(t, [{position, non_neg_integer}]) :: {:ok, [binary | :eof]} | failure
   def pread(handle(_) = mem, ranges) when is_list(ranges), do: pread_list(mem, ranges, [])
   def pread(handle(_), _ranges), do: {:error, :badarg}
-  def pread(mem, _ranges), do: no_handle!(mem)
+  def pread(mem, _ranges), do: none!(mem)
 
   defp pread_list(_mem, [], done), do: {:ok, Enum.reverse(done)}
 
@@ -316,10 +313,13 @@ defmodule Emmap do
   """
   @doc group: "Reading", since: "1.0.0-rc.0"
   @spec view(t, position, non_neg_integer) :: {:ok, binary} | :eof | failure
-  def view(handle(ref, root), position, count),
-    do: Native.view(ref, Root.unwrap(root), position, count)
+  def view(handle(ref, root), position, count)
+      when root != nil and is_integer(position) and is_integer(count) and count > alone(),
+      do: Bare.data(Native.view(ref, root.(), position, count))
 
-  def view(mem, _position, _count), do: no_handle!(mem)
+  def view(handle(ref), position, count), do: Bare.data(Native.view(ref, nil, position, count))
+
+  def view(mem, _position, _count), do: none!(mem)
 
   @doc """
   Reads up to `count` bytes at the cursor and moves it behind them; `:eof` at the end.
@@ -329,8 +329,12 @@ defmodule Emmap do
   """
   @doc group: "Reading", since: "1.0.0-rc.0"
   @spec read(t, non_neg_integer) :: {:ok, binary} | :eof | failure
-  def read(handle(ref, root), count), do: Native.read(ref, Root.unwrap(root), count)
-  def read(mem, _count), do: no_handle!(mem)
+  def read(handle(ref, root), count)
+      when root != nil and is_integer(count) and count > alone(),
+      do: Bare.data(Native.read(ref, root.(), count))
+
+  def read(handle(ref), count), do: Bare.data(Native.read(ref, nil, count))
+  def read(mem, _count), do: none!(mem)
 
   @doc """
   Reads from the cursor to the next newline, which is part of the line; `:eof` at the end.
@@ -340,8 +344,8 @@ defmodule Emmap do
   """
   @doc group: "Reading", since: "1.0.0-rc.0"
   @spec read_line(t) :: {:ok, binary} | :eof | failure
-  def read_line(handle(ref, root)), do: Native.read_line(ref, Root.unwrap(root))
-  def read_line(mem), do: no_handle!(mem)
+  def read_line(handle(ref)), do: Bare.data(Native.read_line(ref, nil))
+  def read_line(mem), do: none!(mem)
 
   @doc """
   Decodes the term in Erlang's external format at `position`, from a copy of at most `count` bytes: `{:ok, term}`.
@@ -369,10 +373,12 @@ defmodule Emmap do
 
   def term(handle(ref), position, count, options) do
     options = term_options!(options)
-    with {:ok, bytes} <- Native.pread_copy(ref, position, count), do: decoded(bytes, options)
+
+    with bytes when is_binary(bytes) <- Native.pread_copy(ref, position, count),
+         do: decoded(bytes, options)
   end
 
-  def term(mem, _position, _count, _options), do: no_handle!(mem)
+  def term(mem, _position, _count, _options), do: none!(mem)
 
   defp term_options!(options) when options in [[], [:safe]], do: options
 
@@ -406,12 +412,12 @@ defmodule Emmap do
   @doc group: "Reading", since: "1.0.0-rc.0"
   @spec string(t, position, non_neg_integer) :: {:ok, String.t()} | :eof | failure
   def string(handle(ref), position, count) do
-    with {:ok, bytes} <- Native.pread_copy(ref, position, count) do
+    with bytes when is_binary(bytes) <- Native.pread_copy(ref, position, count) do
       if String.valid?(bytes), do: {:ok, bytes}, else: {:error, :ebadmsg}
     end
   end
 
-  def string(mem, _position, _count), do: no_handle!(mem)
+  def string(mem, _position, _count), do: none!(mem)
 
   # Streams
 
@@ -515,7 +521,7 @@ defmodule Emmap do
     with {:ok, data} <- Iodata.flatten(data), do: Native.pwrite(ref, position, data)
   end
 
-  def pwrite(mem, _position, _data), do: no_handle!(mem)
+  def pwrite(mem, _position, _data), do: none!(mem)
 
   @doc """
   Writes `[{position, iodata}]` in order. If one fails, those before it are done:
@@ -526,7 +532,7 @@ defmodule Emmap do
           :ok | {:error, :badarg | {non_neg_integer, reason | :badarg}}
   def pwrite(handle(_) = mem, writes) when is_list(writes), do: pwrite_list(mem, writes, 0)
   def pwrite(handle(_), _writes), do: {:error, :badarg}
-  def pwrite(mem, _writes), do: no_handle!(mem)
+  def pwrite(mem, _writes), do: none!(mem)
 
   defp pwrite_list(_mem, [], _done), do: :ok
 
@@ -550,7 +556,8 @@ defmodule Emmap do
   where it was, unless another process has moved it meanwhile.
 
   On a handle opened with `:append`, the data goes to the end of the file, wherever the cursor is: in one piece, also
-  where other handles, VMs and programs append at the same time. The cursor is then at the end of the file.
+  where other handles, VMs and programs append at the same time. The cursor is then at the end of the file. A full disk
+  may leave the first bytes of such a write in the file.
   """
   @doc group: "Writing", since: "1.0.0-rc.0"
   @spec write(t, iodata) :: :ok | failure | {:error, :badarg}
@@ -560,7 +567,7 @@ defmodule Emmap do
     with {:ok, data} <- Iodata.flatten(data), do: Native.write(ref, data)
   end
 
-  def write(mem, _data), do: no_handle!(mem)
+  def write(mem, _data), do: none!(mem)
 
   @doc """
   Moves the cursor and returns where it is: a number, `:bof`, `:cur`, `:eof`, or one of these with an
@@ -580,7 +587,7 @@ defmodule Emmap do
   def position(handle(ref), {:cur, n}) when is_integer(n), do: Native.position(ref, 1, n)
   def position(handle(ref), {:eof, n}) when is_integer(n), do: Native.position(ref, 2, n)
   def position(handle(_), _other), do: {:error, :badarg}
-  def position(mem, _location), do: no_handle!(mem)
+  def position(mem, _location), do: none!(mem)
 
   # Integers
 
@@ -612,21 +619,42 @@ defmodule Emmap do
   """
   @doc group: "Integers", since: "1.0.0-rc.0"
   @spec patomic(t, position, operation, integer) :: {:ok, integer} | failure
-  def patomic(handle(ref), position, :add, value), do: Native.atomic_add(ref, position, value)
+  def patomic(handle(ref), position, :add, value),
+    do: Bare.integer(Native.atomic_add(ref, position, value))
+
   # As `:atomics` does it, so that the same values are taken.
   def patomic(handle(ref), position, :sub, value) when is_integer(value),
-    do: Native.atomic_add(ref, position, -value)
+    do: Bare.integer(Native.atomic_add(ref, position, -value))
 
-  def patomic(handle(ref), position, :sub, value), do: Native.atomic_add(ref, position, value)
-  def patomic(handle(ref), position, :xchg, value), do: Native.atomic_xchg(ref, position, value)
-  def patomic(handle(ref), position, :and, value), do: Native.atomic_and(ref, position, value)
-  def patomic(handle(ref), position, :or, value), do: Native.atomic_or(ref, position, value)
-  def patomic(handle(ref), position, :xor, value), do: Native.atomic_xor(ref, position, value)
-  def patomic(handle(ref), position, :band, value), do: Native.atomic_and(ref, position, value)
-  def patomic(handle(ref), position, :bor, value), do: Native.atomic_or(ref, position, value)
-  def patomic(handle(ref), position, :bxor, value), do: Native.atomic_xor(ref, position, value)
-  def patomic(handle(ref), position, :min, value), do: Native.atomic_min(ref, position, value)
-  def patomic(handle(ref), position, :max, value), do: Native.atomic_max(ref, position, value)
+  def patomic(handle(ref), position, :sub, value),
+    do: Bare.integer(Native.atomic_add(ref, position, value))
+
+  def patomic(handle(ref), position, :xchg, value),
+    do: Bare.integer(Native.atomic_xchg(ref, position, value))
+
+  def patomic(handle(ref), position, :and, value),
+    do: Bare.integer(Native.atomic_and(ref, position, value))
+
+  def patomic(handle(ref), position, :or, value),
+    do: Bare.integer(Native.atomic_or(ref, position, value))
+
+  def patomic(handle(ref), position, :xor, value),
+    do: Bare.integer(Native.atomic_xor(ref, position, value))
+
+  def patomic(handle(ref), position, :band, value),
+    do: Bare.integer(Native.atomic_and(ref, position, value))
+
+  def patomic(handle(ref), position, :bor, value),
+    do: Bare.integer(Native.atomic_or(ref, position, value))
+
+  def patomic(handle(ref), position, :bxor, value),
+    do: Bare.integer(Native.atomic_xor(ref, position, value))
+
+  def patomic(handle(ref), position, :min, value),
+    do: Bare.integer(Native.atomic_min(ref, position, value))
+
+  def patomic(handle(ref), position, :max, value),
+    do: Bare.integer(Native.atomic_max(ref, position, value))
 
   def patomic(handle(_), _position, operation, _value) do
     raise ArgumentError,
@@ -634,7 +662,7 @@ defmodule Emmap do
             ":add, :sub, :xchg, :and, :or, :xor, :band, :bor, :bxor, :min, :max"
   end
 
-  def patomic(mem, _position, _operation, _value), do: no_handle!(mem)
+  def patomic(mem, _position, _operation, _value), do: none!(mem)
 
   @doc """
   Writes `new` at `position` if `expected` is there, atomically; returns what was there.
@@ -650,21 +678,21 @@ defmodule Emmap do
   @doc group: "Integers", since: "1.0.0-rc.0"
   @spec patomic_cas(t, position, integer, integer) :: {:ok, integer} | failure
   def patomic_cas(handle(ref), position, expected, new),
-    do: Native.atomic_cas(ref, position, expected, new)
+    do: Bare.integer(Native.atomic_cas(ref, position, expected, new))
 
-  def patomic_cas(mem, _position, _expected, _new), do: no_handle!(mem)
+  def patomic_cas(mem, _position, _expected, _new), do: none!(mem)
 
   @doc "Reads the integer at `position` atomically. Errors as `patomic/4`; a read-only map will do."
   @doc group: "Integers", since: "1.0.0-rc.0"
   @spec patomic_read(t, position) :: {:ok, integer} | failure
-  def patomic_read(handle(ref), position), do: Native.atomic_read(ref, position)
-  def patomic_read(mem, _position), do: no_handle!(mem)
+  def patomic_read(handle(ref), position), do: Bare.integer(Native.atomic_read(ref, position))
+  def patomic_read(mem, _position), do: none!(mem)
 
   @doc "Writes the integer at `position` atomically. Errors as `patomic/4`."
   @doc group: "Integers", since: "1.0.0-rc.0"
   @spec patomic_write(t, position, integer) :: :ok | failure
   def patomic_write(handle(ref), position, value), do: Native.atomic_write(ref, position, value)
-  def patomic_write(mem, _position, _value), do: no_handle!(mem)
+  def patomic_write(mem, _position, _value), do: none!(mem)
 
   # Typed access
 
@@ -693,8 +721,10 @@ defmodule Emmap do
   """
   @doc group: "Typed access", since: "1.0.0-rc.0"
   @spec get(t, position, Typed.t()) :: {:ok, Typed.number_read()} | :eof | failure
-  def get(handle(ref), position, type), do: Native.typed_get(ref, position, Typed.code(type))
-  def get(mem, _position, _type), do: no_handle!(mem)
+  def get(handle(ref), position, type),
+    do: Bare.value(Native.typed_get(ref, position, Typed.code(type)))
+
+  def get(mem, _position, _type), do: none!(mem)
 
   @doc """
   Writes a number at `position`, in the bytes that `get/3` reads.
@@ -716,13 +746,17 @@ defmodule Emmap do
   @spec put(t, position, Typed.t(), Typed.number_written()) :: :ok | failure
   def put(handle(ref), position, type, value) when is_integer(value) do
     code = Typed.code(type)
-    Native.typed_put(ref, position, code, Typed.value(code, value))
+
+    # Bit 3 is that of the floats.
+    if Bitwise.band(code, 8) == 0,
+      do: Native.typed_put(ref, position, code, value),
+      else: Native.typed_put(ref, position, code, Typed.value(code, value))
   end
 
   def put(handle(ref), position, type, value),
     do: Native.typed_put(ref, position, Typed.code(type), value)
 
-  def put(mem, _position, _type, _value), do: no_handle!(mem)
+  def put(mem, _position, _type, _value), do: none!(mem)
 
   @doc """
   Sets `count` bytes at `position` to `byte` (0 to 255).
@@ -739,7 +773,7 @@ defmodule Emmap do
   @doc group: "Typed access", since: "1.0.0-rc.0"
   @spec fill(t, position, non_neg_integer, byte) :: :ok | failure
   def fill(handle(ref), position, count, byte), do: Native.fill(ref, position, count, byte)
-  def fill(mem, _position, _count, _byte), do: no_handle!(mem)
+  def fill(mem, _position, _count, _byte), do: none!(mem)
 
   @doc """
   Copies `count` bytes of the map from position `from` to position `to`; both may overlap.
@@ -757,7 +791,7 @@ defmodule Emmap do
   @doc group: "Typed access", since: "1.0.0-rc.0"
   @spec copy(t, position, position, non_neg_integer) :: :ok | failure
   def copy(handle(ref), from, to, count), do: Native.copy(ref, from, to, count)
-  def copy(mem, _from, _to, _count), do: no_handle!(mem)
+  def copy(mem, _from, _to, _count), do: none!(mem)
 
   # Searching
 
@@ -892,8 +926,8 @@ defmodule Emmap do
 
   Growing allocates blocks (unless `:sparse`) and moves nothing: live binaries stay. It never truncates: if
   another map or program has made the file longer than `size` already, it keeps that length. After
-  shrinking, the file is `size` bytes long, and live binaries read zeros in place of the tail. If it fails, the size and
-  the blocks of the file are as they were.
+  shrinking, the file is `size` bytes long, and live binaries read zeros in place of the tail. If it fails, the size of the
+  file is as it was; see [What a failure leaves](reliability.md#what-a-failure-leaves) for its blocks.
 
   Errors: `:eacces` (read-only, or opened with `:append`), `:enospc` (the disk is full, `:max_size` is reached, or the map
   cannot grow: it is private, part of a file, or `:fixed_size`), `:einval` (such a map cannot
@@ -917,8 +951,8 @@ defmodule Emmap do
 
   @doc """
   Allocates disk blocks for a range, so that later writes there cannot meet a full disk. Past the
-  end the file and the map grow, as with `:file.allocate/3`. If it fails, the size and the blocks of the file are as they
-  were.
+  end the file and the map grow, as with `:file.allocate/3`. If it fails, the size of the file is as it was; see
+  [What a failure leaves](reliability.md#what-a-failure-leaves) for its blocks.
 
   0 bytes are `{:error, :einval}`. On a file system without `fallocate`, a file with holes is `{:error, :enotsup}`. Other
   errors as `resize/2`.
@@ -984,8 +1018,8 @@ defmodule Emmap do
   live binaries show the file's bytes again. A map of a whole file takes the size that the file has
   now, also a read-only map or one opened with `:append`, which so reads what others appended. A part of a file, and a
   `:fixed_size` map, keep their size, and return `{:error, :estale}` while the file is too short. A
-  `:private` map that can be written keeps its written pages (unless more than 4,096 pieces of it were lost, see
-  [Reliability](reliability.md#how-it-works)), and does not get longer.
+  `:private` map that can be written keeps its written pages, and does not get longer. Where pages with data that is
+  stored nowhere else were lost (see [Reliability](reliability.md#how-it-works)), it returns `{:error, :enomem}`.
 
   The bytes of lost pages are gone. A write that returned the error of an earlier fault was not done; of a write
   that met the lost page itself, that page is lost. After a sync that failed, the caller must write again the data that
@@ -1090,25 +1124,6 @@ defmodule Emmap do
   @doc group: "Memory", since: "1.0.0-rc.0"
   @spec guard() :: :ok | :lost | :off
   def guard, do: Native.guard_status()
-
-  defp ref!(handle(ref)), do: ref
-  defp ref!(other), do: no_handle!(other)
-
-  # The slips of everybody's first day.
-  @spec no_handle!(term) :: no_return
-  defp no_handle!({:ok, {:file_descriptor, _, _}}) do
-    raise ArgumentError,
-          "not a handle, but the whole answer of open/2: match {:ok, mem} = Emmap.open(...) and pass mem"
-  end
-
-  defp no_handle!({:error, _} = error),
-    do:
-      raise(ArgumentError, "not a handle, but the error of a file not opened: #{inspect(error)}")
-
-  defp no_handle!(other) do
-    raise ArgumentError,
-          "not an open Emmap handle of this node: #{inspect(other, limit: 5, printable_limit: 100)}"
-  end
 
   # A range as OTP takes it: a place that no file has is an answer, and no crash.
   defp ranged(position, count, call) when is_integer(position) and is_integer(count) do

@@ -448,7 +448,7 @@ defmodule EmmapTest do
     end
 
     test "what is no handle raises, and says so" do
-      foreign = {:file_descriptor, Emmap.File, %Emmap{ref: make_ref()}}
+      foreign = Emmap.Handle.new(make_ref(), nil)
 
       {:ok, raw} = :file.open("mix.exs", [:read, :raw])
 

@@ -70,6 +70,7 @@ defmodule Emmap.Device do
   @moduledoc since: "1.0.0-rc.0"
 
   use GenServer
+  import Emmap.Handle, only: [handle: 2]
   alias Emmap.Device.{Characters, FileRequests, IORequests}
 
   @options [:mem, :encoding, :binary, :owner, :name]
@@ -148,7 +149,7 @@ defmodule Emmap.Device do
     %{
       mem: mem,
       owed: nil,
-      direct: match?({:file_descriptor, Emmap.File, %Emmap{root: root}} when root != nil, mem),
+      direct: match?(handle(_, root) when root != nil, mem),
       encoding: encoding!(Keyword.get(options, :encoding, :latin1)),
       binary: binary!(Keyword.get(options, :binary, true)),
       owner: owner!(Keyword.get(options, :owner, self()))

@@ -20,7 +20,10 @@ defmodule Emmap.File do
   """
   @moduledoc since: "1.0.0-rc.0"
 
+  import Emmap.Handle, only: [handle: 1, handle: 2, alone: 0]
+  require Emmap.Bare, as: Bare
   require Record
+  alias Emmap.Native
 
   Record.defrecordp(
     :descriptor,
@@ -43,20 +46,36 @@ defmodule Emmap.File do
   defdelegate advise(mem, position, count, advice), to: Emmap
   @doc false
   defdelegate allocate(mem, position, count), to: Emmap
+  # The common forms of the hot calls are as in `Emmap`, without the way there.
   @doc false
-  defdelegate read(mem, count), to: Emmap
+  def read(handle(ref, nil), count), do: Bare.data(Native.read(ref, nil, count))
+  def read(mem, count), do: Emmap.read(mem, count)
+
   @doc false
-  defdelegate read_line(mem), to: Emmap
+  def read_line(handle(ref)), do: Bare.data(Native.read_line(ref, nil))
+  def read_line(mem), do: Emmap.read_line(mem)
+
   @doc false
   defdelegate pread(mem, ranges), to: Emmap
+
   @doc false
-  defdelegate pread(mem, position, count), to: Emmap
+  def pread(handle(ref, root), position, count) when root == nil or count <= alone(),
+    do: Bare.data(Native.pread(ref, position, count))
+
+  def pread(mem, position, count), do: Emmap.pread(mem, position, count)
+
   @doc false
-  defdelegate write(mem, data), to: Emmap
+  def write(handle(ref), data) when is_binary(data), do: Native.write(ref, data)
+  def write(mem, data), do: Emmap.write(mem, data)
+
   @doc false
   defdelegate pwrite(mem, writes), to: Emmap
+
   @doc false
-  defdelegate pwrite(mem, position, data), to: Emmap
+  def pwrite(handle(ref), position, data) when is_binary(data),
+    do: Native.pwrite(ref, position, data)
+
+  def pwrite(mem, position, data), do: Emmap.pwrite(mem, position, data)
   @doc false
   defdelegate datasync(mem), to: Emmap
   @doc false
@@ -93,7 +112,7 @@ defmodule Emmap.File do
   @doc false
   # The result is that of a raw file. The NIF asks the descriptor that the handle holds. Its number is not
   # passed on: once the handle is collected or closed, the number may belong to another file.
-  def read_handle_info({:file_descriptor, __MODULE__, %Emmap{ref: ref}}, options) do
+  def read_handle_info(handle(ref), options) do
     time = time_option(options)
 
     with {:ok, info} <- Native.file_info(ref) do
@@ -180,11 +199,11 @@ defmodule Emmap.File do
   @spec internal_get_nif_resource(Emmap.t()) :: no_return
   def internal_get_nif_resource(_mem), do: :erlang.error(:notsup)
 
-  defp brief({:file_descriptor, __MODULE__, %Emmap{ref: ref}}), do: Emmap.Info.brief(ref)
+  defp brief(handle(ref)), do: Emmap.Info.brief(ref)
 
   # A raw file on the same inode, whatever happened to its path. Until the raw file is open, the
   # descriptor keeps its number; `descriptor_close` is also the use that keeps the descriptor alive.
-  defp open_again({:file_descriptor, __MODULE__, %Emmap{ref: ref}}) do
+  defp open_again(handle(ref)) do
     with {:ok, descriptor, number} <- Native.descriptor_open(ref) do
       try do
         :file.open("#{descriptor_directory()}/#{number}", [:read, :raw, :binary])

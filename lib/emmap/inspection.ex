@@ -19,6 +19,7 @@ defmodule Emmap.Inspection do
   """
   @moduledoc since: "1.0.0-rc.0"
 
+  import Emmap.Handle, only: [handle: 1]
   alias Emmap.Inspection.{CounterFile, Json, Plain, PredecessorCounters, Source, Text}
 
   # Asked in this order. A new format is a module of `Emmap.Inspection.Format`, and stands above `Plain`,
@@ -146,7 +147,7 @@ defmodule Emmap.Inspection do
     error in Emmap.Error -> {:error, error.reason}
   end
 
-  defp pages({_, _, %Emmap{ref: ref}}, parts) do
+  defp pages(handle(ref), parts) do
     with {:ok, residency} <- Emmap.Info.residency(ref, parts),
          {:ok, info} <- Emmap.Info.brief(ref) do
       info = Map.put(info, :allocated, Emmap.Info.allocated(ref))

@@ -16,24 +16,33 @@ defmodule Emmap.Iodata do
   def copy(data), do: flatten(data)
 
   defp checked(data, copy) do
-    {events, _} = Native.faults()
-    copied = copy.(data)
-
-    # Bytes that were lost meanwhile, or before, belong to a map with a fault; a map that has been repaired since has
-    # changed the number.
     case Native.faults() do
-      {^events, false} ->
-        {:ok, copied}
+      {events, false} ->
+        copied = copy.(data)
+        # No map had a fault before or meanwhile: no byte was lost.
+        if Native.faults() == {events, false}, do: {:ok, copied}, else: exact(data)
 
-      {now, _} ->
-        with :ok <- sound(data),
-             do: if(now == events, do: {:ok, copied}, else: checked(data, copy))
+      {_events, true} ->
+        exact(data)
     end
   rescue
     ArgumentError -> {:error, :badarg}
   end
 
-  defp sound(data) when is_binary(data), do: Native.source_fault(data)
-  defp sound([head | tail]), do: with(:ok <- sound(head), do: sound(tail))
-  defp sound(_byte_or_end), do: :ok
+  # Each binary is copied with a look at its own map.
+  defp exact(data) do
+    {:ok, data |> copies() |> :erlang.iolist_to_binary()}
+  catch
+    {:lost, error} -> error
+  end
+
+  defp copies(data) when is_binary(data) do
+    case Native.source_copy(data) do
+      {:ok, copy} -> copy
+      error -> throw({:lost, error})
+    end
+  end
+
+  defp copies([head | tail]), do: [copies(head) | copies(tail)]
+  defp copies(byte_or_end), do: byte_or_end
 end

@@ -8,7 +8,8 @@ defmodule Emmap.Native do
   @type handle :: reference()
   @type root :: binary() | nil
   @type failure :: {:error, atom()}
-  @type data :: {:ok, binary()} | :eof | failure()
+  # Results of hot calls are bare: see `Emmap.Bare`.
+  @type data :: binary | :eof | failure()
 
   # Asked while this is compiled: the library is loaded then, too, when other modules may not be there yet.
   @library Emmap.Native.Library.path()
@@ -57,7 +58,7 @@ defmodule Emmap.Native do
 
   # Hot: numbers and ranges within a map, as pread and pwrite.
   @spec typed_get(handle, integer, 0..41) ::
-          {:ok, integer | float | :nan | :infinity | :neg_infinity} | :eof | failure
+          integer | float | :nan | :infinity | :neg_infinity | :eof | failure
   def typed_get(_handle, _position, _type), do: not_loaded()
   @spec typed_put(handle, integer, 0..41, integer | float | atom) :: :ok | failure
   def typed_put(_handle, _position, _type, _value), do: not_loaded()
@@ -85,23 +86,23 @@ defmodule Emmap.Native do
   def search_count(_handle, _patterns, _from, _stop), do: not_loaded()
 
   # Hot, without a lock.
-  @spec atomic_add(handle, integer, integer) :: {:ok, integer} | failure
+  @spec atomic_add(handle, integer, integer) :: integer | failure
   def atomic_add(_handle, _position, _value), do: not_loaded()
-  @spec atomic_xchg(handle, integer, integer) :: {:ok, integer} | failure
+  @spec atomic_xchg(handle, integer, integer) :: integer | failure
   def atomic_xchg(_handle, _position, _value), do: not_loaded()
-  @spec atomic_and(handle, integer, integer) :: {:ok, integer} | failure
+  @spec atomic_and(handle, integer, integer) :: integer | failure
   def atomic_and(_handle, _position, _value), do: not_loaded()
-  @spec atomic_or(handle, integer, integer) :: {:ok, integer} | failure
+  @spec atomic_or(handle, integer, integer) :: integer | failure
   def atomic_or(_handle, _position, _value), do: not_loaded()
-  @spec atomic_xor(handle, integer, integer) :: {:ok, integer} | failure
+  @spec atomic_xor(handle, integer, integer) :: integer | failure
   def atomic_xor(_handle, _position, _value), do: not_loaded()
-  @spec atomic_min(handle, integer, integer) :: {:ok, integer} | failure
+  @spec atomic_min(handle, integer, integer) :: integer | failure
   def atomic_min(_handle, _position, _value), do: not_loaded()
-  @spec atomic_max(handle, integer, integer) :: {:ok, integer} | failure
+  @spec atomic_max(handle, integer, integer) :: integer | failure
   def atomic_max(_handle, _position, _value), do: not_loaded()
-  @spec atomic_cas(handle, integer, integer, integer) :: {:ok, integer} | failure
+  @spec atomic_cas(handle, integer, integer, integer) :: integer | failure
   def atomic_cas(_handle, _position, _expected, _new), do: not_loaded()
-  @spec atomic_read(handle, integer) :: {:ok, integer} | failure
+  @spec atomic_read(handle, integer) :: integer | failure
   def atomic_read(_handle, _position), do: not_loaded()
   @spec atomic_write(handle, integer, integer) :: :ok | failure
   def atomic_write(_handle, _position, _value), do: not_loaded()
@@ -202,9 +203,9 @@ defmodule Emmap.Native do
   # How many faults all maps had, and whether one has a fault now.
   @spec faults() :: {non_neg_integer, boolean}
   def faults(), do: not_loaded()
-  # Of the map that the binary is a part of, if it is one of ours.
-  @spec source_fault(binary) :: :ok | failure
-  def source_fault(_data), do: not_loaded()
+  # A copy, or the error of the map that the binary is a part of.
+  @spec source_copy(binary) :: {:ok, binary} | failure
+  def source_copy(_data), do: not_loaded()
   @spec guard_status() :: :ok | :lost | :off
   def guard_status(), do: not_loaded()
   @spec live() :: {non_neg_integer, non_neg_integer}

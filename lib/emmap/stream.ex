@@ -129,6 +129,7 @@ defmodule Emmap.Stream do
   """
   @moduledoc since: "1.0.0-rc.0"
 
+  import Emmap.Handle, only: [handle: 1]
   alias Emmap.Stream.{Options, Reader}
 
   @enforce_keys [:source, :mode]
@@ -163,7 +164,7 @@ defmodule Emmap.Stream do
   @spec chunks!(Emmap.t() | Path.t() | :file.name_all(), pos_integer, [
           option | {:split, <<_::8>>}
         ]) :: [t]
-  def chunks!({:file_descriptor, Emmap.File, %Emmap{}} = mem, count, options) do
+  def chunks!(handle(_) = mem, count, options) do
     {<<byte>>, options} = Options.chunks!(count, options)
     stream = new!(mem, :line, options)
 
@@ -184,7 +185,7 @@ defmodule Emmap.Stream do
           "chunks are made of a path or of an open Emmap handle, got #{inspect(other)}"
   end
 
-  defp source!({:file_descriptor, Emmap.File, %Emmap{}} = mem), do: mem
+  defp source!(handle(_) = mem), do: mem
   defp source!(path) when is_binary(path) or is_list(path), do: Emmap.Path.bytes!(path)
 
   defp source!(other) do

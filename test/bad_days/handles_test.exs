@@ -112,8 +112,8 @@ defmodule Emmap.BadDays.HandlesTest do
   test "28 (handles): stale and foreign references", context do
     assert {true, true} =
              child(context, """
-             {:ok, {_, _, %{ref: ref}} = mem} = Emmap.open(path)
-             stale = fn ref -> try do Emmap.pread({:file_descriptor, Emmap.File, %Emmap{ref: ref}}, 0, 1) rescue e in ArgumentError -> e.message =~ "of this node" end end
+             {:ok, {_, _, {ref, _, _}} = mem} = Emmap.open(path)
+             stale = fn ref -> try do Emmap.pread(Emmap.Handle.new(ref, nil), 0, 1) rescue e in ArgumentError -> e.message =~ "of this node" end end
              # What comes back from another VM, or from a file, is no reference of this one.
              bytes = :erlang.term_to_binary(ref)
              true = is_binary(bytes)

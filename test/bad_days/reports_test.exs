@@ -226,8 +226,8 @@ defmodule Emmap.BadDays.ReportsTest do
                {:ok, other} = Emmap.open(dir <> "/other", [:write])
                File.write!(path, "")
                copied = :file.copy(direct, other)
-               # Touched by the copy that was refused, so what is read of it now is zeros.
-               {:ok, live} = {:ok, elem(direct, 2).root.()}
+               # Touched by the copy that was refused, so its bytes are zeros now.
+               {:ok, live} = {:ok, elem(elem(direct, 2), 1).()}
                collected = try do Enum.into([live], Emmap.stream!(dir <> "/collected")); :ok rescue e in Emmap.Error -> {:error, e.reason} end
                {tried, File.read!(dir <> "/other"), copied, collected}
                """)
@@ -412,7 +412,7 @@ defmodule Emmap.BadDays.ReportsTest do
     end
 
     test "48: calls that are at work when the last handle is closed", context do
-      # The file's bytes or :closed, never zeros; and what was answered with :ok is in the file.
+      # The file's bytes or :closed, never zeros; and a write that returned :ok is in the file.
       assert {[], true} =
                child(context, """
                size = 200_000
@@ -588,7 +588,7 @@ defmodule Emmap.BadDays.ReportsTest do
           assert {[{:error, :enospc}], true, :ok, {:ok, 5000}} =
                    child(context, """
                    file = #{inspect(Path.join(disk, "table"))}
-                   # Holes, for whose blocks there is no room.
+                   # Holes, whose blocks do not fit.
                    {:ok, raw} = :file.open(file, [:raw, :write])
                    :ok = :file.pwrite(raw, 0, "head")
                    :ok = :file.pwrite(raw, 20_000_000, "tail")
@@ -647,6 +647,205 @@ defmodule Emmap.BadDays.ReportsTest do
       end
     else
       {:error, why} -> skipped(context, "no huge pages here: #{why}")
+    end
+  end
+
+  describe "files of others" do
+    test "58: a new file has the name, and the inode, of one that was unlinked", %{path: path} do
+      there =
+        for n <- 1..20 do
+          _ = File.rm(path)
+
+          Task.await(
+            Task.async(fn ->
+              mem = Emmap.open!(path, [:write, :create, :auto_unlink, size: 4096])
+              :ok = Emmap.close(mem)
+              false = File.exists?(path)
+              File.write!(path, "of another program #{n}")
+            end)
+          )
+
+          Process.sleep(5)
+          File.exists?(path)
+        end
+
+      assert Enum.uniq(there) == [true]
+    end
+
+    test "59: a program writes to a file while an open of it fails", %{path: path} do
+      File.rm!(path)
+
+      opener =
+        spawn_link(fn ->
+          Stream.repeatedly(fn -> Emmap.open(path, [:create, size: 1_000_000_000_000_000]) end)
+          |> Stream.run()
+        end)
+
+      lost =
+        for n <- 1..1000 do
+          {:ok, raw} = :file.open(path, [:append, :raw])
+          :ok = :file.write(raw, "entry #{n}")
+          :ok = :file.close(raw)
+          kept = File.read(path)
+          _ = File.rm(path)
+          if kept != {:ok, "entry #{n}"}, do: kept
+        end
+
+      Process.unlink(opener)
+      Process.exit(opener, :kill)
+      assert Enum.reject(lost, &is_nil/1) == []
+    end
+
+    test "59: a program that holds the lock makes the file as long as an open would", context do
+      case System.find_executable("python3") do
+        nil ->
+          skipped(context, "no python3")
+
+        python ->
+          path = context.path
+          File.write!(path, "")
+
+          program = """
+          import fcntl, os, sys
+          f = open(#{inspect(path)}, "r+b", buffering=0)
+          fcntl.lockf(f, fcntl.LOCK_EX)
+          f.write(b"D" * 4096)
+          print("ready", flush=True)
+          sys.stdin.readline()
+          """
+
+          port =
+            Port.open({:spawn_executable, python}, [:binary, line: 80, args: ["-c", program]])
+
+          assert_receive {^port, {:data, {:eol, "ready"}}}, 10_000
+          # Refused at the lock, or let in: either way what is there stays.
+          _ = Emmap.open(path, [:write, :lock, size: 4096])
+          _ = Emmap.open(path, [:write, size: 4096])
+          assert File.read!(path) == :binary.copy("D", 4096)
+          Port.close(port)
+      end
+    end
+
+    test "60: allocations are refused while a program appends", context do
+      case mount(context, "small", ~w(-t tmpfs -o size=64m none)) do
+        {:ok, small} ->
+          path = Path.join(small, "log")
+          File.write!(path, "")
+          File.write!(Path.join(small, "most"), :binary.copy("m", 40_000_000))
+          mem = Emmap.open!(path, [:write])
+
+          grower = Task.async(fn -> for _ <- 1..2000, do: Emmap.allocate(mem, 0, 60_000_000) end)
+
+          {:ok, raw} = :file.open(path, [:append, :raw])
+          for n <- 1..2000, do: :ok = :file.write(raw, "entry #{n}\n")
+          assert Enum.uniq(Task.await(grower, 60_000)) == [{:error, :enospc}]
+          assert File.read!(path) == Enum.map_join(1..2000, &"entry #{&1}\n")
+
+          # What has its blocks already needs no room.
+          big = Path.join(small, "big")
+          mem = Emmap.open!(big, [:create])
+          assert Emmap.allocate(mem, 0, 15_000_000) == :ok
+          assert Emmap.allocate(mem, 0, 15_000_000) == :ok
+          assert Emmap.pwrite(mem, 0, :binary.copy("w", 15_000_000)) == :ok
+          :ok = Emmap.close(mem)
+
+        {:error, why} ->
+          skipped(context, why)
+      end
+    end
+  end
+
+  describe "what is lost is told" do
+    test "61: a live binary is written while other maps lose pages all the time", context do
+      assert {:ok, {:ok, {:ok, "ssss"}, :ok}} =
+               attempt(context, """
+               n = 50_000_000
+               File.write!(dir <> "/source", :binary.copy("s", n))
+               {:ok, source} = Emmap.open(dir <> "/source", [:direct])
+               {:ok, to} = Emmap.open(dir <> "/to", [:create, size: n])
+               {:ok, live} = Emmap.pread(source, 0, n)
+               for k <- 1..2 do
+                 other = dir <> "/other\#{k}"
+                 spawn(fn ->
+                   File.write!(other, :binary.copy("o", 65_536))
+                   {:ok, mem} = Emmap.open(other)
+                   {:ok, raw} = :file.open(other, [:read, :write, :raw])
+                   Stream.repeatedly(fn ->
+                     {:ok, 0} = :file.position(raw, 0)
+                     :ok = :file.truncate(raw)
+                     Emmap.pread(mem, 60_000, 4)
+                     :ok = :file.pwrite(raw, 0, :binary.copy("o", 65_536))
+                     Emmap.reattach(mem)
+                   end) |> Stream.run()
+                 end)
+               end
+               Process.sleep(50)
+               written = for _ <- 1..5, do: Emmap.pwrite(to, 0, live)
+               [same] = Enum.uniq(written)
+               {same, Emmap.pread(to, n - 4, 4), Emmap.close(to)}
+               """)
+    end
+
+    test "62: a private map loses more pages than can be replaced one by one", context do
+      case mount(context, "full", ~w(-t tmpfs -o size=32m none)) do
+        {:ok, full} ->
+          assert {:ok, {{:error, :enospc}, {:error, :enomem}, {:error, :enospc}}} =
+                   attempt(context, """
+                   path = #{inspect(full)} <> "/private"
+                   {_, 0} = System.cmd("truncate", ["-s", "100000000", path])
+                   {:ok, mem} = Emmap.open(path, [:write, :private])
+                   :ok = Emmap.pwrite(mem, 0, "MINE")
+                   System.cmd("sh", ["-c", "dd if=/dev/zero of=#{full}/fill bs=1M 2>/dev/null"])
+                   {:ok, live} = Emmap.view(mem, 0, 100_000_000)
+                   for page <- 1..20_000, do: 0 = :binary.at(live, page * 4096)
+                   read = Emmap.pread(mem, 0, 4)
+                   File.rm!(#{inspect(full)} <> "/fill")
+                   {read, Emmap.reattach(mem), Emmap.pread(mem, 0, 4)}
+                   """)
+
+        {:error, why} ->
+          skipped(context, why)
+      end
+    end
+
+    test "63: a map is made shorter while it is streamed", %{path: path} do
+      content = String.duplicate("abcdefg\n", 250_000)
+
+      strange =
+        for size <- [:line, 100_000], n <- 1..30 do
+          File.write!(path, content)
+          mem = Emmap.open!(path, [:write])
+
+          counter =
+            Task.async(fn ->
+              Enum.count(Emmap.stream!(mem, size), &(:binary.match(&1, <<0>>) != :nomatch))
+            end)
+
+          Process.sleep(rem(n, 6))
+          :ok = Emmap.resize(mem, 4096)
+          zeros = Task.await(counter)
+          :ok = Emmap.close(mem)
+          zeros
+        end
+
+      assert Enum.sum(strange) == 0
+    end
+
+    test "64: a closed file is truncated under its live binaries", context do
+      assert {:ok, {{:error, :estale}, 0}} =
+               attempt(context, """
+               File.write!(path, :binary.copy("a", 1_000_000))
+               {:ok, mem} = Emmap.open(path, [:direct])
+               {:ok, live} = Emmap.pread(mem, 0, 1_000_000)
+               :ok = Emmap.close(mem)
+               {:ok, raw} = :file.open(path, [:read, :write, :raw])
+               {:ok, _} = :file.position(raw, 500_000)
+               :ok = :file.truncate(raw)
+               {:ok, other} = Emmap.open(dir <> "/other", [:create, size: 1_000_000])
+               written = Emmap.pwrite(other, 0, live)
+               for i <- 999_000..0//-4096, do: :binary.at(live, i)
+               {written, Enum.count(0..499_999, &(:binary.at(live, &1) != ?a))}
+               """)
     end
   end
 end

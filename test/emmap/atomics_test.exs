@@ -164,7 +164,7 @@ defmodule Emmap.AtomicsTest do
   test "after close, and on what is no handle", %{mem: mem} do
     :ok = Emmap.close(mem)
     assert {:error, :closed} = Emmap.patomic(mem, 0, :add, 1)
-    foreign = {:file_descriptor, Emmap.File, %Emmap{ref: make_ref()}}
+    foreign = Emmap.Handle.new(make_ref(), nil)
     assert_raise ArgumentError, ~r/this node/, fn -> Emmap.patomic(foreign, 0, :add, 1) end
   end
 

@@ -124,7 +124,7 @@ defmodule Emmap.FileNumberTest do
   end
 
   test "a process that is killed between the calls leaves no descriptor open", %{path: path} do
-    {:ok, {_, _, %Emmap{ref: ref}} = mem} = Emmap.open(path)
+    {:ok, {_, _, {ref, _, _}} = mem} = Emmap.open(path)
 
     numbers =
       for _ <- 1..50 do

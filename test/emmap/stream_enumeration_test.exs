@@ -313,7 +313,7 @@ defmodule Emmap.StreamEnumerationTest do
         assert_raise ArgumentError, message, call
       end
 
-      foreign = {:file_descriptor, Emmap.File, %Emmap{ref: make_ref()}}
+      foreign = Emmap.Handle.new(make_ref(), nil)
 
       assert_raise ArgumentError, ~r/not an open Emmap handle of this node/, fn ->
         Enum.to_list(Emmap.stream!(foreign))

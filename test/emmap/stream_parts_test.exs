@@ -15,14 +15,14 @@ defmodule Emmap.StreamPartsTest do
         String.duplicate("\n", 300_000) <> String.duplicate("0123456789" <> "\n", 30_000)
       )
 
-      {_, _, %{ref: ref}} = mem = Emmap.open!(path)
+      {_, _, {ref, _, _}} = mem = Emmap.open!(path)
       {:ok, root} = Emmap.view(mem, 0, 700_000)
       assert {1024, lines} = Emmap.Native.lines(ref, root, 0, 630_000, 0)
       assert length(lines) == 1024
 
       long = String.duplicate(String.duplicate("x", 999) <> "\n", 1000)
       File.write!(path, long)
-      {_, _, %{ref: ref}} = mem = Emmap.open!(path)
+      {_, _, {ref, _, _}} = mem = Emmap.open!(path)
       {:ok, root} = Emmap.view(mem, 0, 1_000_000)
 
       for form <- 0..3 do
@@ -38,7 +38,7 @@ defmodule Emmap.StreamPartsTest do
 
     test "searches no byte outside of the root and of the map", %{path: path} do
       File.write!(path, "one\ntwo\n")
-      {_, _, %{ref: ref}} = mem = Emmap.open!(path)
+      {_, _, {ref, _, _}} = mem = Emmap.open!(path)
       {:ok, root} = Emmap.view(mem, 0, 5)
       huge = 0xFFFF_FFFF_FFFF_FFFF_FFFF
 

@@ -12,10 +12,16 @@ defmodule Emmap.Test.Scenes do
   # Where a file without a name is not to be had, one with a temporary name will do.
   @nameless [{{:open, 2}, :as_if_nothing}, {{:fstat, 1}, :as_if_nothing}]
 
-  # A map that is closed gives back its pages as far as it can.
+  # Closing a map releases its pages where the system grants it.
   @closing [{{:mmap, 4}, :as_if_nothing}]
-  # Zero pages that cannot be written will do.
-  @shrinking [{{:mmap, 1}, :as_if_nothing}]
+  # Whether the directory has room is asked before the file is created, where that can be known.
+  @room [{{:open, 2}, :as_if_nothing}, {{:fstat, 1}, :as_if_nothing}]
+  # The link is looked at first, and then what it leads to.
+  @linked [
+    {{:open, 4}, :as_if_nothing},
+    {{:fstat, 1}, :as_if_nothing},
+    {{:fstat, 2}, :as_if_nothing}
+  ]
   # What was appended is in the file whatever becomes of the map.
   @appending [
     {{:fstat, 3}, :as_if_nothing},
@@ -79,15 +85,15 @@ defmodule Emmap.Test.Scenes do
       ),
       scene("create", &Emmap.open(&1, [:write, :create, size: 50_000, chmod: 0o600]),
         set: &file(&1, nil),
-        rules: @ahead ++ @probe
+        rules: @ahead ++ @probe ++ @room
       ),
       scene("create sparse", &Emmap.open(&1, [:write, :create, :sparse, size: 50_000]),
         set: &file(&1, nil),
-        rules: @ahead ++ @probe
+        rules: @ahead ++ @probe ++ @room
       ),
       scene("create through a link", &Emmap.open(&1 <> ".link", [:create, size: 50_000]),
         set: &dangling/1,
-        rules: @ahead ++ @probe
+        rules: @ahead ++ @probe ++ @linked
       ),
       scene("open to append", &Emmap.open(&1, [:append]), set: &file(&1, @ten), rules: @probe),
       scene("append", &Emmap.write(&1, "more"),
@@ -127,16 +133,15 @@ defmodule Emmap.Test.Scenes do
         state: &head/1,
         rules: @ahead
       ),
-      scene("resize down", &Emmap.resize(&1, 5_000), rules: @shrinking),
-      scene("resize down to nothing", &Emmap.resize(&1, 0), rules: @shrinking),
+      scene("resize down", &Emmap.resize(&1, 5_000)),
+      scene("resize down to nothing", &Emmap.resize(&1, 0)),
       scene("double", &Emmap.resize(&1), state: fn file -> File.stat!(file).size > 0 end),
       scene(
         "truncate",
         fn mem ->
           {:ok, 5_000} = Emmap.position(mem, 5_000)
           Emmap.truncate(mem)
-        end,
-        rules: @shrinking
+        end
       ),
       scene("allocate", &Emmap.allocate(&1, 0, 10_000)),
       scene("allocate past the end", &Emmap.allocate(&1, 0, 50_000)),
@@ -162,17 +167,17 @@ defmodule Emmap.Test.Scenes do
       scene("counters created", &counters(&1, 100),
         set: &file(&1, nil),
         state: &counted/1,
-        rules: @probe ++ @nameless ++ @closing ++ [{{:fstat, 12}, :as_if_nothing}]
+        rules: @probe ++ @nameless ++ @closing ++ [{{:fstat, 11}, :as_if_nothing}]
       ),
       scene("named counters created", &counters(&1, [:a, :b]),
         set: &file(&1, nil),
         state: &counted/1,
-        rules: @probe ++ @nameless ++ @closing ++ [{{:fstat, 12}, :as_if_nothing}]
+        rules: @probe ++ @nameless ++ @closing ++ [{{:fstat, 11}, :as_if_nothing}]
       ),
       scene("counters in an empty file", &counters(&1, 100),
         set: &file(&1, ""),
         state: &counted/1,
-        rules: @probe ++ @closing ++ [{{:fstat, 15}, :as_if_nothing}]
+        rules: @probe ++ @closing ++ [{{:fstat, 14}, :as_if_nothing}]
       ),
       scene("counters opened", &counters(&1, 10),
         set: &ten_counters/1,
@@ -182,7 +187,7 @@ defmodule Emmap.Test.Scenes do
       scene("counters grown", &counters(&1, 3_000),
         set: &ten_counters/1,
         state: &counted/1,
-        rules: @probe ++ @closing ++ [{{:fstat, 17}, :as_if_nothing}]
+        rules: @probe ++ @closing ++ [{{:fstat, 16}, :as_if_nothing}]
       ),
       scene("counters synced", &Emmap.Counters.sync/1,
         set: &Emmap.Counters.open!(ten_counters(&1), 10),

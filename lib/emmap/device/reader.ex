@@ -6,6 +6,8 @@ defmodule Emmap.Device.Reader do
   # used of the block. So there is no read-ahead to be given back, and none that grows stale. A request
   # that fails has moved nothing: `unmoved/2`.
 
+  import Emmap.Handle, only: [handle: 1]
+  require Emmap.Bare, as: Bare
   alias Emmap.Device.Characters
   alias Emmap.Native
 
@@ -198,7 +200,7 @@ defmodule Emmap.Device.Reader do
 
   # What a direct handle reads is the memory itself, which may change between two looks at it. No
   # character may.
-  defp fetch(source, at, count), do: Native.pread_copy(ref(source), at, count)
+  defp fetch(source, at, count), do: Bare.data(Native.pread_copy(ref(source), at, count))
 
-  defp ref(%{mem: {:file_descriptor, Emmap.File, %Emmap{ref: ref}}}), do: ref
+  defp ref(%{mem: handle(ref)}), do: ref
 end

@@ -6,6 +6,8 @@ defmodule Emmap.Inspection.Source do
   # Its holes are not touched. They are zeros, a small file may have more of them than can be read, and
   # on some file systems (tmpfs) a page of a hole takes space on the disk once it is read through a map.
 
+  import Emmap.Handle, only: [handle: 1]
+
   @enforce_keys [:mem, :path, :size]
   defstruct [:mem, :path, :size]
 
@@ -45,7 +47,7 @@ defmodule Emmap.Inspection.Source do
   holes follow. Raises `Emmap.Error`.
   """
   @spec next_data(t, Emmap.position()) :: {Emmap.position(), Emmap.position()} | :eof
-  def next_data(%{mem: {_, _, %Emmap{ref: ref}}} = source, position) do
+  def next_data(%{mem: handle(ref)} = source, position) do
     case Emmap.Native.next_data(ref, position) do
       {:ok, stretch} -> stretch
       :eof -> :eof

@@ -3,7 +3,8 @@ defmodule Emmap.Stream.Reader do
   # Reads a stream's range: one batch of lines or pieces after the other, or its count, or where
   # to cut it.
 
-  alias Emmap.{Info, Native, Root}
+  import Emmap.Handle, only: [handle: 1, handle: 2]
+  alias Emmap.{Handle, Info, Native}
 
   # So much is brought into memory at a time, on a dirty scheduler, and then read on a normal one,
   # which therefore waits for no disk. A batch begins inside and may end as much behind it as
@@ -24,7 +25,7 @@ defmodule Emmap.Stream.Reader do
   # Opens the file, if the stream is one of a path.
   @spec open!(Emmap.Stream.t()) :: t
   def open!(stream) do
-    {{_, _, %Emmap{ref: ref, root: root}}, owned, path} = map!(stream.source)
+    {handle(ref, root), owned, path} = map!(stream.source)
     {start, stop, direct?} = bounds!(stream, ref, path)
     live? = if stream.live == nil, do: direct?, else: stream.live
     form = if(live?, do: 0, else: @copies) + if stream.trim, do: @trims, else: 0
@@ -34,7 +35,7 @@ defmodule Emmap.Stream.Reader do
       owned: owned,
       path: path,
       # Of the whole map up to the end of the stream, so that positions are the map's.
-      root: if(live?, do: root!(Native.view(ref, Root.unwrap(root), 0, stop), path)),
+      root: if(live?, do: root!(Native.view(ref, Handle.root(root), 0, stop), path)),
       position: start,
       stop: stop,
       window: start,
@@ -45,7 +46,7 @@ defmodule Emmap.Stream.Reader do
   end
 
   defp map!(path) when is_binary(path) do
-    mem = {_, _, %Emmap{ref: ref}} = Emmap.open!(path, [:read])
+    mem = handle(ref) = Emmap.open!(path, [:read])
     _ = Native.advise(ref, 0, 0, :sequential)
     {mem, true, path}
   end
@@ -64,7 +65,7 @@ defmodule Emmap.Stream.Reader do
     end
   end
 
-  defp root!({:ok, root}, _path), do: root
+  defp root!(root, _path) when is_binary(root), do: root
   defp root!(:eof, _path), do: ""
   defp root!({:error, reason}, path), do: failed!(reason, path)
 
@@ -113,7 +114,7 @@ defmodule Emmap.Stream.Reader do
 
   @spec count!(Emmap.Stream.t()) :: non_neg_integer
   def count!(stream) do
-    {{_, _, %Emmap{ref: ref}} = mem, owned, path} = map!(stream.source)
+    {handle(ref) = mem, owned, path} = map!(stream.source)
 
     try do
       {start, stop, _direct?} = bounds!(stream, ref, path)
@@ -129,7 +130,7 @@ defmodule Emmap.Stream.Reader do
 
   defp count_lines(_mem, _owned, start, start, _path), do: 0
 
-  defp count_lines({_, _, %Emmap{ref: ref}} = mem, owned, start, stop, path) do
+  defp count_lines(handle(ref) = mem, owned, start, stop, path) do
     newlines =
       slices(start, stop, 0, fn position, count, sum ->
         newlines = ok!(Native.count_byte(ref, position, count, ?\n), path)
@@ -149,7 +150,7 @@ defmodule Emmap.Stream.Reader do
   # At most `count` ranges that end behind a `byte` (or at the end), together all of the stream's
   # range.
   @spec ranges!(Emmap.Stream.t(), pos_integer, byte) :: [{Emmap.position(), Emmap.position()}]
-  def ranges!(%{source: {_, _, %Emmap{ref: ref}}} = stream, count, byte) do
+  def ranges!(%{source: handle(ref)} = stream, count, byte) do
     {start, stop, _direct?} = bounds!(stream, ref, nil)
 
     {ranges, _} =

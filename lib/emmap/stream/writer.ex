@@ -6,6 +6,8 @@ defmodule Emmap.Stream.Writer do
   # What waits to be written stands in the process dictionary, because `Enum.into/2` forgets all
   # that was collected when something raises, and what came before must be in the file then.
 
+  import Emmap.Handle, only: [handle: 1]
+
   @block 64 * 1024
 
   @enforce_keys [:file, :path]
@@ -22,7 +24,7 @@ defmodule Emmap.Stream.Writer do
     end
   end
 
-  def open!({:file_descriptor, Emmap.File, %Emmap{ref: ref}} = mem) do
+  def open!(handle(ref) = mem) do
     %{flags: flags} = ok!(Emmap.Info.brief(ref), nil)
     if :write not in flags, do: failed!(:eacces, nil)
     # A handle of our own: its cursor moves, the caller's does not.

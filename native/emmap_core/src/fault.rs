@@ -14,7 +14,8 @@
 //! was repaired in between is seen too.
 
 use crate::sync::atomic::{
-    fence, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::SeqCst,
+    fence, AtomicBool, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed,
+    Ordering::SeqCst,
 };
 use crate::sync::{sequenced, yield_now};
 use crate::Errno;
@@ -59,6 +60,8 @@ pub struct Fault {
     /// The address of the last signal since the last repair, and how often it came in a row.
     signal: AtomicUsize,
     signals: AtomicUsize,
+    /// Whether pages were replaced that were there, and whose bytes are stored nowhere else.
+    thrown_away: AtomicBool,
 }
 
 /// Why a page could not be had.
@@ -115,6 +118,7 @@ impl Default for Fault {
             doubts: AtomicUsize::new(0),
             signal: AtomicUsize::new(0),
             signals: AtomicUsize::new(0),
+            thrown_away: AtomicBool::new(false),
         }
     }
 }
@@ -208,8 +212,9 @@ impl Fault {
         let mut now = self.first.load(SeqCst);
         // The first one stays, unless it is about to be forgotten.
         while !Self::is_closed(now) && (now & REASON == 0 || now & REPAIRING != 0) {
-            // Before the fault can be seen, so that a copier that sees neither has read no zeros.
-            self.recount(now);
+            if now & REASON == 0 {
+                self.recount();
+            }
             match self.first.compare_exchange(now, new, SeqCst, SeqCst) {
                 Ok(_) => break,
                 Err(other) => {
@@ -221,13 +226,19 @@ impl Fault {
             }
         }
         self.count.fetch_add(1, Relaxed);
+        Self::tell();
     }
 
+    // Counted before the fault can be seen.
     #[cfg(not(loom))]
-    fn recount(&self, now: u64) {
-        if now & REASON == 0 {
-            FAULTED.fetch_add(1, SeqCst);
-        }
+    fn recount(&self) {
+        FAULTED.fetch_add(1, SeqCst);
+    }
+
+    // After the fault can be seen, and before the page is replaced: who reads a zero of it finds another number, and
+    // who finds another number finds the fault.
+    #[cfg(not(loom))]
+    fn tell() {
         EVENTS.fetch_add(1, SeqCst);
     }
 
@@ -238,9 +249,21 @@ impl Fault {
 
     // Loom's atomics cannot be static, and the counts are of all maps.
     #[cfg(loom)]
-    fn recount(&self, _now: u64) {}
+    fn recount(&self) {}
     #[cfg(loom)]
     fn uncount(&self) {}
+    #[cfg(loom)]
+    fn tell() {}
+
+    /// Pages are replaced that were there, and whose bytes are stored nowhere else.
+    pub fn throw_away(&self) {
+        self.thrown_away.store(true, SeqCst);
+    }
+
+    /// Whether that ever happened: then nothing brings the map back.
+    pub fn has_thrown_away(&self) -> bool {
+        self.thrown_away.load(SeqCst)
+    }
 
     /// Whether the signal at `address` came so often in a row that replacing pages does not cure it, as under an
     /// emulator that reports another address than the one that was touched.

@@ -40,6 +40,8 @@ pub struct Opened {
     pub file: MappedFile,
     /// The size when it was last looked at.
     size: Cell<u64>,
+    /// The size that this open has given it.
+    made: Cell<Option<u64>>,
     /// The path that this open created, of which the name may be a link to.
     created: Option<PathBuf>,
     writable: bool,
@@ -57,9 +59,6 @@ impl Opened {
                 opened.writable = writable || created.is_some();
                 opened.file.unsynced_name = AtomicBool::new(created.is_some());
                 opened.created = created;
-                opened.refuse_lent(options).inspect_err(|_| {
-                    opened.undo(options);
-                })?;
                 Ok(opened)
             }
             Err(error) => {
@@ -90,13 +89,14 @@ impl Opened {
         Ok(Opened {
             file,
             size: Cell::new(stat.size),
+            made: Cell::new(None),
             created: None,
             writable: options.write,
         })
     }
 
     /// EBUSY where the file is to be made shorter and this process holds live binaries of it: they would read zeros.
-    fn refuse_lent(&self, options: &Options) -> Result<()> {
+    pub fn refuse_lent(&self, options: &Options) -> Result<()> {
         let shorter = options.truncate && self.size.get() > 0
             || self.planned_size(options)? < self.size.get();
         match shorter && lent::is_lent(self.file.name.identity) {
@@ -137,7 +137,11 @@ impl Opened {
                 answer => answer?,
             }
         }
-        self.file.extend(self.size.get(), planned)
+        self.file.extend(self.size.get(), planned)?;
+        if planned > self.size.get() {
+            self.made.set(Some(planned));
+        }
+        Ok(())
     }
 
     /// Removes what it has beyond its planned size, or, to be truncated, all that it had. What
@@ -162,13 +166,18 @@ impl Opened {
         })
     }
 
-    /// Leaves the disk as it was found, after a failure.
+    /// Takes back what this open has done to the disk, after a failure; what others have made of the file since stays.
+    /// A second time nothing is left to do.
     pub fn undo(&self, options: &Options) {
+        let made = self.made.take();
         if let Some(created) = &self.created {
-            self.file.name.identity.remove(created);
-        } else if let Ok(planned) = self.planned_size(options) {
-            if planned > self.size.get() && self.writable {
-                self.file.take_back(planned, self.size.get());
+            // Where another program has written to it, it is that program's.
+            if self.file.size() == Ok(made.unwrap_or(0)) {
+                self.file.name.identity.remove(created);
+            }
+        } else if let (Some(made), Ok(planned)) = (made, self.planned_size(options)) {
+            if made == planned {
+                self.file.take_back(made, self.size.get());
             }
         }
     }
@@ -191,26 +200,30 @@ fn open_fd(path: &Path, options: &Options, writable: bool) -> Result<(OwnedFd, O
         return Ok((existing()?, None));
     }
     let mut new = path.to_owned();
+    // Open and create separately, to know which of both it was; a file that this call makes is lengthened by it.
+    let create = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
     loop {
-        // Create and open separately, to know which of both it was; a file that this call makes is lengthened
-        // by it.
-        let create = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
+        if !options.exclusive {
+            match existing() {
+                Err(Errno(libc::ENOENT)) => (),
+                answer => return Ok((answer?, None)),
+            }
+        }
+        if let (Some(wanted), Err(_)) = (options.wanted_size()?, new.symlink_metadata()) {
+            // Before others can find the file, and lose with it what they write.
+            os::check_room_in(&new, wanted, options.sparse)?;
+        }
         match open_path(&new, create | flags, mode) {
             Ok(fd) => return created(fd, new, options),
             Err(Errno::EXIST) if !options.exclusive => (),
             Err(error) => return Err(error),
         }
-        match existing() {
-            Err(Errno(libc::ENOENT)) => {
-                // Removed between the two calls, or a dangling link, which O_EXCL does not follow: its target is
-                // what to create.
-                new = match std::fs::read_link(&new) {
-                    Ok(target) => new.parent().unwrap_or(Path::new("")).join(target),
-                    Err(_) => path.to_owned(),
-                };
-            }
-            answer => return Ok((answer?, None)),
-        }
+        // Created between the two calls, or a dangling link, which O_EXCL does not follow: its target is what to
+        // create.
+        new = match std::fs::read_link(&new) {
+            Ok(target) => new.parent().unwrap_or(Path::new("")).join(target),
+            Err(_) => path.to_owned(),
+        };
     }
 }
 
@@ -343,22 +356,19 @@ impl MappedFile {
         .inspect_err(|_| self.take_back(reached, from))
     }
 
-    /// Appends bytes, wherever the end of the file is by now.
+    /// Appends bytes, wherever the end of the file is by now. What fails may have appended some of them: to take these
+    /// back would take others' with them.
     ///
     /// # Safety
     /// `data` must have `count` readable bytes.
     pub unsafe fn append(&self, data: *const u8, count: usize) -> Result<()> {
         let before = self.size()?;
         let end = crate::range::checked_end(before, count as u64)?;
-        let mut reached = before;
         os::without_sigxfsz(|| {
             self.check_room(before, end)?;
             // SAFETY: the caller's promise.
-            let (written, answer) = unsafe { os::append(self.fd(), data, count) };
-            reached += written as u64;
-            answer
+            unsafe { os::append(self.fd(), data, count) }.1
         })
-        .inspect_err(|_| self.take_back(reached, before))
     }
 
     /// Refuses a long write that cannot be had. Of a short one, what was written of it is taken back for less.

@@ -19,10 +19,10 @@ pub mod slot;
 mod table;
 
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::fault::Fault;
-use crate::Errno;
 use slot::{Guarded, Slot};
 
 pub use signal::{install, status, Status};
@@ -64,6 +64,8 @@ impl Watch {
         patch::keep_spares();
         let slot = table::free_slot();
         let start = range.start as usize;
+        LOWEST.fetch_min(start, Ordering::AcqRel);
+        HIGHEST.fetch_max(start + range.len, Ordering::AcqRel);
         slot.fill(&Guarded {
             start,
             limit: start + range.len,
@@ -103,19 +105,25 @@ impl Drop for Watch {
     }
 }
 
-/// The fault of the map that `address` lies in: `None` where it lies in no map or the map has none.
-///
-/// # Safety
-/// If `address` lies in a map, the caller must keep the map alive, as a live binary does.
-pub unsafe fn fault_at(address: usize) -> Option<Errno> {
+/// The fault of the map that `address` lies in; it lives as long as the map does.
+pub fn fault_at(address: usize) -> Option<*const Fault> {
+    if !may_be_guarded(address) {
+        return None;
+    }
     let guarded = table::slots().find_map(|slot| slot.read(address))?;
-    // SAFETY: the map is alive by the caller's promise, and its fault with it.
-    let (_, reason) = unsafe { &*guarded.fault }.first()?;
-    Some(reason.errno())
+    Some(guarded.fault)
+}
+
+/// Where the lowest range begins and the highest ends, of all that there ever were.
+static LOWEST: AtomicUsize = AtomicUsize::new(usize::MAX);
+static HIGHEST: AtomicUsize = AtomicUsize::new(0);
+
+fn may_be_guarded(address: usize) -> bool {
+    LOWEST.load(Ordering::Acquire) <= address && address < HIGHEST.load(Ordering::Acquire)
 }
 
 /// Whether `address` lies in a range of ours: its bytes may be a file's, and be mapped elsewhere
 /// too.
 pub fn is_guarded(address: usize) -> bool {
-    table::slots().any(|slot| slot.covers(address))
+    may_be_guarded(address) && table::slots().any(|slot| slot.covers(address))
 }

@@ -20,7 +20,7 @@
 //! | [`memory`] | advice, prefetch, mlock, allocation |
 //! | [`sync`] | durability |
 //! | [`reattach`] | the way back after a fault |
-//! | [`release`] | what the last close gives back |
+//! | [`release`] | what the last close releases |
 //! | [`info`] | what there is to know |
 //! | [`stat`] | what the system knows of the file, and where the file has data |
 
@@ -138,7 +138,10 @@ impl Region {
         let Some(opened) = opened else {
             return Region::map_opened(None, options);
         };
-        let map = || Region::map_opened(Some(opened), options);
+        let map = || {
+            opened.refuse_lent(options)?;
+            Region::map_opened(Some(opened), options).inspect_err(|_| opened.undo(options))
+        };
         let locked =
             || os::with_file_lock(opened.file.fd(), || opened.refresh().and_then(|()| map()))?;
         let mapped = match opened.resizes(options) {
@@ -146,6 +149,7 @@ impl Region {
             Ok(false) => map(),
             Err(error) => Err(error),
         };
+        // Under the lock, and without it: what this call created, if it is still as it was created.
         mapped.inspect_err(|_| opened.undo(options))
     }
 
@@ -222,6 +226,12 @@ impl Region {
         self.len() == 0
     }
 
+    /// A number that changes when the map becomes shorter: see [`Extent::shrinks`].
+    #[inline]
+    pub fn shrinks(&self) -> usize {
+        self.extent.shrinks()
+    }
+
     pub fn writable(&self) -> bool {
         self.shape.writable
     }
@@ -236,10 +246,6 @@ impl Region {
         self.shape.appends
     }
 
-    pub fn auto_unlink(&self) -> bool {
-        self.shape.auto_unlink
-    }
-
     /// The file behind the map, to be read as a file.
     pub fn clone_file(&self) -> Result<File> {
         let file = self.file()?.ok_or(Errno::NOTSUP)?;
@@ -250,12 +256,6 @@ impl Region {
     /// caller holds it.
     fn file(&self) -> Result<Option<Arc<MappedFile>>> {
         self.file.get()
-    }
-
-    pub fn unlink(&self) {
-        if let Some(name) = self.file.name() {
-            name.unlink();
-        }
     }
 
     /// The fault that every call answers with, once a page was lost.
@@ -375,7 +375,7 @@ impl Drop for Region {
     fn drop(&mut self) {
         self.take_back_lent();
         if self.shape.auto_unlink {
-            self.unlink();
+            self.file.unlink();
         }
         for range in self.ranges().iter() {
             let (at, mapped) = range.whole();

@@ -1,51 +1,98 @@
 //! Bytes that a caller hands in to be written: they may be a live binary, whose map may lose them while they are read.
 
-use crate::{fault, guard, Result};
+use crate::fault::{self, Fault, Mark};
+use crate::{guard, Errno, Result};
 
 /// What was known of faults before the bytes were read.
 #[derive(Clone, Copy)]
-pub struct SourceMark(u64);
+pub enum SourceMark {
+    /// No map had a fault: the number of all faults.
+    Quiet(u64),
+    /// The bytes are of no map.
+    OfNoMap,
+    Map(*const Fault, Mark),
+}
 
-/// Before bytes are read; the error of their map, if they lie in one of ours that has a fault. No more than two loads
+/// Before bytes are read; the error of their map, if they lie in a map that has a fault. No more than two loads
 /// while no map has one.
 ///
 /// # Safety
 /// `data` must stay readable until [`is_intact`] was asked.
 #[inline]
 pub unsafe fn mark(data: *const u8) -> Result<SourceMark> {
-    let mark = SourceMark(fault::events());
-    if fault::any() {
+    let events = fault::events();
+    match fault::any() {
+        false => Ok(SourceMark::Quiet(events)),
         // SAFETY: the caller's promise.
-        unsafe { check(data)? };
+        true => unsafe { mark_of_map(data) },
     }
-    Ok(mark)
 }
 
-/// After bytes were read: `false`, read them again; an error, their map lost them.
+/// As [`mark`], of the map that the bytes lie in, whatever other maps meet.
+///
+/// # Safety
+/// As [`mark`].
+#[cold]
+unsafe fn mark_of_map(data: *const u8) -> Result<SourceMark> {
+    let Some(fault) = guard::fault_at(data as usize) else {
+        return Ok(SourceMark::OfNoMap);
+    };
+    // SAFETY: the bytes are readable by the caller's promise, so their map is alive, and its fault.
+    let mark = unsafe { (*fault).mark() };
+    match Fault::seen_before(mark) {
+        false => Ok(SourceMark::Map(fault, mark)),
+        // SAFETY: as above.
+        true => Err(unsafe { error(fault) }),
+    }
+}
+
+/// After bytes were read: `false`, read them again, after [`mark_of_map`]; an error, their map lost them.
 ///
 /// # Safety
 /// As [`mark`].
 #[inline]
 pub unsafe fn is_intact(data: *const u8, mark: SourceMark) -> Result<bool> {
-    if fault::events() == mark.0 {
-        return Ok(true);
+    match mark {
+        SourceMark::OfNoMap => Ok(true),
+        SourceMark::Quiet(events) if fault::events() == events => Ok(true),
+        // Some map had a fault. Where it was the bytes' own, it may have been repaired again by now.
+        SourceMark::Quiet(_) => Ok(guard::fault_at(data as usize).is_none()),
+        // SAFETY: the caller's promise.
+        SourceMark::Map(fault, mark) => unsafe {
+            match (*fault).since(mark) {
+                true => Ok(true),
+                false => Err(error(fault)),
+            }
+        },
     }
-    // SAFETY: the caller's promise.
-    unsafe { check(data)? };
-    // A map had a fault. Where the bytes are its own, it may have been repaired again by now.
-    Ok(!guard::is_guarded(data as usize))
 }
 
-/// The error of the map that the byte lies in.
+/// # Safety
+/// The map of the fault must be alive.
+unsafe fn error(fault: *const Fault) -> Errno {
+    // SAFETY: the caller's promise.
+    let first = unsafe { (*fault).first() };
+    // Without one it was repaired in between.
+    first.map_or(Errno::STALE, |(_, reason)| reason.errno())
+}
+
+/// Reads the bytes at `data` with `read`, once or, where a map had a fault meanwhile, twice. The error of their map, if it
+/// lost them.
 ///
 /// # Safety
 /// As [`mark`].
-#[cold]
-pub unsafe fn check(data: *const u8) -> Result<()> {
-    // SAFETY: the byte is readable by the caller's promise, so its map is alive.
-    match unsafe { guard::fault_at(data as usize) } {
-        Some(error) => Err(error),
-        None => Ok(()),
+#[inline(always)]
+pub unsafe fn read_intact(data: *const u8, mut read: impl FnMut()) -> Result<()> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let first = mark(data)?;
+        read();
+        if is_intact(data, first)? {
+            return Ok(());
+        }
+        let again = mark_of_map(data)?;
+        read();
+        is_intact(data, again).map(drop)
     }
 }
 
@@ -55,13 +102,5 @@ pub unsafe fn check(data: *const u8) -> Result<()> {
 /// As [`mark`], for `count` bytes; `to` must have room for as many, outside of any map.
 pub unsafe fn copy_intact(from: *const u8, to: *mut u8, count: usize) -> Result<()> {
     // SAFETY: the caller's promise.
-    unsafe {
-        loop {
-            let mark = mark(from)?;
-            std::ptr::copy_nonoverlapping(from, to, count);
-            if is_intact(from, mark)? {
-                return Ok(());
-            }
-        }
-    }
+    unsafe { read_intact(from, || std::ptr::copy_nonoverlapping(from, to, count)) }
 }

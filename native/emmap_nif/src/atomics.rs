@@ -52,7 +52,7 @@ fn at_word(
     }
 }
 
-/// `{:ok, old}`, where `change` gives the old value.
+/// The old value, bare, where `change` gives the old value.
 #[inline(always)]
 fn changed(
     call: &Call,
@@ -62,7 +62,7 @@ fn changed(
     at_word(call, |region, position| {
         let value = value(call)?;
         let old = region.word_mut(position).map(|word| change(word, value));
-        Ok(old.map(|old| call.ok_with(call.sint64(old))))
+        Ok(old.map(|old| call.sint64(old)))
     })
 }
 
@@ -110,14 +110,14 @@ fn cas(call: &Call) -> ErlNifTerm {
             word.compare_exchange(expected, new, SeqCst, SeqCst)
                 .unwrap_or_else(|old| old)
         });
-        Ok(old.map(|old| call.ok_with(call.sint64(old))))
+        Ok(old.map(|old| call.sint64(old)))
     })
 }
 
 fn read(call: &Call) -> ErlNifTerm {
     at_word(call, |region, position| {
         let value = region.word(position).map(|word| word.load(SeqCst));
-        Ok(value.map(|value| call.ok_with(call.sint64(value))))
+        Ok(value.map(|value| call.sint64(value)))
     })
 }
 

@@ -257,12 +257,16 @@ fn faults() -> (u64, bool) {
     (fault::events(), fault::any())
 }
 
-// A search in the table of maps. `:ok`, or the error of the map that the binary is a part of.
-#[rustler::nif(schedule = "Normal")]
-fn source_fault<'a>(env: Env<'a>, data: Binary<'a>) -> Term<'a> {
-    // SAFETY: the binary keeps what it is a part of, for the call at least.
-    let sound = unsafe { source::check(data.as_slice().as_ptr()) };
-    answer(env, sound.map_err(Failure::from))
+// `{:ok, copy}` of a binary, or the error of the map that it is a part of. Dirty, for a binary of any size.
+#[rustler::nif(schedule = "DirtyIo")]
+fn source_copy<'a>(env: Env<'a>, data: Binary<'a>) -> Term<'a> {
+    let mut copy = NewBinary::new(env, data.len());
+    let to = copy.as_mut_slice().as_mut_ptr();
+    // SAFETY: the new binary has room for as many bytes, and both are kept by their terms.
+    match unsafe { source::copy_intact(data.as_slice().as_ptr(), to, data.len()) } {
+        Ok(()) => (atom::ok(), Term::from(copy)).encode(env),
+        Err(error) => Failure::from(error).encode(env),
+    }
 }
 
 // Two loads: mappings and handles not collected yet.

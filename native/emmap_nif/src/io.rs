@@ -1,5 +1,7 @@
 //! The hot NIFs: bytes and cursors.
 
+use std::cell::Cell;
+
 use emmap_core::buffer::Buffer;
 use emmap_core::cursor::Whence;
 use emmap_core::fault::Mark;
@@ -36,7 +38,8 @@ pub fn at_position(call: &Call, index: usize) -> Result<u64, Early> {
     }
 }
 
-/// What was read since `mark`, unless a page of it was lost.
+/// What was read since `mark`, bare: `{:ok, _}` is built in the BEAM, where it costs less. An error if a page was lost.
+#[inline(always)]
 pub fn checked(
     call: &Call,
     region: &Region,
@@ -44,7 +47,7 @@ pub fn checked(
     term: ErlNifTerm,
 ) -> Result<ErlNifTerm, Early> {
     match region.check_since(mark) {
-        Ok(()) => Ok(call.ok_with(term)),
+        Ok(()) => Ok(term),
         Err(error) => Err(call.error(error)),
     }
 }
@@ -191,10 +194,7 @@ fn view_now(call: &Call) -> Result<ErlNifTerm, Early> {
     let count = call.count(3)?;
     region.check_fault().map_err(|error| call.error(error))?;
     match region.locate(position, count) {
-        Some((start, count)) => {
-            let term = live(call, handle, region, Some(1), start, count)?;
-            Ok(call.ok_with(term))
-        }
+        Some((start, count)) => live(call, handle, region, Some(1), start, count),
         None => Ok(call.eof()),
     }
 }
@@ -328,13 +328,17 @@ fn write_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
     let mark = region.begin().map_err(|error| call.error(error))?;
     loop {
         let position = handle.cursor.get();
+        let claimed = Cell::new(false);
         // Moved only by the one who writes there: a refused claim means somebody else was first.
-        let claim = || handle.cursor.advance(position, count).unwrap_or(false);
+        let claim = || {
+            claimed.set(handle.cursor.advance(position, count).unwrap_or(false));
+            claimed.get()
+        };
         let failed = |error: Errno| {
-            // Not done, so the next write goes there.
-            handle
-                .cursor
-                .give_back(position.saturating_add(count as u64), position);
+            if claimed.get() {
+                // Not done, so the next write goes there.
+                handle.cursor.give_back(position + count as u64, position);
+            }
             call.error(error)
         };
         // SAFETY: `data` is a binary argument of this call, alive until it ends.
@@ -373,7 +377,7 @@ fn read_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
     let region = open_region(call, handle)?;
     let count = call.count(2)?;
     if count == 0 {
-        return Ok(call.ok_with(call.new_binary(0).1));
+        return Ok(call.new_binary(0).1);
     }
     // Bytes are taken only where they can be delivered; the map may grow meanwhile.
     let len = region.len();
@@ -392,7 +396,7 @@ fn read_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
     deliver(call, handle, region, start, count, wait)
 }
 
-/// Bytes that the cursor has passed, live or copied. What cannot be delivered is given back to the cursor.
+/// Bytes that the cursor has passed, live or copied. The cursor moves back over what cannot be delivered.
 fn deliver(
     call: &Call,
     handle: &Handle,

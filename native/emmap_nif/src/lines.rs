@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 use emmap_core::buffer::Buffer;
 use emmap_core::fault::Mark;
 use emmap_core::lines::{Ending, Line, Lines};
-use emmap_core::Region;
+use emmap_core::{Errno, Region};
 use rustler::sys::ErlNifTerm;
 use rustler::types::atom;
 use rustler::{Encoder, Env, Term};
@@ -117,6 +117,7 @@ struct Batch {
     count: usize,
     /// From before the first line was looked for.
     mark: Mark,
+    shrinks: usize,
 }
 
 impl Batch {
@@ -125,6 +126,7 @@ impl Batch {
             terms: [MaybeUninit::uninit(); MOST],
             count: 0,
             mark: region.mark(),
+            shrinks: region.shrinks(),
         }
     }
 
@@ -137,14 +139,37 @@ impl Batch {
         self.count == MOST
     }
 
-    /// `{next, terms}`, unless a page was lost.
-    fn answer(&self, call: &Call, region: &Region, next: usize) -> Result<ErlNifTerm, Early> {
+    /// `{next, terms}`, unless a page was lost. `None`: the map was made shorter meanwhile, so that copies may hold zeros;
+    /// to be done again.
+    fn answer(
+        &self,
+        call: &Call,
+        region: &Region,
+        next: usize,
+    ) -> Result<Option<ErlNifTerm>, Early> {
+        if region.shrinks() != self.shrinks {
+            return Ok(None);
+        }
         let all_there = region.check_since(self.mark);
         all_there.map_err(|error| call.error(error))?;
         // SAFETY: the first `count` were written.
         let terms = unsafe { std::slice::from_raw_parts(self.terms.as_ptr().cast(), self.count) };
-        Ok(call.pair(call.uint64(next as u64), call.list(terms)))
+        Ok(Some(call.pair(call.uint64(next as u64), call.list(terms))))
     }
+}
+
+/// Does `once` again while the map is made shorter meanwhile.
+fn unshrunk(
+    call: &Call,
+    once: impl Fn() -> Result<Option<ErlNifTerm>, Early>,
+) -> Result<ErlNifTerm, Early> {
+    const TIMES: usize = 64;
+    for _ in 0..TIMES {
+        if let Some(answer) = once()? {
+            return Ok(answer);
+        }
+    }
+    Err(call.error(Errno::BUSY))
 }
 
 // lines(handle, root, position, stop, form): `{next, lines}`; no lines at the end.
@@ -159,9 +184,14 @@ fn lines_long(call: &Call) -> ErlNifTerm {
 }
 
 fn lines_with(call: &Call, run: Where) -> Result<ErlNifTerm, Early> {
+    unshrunk(call, || lines_once(call, run))
+}
+
+fn lines_once(call: &Call, run: Where) -> Result<Option<ErlNifTerm>, Early> {
     let region = open_region(call, call.handle()?)?;
     let form = call.count(4)?;
     let trim = form & TRIMS != 0;
+    let mut batch = Batch::new(region);
     let root = Root::of(call, region, form & COPIES != 0, 3)?;
     let start = call.count(2)?.min(root.stop);
     let all = root.stop - start;
@@ -169,7 +199,6 @@ fn lines_with(call: &Call, run: Where) -> Result<ErlNifTerm, Early> {
         Where::Here => all.min(LOOK),
         Where::Long => all,
     };
-    let mut batch = Batch::new(region);
     // SAFETY: `start + look` is inside the root or the map, which are arguments of this call.
     let mut lines = unsafe { Lines::new(root.at.add(start), look) };
     while let Some(line) = lines.next_whole() {
@@ -181,7 +210,7 @@ fn lines_with(call: &Call, run: Where) -> Result<ErlNifTerm, Early> {
     }
     if batch.count == 0 {
         if look < all {
-            return Ok(call.reschedule_long(c"lines", raw_nif!(lines_long)));
+            return Ok(Some(call.reschedule_long(c"lines", raw_nif!(lines_long))));
         }
         if let Some(line) = lines.rest() {
             batch.push(line_term(call, &root, line, trim)?);
@@ -217,15 +246,19 @@ fn pieces_long(call: &Call) -> ErlNifTerm {
 }
 
 fn pieces_with(call: &Call, run: Where) -> Result<ErlNifTerm, Early> {
+    unshrunk(call, || pieces_once(call, run))
+}
+
+fn pieces_once(call: &Call, run: Where) -> Result<Option<ErlNifTerm>, Early> {
     let region = open_region(call, call.handle()?)?;
     let copy = call.count(5)? & COPIES != 0;
+    let mut batch = Batch::new(region);
     let root = Root::of(call, region, copy, 3)?;
     let start = call.count(2)?.min(root.stop);
     let size = call.count(4)?.max(1);
     if copy && run == Where::Here && size.min(root.stop - start) > INLINE_BYTES {
-        return Ok(call.reschedule_long(c"pieces", raw_nif!(pieces_long)));
+        return Ok(Some(call.reschedule_long(c"pieces", raw_nif!(pieces_long))));
     }
-    let mut batch = Batch::new(region);
     let mut next = start;
     while next < root.stop && !batch.is_full() {
         let count = size.min(root.stop - next);

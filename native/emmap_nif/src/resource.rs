@@ -83,10 +83,6 @@ impl Handle {
         let last = self.closing.close(&mapping.open_handles);
         let last = last.ok_or(Failure::Closed)?;
         if last {
-            // With `:direct` the file goes with the last live binary, in the region's own drop.
-            if region.auto_unlink() && !self.direct {
-                region.unlink();
-            }
             region.release();
         }
         Ok(())
@@ -199,10 +195,8 @@ unsafe fn handle_on<'a>(
             None => unreachable!("a mapping has its region until its destructor"),
         };
         let len = (*region).len();
-        if direct {
-            (*region).lend();
-        }
         let root = (direct && len > 0).then(|| {
+            (*region).lend();
             let at = (*region).pointer(0);
             let owner = mapping.cast_const().cast();
             (

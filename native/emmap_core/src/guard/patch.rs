@@ -44,7 +44,7 @@ fn patch_in(slot: &Slot, range: &Guarded, address: usize, poisoned: bool) -> boo
         let reason = why_covered(fd, range, page, poisoned);
         match reason.or_else(|| loss.believe().then(|| unexplained(fd, range))) {
             Some(reason) => {
-                let (from, to) = piece(slot, range, page);
+                let (from, to) = piece(slot, range, page, fd);
                 (reason, from, to)
             }
             // The file was truncated when the page was touched, and is whole again by now.
@@ -55,15 +55,22 @@ fn patch_in(slot: &Slot, range: &Guarded, address: usize, poisoned: bool) -> boo
     };
     let position = (address - start).saturating_sub(range.delta) as u64;
     loss.record(position, reason, from - start, to - start);
+    if range.only_copy && reason != Reason::Cut && to - from > range.page {
+        // Their bytes are lost, and the VM is not.
+        fault.throw_away();
+    }
     if replace(range, page, from, to) {
         slot.add_piece();
-        PIECES.fetch_add(1, Ordering::Relaxed);
+        counter(range.only_copy).fetch_add(1, Ordering::Relaxed);
         return true;
     }
     // At the limit of maps a part cannot be replaced, for that splits one: release a map kept for this, and
     // replace the whole.
     while give_back_spare() {
         loss.widen(0, end - start);
+        if range.only_copy {
+            fault.throw_away();
+        }
         if replace(range, page, start, end) {
             return true;
         }
@@ -72,42 +79,50 @@ fn patch_in(slot: &Slot, range: &Guarded, address: usize, poisoned: bool) -> boo
     zero(from, to, libc::PROT_READ)
 }
 
-/// How many pieces all ranges have. Each may be a mapping more, and the system limits how many a process has.
+/// How many pieces all ranges have: those that show a file shared, and those whose bytes are stored nowhere else. Each may
+/// be a mapping more, and the system limits how many a process has.
 static PIECES: AtomicUsize = AtomicUsize::new(0);
+static ONLY_COPIES: AtomicUsize = AtomicUsize::new(0);
 /// A range is replaced page by page this often; then, as often again, in pieces of two, four, eight pages ….
 const PIECES_OF_A_SIZE: usize = 64;
-/// The most pieces of a range whose pages must not be replaced while they are there.
-const MOST_PIECES: usize = 4096;
-/// The most pieces of all ranges: a quarter of the usual limit (`vm.max_map_count` is 65,530).
-const MOST_PIECES_OF_ALL: usize = 16 << 10;
+/// The most pieces of all ranges of a kind: an eighth of the usual limit (`vm.max_map_count` is 65,530).
+const MOST_PIECES: usize = 8 << 10;
+
+fn counter(range_is_only_copy: bool) -> &'static AtomicUsize {
+    match range_is_only_copy {
+        true => &ONLY_COPIES,
+        false => &PIECES,
+    }
+}
 
 /// The part to replace around a page that the file reaches over. Its neighbours may be there, but every call on
 /// the map returns the fault by now, and [`crate::Region::reattach`] maps the file again.
-fn piece(slot: &Slot, range: &Guarded, page: usize) -> (usize, usize) {
+fn piece(slot: &Slot, range: &Guarded, page: usize, fd: i32) -> (usize, usize) {
     let Guarded { start, end, .. } = *range;
     let pieces = slot.pieces();
-    if PIECES.load(Ordering::Relaxed) >= MOST_PIECES_OF_ALL {
+    if counter(range.only_copy).load(Ordering::Relaxed) >= MOST_PIECES {
         return (start, end);
     }
     if range.only_copy {
-        return match pieces < MOST_PIECES {
-            true => (page, page + range.page),
-            // Their bytes are lost, and the VM is not.
-            false => (start, end),
-        };
+        return (page, page + range.page);
     }
     let size = u32::try_from(pieces / PIECES_OF_A_SIZE)
         .ok()
         .and_then(|doublings| range.page.checked_shl(doublings))
         .filter(|size| *size >= range.page && *size < end - start)
         .unwrap_or(end - start);
-    let from = start + (page - start) / size * size;
+    let from = match fd {
+        // Where the file ends cannot be asked: what is before the page may be there, for live binaries.
+        slot::CLOSED => page,
+        _ => start + (page - start) / size * size,
+    };
     (from, from.saturating_add(size).min(end))
 }
 
 /// A slot's range is one mapping again, or gone.
 pub fn forget_pieces(slot: &Slot) {
-    PIECES.fetch_sub(slot.take_pieces(), Ordering::Relaxed);
+    let pieces = slot.take_pieces();
+    counter(slot.is_only_copy()).fetch_sub(pieces, Ordering::Relaxed);
 }
 
 /// Puts zero pages over `from .. to`, or where the system does not grant so many (it charges pages that can be

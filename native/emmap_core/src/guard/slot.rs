@@ -163,6 +163,10 @@ impl Slot {
         sequenced();
     }
 
+    pub fn is_only_copy(&self) -> bool {
+        self.only_copy.load(Ordering::Relaxed)
+    }
+
     pub fn pieces(&self) -> usize {
         self.pieces.load(Ordering::Relaxed)
     }

@@ -1,6 +1,8 @@
 //! The size, the blocks and the durability of a file.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::Path;
 use std::ptr;
 use std::sync::OnceLock;
 
@@ -16,12 +18,11 @@ pub fn extend(fd: BorrowedFd, from: u64, to: u64, sparse: bool) -> Result<()> {
         return move_end(fd, to);
     }
     check_room(fd, from, to)?;
-    let blocks = blocks(fd)?;
     let answer = match allocate_blocks(fd, from, to - from, true) {
         Err(Errno(libc::EOPNOTSUPP) | Errno(libc::ENOSYS)) => return append_zeros(fd, to),
         answer => answer.and_then(|()| move_end(fd, to)),
     };
-    answer.inspect_err(|_| release_blocks_past_end(fd, blocks))
+    answer.inspect_err(|_| release_blocks(fd, to))
 }
 
 /// Allocates the blocks of `from .. to` of a file, of which `size` bytes are before its end. What fails for want of
@@ -30,17 +31,15 @@ pub fn allocate(fd: BorrowedFd, from: u64, count: u64, size: u64) -> Result<()> 
     let to = from.saturating_add(count);
     let missing = missing_blocks(fd, from, to.min(size).max(from)).unwrap_or(0);
     let past_end = to.saturating_sub(from.max(size));
+    let past_end = past_end.saturating_sub(blocks_past_end(fd)?);
     if missing.saturating_add(past_end) > free_bytes(fd)? {
         return Err(Errno::NOSPC);
     }
-    let blocks = blocks(fd)?;
     match allocate_blocks(fd, from, count, true) {
         // A file system without fallocate: growing writes what is past the end, and before it all is there already
         // unless the file has holes.
-        Err(Errno(libc::EOPNOTSUPP) | Errno(libc::ENOSYS)) if blocks >= size => Ok(()),
-        answer => {
-            answer.inspect_err(|_| release_blocks_past_end(fd, blocks.saturating_add(missing)))
-        }
+        Err(Errno(libc::EOPNOTSUPP) | Errno(libc::ENOSYS)) if stat(fd)?.allocated >= size => Ok(()),
+        answer => answer.inspect_err(|_| release_blocks(fd, to)),
     }
 }
 
@@ -48,10 +47,32 @@ pub fn allocate(fd: BorrowedFd, from: u64, count: u64, size: u64) -> Result<()> 
 /// released after a failure.
 pub fn check_room(fd: BorrowedFd, from: u64, to: u64) -> Result<()> {
     check_limit(to)?;
-    match to.saturating_sub(from) > free_bytes(fd)? {
-        true => Err(Errno::NOSPC),
-        false => Ok(()),
+    let missing = to.saturating_sub(from);
+    if missing <= free_bytes(fd)? || missing <= free_bytes(fd)?.saturating_add(blocks_past_end(fd)?)
+    {
+        return Ok(());
     }
+    Err(Errno::NOSPC)
+}
+
+/// As [`check_room`], for a file that is to be created with `size` bytes.
+pub fn check_room_in(path: &Path, size: u64, sparse: bool) -> Result<()> {
+    check_limit(size)?;
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    match File::open(directory) {
+        Ok(directory) if !sparse && size > free_bytes(directory.as_fd())? => Err(Errno::NOSPC),
+        // What is wrong with it, opening the file tells.
+        _ => Ok(()),
+    }
+}
+
+/// Bytes of blocks that a file may have past its end, as far as it has no holes.
+fn blocks_past_end(fd: BorrowedFd) -> Result<u64> {
+    let stat = stat(fd)?;
+    Ok(stat.allocated.saturating_sub(stat.size))
 }
 
 fn check_limit(to: u64) -> Result<()> {
@@ -217,33 +238,25 @@ fn size(fd: BorrowedFd) -> Result<u64> {
     Ok(stat(fd)?.size)
 }
 
-/// Bytes of the blocks that a file has.
-fn blocks(fd: BorrowedFd) -> Result<u64> {
-    Ok(stat(fd)?.allocated)
-}
-
-/// After an allocation that failed half-way: releases what it allocated past the end of the file, if the file has
-/// more than `before` bytes of blocks.
-fn release_blocks_past_end(fd: BorrowedFd, before: u64) {
-    // Blocks of the file system's own, for its index of extents.
-    const SLACK: u64 = 64 << 10;
-    let has_more = || blocks(fd).is_ok_and(|now| now > before.saturating_add(SLACK));
-    if !has_more() {
-        return;
-    }
+/// After an allocation up to `to` that failed half-way: releases blocks past the end of the file. Those near the end stay,
+/// where another program may append in this very moment; so the file is not truncated to the size that it has, either.
+fn release_blocks(fd: BorrowedFd, to: u64) {
     #[cfg(target_os = "linux")]
-    if let Some(from) = size(fd).ok().and_then(|size| offset_of(size).ok()) {
-        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-        // SAFETY: takes no pointers.
-        unsafe { libc::fallocate(fd.as_raw_fd(), mode, from, libc::off_t::MAX - from) };
-        if !has_more() {
+    {
+        const NEAR: u64 = 16 << 20;
+        let Some(from) = size(fd).ok().and_then(|size| size.checked_add(NEAR)) else {
             return;
+        };
+        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        if let (Ok(at), Ok(count)) = (offset_of(from), offset_of(to.saturating_sub(from))) {
+            if count > 0 {
+                // SAFETY: takes no pointers.
+                unsafe { libc::fallocate(fd.as_raw_fd(), mode, at, count) };
+            }
         }
     }
-    // The size that it has: frees what lies past the end.
-    if let Ok(size) = size(fd) {
-        let _ = set_size(fd, size);
-    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (fd, to);
 }
 
 /// How many bytes of `from .. to` have no block yet; `None` where the file system does not say.
@@ -425,7 +438,7 @@ pub fn without_sigxfsz<R>(call: impl FnOnce() -> Result<R>) -> Result<R> {
     answer
 }
 
-/// Makes the names in a directory durable. Some file systems (CIFS, vboxsf, FUSE) cannot be asked to, and answer EINVAL:
+/// Makes the names in a directory durable. Some file systems (CIFS, vboxsf, FUSE) cannot, and return EINVAL:
 /// their names are as durable as they get.
 pub fn sync_directory(fd: BorrowedFd) -> Result<()> {
     match sync_all(fd) {

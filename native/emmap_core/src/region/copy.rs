@@ -221,15 +221,12 @@ impl Region {
         let mut between = MaybeUninit::<[u8; SMALL]>::uninit();
         // SAFETY: by the caller's word; `between` has room for `count` bytes.
         unsafe {
-            loop {
-                let mark = source::mark(from)?;
-                if !copy_number(from, between.as_mut_ptr().cast(), count) {
-                    ptr::copy_nonoverlapping(from, between.as_mut_ptr().cast(), count);
+            source::read_intact(from, || {
+                let between = between.as_mut_ptr().cast();
+                if !copy_number(from, between, count) {
+                    ptr::copy_nonoverlapping(from, between, count);
                 }
-                if source::is_intact(from, mark)? {
-                    break;
-                }
-            }
+            })?;
             // The compiler would make one copy of the two, for it knows nothing of aliases.
             let between = black_box(between.as_ptr()).cast();
             if !copy_number(between, to, count) {
@@ -245,7 +242,7 @@ impl Region {
         let base = self.pointer(0) as usize;
         let same_range = (from as usize).wrapping_sub(base) < self.len();
         if same_range || !guard::is_guarded(from as usize) {
-            // What this map loses is found by the caller, who asks for its fault.
+            // What this map loses is found by the caller: it checks the fault.
             // SAFETY: the caller's promise.
             unsafe { ptr::copy(from, to, count) };
             return Ok(());

@@ -73,7 +73,7 @@ impl Region {
                     Ok(())
                 })
             };
-            // Only when the file reaches so far: a live binary of a tail that was cut once would meet lost pages.
+            // Only when the file reaches so far: a live binary of a tail that was truncated once would meet lost pages.
             tail.and_then(|()| self.map_more(&mut ranges, successor, bytes))
                 .inspect_err(|_| file.take_back(reached, on_disk))?;
             let mark = self.mark();
@@ -113,17 +113,12 @@ impl Region {
         let file = self.file()?.ok_or(Errno::NOTSUP)?;
         self.alone(|| {
             let before = self.check_size_under(&ranges)?.unwrap_or(0);
-            let mut appended = 0;
             // SAFETY: the caller's promise.
-            let answer = unsafe {
-                with_bytes(Source::Bytes(data), count, |data, done, count| {
-                    file.append(data, count)?;
-                    appended = done + count as u64;
-                    Ok(())
+            unsafe {
+                with_bytes(Source::Bytes(data), count, |data, _, count| {
+                    file.append(data, count)
                 })
-            };
-            // Earlier pieces of bytes that their map lost meanwhile.
-            answer.inspect_err(|_| file.take_back(before + appended, before))?;
+            }?;
             // The bytes are in the file whatever becomes of the map: it is as long as it can be.
             let size = file.size().unwrap_or(before + count as u64);
             if let Ok((bytes, len)) = self.whole_pages(size) {

@@ -19,6 +19,16 @@ const MOST_AHEAD: usize = 16 << 30;
 #[cfg(not(target_pointer_width = "64"))]
 const MOST_AHEAD: usize = 64 << 20;
 
+/// Which zero pages may be put over a tail.
+#[derive(Clone, Copy)]
+pub(super) enum Zeros {
+    /// Such as can be written: a call without the lock that has seen the old length may be at work.
+    Writable,
+    /// Should the system refuse those, also such as cannot be written: it charges pages that can be as memory where
+    /// `vm.overcommit_memory` is 2.
+    AnyKind,
+}
+
 pub(super) struct Range {
     watch: Watch,
     pub reservation: Reservation,
@@ -107,7 +117,7 @@ impl Range {
         self.watch.forget_fd();
     }
 
-    /// Puts zero pages over all of the file, and so gives back its pages and its disk. For a map whose calls are
+    /// Puts zero pages over all of the file, and so releases its pages and its disk space. For a map whose calls are
     /// refused by now. Where the system grants no zero pages, the file's stay until the range is dropped.
     pub fn clear(&self, shape: &Shape) {
         let (at, len) = self.whole();
@@ -143,7 +153,7 @@ impl Range {
     }
 
     /// Puts zero pages over everything from `bytes` (whole pages) on.
-    pub fn shrink(&mut self, shape: &Shape, bytes: usize) -> Result<()> {
+    pub fn shrink(&mut self, shape: &Shape, bytes: usize, zeros: Zeros) -> Result<()> {
         if bytes >= self.mapped {
             return Ok(());
         }
@@ -155,11 +165,11 @@ impl Range {
                 os::release_pages(at, self.mapped - bytes);
             }
             let len = self.mapped - bytes;
-            os::zero_over(at, len, shape.protection).or_else(|_| {
-                // Pages that can be written are charged as memory where `vm.overcommit_memory` is 2. Nobody writes
-                // these: the map was made shorter first.
-                os::zero_over(at, len, libc::PROT_READ)
-            })?;
+            let answer = os::zero_over(at, len, shape.protection);
+            match zeros {
+                Zeros::Writable => answer?,
+                Zeros::AnyKind => answer.or_else(|_| os::zero_over(at, len, libc::PROT_READ))?,
+            }
         }
         self.mapped = bytes;
         self.watch.set_mapped(bytes);

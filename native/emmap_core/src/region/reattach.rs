@@ -1,5 +1,6 @@
 //! The way back after a fault.
 
+use super::range::Zeros;
 use super::{Range, Region};
 use crate::{Errno, Result};
 
@@ -12,6 +13,10 @@ impl Region {
     /// fixed size, or was cut again. Blocks on the disk.
     pub fn reattach(&self) -> Result<()> {
         let mut ranges = self.ranges();
+        if self.fault.has_thrown_away() {
+            // What was written to it is gone: it must be opened again.
+            return Err(Errno::NOMEM);
+        }
         self.alone(|| {
             self.follow(&mut ranges)?;
             self.restore(&ranges)
@@ -40,10 +45,10 @@ impl Region {
         let exclusive = self.lock.as_ref().map(|lock| lock.write());
         self.extent.set_len(to);
         drop(exclusive);
-        // The tail is gone from the file, so there is nothing to keep should this fail.
+        // The tail is gone from the file, so there is nothing to keep should this fail; and what writes to it is refused.
         ranges
             .iter_mut()
-            .try_for_each(|range| range.shrink(&self.shape, bytes))
+            .try_for_each(|range| range.shrink(&self.shape, bytes, Zeros::AnyKind))
     }
 
     fn restore(&self, ranges: &[Range]) -> Result<()> {

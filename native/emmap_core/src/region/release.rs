@@ -1,4 +1,4 @@
-//! What the last close gives back, while calls and live binaries may still be at work.
+//! What the last close releases, while calls and live binaries may still be at work.
 //!
 //! A close waits for no call, and a call takes no lock, so:
 //!
@@ -9,7 +9,7 @@
 //! - who hands out a live binary marks the map *before* it looks whether its handle is closed, and who closes looks
 //!   at the mark *after* it has closed the handle: one of both sees the other.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use super::{Range, Region};
@@ -23,6 +23,9 @@ pub(super) struct FileSlot {
     file: Mutex<Option<Arc<MappedFile>>>,
     /// How large the file was when its descriptor was released, in bytes.
     last_size: AtomicU64,
+    /// Whether its name was removed. Once is enough: when nothing keeps the file any more, a new file of the same name
+    /// may have the same inode.
+    unlinked: AtomicBool,
 }
 
 impl FileSlot {
@@ -31,6 +34,16 @@ impl FileSlot {
             name: file.as_ref().map(|file| file.name().clone()),
             file: Mutex::new(file.map(Arc::new)),
             last_size: AtomicU64::new(0),
+            unlinked: AtomicBool::new(false),
+        }
+    }
+
+    /// Removes its name, once.
+    pub fn unlink(&self) {
+        if let Some(name) = &self.name {
+            if !self.unlinked.swap(true, Ordering::AcqRel) {
+                name.unlink();
+            }
         }
     }
 
@@ -104,6 +117,10 @@ impl Region {
         let keep_pages = self.is_lent();
         if !keep_pages {
             self.fault.close();
+            if self.shape.auto_unlink {
+                // With live binaries the name goes with the last of them.
+                self.file.unlink();
+            }
         }
         self.release_under(&self.ranges(), keep_pages);
     }

@@ -1,5 +1,6 @@
 //! Growing and shrinking under readers.
 
+use super::range::Zeros;
 use super::{Range, Region};
 use crate::fault::Reason;
 use crate::reservation::Place;
@@ -166,7 +167,7 @@ impl Region {
             if let Err(error) = range.grow(&self.shape, file.as_deref(), bytes) {
                 ranges.truncate(count);
                 for (range, mapped) in ranges.iter_mut().zip(before) {
-                    let _ = range.shrink(&self.shape, mapped);
+                    let _ = range.shrink(&self.shape, mapped, Zeros::Writable);
                 }
                 return Err(error);
             }
@@ -191,7 +192,7 @@ impl Region {
         }
         let mut answer = Ok(());
         for range in ranges.iter_mut() {
-            answer = answer.and(range.shrink(&self.shape, bytes));
+            answer = answer.and(range.shrink(&self.shape, bytes, Zeros::Writable));
         }
         drop(exclusive);
         answer = answer.and_then(|()| self.set_file_size(to as u64));

@@ -1,0 +1,60 @@
+defmodule Emmap.Handle do
+  @moduledoc false
+  # The shape of a handle, which no other module knows: the record that `:file` takes, and in it a tuple of the
+  # reference, the root of a direct handle, and a struct for `inspect/1`. A function head matches a tuple in a tenth of
+  # the time that a struct takes.
+  #
+  # The root is a binary over the whole map, of which long live binaries are parts. It is in a fun, because what prints
+  # a handle (a crash report, an Erlang shell) prints a fun in one word, but would print the whole file.
+
+  # Nothing here may ask for the struct of `Emmap`, which needs this module to be compiled.
+  @type t :: {:file_descriptor, Emmap.File, {reference, (() -> binary) | nil, struct}}
+
+  @doc "Matches any handle, and binds its reference."
+  defmacro handle(ref) do
+    quote do: {:file_descriptor, Emmap.File, {unquote(ref), _, _}}
+  end
+
+  @doc "Matches any handle, and binds its reference and its root (`nil` where there is none)."
+  defmacro handle(ref, root) do
+    quote do: {:file_descriptor, Emmap.File, {unquote(ref), unquote(root), _}}
+  end
+
+  @doc """
+  The longest live binary that is one of its own, in bytes: to find out that the root is the right one costs more. The VM
+  counts its bytes as memory of the process, and collects garbage for 370 KB of them.
+  """
+  defmacro alone, do: 4096
+
+  @spec new(reference, binary | nil) :: t
+  def new(ref, root),
+    do: {:file_descriptor, Emmap.File, {ref, wrap(root), %{:__struct__ => Emmap, :ref => ref}}}
+
+  defp wrap(nil), do: nil
+  defp wrap(root), do: fn -> root end
+
+  @doc "The root binary of a handle, or `nil`."
+  @spec root((() -> binary) | nil) :: binary | nil
+  def root(nil), do: nil
+  def root(root), do: root.()
+
+  @spec ref!(t) :: reference
+  def ref!(handle(ref)), do: ref
+  def ref!(other), do: none!(other)
+
+  @doc "Raises for a term that is not a handle; what people pass on their first day is named."
+  @spec none!(term) :: no_return
+  def none!({:ok, {:file_descriptor, _, _}}) do
+    raise ArgumentError,
+          "not a handle, but the whole answer of open/2: match {:ok, mem} = Emmap.open(...) and pass mem"
+  end
+
+  def none!({:error, _} = error),
+    do:
+      raise(ArgumentError, "not a handle, but the error of a file not opened: #{inspect(error)}")
+
+  def none!(other) do
+    raise ArgumentError,
+          "not an open Emmap handle of this node: #{inspect(other, limit: 5, printable_limit: 100)}"
+  end
+end
