@@ -19,6 +19,7 @@
 //! | [`lock`] | makes copies atomic towards each other |
 //! | [`region`] | the mapping itself: read, write, grow, shrink |
 //! | [`atomics`] | integers in a map |
+//! | [`striped`] | integers that threads add to without waiting for each other |
 //! | [`counters`] | files of persistent counters |
 //! | [`buffer`] | memory for a large copy |
 //! | [`cursor`] | the file position of a handle |
@@ -67,6 +68,8 @@ pub mod reservation;
 pub mod search;
 #[cfg(not(loom))]
 pub mod source;
+#[cfg(not(loom))]
+pub mod striped;
 pub mod sync;
 #[cfg(not(loom))]
 pub mod typed;

@@ -2,7 +2,8 @@
 
 use super::medium::Medium;
 use super::names::{self, encoded, Claim};
-use crate::atomics::{CACHE_LINE, WORD};
+use crate::atomics::WORD;
+use crate::striped::CACHE_LINE;
 use crate::Errno;
 
 pub const MAGIC: [u8; 8] = *b"EMMAPCNT";

@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 
 use super::format::{self, Layout};
-use crate::atomics::CACHE_LINE;
 use crate::{Errno, Region, Result};
 
 /// Counters sixteen to a line, each line once for every stripe.
@@ -101,12 +100,7 @@ impl Grid {
     /// Sets the first stripe and clears the others, one after the other.
     pub fn put(&self, region: &Region, index: u64, value: i64) -> std::result::Result<(), Refused> {
         let position = self.position(index)?;
-        region.word_mut(position)?.store(value, SeqCst);
-        for stripe in 1..u64::from(self.stripes) {
-            let line = position + stripe * CACHE_LINE as u64;
-            region.word_mut(line)?.store(0, SeqCst);
-        }
-        Ok(())
+        Ok(region.put_striped(position, self.stripes as usize, value)?)
     }
 
     /// All values in order. ENOMEM when there is no memory for so many.
