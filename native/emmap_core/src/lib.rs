@@ -20,6 +20,7 @@
 //! | [`region`] | the mapping itself: read, write, grow, shrink |
 //! | [`atomics`] | integers in a map |
 //! | [`striped`] | integers that threads add to without waiting for each other |
+//! | [`store`] | what every file of a structure shares: its headers, its creation, its growth |
 //! | [`counters`] | files of persistent counters |
 //! | [`buffer`] | memory for a large copy |
 //! | [`cursor`] | the file position of a handle |
@@ -68,6 +69,8 @@ pub mod reservation;
 pub mod search;
 #[cfg(not(loom))]
 pub mod source;
+#[cfg(not(loom))]
+pub mod store;
 #[cfg(not(loom))]
 pub mod striped;
 pub mod sync;

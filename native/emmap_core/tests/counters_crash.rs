@@ -3,8 +3,8 @@
 //! found is the old counters or the new ones. And the proof that this can fail: without any one of
 //! the syncs it does.
 
-use emmap_core::counters::medium::Medium;
 use emmap_core::counters::{BadFormat, Layout};
+use emmap_core::store::{self, Medium, Structure};
 use emmap_core::{Errno, Result};
 
 const SECTOR: usize = 32;
@@ -163,7 +163,7 @@ fn images(moment: &(Image, Vec<Change>), random: &mut Random, each: &mut impl Fn
 fn layout_of(image: &Image) -> std::result::Result<Layout, BadFormat> {
     match Layout::read(&Crashing::on(image.clone(), None)) {
         Ok(layout) => Ok(layout),
-        Err(emmap_core::counters::Error::BadFormat(why)) => Err(why),
+        Err(store::Error::BadFormat(why)) => Err(why),
         Err(other) => panic!("a medium that does not fail: {other:?}"),
     }
 }
@@ -209,7 +209,7 @@ fn story(seed: u64, skipped: Option<usize>, run: &mut Run) {
     let room = if named { 8192 } else { 0 };
     let layout = Layout::with_room(count, stripes, &names, room);
     let mut medium = Crashing::on(Image::default(), skipped);
-    layout.create(&mut medium).unwrap();
+    store::create::write(&layout, &mut medium).unwrap();
     for moment in std::mem::take(&mut medium.moments) {
         images(&moment, &mut random, &mut |image| {
             // Without its name it is no file at all, which is the old state.
@@ -236,7 +236,7 @@ fn story(seed: u64, skipped: Option<usize>, run: &mut Run) {
         };
         let after = before.grown(more, &names).unwrap();
         let mut medium = Crashing::on(start.clone(), skipped);
-        after.replace(&before, &mut medium).unwrap();
+        store::grow::write(&before, &after, &mut medium).unwrap();
         // Once it has answered, nothing but the new counters will do.
         let answered = (medium.durable.clone(), medium.pending.clone());
         images(&answered, &mut Random(seed | 1), &mut |image| {

@@ -1,6 +1,6 @@
 //! Counter files that are not what they say: each is refused for its reason, and not touched.
 
-use emmap_core::counters::{open, BadFormat, Error, Request};
+use emmap_core::counters::{open, BadFormat, Error, OtherNames, Request};
 use emmap_core::Errno;
 
 fn numbered(count: u64) -> Request {
@@ -87,7 +87,7 @@ fn a_flipped_bit_loses_no_counter_that_was_grown() {
         let mut flipped = bytes.clone();
         flipped[header + 24] ^= 1;
         match place.refused(&flipped, &named(&["a", "b", "x"])) {
-            Error::OtherNames(names) => assert_eq!(names, ["a", "b", "c"]),
+            Error::Mismatch(OtherNames(names)) => assert_eq!(names, ["a", "b", "c"]),
             other => panic!("{other:?}"),
         }
     }
@@ -205,7 +205,7 @@ fn every_bit_of_a_name_counts() {
         let mut flipped = bytes.clone();
         flipped[8192 + bit / 8] ^= 1 << (bit % 8);
         let error = place.refused(&flipped, &named(&["requests", "errors"]));
-        assert_eq!(error, Error::BadFormat(BadFormat::Names));
+        assert_eq!(error, Error::BadFormat(BadFormat::Content));
     }
 }
 
@@ -332,7 +332,7 @@ fn a_hole_that_is_said_to_be_names_is_not_read_to_its_end() {
     let start = std::time::Instant::now();
     for _ in 0..100 {
         let error = open(&place.path(), &numbered(0)).err();
-        assert_eq!(error, Some(Error::BadFormat(BadFormat::Names)));
+        assert_eq!(error, Some(Error::BadFormat(BadFormat::Content)));
     }
     assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
     // More than a table can have is not read at all.
@@ -349,7 +349,7 @@ fn names_that_are_fewer_more_twice_or_no_utf8() {
         open(&place.path(), &numbered(0)).err()
     };
     assert_eq!(error(3, &table(&["a", "", "c"])), None);
-    let names = Some(Error::BadFormat(BadFormat::Names));
+    let names = Some(Error::BadFormat(BadFormat::Content));
     assert_eq!(error(3, &table(&["a", "", "a"])), names);
     assert_eq!(error(3, &table(&["", "b", ""])), names);
     assert_eq!(error(4, &table(&["a", "b", "c"])), names);
@@ -387,7 +387,7 @@ fn names_that_lie_across_what_is_read_at_once() {
         let mut flipped = bytes.clone();
         flipped[at] ^= 4;
         let error = place.refused(&flipped, &numbered(0));
-        assert_eq!(error, Error::BadFormat(BadFormat::Names));
+        assert_eq!(error, Error::BadFormat(BadFormat::Content));
     }
 }
 
@@ -505,7 +505,7 @@ fn names_stay_and_grow() {
     drop(open(&place.path(), &named(&["a", "b"])).ok().unwrap());
     let names = |request: &Request| open(&place.path(), request).map(|c| c.layout.names);
     let refused = |request: &Request| match names(request) {
-        Err(Error::OtherNames(names)) => names,
+        Err(Error::Mismatch(OtherNames(names))) => names,
         other => panic!("{other:?}"),
     };
     assert_eq!(refused(&named(&["b", "a"])), ["a", "b"]);

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::Ordering::SeqCst;
 
-use emmap_core::counters::{self, BadFormat, Error, Grid, Refused, Request};
+use emmap_core::counters::{self, BadFormat, Error, Grid, OtherNames, Refused, Request};
 use emmap_core::{Errno, Region};
 use rustler::sys::ErlNifTerm;
 use rustler::types::atom;
@@ -135,7 +135,8 @@ fn why(bad: BadFormat) -> rustler::Atom {
         BadFormat::Endianness => reasons::endianness(),
         BadFormat::Length => reasons::length(),
         BadFormat::Checksum => reasons::checksum(),
-        BadFormat::Names => reasons::names(),
+        // What a header of counters describes is the table of names.
+        BadFormat::Content => reasons::names(),
     }
 }
 
@@ -177,7 +178,9 @@ fn failed(env: Env, error: Error) -> Term {
     match error {
         Error::Posix(error) => Failure::from(error).encode(env),
         Error::BadFormat(bad) => (atom::error(), (reasons::bad_format(), why(bad))).encode(env),
-        Error::OtherNames(names) => (atom::error(), (reasons::other_names(), names)).encode(env),
+        Error::Mismatch(OtherNames(names)) => {
+            (atom::error(), (reasons::other_names(), names)).encode(env)
+        }
     }
 }
 

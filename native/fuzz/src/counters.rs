@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use emmap_core::counters::{format, open, Error, Grid, Layout, Request};
+use emmap_core::store::Structure;
 use emmap_core::Region;
 
 use super::bytes::Bytes;

@@ -7,9 +7,7 @@
 use std::collections::hash_map::{Entry, HashMap, RandomState};
 use std::hash::BuildHasher;
 
-use super::format::BadFormat;
-use super::medium::Medium;
-use super::Error;
+use crate::store::{BadFormat, Error, Medium};
 use crate::Errno;
 
 /// The longest table. A longer one is not written, and not read.
@@ -47,7 +45,7 @@ pub fn encoded(names: &[String]) -> Result<Vec<u8>, Errno> {
 pub fn read(medium: &impl Medium, claim: Claim) -> Result<Vec<String>, Error> {
     // The shortest name is two bytes long.
     if claim.length > 0 && claim.length / 2 < claim.count {
-        return Err(BadFormat::Names.into());
+        return Err(BadFormat::Content.into());
     }
     let mut names = Names::<RandomState>::default();
     let mut crc = crc32fast::Hasher::new();
@@ -67,7 +65,7 @@ pub fn read(medium: &impl Medium, claim: Claim) -> Result<Vec<String>, Error> {
     }
     let counted = claim.length == 0 || names.all.len() as u64 == claim.count;
     if !counted || !piece.is_empty() || crc.finalize() != claim.crc {
-        return Err(BadFormat::Names.into());
+        return Err(BadFormat::Content.into());
     }
     Ok(names.all)
 }
@@ -90,9 +88,9 @@ impl<H: BuildHasher> Names<H> {
             let Some(name) = after.get(..length) else {
                 break;
             };
-            let name = std::str::from_utf8(name).map_err(|_| BadFormat::Names)?;
+            let name = std::str::from_utf8(name).map_err(|_| BadFormat::Content)?;
             if self.all.len() as u64 == most || !self.add(name)? {
-                return Err(BadFormat::Names.into());
+                return Err(BadFormat::Content.into());
             }
             rest = &after[length..];
         }
