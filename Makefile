@@ -21,7 +21,7 @@ test: setup
 
 test-all: setup
 	mix test --include slow
-	cargo test --quiet --locked --manifest-path native/Cargo.toml
+	EMMAP_CRASH_IMAGES=100000 cargo test --quiet --locked --manifest-path native/Cargo.toml
 	$(MAKE) loom
 
 # Every row of what must be survived, each in a VM of its own, as a table with what the user got.
