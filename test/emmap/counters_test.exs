@@ -497,6 +497,31 @@ defmodule Emmap.CountersTest do
              "could not add to a counter of #{inspect(path)}: it was closed before"
   end
 
+  test "a handle of something else is refused by every call on counters", %{path: path} do
+    counters = Counters.open!(path, [:a, :b])
+    {:ok, {:file_descriptor, _, %{ref: ref}} = mem} = Emmap.open(path)
+    other = %{counters | ref: ref}
+    many = %{other | count: 1_000_000}
+
+    for call <- [
+          &Counters.add(&1, :a, 1),
+          &Counters.get(&1, :a),
+          &Counters.put(&1, :a, 1),
+          &Counters.next(&1, :a),
+          &Counters.exchange(&1, :a, 1),
+          &Counters.compare_exchange(&1, :a, 0, 1),
+          &Counters.to_list/1,
+          &Counters.reattach/1
+        ],
+        wrong <- [other, many] do
+      assert_raise ArgumentError, ~r/^not an open Emmap handle/, fn -> call.(wrong) end
+    end
+
+    :ok = Emmap.close(mem)
+    assert_raise ArgumentError, fn -> Counters.add(other, :a, 1) end
+    assert Counters.to_list(counters) == [0, 0]
+  end
+
   describe "29: files that are none" do
     test "say why, and are not touched", %{path: path, tmp_dir: directory} do
       Counters.close(Counters.open!(path, [:a, :b]))

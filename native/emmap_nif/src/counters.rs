@@ -9,10 +9,10 @@ use emmap_core::counters::{self, BadFormat, Error, Grid, OtherNames, Refused, Re
 use emmap_core::{Errno, Region};
 use rustler::sys::ErlNifTerm;
 use rustler::types::atom;
-use rustler::{Binary, Encoder, Env, NifMap, Term};
+use rustler::{Binary, Encoder, Env, NifMap, NifResult, Term};
 
 use crate::hot::{hot_nif, Call, Position};
-use crate::resource::{new_counters, HandleRef};
+use crate::resource::{new_structure, HandleRef, Structure};
 use crate::terms::Failure;
 
 hot_nif!("counter_add" / 3 = add);
@@ -46,6 +46,7 @@ fn on_counter(
 ) -> ErlNifTerm {
     let answer = (|| {
         let handle = call.handle()?;
+        let grid = handle.counters().map_err(|wrong| call.raise(&wrong))?;
         let region = handle.region().map_err(|failure| call.error(failure))?;
         let Position::At(index) = call.position(1)? else {
             return Ok(Err(Refused::Index));
@@ -54,7 +55,7 @@ fn on_counter(
             Ok(mark) => mark,
             Err(error) => return Ok(Err(error.into())),
         };
-        let done = act(region, &handle.counters, index)?;
+        let done = act(region, grid, index)?;
         Ok(done.and_then(|term| Ok(region.check_since(mark).map(|()| term)?)))
     })();
     match answer {
@@ -166,7 +167,7 @@ fn counters_open<'a>(env: Env<'a>, path: Binary<'a>, wanted: Wanted) -> Term<'a>
     match counters::open(path, &request) {
         Ok(opened) => {
             let grid = Grid::from(&opened.layout);
-            let reference = new_counters(env, opened.region, grid);
+            let reference = new_structure(env, opened.region, Structure::Counters(grid));
             let names = opened.layout.names;
             (atom::ok(), reference, grid.count(), grid.stripes(), names).encode(env)
         }
@@ -186,14 +187,19 @@ fn failed(env: Env, error: Error) -> Term {
 
 // Reads headers, and maps the file again.
 #[rustler::nif(schedule = "DirtyIo")]
-fn counters_reattach<'a>(env: Env<'a>, handle: HandleRef<'a>, names: Vec<String>) -> Term<'a> {
-    match handle.0.region() {
+fn counters_reattach<'a>(
+    env: Env<'a>,
+    handle: HandleRef<'a>,
+    names: Vec<String>,
+) -> NifResult<Term<'a>> {
+    let grid = handle.0.counters()?;
+    Ok(match handle.0.region() {
         Err(closed) => closed.encode(env),
-        Ok(region) => match counters::reattach(region, &handle.0.counters, &names) {
+        Ok(region) => match counters::reattach(region, grid, &names) {
             Ok(()) => atom::ok().encode(env),
             Err(error) => failed(env, error),
         },
-    }
+    })
 }
 
 /// Words that `counters_range` reads at most, but for those of one counter: some microseconds.
@@ -201,16 +207,21 @@ const FEW: u64 = 2048;
 
 // At most so many counters that the call is short: the caller asks for no more.
 #[rustler::nif(schedule = "Normal")]
-fn counters_range<'a>(env: Env<'a>, handle: HandleRef<'a>, from: u64, count: u64) -> Term<'a> {
-    let few = FEW / u64::from(handle.0.counters.stripes().max(1));
+fn counters_range<'a>(
+    env: Env<'a>,
+    handle: HandleRef<'a>,
+    from: u64,
+    count: u64,
+) -> NifResult<Term<'a>> {
     values(env, &handle, |grid, region| {
+        let few = FEW / u64::from(grid.stripes().max(1));
         grid.range(region, from, count.min(few.max(1)))
     })
 }
 
 // There may be millions.
 #[rustler::nif(schedule = "DirtyCpu")]
-fn counters_list<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
+fn counters_list<'a>(env: Env<'a>, handle: HandleRef<'a>) -> NifResult<Term<'a>> {
     values(env, &handle, |grid, region| {
         // Without memory for the list the VM would end, so that is asked for first, and kept until the
         // values are there.
@@ -228,14 +239,15 @@ fn values<'a>(
     env: Env<'a>,
     handle: &HandleRef,
     read: impl FnOnce(&Grid, &Region) -> emmap_core::Result<Vec<i64>>,
-) -> Term<'a> {
+) -> NifResult<Term<'a>> {
+    let grid = handle.0.counters()?;
     let values = handle.0.region().and_then(|region| {
         let mark = region.mark();
-        let values = read(&handle.0.counters, region)?;
+        let values = read(grid, region)?;
         region.check_since(mark)?;
         Ok(values)
     });
-    match values {
+    Ok(match values {
         Ok(values) => {
             let empty = Term::list_new_empty(env);
             let list = values.iter().rev();
@@ -243,5 +255,5 @@ fn values<'a>(
             (atom::ok(), list).encode(env)
         }
         Err(failure) => failure.encode(env),
-    }
+    })
 }

@@ -27,7 +27,7 @@ use rustler::sys::{
 };
 use rustler::{Decoder, Env, NifResult, Term};
 
-use crate::terms::{Failure, NOT_A_HANDLE};
+use crate::terms::{ArgumentError, Failure, NOT_A_HANDLE};
 
 static MAPPING: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 static HANDLE: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
@@ -57,11 +57,27 @@ pub struct Handle {
     pub direct: bool,
     /// Where this handle's root binary begins; 0: it has none.
     pub root: usize,
-    /// Where the counters are, on a handle of a counter file; else there are none.
-    pub counters: Grid,
+    structure: Structure,
+}
+
+/// What a handle's file is, beyond bytes.
+#[derive(Clone, Copy)]
+pub enum Structure {
+    None,
+    /// Where the counters are.
+    Counters(Grid),
 }
 
 impl Handle {
+    /// Where the counters are, on a handle of a counter file.
+    #[inline]
+    pub fn counters(&self) -> Result<&Grid, ArgumentError> {
+        match &self.structure {
+            Structure::Counters(grid) => Ok(grid),
+            Structure::None => Err(NOT_A_HANDLE),
+        }
+    }
+
     /// The region, unless the handle is closed.
     #[inline]
     pub fn region(&self) -> Result<&Region, Failure> {
@@ -134,15 +150,20 @@ pub struct NewHandle<'a> {
 
 /// Makes the first handle on a region.
 pub fn new_handle<'a>(env: Env<'a>, region: Region, direct: bool) -> NewHandle<'a> {
-    first_handle(env, region, direct, Grid::default())
+    first_handle(env, region, direct, Structure::None)
 }
 
-/// Makes the handle of a counter file.
-pub fn new_counters<'a>(env: Env<'a>, region: Region, counters: Grid) -> Term<'a> {
-    first_handle(env, region, false, counters).reference
+/// Makes the first handle on the file of a structure.
+pub fn new_structure<'a>(env: Env<'a>, region: Region, structure: Structure) -> Term<'a> {
+    first_handle(env, region, false, structure).reference
 }
 
-fn first_handle<'a>(env: Env<'a>, region: Region, direct: bool, counters: Grid) -> NewHandle<'a> {
+fn first_handle<'a>(
+    env: Env<'a>,
+    region: Region,
+    direct: bool,
+    structure: Structure,
+) -> NewHandle<'a> {
     let mapping = Mapping {
         region: Some(Box::new(region)),
         open_handles: OpenHandles::default(),
@@ -153,7 +174,7 @@ fn first_handle<'a>(env: Env<'a>, region: Region, direct: bool, counters: Grid) 
     // allocation gives us is released below, when the handle has its own.
     unsafe {
         let object = alloc(&MAPPING, mapping);
-        let handle = handle_on(env, object, direct, counters);
+        let handle = handle_on(env, object, direct, structure);
         enif_release_resource(object.cast());
         handle
     }
@@ -169,7 +190,7 @@ pub fn dup_handle<'a>(env: Env<'a>, handle: &Handle) -> Result<NewHandle<'a>, Fa
                 env,
                 handle.mapping,
                 handle.direct,
-                handle.counters,
+                handle.structure,
             )),
             false => Err(Failure::Closed),
         }
@@ -183,7 +204,7 @@ unsafe fn handle_on<'a>(
     env: Env<'a>,
     mapping: *mut Mapping,
     direct: bool,
-    counters: Grid,
+    structure: Structure,
 ) -> NewHandle<'a> {
     // SAFETY: `mapping` is alive, and `enif_keep_resource` keeps it so until the handle's
     // destructor releases it. The root binary spans mapped bytes, which outlive it (the binary is
@@ -214,7 +235,7 @@ unsafe fn handle_on<'a>(
                 closing: Closing::default(),
                 direct,
                 root: root.map_or(0, |(at, _)| at as usize),
-                counters,
+                structure,
             },
         );
         let reference = enif_make_resource(env.as_c_arg(), object.cast_const().cast());
@@ -396,7 +417,7 @@ fn keep_types() {
                 closing: Closing::default(),
                 direct: false,
                 root: 0,
-                counters: Grid::default(),
+                structure: Structure::None,
             },
         );
         if let Ok(buffer) = Buffer::new(1) {

@@ -6,7 +6,7 @@ use super::format::{self, Layout};
 use crate::{Errno, Region, Result};
 
 /// Counters sixteen to a line, each line once for every stripe.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Grid {
     data_offset: u64,
     count: u64,
