@@ -46,7 +46,7 @@ defmodule Emmap.Counters do
   """
   @moduledoc since: "1.0.0-rc.0"
 
-  alias Emmap.Native
+  alias Emmap.{Native, Structure}
 
   @enforce_keys [:ref, :path, :count, :stripes]
   defstruct [:ref, :path, :count, :stripes, :names, indices: %{}]
@@ -120,43 +120,35 @@ defmodule Emmap.Counters do
   def open(path, count_or_names, options \\ []) do
     path = Emmap.Path.bytes!(path)
     {count, asked} = wanted!(count_or_names)
-
     wanted = Map.merge(options!(options), %{count: count, names: Enum.map(asked, &to_string/1)})
 
-    case Emmap.Collected.retry(fn -> Native.counters_open(path, wanted) end) do
-      {:ok, ref, count, stripes, in_file} ->
-        names = names(asked, in_file)
-
-        {:ok,
-         %__MODULE__{
-           ref: ref,
-           path: path,
-           count: count,
-           stripes: stripes,
-           names: names,
-           indices: indices(names, in_file)
-         }}
-
+    case Structure.open(path, &Native.counters_open(&1, wanted), &opened(&1, &2, asked)) do
       {:error, {:other_names, in_file}} ->
         {:error, {:other_names, %{asked: asked, file: in_file}}}
 
-      error ->
-        error
+      opened ->
+        opened
     end
+  end
+
+  defp opened(path, {:ok, ref, count, stripes, in_file}, asked) do
+    names = names(asked, in_file)
+
+    %__MODULE__{
+      ref: ref,
+      path: path,
+      count: count,
+      stripes: stripes,
+      names: names,
+      indices: indices(names, in_file)
+    }
   end
 
   @doc "As `open/3`, but returns the counters alone and raises `Emmap.Error` on failure."
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec open!(Path.t() | :file.name_all(), non_neg_integer | [name], [option]) :: t
-  def open!(path, count_or_names, options \\ []) do
-    case open(path, count_or_names, options) do
-      {:ok, counters} ->
-        counters
-
-      {:error, reason} ->
-        raise Emmap.Error, op: :open, path: Emmap.Path.bytes!(path), reason: reason
-    end
-  end
+  def open!(path, count_or_names, options \\ []),
+    do: path |> open(count_or_names, options) |> Structure.opened!(:counters, path)
 
   @doc """
   Closes the counters at once, for all processes that hold this term: each later call raises `Emmap.Error` with
@@ -165,13 +157,13 @@ defmodule Emmap.Counters do
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec close(t) :: :ok | Emmap.failure()
-  def close(%__MODULE__{ref: ref}), do: Native.close(ref)
+  def close(%__MODULE__{} = counters), do: Structure.close(counters)
   def close(counters), do: no_counters!(counters)
 
   @doc "Waits until everything counted so far is on the disk. `{:error, reason}` as `Emmap.sync/1`."
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec sync(t) :: :ok | Emmap.failure()
-  def sync(%__MODULE__{ref: ref}), do: Native.sync(ref, true)
+  def sync(%__MODULE__{} = counters), do: Structure.sync(counters)
   def sync(counters), do: no_counters!(counters)
 
   @doc """
@@ -181,8 +173,10 @@ defmodule Emmap.Counters do
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec reattach(t) :: :ok | {:error, reason | :closed}
-  def reattach(%__MODULE__{ref: ref, names: names}),
-    do: Native.counters_reattach(ref, Enum.map(names || [], &to_string/1))
+  def reattach(%__MODULE__{names: names} = counters) do
+    names = Enum.map(names || [], &to_string/1)
+    Structure.reattach(counters, &Native.counters_reattach(&1, names))
+  end
 
   def reattach(counters), do: no_counters!(counters)
 
@@ -199,21 +193,10 @@ defmodule Emmap.Counters do
           size: non_neg_integer,
           faults: non_neg_integer
         }
-  def info(%__MODULE__{ref: ref} = counters) do
-    case Emmap.Info.brief(ref) do
-      {:ok, info} ->
-        %{
-          path: info.path,
-          count: counters.count,
-          names: counters.names,
-          write_concurrency: counters.stripes > 1,
-          size: info.size,
-          faults: info.faults
-        }
-
-      error ->
-        failed!(counters, :read, nil, error)
-    end
+  def info(%__MODULE__{count: count, names: names, stripes: stripes} = counters) do
+    counters
+    |> Structure.info(:counters)
+    |> Map.merge(%{count: count, names: names, write_concurrency: stripes > 1})
   end
 
   def info(counters), do: no_counters!(counters)
@@ -460,12 +443,7 @@ defmodule Emmap.Counters do
   defp index!(other, _name), do: no_counters!(other)
 
   @spec no_counters!(term) :: no_return
-  defp no_counters!({:ok, %__MODULE__{}}) do
-    raise ArgumentError,
-          "not counters, but the whole answer of open/3: match {:ok, counters} and pass counters"
-  end
-
-  defp no_counters!(other), do: raise(ArgumentError, "not counters: #{inspect(other)}")
+  defp no_counters!(other), do: Structure.refuse!(other, __MODULE__, "counters")
 
   @spec no_counter!(t, term) :: no_return
   defp no_counter!(%{names: nil, count: count}, key) do
@@ -484,8 +462,8 @@ defmodule Emmap.Counters do
           "these counters have write_concurrency: a value before or after a change is not to be had"
   end
 
-  defp failed!(%{path: path}, op, _key, {:error, reason}),
-    do: raise(Emmap.Error, op: op, path: path, reason: reason)
+  defp failed!(counters, op, _key, {:error, reason}),
+    do: Structure.failed!(counters, :counters, op, reason)
 
   defp wrapped(n) when n >= -0x8000_0000_0000_0000 and n <= 0x7FFF_FFFF_FFFF_FFFF, do: n
 

@@ -497,6 +497,32 @@ defmodule Emmap.CountersTest do
              "could not add to a counter of #{inspect(path)}: it was closed before"
   end
 
+  test "an error says which kind of file it is about", %{path: path} do
+    File.write!(path, "something else")
+    error = assert_raise Emmap.Error, fn -> Counters.open!(path, 1) end
+    assert %{kind: :counters, op: :open, path: ^path, reason: {:bad_format, :kind}} = error
+
+    assert Exception.message(error) ==
+             "could not open #{inspect(path)}: it is not a counter file"
+
+    File.write!(path, "EMMAP01\n")
+    error = assert_raise Emmap.Error, fn -> Counters.open!(path, 1) end
+
+    assert Exception.message(error) ==
+             "could not open #{inspect(path)}: it is not a sound counter file (length)"
+
+    # Of a plain file there is nothing to say, and no format that it could have.
+    error = assert_raise Emmap.Error, fn -> Emmap.open!(path <> ".none") end
+    assert %{kind: nil, reason: :enoent} = error
+    error = %{error | reason: {:bad_format, :kind}}
+    assert Exception.message(error) =~ "it is not a file of this format"
+    c = Counters.open!(path <> ".c", 1)
+    :ok = Counters.close(c)
+    assert %{kind: :counters, op: :add} = catch_error(Counters.add(c, 0, 1))
+    assert %{kind: :counters, op: :read} = catch_error(Counters.info(c))
+    assert %{kind: :counters, op: :write} = catch_error(Counters.put(c, 0, 1))
+  end
+
   test "a handle of something else is refused by every call on counters", %{path: path} do
     counters = Counters.open!(path, [:a, :b])
     {:ok, {:file_descriptor, _, %{ref: ref}} = mem} = Emmap.open(path)

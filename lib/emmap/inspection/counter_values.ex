@@ -136,7 +136,7 @@ defmodule Emmap.Inspection.CounterValues do
 
     # The file was as long as it should be.
     if byte_size(bytes) < count,
-      do: raise(Emmap.Error, op: :read, path: source.path, reason: :estale)
+      do: raise(Emmap.Error, op: :read, path: source.path, reason: :estale, kind: :counters)
 
     bytes
   end

@@ -1,0 +1,65 @@
+defmodule Emmap.Structure do
+  @moduledoc false
+  # What the struct of every structure in a file does, whatever is in the file: opening, closing, what
+  # is known of the file, and errors. Such a struct has at least `:ref`, the handle, and `:path`.
+
+  alias Emmap.Native
+
+  @type t :: %{:__struct__ => module, :ref => reference, :path => binary, optional(atom) => term}
+  # See `Emmap.Error`.
+  @type kind :: :counters
+
+  @doc """
+  Opens a file: `native` is given the path, as the system expects it, and returns a tuple of `:ok` and
+  what `build` makes the struct of, from the path and that tuple.
+  """
+  @spec open(binary, (binary -> opened | {:error, reason}), (binary, opened -> struct)) ::
+          {:ok, struct} | {:error, reason}
+        when opened: tuple, reason: term, struct: t
+  def open(path, native, build) do
+    case Emmap.Collected.retry(fn -> native.(path) end) do
+      {:error, _} = error -> error
+      opened -> {:ok, build.(path, opened)}
+    end
+  end
+
+  @doc "The struct alone; raises `Emmap.Error` if the file was not opened."
+  @spec opened!({:ok, struct} | {:error, term}, kind, Path.t() | :file.name_all()) :: struct
+        when struct: t
+  def opened!({:ok, structure}, _kind, _path), do: structure
+
+  def opened!({:error, reason}, kind, path),
+    do: raise(Emmap.Error, op: :open, path: Emmap.Path.bytes!(path), reason: reason, kind: kind)
+
+  @spec close(t) :: :ok | Emmap.failure()
+  def close(%{ref: ref}), do: Native.close(ref)
+
+  @spec sync(t) :: :ok | Emmap.failure()
+  def sync(%{ref: ref}), do: Native.sync(ref, true)
+
+  @doc "`native` compares the file with the structure, and maps it again if they agree."
+  @spec reattach(t, (reference -> answer)) :: answer when answer: :ok | {:error, term}
+  def reattach(%{ref: ref}, native), do: native.(ref)
+
+  @doc "What is known of every structure: `:path`, `:size` of the file in bytes, and `:faults`."
+  @spec info(t, kind) :: %{path: binary, size: non_neg_integer, faults: non_neg_integer}
+  def info(%{ref: ref} = structure, kind) do
+    case Emmap.Info.brief(ref) do
+      {:ok, info} -> Map.take(info, [:path, :size, :faults])
+      {:error, reason} -> failed!(structure, kind, :read, reason)
+    end
+  end
+
+  @spec failed!(t, kind, atom, term) :: no_return
+  def failed!(%{path: path}, kind, op, reason),
+    do: raise(Emmap.Error, op: op, path: path, reason: reason, kind: kind)
+
+  @doc "Refuses what is not a struct of `module`, which the messages call `noun`."
+  @spec refuse!(term, module, String.t()) :: no_return
+  def refuse!({:ok, %{__struct__: module}}, module, noun) do
+    raise ArgumentError,
+          "not #{noun}, but the whole result of open/3: match {:ok, #{noun}} and pass #{noun}"
+  end
+
+  def refuse!(other, _module, noun), do: raise(ArgumentError, "not #{noun}: #{inspect(other)}")
+end
