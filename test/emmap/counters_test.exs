@@ -525,7 +525,7 @@ defmodule Emmap.CountersTest do
 
   test "a handle of something else is refused by every call on counters", %{path: path} do
     counters = Counters.open!(path, [:a, :b])
-    {:ok, {:file_descriptor, _, %{ref: ref}} = mem} = Emmap.open(path)
+    {:ok, {:file_descriptor, _, {ref, _, _}} = mem} = Emmap.open(path)
     other = %{counters | ref: ref}
     many = %{other | count: 1_000_000}
 
