@@ -1,51 +1,31 @@
-# Integers beside the bare C NIF (the floor), :atomics and :ets, in one run. Run by `make bench`.
+# Integers compared with the bare C NIF (the floor), :atomics and :ets, in one run. Run by `make bench`.
 
 Code.require_file("harness.exs", __DIR__)
 
 defmodule Bench.Atomics do
-  import Bench.Harness
+  import Bench
 
-  loop = fn name, call ->
-    def unquote(name)(_it, 0), do: :ok
+  loop(empty(it, n), do: _ = it)
+  loop(patomic(it, n), do: {:ok, _} = Emmap.patomic(it, 64, :add, 1))
+  loop(inc_counter(it, n), do: _ = :emmap.inc_counter(it, 1, 1))
+  loop(add(it, index, n), do: :ok = Emmap.Counters.add(it, index, 1))
+  loop(get(it, n), do: _ = Emmap.Counters.get(it, 1))
+  loop(floor(it, n), do: {:ok, _} = :floor_nif.add(it, 64, 1))
+  loop(atomics(it, n), do: :ok = :atomics.add(it, 1, 1))
+  loop(atomics_get(it, n), do: _ = :atomics.add_get(it, 1, 1))
+  loop(ets(it, n), do: _ = :ets.update_counter(it, :key, 1))
+  loop(nop(it, n), do: :ok = :floor_nif.nop())
 
-    def unquote(name)(var!(it), n) do
-      unquote(call)
-      unquote(name)(var!(it), n - 1)
-    end
-  end
+  @calls 200_000
+  @rounds 60
 
-  loop.(:empty, quote(do: _ = var!(it)))
-  loop.(:patomic, quote(do: {:ok, _} = Emmap.patomic(var!(it), 64, :add, 1)))
-  loop.(:inc_counter, quote(do: _ = :emmap.inc_counter(var!(it), 1, 1)))
-  loop.(:add, quote(do: :ok = Emmap.Counters.add(var!(it), 1, 1)))
-  loop.(:add_named, quote(do: :ok = Emmap.Counters.add(var!(it), :errors, 1)))
-  loop.(:get, quote(do: _ = Emmap.Counters.get(var!(it), 1)))
-  loop.(:floor, quote(do: {:ok, _} = :floor_nif.add(var!(it), 64, 1)))
-  loop.(:atomics, quote(do: :ok = :atomics.add(var!(it), 1, 1)))
-  loop.(:atomics_get, quote(do: _ = :atomics.add_get(var!(it), 1, 1)))
-  loop.(:ets, quote(do: _ = :ets.update_counter(var!(it), :key, 1)))
-  loop.(:nop, quote(do: :ok = :floor_nif.nop()))
-
-  @calls 1_000_000
-
-  def run do
+  def run(folder) do
     load_floor!()
-    directory = Path.join(System.tmp_dir!(), "emmap_bench_#{System.pid()}")
-    File.mkdir_p!(directory)
-
-    try do
-      measure(directory)
-    after
-      File.rm_rf!(directory)
-    end
-  end
-
-  defp measure(directory) do
-    file = &Path.join(directory, &1)
+    file = &Path.join(folder, &1)
     mem = Emmap.open!(file.("map"), [:write, :create, size: 4096])
-    plain = Emmap.Counters.open!(file.("plain"), 8)
+    plain = Emmap.Counters.open!(file.("plain"), 64)
     named = Emmap.Counters.open!(file.("named"), [:requests, :errors, :timeouts])
-    striped = Emmap.Counters.open!(file.("striped"), 8, write_concurrency: true)
+    striped = Emmap.Counters.open!(file.("striped"), 64, write_concurrency: true)
     floor = :floor_nif.open(String.to_charlist(file.("floor")), 4096)
     atomics = :atomics.new(8, [])
     # As a table of counters is usually made and used.
@@ -58,28 +38,23 @@ defmodule Bench.Atomics do
       floor: &floor(floor, &1),
       patomic: &patomic(mem, &1),
       inc_counter: &inc_counter(plain, &1),
-      add: &add(plain, &1),
-      add_named: &add_named(named, &1),
-      add_striped: &add(striped, &1),
+      add: &add(plain, 1, &1),
+      add_named: &add(named, :errors, &1),
+      add_striped: &add(striped, 1, &1),
       get: &get(plain, &1),
       atomics: &atomics(atomics, &1),
       atomics_get: &atomics_get(atomics, &1),
       ets: &ets(ets, &1)
     ]
 
-    ns = compare(for {name, fun} <- sides, do: {name, @calls, fun})
+    ns = compare(for({name, fun} <- sides, do: {name, @calls, fun}), @rounds)
     ns = Map.new(ns, fn {name, time} -> {name, time - ns.empty} end)
-
-    IO.puts(
-      "OTP #{System.otp_release()}, Elixir #{System.version()}, ns a call, best of 15 rounds, empty loop taken off\n"
-    )
-
-    IO.puts(String.pad_trailing("", 34) <> "       emmap       floor   ratio   at most")
+    header("ns a call, best of #{rounds(@rounds)} rounds, empty loop taken off")
 
     for {name, label, limit} <- [
-          {:patomic, "Emmap.patomic :add", 1.3},
-          {:inc_counter, ":emmap.inc_counter/3", 1.3},
-          {:add, "Counters.add by index", 1.2},
+          {:patomic, "Emmap.patomic :add", 1.0},
+          {:inc_counter, ":emmap.inc_counter/3", 1.0},
+          {:add, "Counters.add by index", 1.0},
           {:add_named, "Counters.add by name", ""},
           {:add_striped, "Counters.add, write_concurrency", ""},
           {:get, "Counters.get", ""},
@@ -93,50 +68,35 @@ defmodule Bench.Atomics do
     IO.puts("")
 
     for name <- [:patomic, :inc_counter, :add, :add_named, :add_striped] do
-      IO.puts(
-        ":ets.update_counter takes #{Float.round(ns.ets / ns[name], 1)} times as long as #{name} (at least 3)"
-      )
+      times = decimals(ns.ets / ns[name], 1)
+      IO.puts(":ets.update_counter takes #{times} times as long as #{name} (at least 3)")
     end
 
-    scaling()
+    scaling(plain, striped)
   end
 
   # On one core with two threads, adds to one line cost no more than adds to two: then there is
-  # nothing to gain, and the last figure says so.
-  defp scaling do
-    directory = Path.join(System.tmp_dir!(), "emmap_bench_#{System.pid()}")
-    plain = Emmap.Counters.open!(Path.join(directory, "plain2"), 64)
-    striped = Emmap.Counters.open!(Path.join(directory, "striped2"), 64, write_concurrency: true)
+  # nothing to gain, and the last figure shows it.
+  defp scaling(plain, striped) do
+    both = fn counters, indices ->
+      fn ->
+        together(for index <- indices, do: fn -> add(counters, index, amount(2_000_000)) end)
+      end
+    end
 
-    rounds =
-      for _ <- 1..15, do: {wall(plain, [1, 1]), wall(striped, [1, 1]), wall(plain, [1, 40])}
-
-    [same, spread, apart] = for n <- 0..2, do: rounds |> Enum.map(&elem(&1, n)) |> Enum.min()
+    best =
+      best(15,
+        same: both.(plain, [1, 1]),
+        spread: both.(striped, [1, 1]),
+        apart: both.(plain, [1, 40])
+      )
 
     IO.puts(
-      "\nadds to one counter from 2 processes: write_concurrency gets #{Float.round(same / spread, 2)} times the " <>
-        "throughput of a plain one (at least 1.5); two counters of their own, which is all there is to gain, " <>
-        "#{Float.round(same / apart, 2)} times"
+      "\nadds to one counter from 2 processes: write_concurrency gets #{decimals(best.same / best.spread, 2)} times " <>
+        "the throughput of a plain one (at least 1.5); two counters of their own, which is all there is to gain, " <>
+        "#{decimals(best.same / best.apart, 2)} times"
     )
-  end
-
-  defp wall(counters, indices) do
-    {time, _} =
-      :timer.tc(fn ->
-        indices
-        |> Enum.map(fn index -> Task.async(fn -> add_at(counters, index, 2 * @calls) end) end)
-        |> Task.await_many(:infinity)
-      end)
-
-    time
-  end
-
-  defp add_at(_counters, _index, 0), do: :ok
-
-  defp add_at(counters, index, n) do
-    :ok = Emmap.Counters.add(counters, index, 1)
-    add_at(counters, index, n - 1)
   end
 end
 
-Bench.Atomics.run()
+Bench.main(&Bench.Atomics.run/1)

@@ -1,9 +1,9 @@
-# A device beside the process of File.open/2, in one run: `mix run bench/device.exs`. Below 1 is faster.
+# A device compared with the process of File.open/2, in one run; below 1 is faster. Run by `make bench`.
 
 Code.require_file("harness.exs", __DIR__)
 
 defmodule Bench.Device do
-  import Bench.Harness
+  import Bench
 
   @line "a line of some length, with żółć in it\n"
   @requests [
@@ -16,22 +16,15 @@ defmodule Bench.Device do
     {"pread of 1 MB", 50, &__MODULE__.large_pread/2}
   ]
 
-  def run do
-    directory = Path.join(System.tmp_dir!(), "emmap_bench_#{System.pid()}")
-    File.mkdir_p!(directory)
-
-    try do
-      IO.puts("ns per request                         device  File.open   ratio")
-      for {name, calls, request} <- @requests, do: measure(directory, name, calls, request)
-    after
-      File.rm_rf!(directory)
-    end
+  def run(folder) do
+    header("ns a request", "device", "File.open")
+    for {name, calls, request} <- @requests, do: measure(folder, name, calls, request)
   end
 
-  defp measure(directory, name, calls, request) do
+  defp measure(folder, name, calls, request) do
     [ours, theirs] =
       for side <- ["ours", "theirs"] do
-        path = Path.join(directory, side)
+        path = Path.join(folder, side)
         File.write!(path, :binary.copy(@line, 100_000))
         path
       end
@@ -40,7 +33,7 @@ defmodule Bench.Device do
     {:ok, device} = Emmap.device(Emmap.open!(ours, [:write]), encoding: :unicode)
     side = fn it -> fn n -> request.(rewound(it), n) end end
     best = compare([{:ours, calls, side.(device)}, {:theirs, calls, side.(file)}], 5)
-    row(name, best.ours, best.theirs, "")
+    row(name, best.ours, best.theirs)
     for it <- [file, device], do: :ok = File.close(it)
   end
 
@@ -56,7 +49,7 @@ defmodule Bench.Device do
   def puts(device, n), do: for(_ <- 1..n, do: IO.puts(device, @line))
   def fread(device, n), do: for(_ <- 1..n, do: {:ok, _} = :io.fread(device, "", ~c"~ts"))
 
-  # Bytes are the business of latin1.
+  # `:file.pread` counts bytes, which latin1 has.
   def pread(device, n), do: preads(device, n, 64)
   def large_pread(device, n), do: preads(device, n, 1_000_000)
 
@@ -66,4 +59,4 @@ defmodule Bench.Device do
   end
 end
 
-Bench.Device.run()
+Bench.main(&Bench.Device.run/1)

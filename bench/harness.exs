@@ -1,19 +1,70 @@
-defmodule Bench.Harness do
+defmodule Bench do
   @moduledoc false
-  # Times calls as nanoseconds with the empty loop taken off. The sides of a comparison take turns,
-  # round after round, and the best round of each counts: what the machine does besides only ever
-  # adds time.
+  # What the scripts share. The sides of a comparison take turns, round after round, and the best round of each counts:
+  # whatever else the machine does only adds time.
+  #
+  # QUICK=1 makes fewer and shorter rounds on smaller files: whether a script runs, not how fast anything is.
+
+  @doc """
+  Runs `measure` with a temporary folder. Each script ends with it. With `EMMAP_BENCH_COMPILE=1`, which
+  `tools/benchmarks.exs` sets, a script is only compiled.
+  """
+  def main(measure) do
+    unless System.get_env("EMMAP_BENCH_COMPILE") == "1" do
+      folder = Path.join(System.tmp_dir!(), "emmap_bench_#{System.pid()}")
+      File.mkdir_p!(folder)
+
+      try do
+        measure.(folder)
+      after
+        File.rm_rf!(folder)
+      end
+    end
+  end
+
+  def quick?, do: System.get_env("QUICK") not in [nil, "", "0"]
+
+  @doc "So many rounds, or three if it is to be quick."
+  def rounds(n), do: if(quick?(), do: min(n, 3), else: n)
+
+  @doc "So many calls or bytes, or a sixteenth of them if it is to be quick."
+  def amount(n), do: if(quick?(), do: max(div(n, 16), 1), else: n)
+
+  @doc "A number of bytes for people: MB of 2^20."
+  def megabytes(bytes), do: "#{div(bytes, 1024 * 1024)} MB"
+
+  @doc """
+  Defines a loop, so that every side pays for the same one: `loop(name(arguments, n), do: call)`. The last
+  argument is how many calls are left.
+  """
+  defmacro loop({name, _, arguments}, do: call) do
+    {others, [n]} = Enum.split(arguments, -1)
+
+    quote do
+      def unquote(name)(unquote_splicing(Enum.map(others, fn _ -> quote(do: _) end)), 0), do: :ok
+
+      def unquote(name)(unquote_splicing(arguments)) do
+        unquote(call)
+        unquote(name)(unquote_splicing(others), unquote(n) - 1)
+      end
+    end
+  end
 
   @doc "Best nanoseconds per call of each `{name, calls, fun}`, where `fun.(n)` makes `n` calls."
   def compare(sides, rounds \\ 15) do
-    for _ <- 1..rounds, {name, calls, fun} <- sides do
-      {name, time(fun, calls)}
+    best(rounds, for({name, calls, fun} <- sides, do: {name, fn -> time(fun, amount(calls)) end}))
+  end
+
+  @doc "The least that each `{name, measure}` returned in so many rounds."
+  def best(rounds, sides) do
+    for _ <- 1..rounds(rounds), {name, measure} <- sides do
+      {name, measure.()}
     end
     |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
     |> Map.new(fn {name, times} -> {name, Enum.min(times)} end)
   end
 
-  @doc "Nanoseconds per call, in a fresh process: no garbage of others, no heap grown by others."
+  @doc "Nanoseconds per call, in a fresh process: no garbage of others, no heap that others have grown."
   def time(fun, calls) do
     task =
       Task.async(fn ->
@@ -24,54 +75,68 @@ defmodule Bench.Harness do
     Task.await(task, :infinity)
   end
 
-  @doc "Builds the bare C NIF of `FLOOR` (the folder with build.sh) and loads it."
+  @doc "Microseconds until each of these functions has returned, each in a process of its own."
+  def together(functions) do
+    run = fn -> functions |> Enum.map(&Task.async/1) |> Task.await_many(:infinity) end
+    {microseconds, _} = :timer.tc(run)
+    microseconds
+  end
+
+  @doc "Builds and loads the bare C NIF of `bench/floor`, or of the folder `FLOOR`, which has a build.sh."
   def load_floor! do
-    source = System.get_env("FLOOR") || Path.expand("../../shared/floor", __DIR__)
-    script = Path.join(source, "build.sh")
+    script = Path.join(System.get_env("FLOOR") || Path.join(__DIR__, "floor"), "build.sh")
+    folder = Path.join(System.tmp_dir!(), "emmap_floor_#{System.pid()}")
 
-    unless File.exists?(script) do
-      IO.puts("bench: no floor NIF at #{source}; set FLOOR to the folder with its build.sh")
-      System.halt(2)
+    try do
+      case System.cmd("sh", [script, folder]) do
+        {_, 0} -> :ok
+        {output, status} -> raise "#{script} ended with #{status}\n#{output}"
+      end
+
+      Code.prepend_path(folder)
+      {:module, _} = Code.ensure_loaded(:floor_nif)
+    after
+      Code.delete_path(folder)
+      File.rm_rf!(folder)
     end
-
-    target = Path.join(System.tmp_dir!(), "emmap_floor_#{System.otp_release()}")
-    {_, 0} = System.cmd("sh", [script, target])
-    Code.prepend_path(target)
-    {:module, _} = Code.ensure_loaded(:floor_nif)
   end
 
-  def row(name, ours, theirs, limit) do
-    ratio = ours / theirs
+  @doc "What is measured, and the titles of the columns of `row/4`."
+  def header(what, ours \\ "emmap", theirs \\ "floor") do
+    quick = if quick?(), do: ", QUICK: too short to be figures", else: ""
+    IO.puts("\nOTP #{System.otp_release()}, Elixir #{System.version()}, #{what}#{quick}")
 
-    IO.puts([
-      String.pad_trailing(name, 34),
-      number(ours),
-      number(theirs),
-      String.pad_leading(:erlang.float_to_binary(ratio, decimals: 2), 8),
-      String.pad_leading("#{limit}", 10)
-    ])
+    IO.puts([pad("", 36), left(ours, 12), left(theirs, 12), left("ratio", 8), left("at most", 10)])
   end
 
-  defp number(n), do: String.pad_leading(:erlang.float_to_binary(n / 1, decimals: 1), 12)
+  def row(name, ours, theirs, limit \\ "") do
+    ratio = left(decimals(ours / theirs, 2), 8)
+    sides = for ns <- [ours, theirs], do: left(decimals(ns, 1), 12)
+    IO.puts([pad(name, 36), sides, ratio, left("#{limit}", 10)])
+  end
+
+  def pad(text, width), do: String.pad_trailing(text, width)
+  def left(text, width), do: String.pad_leading(text, width)
+  def decimals(number, decimals), do: :erlang.float_to_binary(number / 1, decimals: decimals)
 
   @doc """
   Runs `act` while a process ticks each millisecond, and prints by how much its worst tick was late.
   Of five rounds the calmest counts.
   """
   def ticked(name, act) do
-    {worst, time} = Enum.min(for _ <- 1..5, do: one_round(act))
+    {worst, time} = Enum.min(for _ <- 1..rounds(5), do: ticked_once(act))
 
     IO.puts(
-      "#{String.pad_trailing(name, 36)} #{String.pad_leading("#{div(time, 1000)}", 6)} ms, " <>
-        "the worst tick #{Float.round(worst / 1000, 1)} ms late (under 20)"
+      "#{pad(name, 36)} #{left("#{div(time, 1000)}", 6)} ms, " <>
+        "the worst tick #{decimals(worst / 1000, 1)} ms late (under 20)"
     )
   end
 
-  defp one_round(act) do
+  defp ticked_once(act) do
     parent = self()
     ticker = spawn_link(fn -> tick(parent, now(), 0) end)
-    # What it read goes with the process, still under the ticker's eyes.
-    {time, _} = :timer.tc(fn -> Task.await(Task.async(fn -> act.() && :ok end), :infinity) end)
+    # Freed with the process, while the ticker still measures.
+    time = together([fn -> act.() && :ok end])
     Process.sleep(20)
     send(ticker, :stop)
     receive do: ({:worst, worst} -> {worst, time})

@@ -1,30 +1,25 @@
-# Searching a gigabyte of text beside grep, and what a search does to the others. Both read from the
-# page cache; each round of ours maps the file anew, as grep opens it anew. Run by `make bench`.
+# Searching a gigabyte of text compared with grep, and what a search does to the others. Both read from the
+# page cache; each of our rounds maps the file anew, as grep opens it anew. Run by `make bench`.
 
 Code.require_file("harness.exs", __DIR__)
 
 defmodule Bench.Search do
-  @gigabyte 1024 * 1024 * 1024
+  import Bench
+
+  @size 1024 * 1024 * 1024
   @block 16 * 1024 * 1024
   @rounds 3
 
-  def run do
-    directory = Path.join(System.tmp_dir!(), "emmap_bench_#{System.pid()}")
-    File.mkdir_p!(directory)
-    path = Path.join(directory, "text")
-
-    try do
-      write_text(path)
-      IO.puts(title())
-      for {name, patterns} <- patterns(), do: compare(name, path, patterns)
-      find_last(path)
-      IO.puts("")
-      others(path)
-      IO.puts("")
-      small()
-    after
-      File.rm_rf!(directory)
-    end
+  def run(folder) do
+    path = Path.join(folder, "text")
+    write_text(path)
+    IO.puts(title())
+    for {name, patterns} <- patterns(), do: compare(name, path, patterns)
+    find_last(path)
+    IO.puts("")
+    others(path)
+    IO.puts("")
+    small()
   end
 
   defp patterns do
@@ -64,7 +59,7 @@ defmodule Bench.Search do
 
     {:ok, file} = :file.open(path, [:raw, :write])
 
-    for n <- 1..div(@gigabyte, @block) do
+    for n <- 1..div(amount(@size), @block) do
       rare =
         if rem(n, 8) == 0, do: "some quicksilver it was\n", else: "some silvers that were\n\n"
 
@@ -75,7 +70,7 @@ defmodule Bench.Search do
   end
 
   defp title do
-    String.pad_trailing("ms for 1 GB, best of #{@rounds}", 30) <>
+    pad("\nms for #{megabytes(amount(@size))}, best of #{@rounds}", 31) <>
       "    count     find  grep -c grep -cF   ratio (at most 1.5)    matches"
   end
 
@@ -91,19 +86,19 @@ defmodule Bench.Search do
     [count, find, grep, fixed] = rounds |> Enum.map(&elem(&1, 0)) |> Enum.zip_with(&Enum.min/1)
 
     IO.puts([
-      String.pad_trailing(name, 30),
-      Enum.map([count, find, grep, fixed], &String.pad_leading("#{div(&1, 1000)}", 9)),
-      String.pad_leading(:erlang.float_to_binary(count / min(grep, fixed), decimals: 2), 8),
-      String.pad_leading("#{elem(hd(rounds), 1)}", 26)
+      pad(name, 30),
+      Enum.map([count, find, grep, fixed], &left("#{div(&1, 1000)}", 9)),
+      left(decimals(count / min(grep, fixed), 2), 8),
+      left("#{elem(hd(rounds), 1)}", 26)
     ])
   end
 
   defp on_map(path, act) do
     :timer.tc(fn ->
       {:ok, mem} = Emmap.open(path)
-      answer = act.(mem)
+      result = act.(mem)
       :ok = Emmap.close(mem)
-      answer
+      result
     end)
   end
 
@@ -127,16 +122,17 @@ defmodule Bench.Search do
   # A process that sleeps a millisecond, over and over, and by how much it was late at worst.
   defp others(path) do
     {:ok, mem} = Emmap.open(path)
+    all = megabytes(amount(@size))
     absent = ~w(xylophonist zeppelins quagmires walruses juxtapose)
 
     for {name, act} <- [
           {"nothing", fn -> Process.sleep(500) end},
-          {"a find of 1 GB", fn -> :nomatch = Emmap.find(mem, "xylophonist") end},
-          {"a count of 1 GB", fn -> {:ok, _} = Emmap.count(mem, "the") end},
-          {"a find_all of 1 GB", fn -> {:ok, _} = Emmap.find_all(mem, "quicksilver") end},
+          {"a find of #{all}", fn -> :nomatch = Emmap.find(mem, "xylophonist") end},
+          {"a count of #{all}", fn -> {:ok, _} = Emmap.count(mem, "the") end},
+          {"a find_all of #{all}", fn -> {:ok, _} = Emmap.find_all(mem, "quicksilver") end},
           {"two counts of lists", fn -> twice(fn -> Emmap.count(mem, absent) end) end}
         ] do
-      Bench.Harness.ticked(name, act)
+      ticked(name, act)
     end
   end
 
@@ -163,24 +159,20 @@ defmodule Bench.Search do
           {"100 B, absent, compiled", fn -> Emmap.find(mem, compiled, length: 100) end,
            fn -> :binary.match(data, otp, scope: {0, 100}) end}
         ] do
-      result =
-        Bench.Harness.compare(
-          [{:ours, 2000, &loop(ours, &1)}, {:otp, 2000, &loop(theirs, &1)}],
-          9
-        )
+      result = compare([{:ours, 2000, &times(ours, &1)}, {:otp, 2000, &times(theirs, &1)}], 9)
 
       IO.puts(
-        "#{String.pad_trailing(name, 30)} find #{round(result.ours)} ns, :binary.match #{round(result.otp)} ns"
+        "#{pad(name, 30)} find #{round(result.ours)} ns, :binary.match #{round(result.otp)} ns"
       )
     end
   end
 
-  defp loop(_act, 0), do: :ok
+  defp times(_act, 0), do: :ok
 
-  defp loop(act, n) do
+  defp times(act, n) do
     act.()
-    loop(act, n - 1)
+    times(act, n - 1)
   end
 end
 
-Bench.Search.run()
+Bench.main(&Bench.Search.run/1)

@@ -1,109 +1,117 @@
-# A gigabyte of text, line by line: Emmap.stream!/3 beside `wc -l`, File.stream!/3, raw
-# :file.read_line/1 and :binary.split/3. The sides take turns and the best round of each counts.
-# BENCH_MB and BENCH_ROUNDS change the size and the rounds. Run by `make bench`.
+# A gigabyte of text, line by line: Emmap.stream!/3, live and as copies (the default), compared with `wc -l`,
+# File.stream!/3, raw :file.read_line/1 and :binary.split/3. Run by `make bench`.
+
+Code.require_file("harness.exs", __DIR__)
 
 defmodule Bench.Streams do
-  @megabytes String.to_integer(System.get_env("BENCH_MB") || "1024")
-  @rounds String.to_integer(System.get_env("BENCH_ROUNDS") || "3")
+  import Bench, except: [header: 2, row: 4]
 
-  def run do
-    directory = Path.join(System.tmp_dir!(), "emmap_bench_#{System.pid()}")
-    File.mkdir_p!(directory)
-    path = Path.join(directory, "text")
+  @size 1024 * 1024 * 1024
+  @rounds 3
 
-    try do
-      Bench.Streams.Text.write!(path, @megabytes * 1024 * 1024)
-      size = File.stat!(path).size
-      # Also brings it into the page cache.
-      count = Enum.count(Emmap.stream!(path))
-      IO.puts("#{size} bytes, #{count} lines of #{Float.round(size / count, 1)} bytes")
-      # First, before the others leave their garbage.
-      memory(path)
-      counts(path, count)
-      visits(path, size, count)
-      aggregates(Path.join(directory, "rows"))
-    after
-      File.rm_rf!(directory)
-    end
+  def run(folder) do
+    path = Path.join(folder, "text")
+    Bench.Streams.Text.write!(path, amount(@size))
+    size = File.stat!(path).size
+    # Also brings it into the page cache.
+    count = Enum.count(Emmap.stream!(path))
+    IO.puts("\n#{size} bytes, #{count} lines of #{decimals(size / count, 1)} bytes")
+    # First, before the others leave their garbage.
+    memory(path)
+    counts(path, count)
+    visits(path, size, count)
+    aggregates(Path.join(folder, "rows"))
   end
 
   defp counts(path, lines) do
     best =
-      best(
+      best_ns(
         wc: fn -> {_, 0} = System.cmd("wc", ["-l", path]) end,
         emmap: fn -> ^lines = Enum.count(Emmap.stream!(path)) end,
         file: fn -> ^lines = Enum.count(File.stream!(path)) end
       )
 
-    header("count of the lines", "limit")
+    header("count of the lines", "times")
     row("Enum.count(Emmap.stream!)", best.emmap, lines, "")
-    row("wc -l", best.wc, lines, "#{ratio(best.emmap, best.wc)} (1.5)")
-    row("Enum.count(File.stream!)", best.file, lines, "#{ratio(best.file, best.emmap)} times (2)")
+    row("wc -l", best.wc, lines, "#{ratio(best.wc, best.emmap)} (at least 0.67)")
+
+    row(
+      "Enum.count(File.stream!)",
+      best.file,
+      lines,
+      "#{ratio(best.file, best.emmap)} (at least 2)"
+    )
   end
 
   defp visits(path, size, lines) do
-    sum = fn stream -> ^size = Enum.reduce(stream, 0, &(byte_size(&1) + &2)) end
+    bytes = fn stream -> Enum.reduce(stream, 0, &(byte_size(&1) + &2)) end
+    all = fn stream -> ^size = bytes.(stream) end
 
     best =
-      best(
-        emmap: fn -> sum.(Emmap.stream!(path)) end,
-        handle: fn -> sum.(Emmap.stream!(Emmap.open!(path, [:direct]))) end,
-        trim: fn ->
-          Enum.reduce(Emmap.stream!(path, :line, trim: true), 0, &(byte_size(&1) + &2))
-        end,
-        copy: fn -> sum.(Emmap.stream!(path, :line, copy: true)) end,
-        file: fn -> sum.(file_lines(path)) end,
+      best_ns(
+        live: fn -> all.(Emmap.stream!(path, live: true)) end,
+        live_handle: fn -> all.(Emmap.stream!(Emmap.open!(path, [:direct]), live: true)) end,
+        live_trim: fn -> bytes.(Emmap.stream!(path, live: true, trim: true)) end,
+        copies: fn -> all.(Emmap.stream!(path)) end,
+        copies_trim: fn -> bytes.(Emmap.stream!(path, trim: true)) end,
+        file: fn -> all.(file_lines(path)) end,
         read_line: fn -> ^size = read_lines(path) end,
         split: {fn -> File.read!(path) end, &split/1}
       )
 
-    header("each line visited", "times (wanted)")
-    row("Emmap.stream!(path)", best.emmap, lines, "")
-    row("Emmap.stream!(direct handle)", best.handle, lines, "")
-    row("Emmap.stream!(path, trim: true)", best.trim, lines, "")
-    row("Emmap.stream!(path, copy: true)", best.copy, lines, "")
-    row("File.stream!, read_ahead", best.file, lines, "#{ratio(best.file, best.emmap)} (6)")
+    header("each line visited", "times live (at least), times copies")
 
-    row(
-      ":file.read_line, read_ahead",
-      best.read_line,
-      lines,
-      "#{ratio(best.read_line, best.emmap)} (8)"
-    )
-
-    row(
-      ":binary.split of it in memory",
-      best.split,
-      lines,
-      "#{ratio(best.split, best.emmap)} (3.5)"
-    )
+    for {side, name, wanted} <- [
+          {:live, "Emmap.stream!, live: true", ""},
+          {:live_handle, "the same of a direct handle", ""},
+          {:live_trim, "live: true, trim: true", ""},
+          {:copies, "Emmap.stream!", ""},
+          {:copies_trim, "trim: true", ""},
+          {:file, "File.stream!, read_ahead", " (6)"},
+          {:read_line, ":file.read_line, read_ahead", " (8)"},
+          {:split, ":binary.split of it in memory", " (3.5)"}
+        ] do
+      ratios = "#{ratio(best[side], best.live)}#{wanted}, #{ratio(best[side], best.copies)}"
+      row(name, best[side], lines, ratios)
+    end
   end
 
   # What the README does with each line: split, convert, and sum by a key.
   defp aggregates(path) do
-    Bench.Streams.Text.write_rows!(path, @megabytes * 1024 * 256)
+    Bench.Streams.Text.write_rows!(path, div(amount(@size), 4))
     lines = Enum.count(Emmap.stream!(path))
     parts = 4 * System.schedulers_online()
-    options = [trim: true, copy: true]
 
-    best =
-      best(
-        # Its lines have a newline, which is in the way of the number.
-        file: fn -> ^lines = path |> file_lines() |> measure(1) |> measured() end,
-        emmap: fn -> ^lines = path |> Emmap.stream!(options) |> measure(0) |> measured() end,
-        chunks: fn ->
-          ^lines =
-            path
-            |> Emmap.chunks(parts, options)
-            |> Task.async_stream(&measure(&1, 0), ordered: false, timeout: :infinity)
-            |> Enum.reduce(0, fn {:ok, part}, sum -> sum + measured(part) end)
+    sides =
+      for {name, live} <- [live: true, copies: false] do
+        options = [trim: true, live: live]
+
+        chunks = fn ->
+          path
+          |> Emmap.chunks(parts, options)
+          |> Task.async_stream(&measure(&1, 0), ordered: false, timeout: :infinity)
+          |> Enum.reduce(0, fn {:ok, part}, sum -> sum + measured(part) end)
         end
-      )
 
-    header("each line split, converted, summed", "times")
+        [
+          {{name, :stream},
+           fn -> ^lines = path |> Emmap.stream!(options) |> measure(0) |> measured() end},
+          {{name, :chunks}, fn -> ^lines = chunks.() end}
+        ]
+      end
+
+    # Its lines have a newline, which is in the way of the number.
+    file = {:file, fn -> ^lines = path |> file_lines() |> measure(1) |> measured() end}
+    best = best_ns([file | Enum.concat(sides)])
+
+    header("each line split, converted, summed", "File.stream! takes times as long")
     row("File.stream!, read_ahead", best.file, lines, "")
-    row("Emmap.stream!", best.emmap, lines, "#{ratio(best.file, best.emmap)}")
-    row("Emmap.chunks, #{parts} of them", best.chunks, lines, "#{ratio(best.file, best.chunks)}")
+
+    for name <- [:live, :copies],
+        {how, title} <- [stream: "stream!", chunks: "chunks, #{parts} of them"] do
+      ns = best[{name, how}]
+      row("Emmap.#{title}, #{name}", ns, lines, "#{ratio(best.file, ns)}")
+    end
   end
 
   defp measure(lines, newline) do
@@ -151,19 +159,21 @@ defmodule Bench.Streams do
   defp memory(path) do
     IO.puts("\nat its most, MB more than before")
 
-    for {name, keep} <- [{"each line visited", 0}, {"one line in a thousand kept", 1000}] do
-      {vm, rss} = Task.await(Task.async(fn -> grown(path, keep) end), :infinity)
-      IO.puts("#{String.pad_trailing(name, 36)} VM #{vm}, resident #{rss}")
+    for {how, live} <- [{"live", true}, {"copies", false}],
+        {name, keep} <- [{"each line visited", 0}, {"one line in a thousand kept", 1000}] do
+      lines = Emmap.stream!(path, live: live)
+      {vm, rss} = Task.await(Task.async(fn -> grown(lines, keep) end), :infinity)
+      IO.puts("#{pad("#{name}, #{how}", 40)} VM #{vm}, resident #{rss}")
     end
   end
 
   # Looked at every 100,000 lines, and at the end, while what was kept is still there.
-  defp grown(path, keep) do
+  defp grown(lines, keep) do
     :erlang.garbage_collect()
     {vm, rss} = {:erlang.memory(:total), resident()}
 
     {kept, _, most_vm, most_rss} =
-      Enum.reduce(Emmap.stream!(path), {[], 1, vm, rss}, fn line, {kept, n, most_vm, most_rss} ->
+      Enum.reduce(lines, {[], 1, vm, rss}, fn line, {kept, n, most_vm, most_rss} ->
         kept = if keep > 0 and rem(n, keep) == 0, do: [line | kept], else: kept
 
         if rem(n, 100_000) == 0,
@@ -171,12 +181,12 @@ defmodule Bench.Streams do
           else: {kept, n + 1, most_vm, most_rss}
       end)
 
-    most = {megabytes(most_vm - vm), megabytes(most_rss - rss)}
+    most = {million(most_vm - vm), million(most_rss - rss)}
     true = is_list(kept)
     most
   end
 
-  defp megabytes(bytes), do: Float.round(bytes / 1_000_000, 1)
+  defp million(bytes), do: decimals(bytes / 1_000_000, 1)
 
   defp resident do
     [_, pages | _] = "/proc/self/statm" |> File.read!() |> String.split()
@@ -184,35 +194,33 @@ defmodule Bench.Streams do
   end
 
   # Nanoseconds of each side's best round, each in a process of its own.
-  defp best(sides) do
-    for _ <- 1..@rounds, {name, side} <- sides do
-      {name, time(side)}
-    end
-    |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
-    |> Map.new(fn {name, times} -> {name, Enum.min(times)} end)
-  end
+  defp best_ns(sides),
+    do: best(@rounds, for({name, side} <- sides, do: {name, fn -> ns(side) end}))
 
-  defp time({prepare, act}) do
+  defp ns({prepare, act}) do
     in_process(fn ->
       prepared = prepare.()
       :timer.tc(act, [prepared]) |> elem(0)
     end)
   end
 
-  defp time(act), do: in_process(fn -> :timer.tc(act) |> elem(0) end)
+  defp ns(act), do: in_process(fn -> :timer.tc(act) |> elem(0) end)
 
   defp in_process(act), do: Task.await(Task.async(act), :infinity) * 1000
 
-  defp header(name, last),
-    do: IO.puts("\n#{String.pad_trailing(name, 36)}     ms  ns a line   #{last}")
+  defp header(name, last), do: IO.puts("\n#{pad(name, 36)}     ms  ns a line   #{last}")
 
   defp row(name, ns, lines, last) do
-    ms = String.pad_leading("#{div(ns, 1_000_000)}", 7)
-    each = String.pad_leading("#{Float.round(ns / lines, 1)}", 10)
-    IO.puts([String.pad_trailing(name, 36), ms, each, "   ", last])
+    IO.puts([
+      pad(name, 36),
+      left("#{div(ns, 1_000_000)}", 7),
+      left(decimals(ns / lines, 1), 10),
+      "   ",
+      last
+    ])
   end
 
-  defp ratio(one, other), do: Float.round(one / other, 2)
+  defp ratio(one, other), do: decimals(one / other, 2)
 end
 
 defmodule Bench.Streams.Text do
@@ -288,4 +296,4 @@ defmodule Bench.Streams.Text do
   defp line(rest, _room, line), do: {line, rest}
 end
 
-Bench.Streams.run()
+Bench.main(&Bench.Streams.run/1)
