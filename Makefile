@@ -53,15 +53,11 @@ fuzz:
 	    -max_total_time=$(FUZZ_SECONDS) -timeout=20 -max_len=1024 || exit 1; \
 	done
 
+# Ratios, in one run, to a C NIF that does the same memory work (bench/floor). QUICK=1 takes about a minute: fewer rounds,
+# smaller files, and no build of the library without the guard.
+BENCHMARKS ?= core atomics typed ticker guard streams device search
 bench: setup
-	mix run bench/core.exs
-	mix run bench/atomics.exs
-	mix run bench/ticker.exs
-	mix run bench/guard.exs
-	mix run bench/streams.exs
-	mix run bench/device.exs
-	mix run bench/search.exs
-	mix run bench/typed.exs
+	for name in $(BENCHMARKS); do mix run bench/$$name.exs || exit 1; done
 
 lint: setup
 	mix format --check-formatted
@@ -69,6 +65,7 @@ lint: setup
 	cargo clippy --quiet --locked --all-targets --manifest-path native/Cargo.toml -- -D warnings
 	mix compile --force --warnings-as-errors
 	MIX_ENV=test mix compile --force --warnings-as-errors
+	mix run tools/benchmarks.exs
 	tools/dialyzer
 
 docs: setup
