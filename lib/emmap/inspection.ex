@@ -22,9 +22,8 @@ defmodule Emmap.Inspection do
   import Emmap.Handle, only: [handle: 1]
   alias Emmap.Inspection.{CounterFile, Json, Plain, PredecessorCounters, Source, Text}
 
-  # Asked in this order. A new format is a module of `Emmap.Inspection.Format`, and stands above `Plain`,
-  # which takes every file.
-  @formats [PredecessorCounters, CounterFile, Plain]
+  # Asked in this order. A new format is a module of `Emmap.Inspection.Format`, before `Plain`, which takes every file.
+  @formats [predecessor_counters: PredecessorCounters, counters: CounterFile, plain: Plain]
 
   @typedoc """
   Where something is not as it should be.
@@ -47,7 +46,7 @@ defmodule Emmap.Inspection do
     * `:path`, `:title` – its name as it was given, and what it is in words
     * `:format` – `:counters`, `:predecessor_counters` or `:plain`
     * `:status` – that of its worst problem: `:sound`, `:unknown` or `:damaged`
-    * `:bad_format` – why `Emmap.Counters.open/3` answers `{:error, {:bad_format, why}}`; `nil` if it does not
+    * `:bad_format` – why `Emmap.Counters.open/3` returns `{:error, {:bad_format, why}}`; `nil` if it does not
     * `:size`, `:allocated` – bytes, and the bytes of its blocks on the disk: fewer where there are holes
     * `:pages` – `:page_size` in bytes; `:count` and `:resident`, how many pages it has, and how many of
       them are in memory; `:parts`, the same for parts of it of about the same size, from its start on.
@@ -83,7 +82,7 @@ defmodule Emmap.Inspection do
   how many parts pages are counted (32; at most 1,000).
 
   Errors: those of `Emmap.open/2`: `:enoent`, `:eacces`, `:eisdir`, `:enodev` (a device, FIFO or socket), and
-  `:estale` when the file was cut while it was read. A damaged file is no error, but a report.
+  `:estale` when the file was truncated while it was read. For a damaged file the result is a report, not an error.
 
   Reads all counters, in pieces of at most 1 MiB, and their names, of which a file has at most 16 MiB; of a
   plain file, no more than its first bytes. Holes are zeros, and are not read: a small file with a large hole
@@ -110,7 +109,7 @@ defmodule Emmap.Inspection do
   """
   @doc group: "Inspecting", since: "1.0.0-rc.0"
   @spec text(report) :: String.t()
-  def text(report), do: Text.of(report)
+  def text(report), do: Text.of(report, Keyword.fetch!(@formats, report.format))
 
   @doc """
   A report as JSON, on one line. Atoms are strings, and integers are exact, however large. Bytes of names
@@ -130,12 +129,16 @@ defmodule Emmap.Inspection do
   defp report(mem, path, values, parts) do
     with {:ok, pages, info} <- pages(mem, parts) do
       source = %Source{mem: mem, path: path, size: info.size}
-      format = Enum.find(@formats, & &1.recognises?(source))
-      description = format.describe(source, values)
+
+      {format, description} =
+        Enum.find_value(@formats, fn {name, format} ->
+          with %{} = description <- format.describe(source, values), do: {name, description}
+        end)
 
       {:ok,
        Map.merge(description, %{
          path: path,
+         format: format,
          status: status(description.problems),
          size: info.size,
          allocated: info.allocated,
@@ -143,7 +146,7 @@ defmodule Emmap.Inspection do
        })}
     end
   rescue
-    # Raised by Source: the file was cut, or its disk failed.
+    # Raised by Source: the file was truncated, or its disk failed.
     error in Emmap.Error -> {:error, error.reason}
   end
 

@@ -3,158 +3,150 @@ defmodule Emmap.Inspection.CounterFile do
   # Counter files, version 1: `docs/formats.md`.
   @behaviour Emmap.Inspection.Format
 
-  import Emmap.Inspection.Format, only: [problem: 4]
-  alias Emmap.Inspection.{CounterHeader, CounterNames, CounterValues, Source}
+  import Emmap.Inspection.Format, only: [problem: 4, length_problem: 3]
+  import Emmap.Inspection.Text, only: [bytes: 1, grouped: 1, plural: 2]
+  alias Emmap.Inspection.{CounterValues, FlippedBit, Header, Headers, Source}
 
-  @headers [0, 4096]
+  @version 1
+  @names_offset 8192
   @per_line 16
   @line 128
+  @longest_names 0x100_0000
+  @longest_name 1024
 
-  @impl true
-  def recognises?(source), do: Enum.any?(headers(source), &CounterHeader.header?/1)
+  defp table do
+    Header.table([0, 4096], [
+      {:magic, 0, 8, "magic", :magic, "EMMAPCNT"},
+      {:version, 8, 4, "version", :version, @version},
+      {:endian_mark, 12, 4, "endian mark", :endian_mark, 0x01020304},
+      {:sequence, 16, 8, "sequence number", :sequence, nil},
+      {:count, 24, 8, "number of counters", :number, nil},
+      {:stripes, 32, 4, "number of stripes", :number, {"is 1 to 1024", &(&1.stripes in 1..1024)}},
+      {:reserved, 36, 4, "reserved field", :reserved, 0},
+      {:data_offset, 40, 8, "data offset", :number,
+       {"is #{@names_offset} + the room for names, a multiple of #{@line}", &data_offset?/1}},
+      {:names_offset, 48, 8, "names offset", :number,
+       {"is #{@names_offset}", &(&1.names_offset == @names_offset)}},
+      {:names_room, 56, 8, "room for names", :number, nil},
+      {:names_length, 64, 8, "bytes of names", :number,
+       {"is at most the room for names, #{@longest_names}, and what so many counters can have",
+        &names_length?/1}},
+      {:names_checksum, 72, 4, "checksum of the names", :hex, nil},
+      {:checksum, 76, 4, "checksum", :checksum, nil}
+    ])
+  end
+
+  defp data_offset?(%{data_offset: at, names_room: room}),
+    do: at == @names_offset + room and rem(at, @line) == 0
+
+  defp names_length?(%{names_length: length, names_room: room, count: count}),
+    do: length <= Enum.min([room, @longest_names, count * (@longest_name + 2)])
 
   @impl true
   def describe(source, limit) do
-    headers = headers(source)
-    in_force = in_force(headers)
-    layout = in_force && layout(in_force.fields)
-    {names, names_problems} = names(source, in_force, layout)
+    with [_ | _] = headers <- Headers.read(source, table()) do
+      in_force = Headers.in_force(headers)
+      length = in_force && length(source, in_force)
+      readable? = in_force != nil and not match?(%{severity: :damage}, length)
+      {names, bad_names} = if in_force, do: names(source, in_force.fields), else: {nil, nil}
+      bad = Headers.bad_format(headers) || if(in_force && not readable?, do: :length)
 
-    length = layout && length_problem(source, in_force, layout)
-    readable? = layout && (length == nil or length.severity == :note)
-
-    %{
-      format: :counters,
-      title: "counters, version #{version(headers)}",
-      bad_format: bad_format(headers, in_force, length, names_problems),
-      headers: Enum.map(headers, &shown(&1, in_force, headers)),
-      contents: if(readable?, do: contents(source, layout, names, limit)),
-      problems:
-        Enum.flat_map(headers, &CounterHeader.problems(&1, reference(&1, headers))) ++
-          growth_cut_short(headers, in_force) ++ List.wrap(length) ++ names_problems
-    }
-  end
-
-  defp headers(source),
-    do:
-      for(
-        at <- @headers,
-        do: CounterHeader.parse(Source.read(source, at, CounterHeader.size()), at)
-      )
-
-  defp other_sound(header, headers),
-    do: Enum.find(headers, &(&1.at != header.at and &1.bad == nil))
-
-  # What a damaged header is compared with.
-  defp reference(header, headers) do
-    case other_sound(header, headers) do
-      nil -> headers |> Enum.find(&(&1.at != header.at)) |> CounterHeader.mended()
-      sound -> sound
+      %{
+        title: "counters, version #{Headers.version(headers, @version)}",
+        bad_format: bad || if(bad_names, do: :names),
+        headers: Headers.shown(headers),
+        contents: if(readable?, do: contents(source, in_force.fields, names, limit)),
+        problems: Headers.problems(headers) ++ Enum.filter([length, bad_names], & &1)
+      }
     end
   end
 
-  defp version(headers) do
-    sound = Enum.find(headers, &(&1.bad in [nil, :version, :endianness]))
-    if sound, do: sound.fields.version, else: 1
+  defp length(source, %{fields: %{count: count} = fields} = header) do
+    lines = div(count + @per_line - 1, @per_line) * fields.stripes
+    stop = fields.data_offset + lines * @line
+    says = "length: #{count} counters end at #{stop}, by the header at #{header.at}"
+    length_problem(source, stop, says)
   end
 
-  # Of the sound headers the one with the higher sequence number; the first, of two that are the same.
-  # One of another version or byte order speaks for the whole file.
-  defp in_force(headers) do
-    foreign? = Enum.any?(headers, &(&1.bad in [:version, :endianness]))
-    sound = Enum.filter(headers, &(&1.bad == nil))
-    if sound != [] and not foreign?, do: Enum.max_by(sound, & &1.fields.sequence)
+  defp contents(source, %{stripes: stripes} = header, names, limit) do
+    place = %{at: header.data_offset, count: header.count, stripes: stripes}
+    summary = CounterValues.summary(source, place, names, limit)
+    Map.put(summary, :write_concurrency, stripes > 1)
   end
 
-  defp bad_format(headers, nil, _length, _names) do
-    bad = Enum.map(headers, & &1.bad)
+  # In the order of the counters; `nil` where these are numbered or the names are damaged.
+  defp names(_source, %{names_length: 0, names_checksum: 0}), do: {nil, nil}
 
-    Enum.find(bad, &(&1 in [:version, :endianness])) ||
-      Enum.find(bad, :kind, &(&1 not in [nil, :kind]))
-  end
-
-  defp bad_format(_headers, _in_force, %{severity: :damage}, _names), do: :length
-  defp bad_format(_headers, _in_force, _length, [_ | _]), do: :names
-  defp bad_format(_headers, _in_force, _length, []), do: nil
-
-  defp layout(%{count: count, stripes: stripes, data_offset: data_offset}) do
-    lines = div(count + @per_line - 1, @per_line)
-    %{at: data_offset, count: count, stripes: stripes, end: data_offset + lines * @line * stripes}
-  end
-
-  defp length_problem(source, header, layout) do
-    says = "#{layout.count} counters end at #{layout.end}, by the header at #{header.at}"
+  defp names(source, %{names_offset: at, names_length: length, names_checksum: sum} = header) do
+    names = Source.read(source, at, length)
 
     cond do
-      source.size < layout.end ->
-        problem(
-          :damage,
-          source.size,
-          layout.end - source.size,
-          "length: #{says}, and the file is #{source.size} bytes long"
-        )
+      # Then so is the file, which is a problem of its own.
+      byte_size(names) < length -> {nil, nil}
+      :erlang.crc32(names) != sum -> {nil, changed(names, at, sum)}
+      true -> decode(names, at, [], MapSet.new(), {at, length, header.count})
+    end
+  end
 
-      source.size > layout.end ->
-        left = source.size - layout.end
+  defp changed(names, at, checksum) do
+    size = byte_size(names)
 
-        problem(
-          :note,
-          layout.end,
-          left,
-          "length: #{says}; behind them are #{left} bytes, as of a growth that a crash cut short"
-        )
+    case FlippedBit.find(names, checksum) do
+      {byte, bit} when byte < size ->
+        all = [names, FlippedBit.flip(names, {byte, bit})]
+        [is, was] = for bytes <- all, do: inspect(binary_part(bytes, byte, 1))
+        message = "names, bit #{bit} of this byte was flipped: it is #{is} and was #{was}"
+        problem(:damage, at + byte, 1, message)
+
+      _ ->
+        [is, was] = for sum <- [:erlang.crc32(names), checksum], do: Base.encode16(<<sum::32>>)
+        says = "names, checksum: of bytes #{at} to #{at + size - 1} is 0x#{is}"
+        problem(:damage, at, size, "#{says}, and the header says 0x#{was}")
+    end
+  end
+
+  # The checksum is right, so an error here was written as it is. Stops at the first invalid name: there may be 16 MiB
+  # of names, eight million empty ones.
+  defp decode(<<>>, _at, [], _seen, _all), do: {nil, nil}
+
+  defp decode(<<>>, _at, names, seen, {start, length, count}) do
+    if MapSet.size(seen) == count,
+      do: {Enum.reverse(names), nil},
+      else: bad_names(start, length, "there are #{MapSet.size(seen)} for #{count} counters")
+  end
+
+  defp decode(<<size::little-16, name::binary-size(size), rest::binary>>, at, names, seen, all) do
+    cond do
+      not String.valid?(name) ->
+        bad_names(at + 2, size, "number #{MapSet.size(seen)} is not UTF-8")
+
+      name in seen ->
+        bad_names(at, 2 + size, "#{inspect(name)} stands twice")
 
       true ->
-        nil
+        decode(rest, at + 2 + size, [name | names], MapSet.put(seen, name), all)
     end
   end
 
-  # Two headers that are sound, and not the same.
-  defp growth_cut_short(headers, in_force) do
-    for %{bad: nil} = header <- headers, in_force != nil, header.bytes != in_force.bytes do
-      {severity, message} = different(header.fields.sequence, in_force.fields.sequence)
-      problem(severity, header.at, CounterHeader.size(), "header at #{header.at}, #{message}")
-    end
+  defp decode(rest, at, _names, seen, _all) do
+    message = "number #{MapSet.size(seen)} is longer than what is left of the names"
+    bad_names(at, byte_size(rest), message)
   end
 
-  defp different(same, same),
-    do:
-      {:damage, "it is another than the one in force, and has the same sequence number (#{same})"}
+  defp bad_names(at, bytes, message), do: {nil, problem(:damage, at, bytes, "names, " <> message)}
 
-  defp different(older, in_force) do
-    {:note,
-     "it is older (sequence number #{older}) than the one in force (#{in_force}), " <>
-       "as after a growth that a crash cut short"}
+  @impl true
+  def checked, do: "both headers and their checksums, version, byte order, length and names"
+
+  @impl true
+  def fields(fields) do
+    "sequence number #{fields.sequence}, #{plural(fields.count, "counter")}#{stripes(fields.stripes)}, names " <>
+      "#{grouped(fields.names_length)} of #{bytes(fields.names_room)}, counters from #{fields.data_offset} on"
   end
 
-  defp names(_source, nil, _layout), do: {nil, []}
-  defp names(source, header, layout), do: CounterNames.read(source, header.fields, layout.count)
+  defp stripes(1), do: ""
+  defp stripes(n), do: " of #{n} stripes each (write concurrency)"
 
-  defp contents(source, layout, names, limit) do
-    source
-    |> CounterValues.summary(Map.take(layout, [:at, :count, :stripes]), names, limit)
-    |> Map.put(:write_concurrency, layout.stripes > 1)
-  end
-
-  defp shown(header, in_force, headers) do
-    state =
-      cond do
-        in_force && header.at == in_force.at -> :in_force
-        header.bad == nil and other_sound(header, headers) == nil -> :sound
-        header.bad == nil and in_force && header.bytes == in_force.bytes -> :same
-        header.bad == nil -> :older
-        header.bad == :kind and header.flipped == nil -> :none
-        header.bad in [:version, :endianness] -> :unknown
-        true -> :damaged
-      end
-
-    fields = header.fields |> Map.delete(:magic) |> Map.delete(:reserved)
-
-    %{
-      at: header.at,
-      bytes: CounterHeader.size(),
-      state: state,
-      fields: if(state != :none, do: fields)
-    }
-  end
+  @impl true
+  defdelegate lines(contents), to: CounterValues
 end

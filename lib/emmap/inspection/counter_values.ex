@@ -2,13 +2,12 @@ defmodule Emmap.Inspection.CounterValues do
   @moduledoc false
   # The values of a counter file, read one after the other as others may go on counting.
 
+  import Emmap.Inspection.Text, only: [grouped: 1, name: 1, plural: 2]
   alias Emmap.Inspection.Source
 
   # Counters to a line, and the bytes of one.
   @per_line 16
   @line 128
-  # Bytes read at once.
-  @batch 1_048_576
 
   @typedoc "Where counters are: `stripes` lines one behind the other for each sixteen of them."
   @type place :: %{at: Emmap.position(), count: non_neg_integer, stripes: pos_integer}
@@ -18,9 +17,11 @@ defmodule Emmap.Inspection.CounterValues do
   the counters; `nil` where they are numbered.
   """
   @spec summary(Source.t(), place, [String.t()] | nil, non_neg_integer | :infinity) :: map
-  def summary(source, %{count: count} = place, names, limit) do
+  def summary(source, %{count: count, stripes: stripes} = place, names, limit) do
     start = %{index: 0, sum: 0, not_zero: 0, largest: nil, smallest: nil, listed: []}
-    total = source |> runs(place) |> Enum.reduce(start, &add(&1, &2, limit))
+    stop = place.at + div(count + @per_line - 1, @per_line) * @line * stripes
+    pieces = Source.pieces(source, place.at, min(stop, source.size), @line * stripes)
+    total = Enum.reduce(pieces, start, &add_all(&1, &2, place, limit))
     key = keys(names)
 
     %{
@@ -44,33 +45,61 @@ defmodule Emmap.Inspection.CounterValues do
   defp extreme(nil, _key), do: nil
   defp extreme({value, index}, key), do: %{key: key.(index), value: value}
 
-  # So many counters in a hole of the file.
-  defp add({:zeros, count}, %{index: index} = total, limit) do
+  @doc "A summary as lines of text."
+  @spec lines(map) :: [{String.t(), String.t()}]
+  def lines(%{count: count, values: values} = contents) do
+    counters =
+      "#{plural(count, "counter")} #{if contents.named, do: "by name", else: "by number"}"
+
+    totals = "#{grouped(contents.not_zero)} of them not 0; sum #{grouped(contents.sum)}"
+
+    extremes =
+      for name <- [:largest, :smallest], %{key: key, value: value} <- [contents[name]] do
+        {"", "#{name} #{shown(key)}: #{grouped(value)}"}
+      end
+
+    values = for %{key: key, value: value} <- values, do: {shown(key), grouped(value)}
+    width = values |> Enum.map(&String.length(elem(&1, 0))) |> Enum.max(fn -> 0 end)
+
+    listed =
+      for {key, value} <- values, do: {"", "  #{String.pad_trailing(key, width)}  #{value}"}
+
+    left = count - length(values)
+    more = if values != [] and left > 0, do: [{"", "  and #{grouped(left)} more"}], else: []
+    [{"contents", "#{counters}, #{totals}"} | extremes] ++ listed ++ more
+  end
+
+  defp shown(index) when is_integer(index), do: Integer.to_string(index)
+  defp shown(name), do: name(name)
+
+  # The last line has room for counters that there are not.
+  defp add_all({:zeros, lines}, %{index: index} = total, %{count: count}, limit),
+    do: add(0, min(lines * @per_line, count - index), total, limit)
+
+  defp add_all(bytes, %{index: index} = total, %{count: count, stripes: stripes}, limit) do
+    all = values(bytes, stripes)
+
+    there =
+      if byte_size(bytes) <= (count - index) * 8, do: all, else: Enum.take(all, count - index)
+
+    Enum.reduce(there, total, &add(&1, 1, &2, limit))
+  end
+
+  # So many counters with this value.
+  defp add(value, times, %{index: index} = total, limit) do
     %{
-      total
-      | index: index + count,
-        largest: if(above?(0, total.largest), do: {0, index}, else: total.largest),
-        smallest: if(below?(0, total.smallest), do: {0, index}, else: total.smallest),
-        listed: zeros(index, min(index + count, limit), total.listed)
+      index: index + times,
+      sum: total.sum + value * times,
+      not_zero: if(value == 0, do: total.not_zero, else: total.not_zero + times),
+      largest: if(above?(value, total.largest), do: {value, index}, else: total.largest),
+      smallest: if(below?(value, total.smallest), do: {value, index}, else: total.smallest),
+      listed: if(index < limit, do: list(value, index, times, total, limit), else: total.listed)
     }
   end
 
-  defp add(values, total, limit), do: Enum.reduce(values, total, &add_one(&1, &2, limit))
-
   # An atom is above all integers.
-  defp zeros(index, stop, listed),
-    do: Enum.reduce(index..(stop - 1)//1, listed, &[{0, &1} | &2])
-
-  defp add_one(value, %{index: index} = total, limit) do
-    %{
-      index: index + 1,
-      sum: total.sum + value,
-      not_zero: if(value == 0, do: total.not_zero, else: total.not_zero + 1),
-      largest: if(above?(value, total.largest), do: {value, index}, else: total.largest),
-      smallest: if(below?(value, total.smallest), do: {value, index}, else: total.smallest),
-      # An atom is above all integers.
-      listed: if(index < limit, do: [{value, index} | total.listed], else: total.listed)
-    }
+  defp list(value, index, times, total, limit) do
+    Enum.reduce(index..(min(index + times, limit) - 1)//1, total.listed, &[{value, &1} | &2])
   end
 
   defp above?(_value, nil), do: true
@@ -78,66 +107,17 @@ defmodule Emmap.Inspection.CounterValues do
   defp below?(_value, nil), do: true
   defp below?(value, {smallest, _}), do: value < smallest
 
-  # In order: lists of values, and `{:zeros, n}` for those in a hole of the file. A hole may be too large
-  # to be read.
-  defp runs(source, %{count: count} = place),
-    do: Stream.unfold({0, 0}, &run(&1, count, source, place))
-
-  defp run({done, _}, count, _source, _place) when done >= count, do: nil
-
-  # The file has data from here to `data_end`.
-  defp run({done, data_end}, count, source, place) do
-    size = @line * place.stripes
-    position = place.at + div(done, @per_line) * size
-
-    if position < data_end do
-      lines = min(div(data_end - position + size - 1, size), max(div(@batch, size), 1))
-      wanted = min(count - done, lines * @per_line)
-      {values(source, position, wanted, place.stripes), {done + wanted, data_end}}
-    else
-      case Source.next_data(source, position) do
-        {from, to} when from - position < size ->
-          run({done, to}, count, source, place)
-
-        {from, to} ->
-          zeros = min(div(from - position, size) * @per_line, count - done)
-          {{:zeros, zeros}, {done + zeros, to}}
-
-        :eof ->
-          {{:zeros, count - done}, {count, data_end}}
-      end
-    end
-  end
-
-  defp values(source, position, wanted, 1), do: integers(read!(source, position, wanted * 8))
-
-  defp values(source, position, wanted, stripes) do
-    size = @line * stripes
-    groups = div(wanted + @per_line - 1, @per_line)
-    bytes = read!(source, position, groups * size)
-    lines = for group <- 0..(groups - 1)//1, do: summed(binary_part(bytes, group * size, size))
-    lines |> Enum.concat() |> Enum.take(wanted)
-  end
+  defp values(bytes, 1), do: for(<<value::signed-native-64 <- bytes>>, do: value)
 
   # Each counter is the sum of its stripes, wrapped.
-  defp summed(group) do
-    stripes = for <<line::binary-size(@line) <- group>>, do: integers(line)
+  defp values(bytes, stripes) do
+    size = @line * stripes
 
-    Enum.zip_with(stripes, fn parts ->
-      <<wrapped::signed-64>> = <<Enum.sum(parts)::64>>
+    for <<group::binary-size(size) <- bytes>>,
+        lines = for(<<line::binary-size(@line) <- group>>, do: values(line, 1)),
+        sum <- Enum.zip_with(lines, &Enum.sum/1) do
+      <<wrapped::signed-64>> = <<sum::64>>
       wrapped
-    end)
-  end
-
-  defp integers(bytes), do: for(<<value::signed-native-64 <- bytes>>, do: value)
-
-  defp read!(source, position, count) do
-    bytes = Source.read(source, position, count)
-
-    # The file was as long as it should be.
-    if byte_size(bytes) < count,
-      do: raise(Emmap.Error, op: :read, path: source.path, reason: :estale, kind: :counters)
-
-    bytes
+    end
   end
 end

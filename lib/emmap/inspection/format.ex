@@ -1,25 +1,19 @@
 defmodule Emmap.Inspection.Format do
   @moduledoc false
-  # What a kind of file must answer to be inspected. `Emmap.Inspection` asks each of its formats in
-  # turn; the first that recognises a file describes it.
+  # What a format has to have to be inspected: a table of its headers (`Emmap.Inspection.Headers`), its contents, and both
+  # as text. `Emmap.Inspection` asks the formats in turn; the first that recognises a file describes it.
 
   alias Emmap.Inspection.Source
 
-  @typedoc "Where something is not as it should be, in bytes from the start of the file."
-  @type problem :: %{
-          at: Emmap.position(),
-          bytes: non_neg_integer,
-          severity: :note | :unknown | :damage,
-          message: String.t()
-        }
+  @type problem :: Emmap.Inspection.problem()
+  @type position :: Emmap.position()
 
   @typedoc """
-  `bad_format` is what opening the file answers in `{:error, {:bad_format, why}}`, or `nil`.
-  `headers` and `contents` are for people and programs to read; `contents` is `nil` where the headers
-  do not say where it is.
+  `bad_format` is the reason in `{:error, {:bad_format, why}}` that opening the file returns, or `nil`.
+  `headers` and `contents` are for people and programs to read; `contents` is `nil` where the headers do not say
+  where it is.
   """
   @type description :: %{
-          format: atom,
           title: String.t(),
           bad_format: atom | nil,
           headers: [map],
@@ -27,11 +21,42 @@ defmodule Emmap.Inspection.Format do
           problems: [problem]
         }
 
-  @callback recognises?(Source.t()) :: boolean
-  @callback describe(Source.t(), values :: non_neg_integer | :infinity) :: description
+  @doc "What is in the file, with so many values; `nil` if it is of another format."
+  @callback describe(Source.t(), values :: non_neg_integer | :infinity) :: description | nil
 
-  @spec problem(problem_severity, Emmap.position(), non_neg_integer, String.t()) :: problem
-        when problem_severity: :note | :unknown | :damage
+  @doc "What was checked in a file that is sound, in words; `nil` if there is nothing to check."
+  @callback checked() :: String.t() | nil
+
+  @doc "The fields of a header on one line."
+  @callback fields(map) :: String.t()
+
+  @doc "The contents as lines: what each is, or an empty string, and its text."
+  @callback lines(contents :: map) :: [{String.t(), String.t()}]
+
+  @optional_callbacks fields: 1
+
+  @spec problem(atom, position, non_neg_integer, String.t()) :: problem
   def problem(severity, at, bytes, message),
     do: %{at: at, bytes: bytes, severity: severity, message: message}
+
+  @doc """
+  Compares the size of the file with where its contents end, which `says` says. A file that is too short is damaged
+  where bytes are missing, or at `{at, bytes}`.
+  """
+  @spec length_problem(Source.t(), position, String.t(), {position, pos_integer} | nil) ::
+          problem | nil
+  def length_problem(%{size: size}, stop, says, place \\ nil) do
+    cond do
+      size < stop ->
+        {at, bytes} = place || {size, stop - size}
+        problem(:damage, at, bytes, "#{says}, and the file is #{size} bytes long")
+
+      size > stop ->
+        behind = "behind them are #{size - stop} bytes, as of a growth that a crash cut short"
+        problem(:note, stop, size - stop, "#{says}; #{behind}")
+
+      true ->
+        nil
+    end
+  end
 end

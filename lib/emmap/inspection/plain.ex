@@ -1,6 +1,6 @@
 defmodule Emmap.Inspection.Plain do
   @moduledoc false
-  # Every other file: bytes that mean nothing to us, and that no header says anything about.
+  # Every other file: bytes that mean nothing to us, and that no header describes.
   @behaviour Emmap.Inspection.Format
 
   alias Emmap.Inspection.Source
@@ -8,12 +8,8 @@ defmodule Emmap.Inspection.Plain do
   @shown 16
 
   @impl true
-  def recognises?(_source), do: true
-
-  @impl true
   def describe(source, _limit) do
     %{
-      format: :plain,
       title: if(source.size == 0, do: "an empty file", else: "a plain file"),
       bad_format: nil,
       headers: [],
@@ -21,4 +17,13 @@ defmodule Emmap.Inspection.Plain do
       problems: []
     }
   end
+
+  @impl true
+  def checked, do: nil
+
+  @impl true
+  def lines(%{first_bytes: ""}), do: []
+
+  def lines(%{first_bytes: first}),
+    do: [{"begins", first |> String.graphemes() |> Enum.chunk_every(2) |> Enum.join(" ")}]
 end

@@ -8,6 +8,9 @@ defmodule Emmap.Inspection.Source do
 
   import Emmap.Handle, only: [handle: 1]
 
+  # Bytes that are read at once.
+  @most 1_048_576
+
   @enforce_keys [:mem, :path, :size]
   defstruct [:mem, :path, :size]
 
@@ -16,42 +19,59 @@ defmodule Emmap.Inspection.Source do
   @doc "The bytes at `position`: fewer than `count` where the file ends. Raises `Emmap.Error`."
   @spec read(t, Emmap.position(), non_neg_integer) :: binary
   def read(source, position, count) do
-    source |> pieces(position, min(position + count, source.size)) |> IO.iodata_to_binary()
-  end
+    pieces = pieces(source, position, min(position + count, source.size), 1)
 
-  defp pieces(_source, position, stop) when position >= stop, do: []
-
-  defp pieces(source, position, stop) do
-    case next_data(source, position) do
-      {from, to} when from < stop ->
-        to = min(to, stop)
-        [zeros(from - position), data(source, from, to - from) | pieces(source, to, stop)]
-
-      _hole ->
-        [zeros(stop - position)]
-    end
-  end
-
-  defp zeros(count), do: :binary.copy(<<0>>, count)
-
-  defp data(source, position, count) do
-    case Emmap.pread(source.mem, position, count) do
-      {:ok, bytes} -> bytes
-      :eof -> ""
-      {:error, reason} -> failed!(source, reason)
+    for piece <- pieces, into: "" do
+      with {:zeros, count} <- piece, do: :binary.copy(<<0>>, count)
     end
   end
 
   @doc """
-  The first stretch of data at or after `position`, as where it starts and where it ends; `:eof` if only
-  holes follow. Raises `Emmap.Error`.
+  The bytes from `position` to `stop`, which the file must have, in units of so many bytes; the last one may be shorter. In
+  order: binaries of about 1 MiB at most, or of one unit, and `{:zeros, units}` for units in holes. Raises `Emmap.Error`.
   """
-  @spec next_data(t, Emmap.position()) :: {Emmap.position(), Emmap.position()} | :eof
-  def next_data(%{mem: handle(ref)} = source, position) do
-    case Emmap.Native.next_data(ref, position) do
-      {:ok, stretch} -> stretch
-      :eof -> :eof
+  @spec pieces(t, Emmap.position(), Emmap.position(), pos_integer) :: Enumerable.t()
+  def pieces(source, position, stop, unit),
+    do: Stream.unfold({position, position}, &piece(&1, source, stop, unit))
+
+  defp piece({position, _data_end}, _source, stop, _unit) when position >= stop, do: nil
+
+  defp piece({position, data_end}, source, stop, unit) when position < data_end do
+    units = min(units(data_end - position, unit), max(div(@most, unit), 1))
+    count = min(units * unit, stop - position)
+    # The last unit may reach into a hole.
+    read = if unit == 1, do: &data/3, else: &read/3
+    {read.(source, position, count), {position + count, data_end}}
+  end
+
+  defp piece({position, _data_end}, source, stop, unit) do
+    case next_data(source, position) do
+      {:ok, {from, data_end}} when from - position < unit ->
+        piece({position, data_end}, source, stop, unit)
+
+      {:ok, {from, data_end}} when from < stop ->
+        zeros = div(from - position, unit)
+        {{:zeros, zeros}, {position + zeros * unit, data_end}}
+
+      {:error, reason} ->
+        failed!(source, reason)
+
+      _none_before_stop ->
+        {{:zeros, units(stop - position, unit)}, {stop, stop}}
+    end
+  end
+
+  # The first stretch of data at or after `position`: where it starts and where it ends.
+  defp next_data(%{mem: handle(ref)}, position),
+    do: Emmap.Native.next_data(ref, position)
+
+  defp units(count, unit), do: div(count + unit - 1, unit)
+
+  defp data(source, position, count) do
+    case Emmap.pread(source.mem, position, count) do
+      {:ok, bytes} when byte_size(bytes) == count -> bytes
       {:error, reason} -> failed!(source, reason)
+      _the_file_was_longer -> failed!(source, :estale)
     end
   end
 

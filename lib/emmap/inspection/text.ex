@@ -1,16 +1,19 @@
 defmodule Emmap.Inspection.Text do
   @moduledoc false
-  # A report for people: ASCII but for the names that the file has, so that every terminal shows it.
+  # A report for people: ASCII, except for the names that the file has, so that every terminal shows it.
 
-  @spec of(Emmap.Inspection.report()) :: String.t()
-  def of(report) do
+  @doc "A report as text; `format` is the module of its format."
+  @spec of(Emmap.Inspection.report(), module) :: String.t()
+  def of(report, format) do
+    checked = format.checked()
+
     [
-      "#{name(report.path)}: #{report.title}#{status(report)}",
+      "#{name(report.path)}: #{report.title}#{if checked, do: status(report.status)}",
       size(report),
       pages(report.pages),
-      Enum.map(report.headers, &header/1),
-      contents(report.contents),
-      health(report)
+      Enum.map(report.headers, &header(&1, format)),
+      for({title, text} <- lines(report.contents, format), do: line(title, text)),
+      if(checked, do: health(report, checked), else: [])
     ]
     |> List.flatten()
     |> Enum.join("\n")
@@ -24,11 +27,9 @@ defmodule Emmap.Inspection.Text do
     if plain?, do: name, else: inspect(name, binaries: :as_strings)
   end
 
-  # There is nothing in a plain file that could be checked.
-  defp status(%{format: :plain}), do: ""
-  defp status(%{status: :sound}), do: ", sound"
-  defp status(%{status: :damaged}), do: ", DAMAGED"
-  defp status(%{status: :unknown}), do: ", not of a kind that this Emmap reads"
+  defp status(:sound), do: ", sound"
+  defp status(:damaged), do: ", DAMAGED"
+  defp status(:unknown), do: ", not of a kind that this Emmap reads"
 
   defp line(title, text), do: "  " <> String.pad_trailing(title, 10) <> text
 
@@ -65,10 +66,12 @@ defmodule Emmap.Inspection.Text do
   defp cell(%{resident: resident, count: count}) when resident * 2 >= count, do: "="
   defp cell(_some), do: "-"
 
-  defp header(%{state: :none} = header), do: line("header", "at #{header.at}: none")
+  defp header(%{state: :none} = header, _format), do: line("header", "at #{header.at}: none")
 
-  defp header(header) do
-    fields = if header.state in [:same, :damaged, :unknown], do: [], else: [fields(header.fields)]
+  defp header(header, format) do
+    fields =
+      if header.state in [:same, :damaged, :unknown], do: [], else: [format.fields(header.fields)]
+
     line("header", Enum.join(["at #{header.at}: #{state(header.state)}" | fields], "; "))
   end
 
@@ -79,70 +82,12 @@ defmodule Emmap.Inspection.Text do
   defp state(:damaged), do: "damaged"
   defp state(:unknown), do: "not read"
 
-  defp fields(%{sequence: sequence} = fields) do
-    "sequence number #{sequence}, #{plural(fields.count, "counter")}#{stripes(fields.stripes)}, names " <>
-      "#{grouped(fields.names_length)} of #{bytes(fields.names_room)}, counters from #{fields.data_offset} on"
-  end
+  defp lines(nil, _format), do: []
+  defp lines(contents, format), do: format.lines(contents)
 
-  defp fields(%{count: count}), do: plural(count, "counter")
+  defp health(%{problems: []}, checked), do: line("health", "sound: #{checked}")
 
-  defp stripes(1), do: ""
-  defp stripes(n), do: " of #{n} stripes each (write concurrency)"
-
-  defp contents(nil), do: []
-  defp contents(%{first_bytes: ""}), do: []
-
-  defp contents(%{first_bytes: first}),
-    do: line("begins", first |> String.graphemes() |> Enum.chunk_every(2) |> Enum.join(" "))
-
-  defp contents(%{count: count} = contents) do
-    kind = if contents.named, do: "by name", else: "by number"
-
-    [
-      line(
-        "contents",
-        "#{plural(count, "counter")} #{kind}, #{grouped(contents.not_zero)} of them not 0; sum #{grouped(contents.sum)}"
-      ),
-      for(
-        {title, %{key: key, value: value}} <- [
-          {"largest", contents.largest},
-          {"smallest", contents.smallest}
-        ],
-        do: line("", "#{title} #{key(key)}: #{grouped(value)}")
-      ),
-      values(contents.values, count)
-    ]
-  end
-
-  defp values([], _count), do: []
-
-  defp values(values, count) do
-    shown = for %{key: key, value: value} <- values, do: {key(key), grouped(value)}
-    width = shown |> Enum.map(&String.length(elem(&1, 0))) |> Enum.max()
-
-    rows =
-      for {key, value} <- shown, do: line("", "  #{String.pad_trailing(key, width)}  #{value}")
-
-    more = count - length(values)
-    rows ++ if(more > 0, do: [line("", "  and #{grouped(more)} more")], else: [])
-  end
-
-  defp key(index) when is_integer(index), do: Integer.to_string(index)
-  defp key(name), do: name(name)
-
-  defp health(%{format: :plain}), do: []
-
-  defp health(%{problems: []} = report) do
-    checked =
-      case report.format do
-        :counters -> "both headers and their checksums, version, byte order, length and names"
-        :predecessor_counters -> "length (this format has no checksum)"
-      end
-
-    line("health", "sound: #{checked}")
-  end
-
-  defp health(report) do
+  defp health(report, _checked) do
     opens =
       if report.bad_format, do: "cannot be opened (#{report.bad_format})", else: "can be opened"
 
@@ -159,22 +104,22 @@ defmodule Emmap.Inspection.Text do
   defp severity(:unknown), do: "unknown,"
   defp severity(:damage), do: "DAMAGE,"
 
-  defp bytes(1), do: "1 byte"
-  defp bytes(n), do: "#{grouped(n)} bytes"
-  defp plural(1, word), do: "1 #{word}"
-  defp plural(n, word), do: "#{grouped(n)} #{word}s"
+  @doc "So many bytes, in words."
+  @spec bytes(non_neg_integer) :: String.t()
+  def bytes(n), do: plural(n, "byte")
 
-  # 1234567 as 1,234,567.
-  defp grouped(n) when n < 0, do: "-" <> grouped(-n)
+  @doc "So many of them, in words."
+  @spec plural(non_neg_integer, String.t()) :: String.t()
+  def plural(1, word), do: "1 #{word}"
+  def plural(n, word), do: "#{grouped(n)} #{word}s"
 
-  defp grouped(n) do
+  @doc "1234567 as 1,234,567."
+  @spec grouped(integer) :: String.t()
+  def grouped(n) when n < 0, do: "-" <> grouped(-n)
+
+  def grouped(n) do
     n
-    |> Integer.digits()
-    |> Enum.reverse()
-    |> Enum.chunk_every(3)
-    |> Enum.intersperse([","])
-    |> Enum.concat()
-    |> Enum.reverse()
-    |> Enum.join()
+    |> Integer.to_string()
+    |> String.replace(~r/(?<=\d)(?=(\d{3})+$)/, ",")
   end
 end

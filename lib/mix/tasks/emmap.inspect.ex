@@ -99,6 +99,6 @@ defmodule Mix.Tasks.Emmap.Inspect do
     do: "no regular file, but a device, a FIFO, a socket, or one that the kernel makes up"
 
   defp message(:eisdir), do: "a directory, and no file"
-  defp message(:estale), do: "it was cut while it was read"
+  defp message(:estale), do: "it was truncated while it was read"
   defp message(reason), do: reason |> :file.format_error() |> List.to_string()
 end

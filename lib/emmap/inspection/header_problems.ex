@@ -1,0 +1,71 @@
+defmodule Emmap.Inspection.HeaderProblems do
+  @moduledoc false
+  # What is wrong with a header, in words.
+
+  import Emmap.Inspection.Format, only: [problem: 4]
+  alias Emmap.Inspection.{Format, Header}
+
+  @doc "The problems of a header. `other` is the other one, if that is sound, and shows what this one was."
+  @spec of(Header.t(), Header.t() | nil) :: [Format.problem()]
+  def of(%{flipped: {at, bit}} = header, _other) do
+    field = Enum.find(header.table.fields, &(at in &1.at..(&1.at + &1.size - 1)))
+    [is, was] = for it <- [header, Header.restored(header)], do: value(it, field)
+
+    message =
+      "#{field.title}: bit #{bit} of this byte was flipped; " <>
+        "the field (at #{header.at + field.at}) is #{is} and was #{was}"
+
+    [problem(:damage, header.at + at, 1, of_header(header, message))]
+  end
+
+  def of(%{bad: :kind, bytes: bytes} = header, _other) do
+    {severity, size, message} =
+      cond do
+        bytes == "" ->
+          {:damage, 0, "the file ends before it"}
+
+        bytes == :binary.copy(<<0>>, byte_size(bytes)) ->
+          {:note, byte_size(bytes), "it was cleared, as by a growth that a crash cut short"}
+
+        true ->
+          start = Header.start(header)
+          magic = inspect(Header.magic(header.table))
+          {:damage, byte_size(start), "magic: is #{magic}, and #{inspect(start)} stands there"}
+      end
+
+    [problem(severity, header.at, size, of_header(header, message))]
+  end
+
+  def of(%{bad: :length, bytes: bytes} = header, _other) do
+    message = "the file ends after #{byte_size(bytes)} of its #{header.table.size} bytes"
+    [problem(:damage, header.at, byte_size(bytes), of_header(header, message))]
+  end
+
+  def of(%{bad: nil} = header, _other), do: fields(header, [:reserved], :note)
+  def of(%{bad: :version} = header, _other), do: fields(header, [:version], :unknown)
+  def of(%{bad: :endianness} = header, _other), do: fields(header, [:endian_mark], :unknown)
+
+  def of(%{bad: :checksum} = header, other),
+    do: fields(header, [:checksum, :sequence, :number], :damage, other)
+
+  defp fields(header, kinds, severity, other \\ nil) do
+    wrong = Header.wrong(header, kinds)
+
+    different =
+      for %{name: name} = field <- header.table.fields,
+          other != nil and field.kind != :checksum and not List.keymember?(wrong, field, 0),
+          header.fields[name] != other.fields[name],
+          do: {field, "is #{value(other, field)} in the other header"}
+
+    for {field, why} <- wrong ++ different do
+      message = "#{field.title}: #{why}, and #{value(header, field)} stands there"
+      problem(severity, header.at + field.at, field.size, of_header(header, message))
+    end
+  end
+
+  defp value(header, field), do: Header.shown(field, header.fields[field.name])
+
+  # Which header, where a file has two.
+  defp of_header(%{table: %{at: [_]}}, message), do: message
+  defp of_header(header, message), do: "header at #{header.at}, #{message}"
+end

@@ -1,0 +1,101 @@
+defmodule Emmap.Inspection.Headers do
+  @moduledoc false
+  # The headers of a file, one or two: which of them counts, and what a report has of them.
+
+  import Emmap.Inspection.Format, only: [problem: 4]
+  alias Emmap.Inspection.{Format, Header, HeaderProblems, Source}
+
+  @foreign [:version, :endianness]
+
+  @doc "The headers of a table; `nil` if none of them is recognised."
+  @spec read(Source.t(), Header.table()) :: [Header.t(), ...] | nil
+  def read(source, table) do
+    headers = for at <- table.at, do: Header.read(source, table, at)
+    if Enum.any?(headers, &Header.recognised?/1), do: headers
+  end
+
+  @doc """
+  Of the sound headers the one with the higher sequence number; the first, of two that are the same. One of another version
+  or byte order speaks for the whole file: then `nil`.
+  """
+  @spec in_force([Header.t()]) :: Header.t() | nil
+  def in_force(headers) do
+    sound = Enum.filter(headers, &(&1.bad == nil))
+    foreign? = Enum.any?(headers, &(&1.bad in @foreign))
+    if sound != [] and not foreign?, do: Enum.max_by(sound, & &1.fields[:sequence])
+  end
+
+  @doc "Why opening the file fails because of its headers; `nil` if one is in force."
+  @spec bad_format([Header.t()]) :: Header.bad() | nil
+  def bad_format(headers) do
+    bad = Enum.map(headers, & &1.bad)
+
+    if in_force(headers) == nil,
+      do: Enum.find(bad, &(&1 in @foreign)) || Enum.find(bad, :kind, &(&1 not in [nil, :kind]))
+  end
+
+  @doc "The version of the file, by a header whose version can be relied on; or `default`."
+  @spec version([Header.t()], pos_integer) :: non_neg_integer
+  def version(headers, default) do
+    case Enum.find(headers, &(&1.bad in [nil | @foreign])) do
+      nil -> default
+      header -> header.fields.version
+    end
+  end
+
+  @spec problems([Header.t()]) :: [Format.problem()]
+  def problems(headers) do
+    Enum.flat_map(headers, &HeaderProblems.of(&1, reference(&1, headers))) ++
+      growth_cut_short(headers, in_force(headers))
+  end
+
+  # What a damaged header is compared with: the other one, as it was.
+  defp reference(header, headers),
+    do: with(%{} = other <- other(header, headers), do: Header.restored(other))
+
+  defp other(header, headers), do: Enum.find(headers, &(&1.at != header.at))
+
+  # Two headers that are sound, and not the same.
+  defp growth_cut_short(headers, in_force) do
+    for %{bad: nil} = header <- headers, in_force != nil, header.bytes != in_force.bytes do
+      {severity, message} =
+        case {header.fields.sequence, in_force.fields.sequence} do
+          {same, same} ->
+            {:damage, "another than the one in force, and has the same sequence number (#{same})"}
+
+          {older, newer} ->
+            {:note,
+             "older (sequence number #{older}) than the one in force (#{newer}), " <>
+               "as after a growth that a crash cut short"}
+        end
+
+      problem(severity, header.at, header.table.size, "header at #{header.at}, it is #{message}")
+    end
+  end
+
+  @doc "The headers as a report has them."
+  @spec shown([Header.t()]) :: [map]
+  def shown(headers) do
+    in_force = in_force(headers)
+
+    for header <- headers do
+      state = state(header, in_force, other(header, headers))
+
+      hidden =
+        for %{kind: kind, name: name} <- header.table.fields,
+            kind in [:magic, :reserved],
+            do: name
+
+      fields = if state != :none, do: Map.drop(header.fields, hidden)
+      %{at: header.at, bytes: header.table.size, state: state, fields: fields}
+    end
+  end
+
+  defp state(%{bad: nil, at: at}, %{at: at}, _other), do: :in_force
+  defp state(%{bad: nil}, _in_force, %{bad: bad}) when bad != nil, do: :sound
+  defp state(%{bad: nil, bytes: bytes}, %{bytes: bytes}, _other), do: :same
+  defp state(%{bad: nil}, _in_force, _other), do: :older
+  defp state(%{bad: :kind, flipped: nil, table: %{at: [_, _]}}, _in_force, _other), do: :none
+  defp state(%{bad: bad}, _in_force, _other) when bad in @foreign, do: :unknown
+  defp state(_header, _in_force, _other), do: :damaged
+end
