@@ -171,8 +171,7 @@ impl Opened {
     pub fn undo(&self, options: &Options) {
         let made = self.made.take();
         if let Some(created) = &self.created {
-            // Where another program has written to it, it is that program's.
-            if self.file.size() == Ok(made.unwrap_or(0)) {
+            if !self.is_written_by_others(made.unwrap_or(0)) {
                 self.file.name.identity.remove(created);
             }
         } else if let (Some(made), Ok(planned)) = (made, self.planned_size(options)) {
@@ -180,6 +179,14 @@ impl Opened {
                 self.file.take_back(made, self.size.get());
             }
         }
+    }
+
+    /// Whether another program has written to the file that this open created, and made `made` bytes long: then it is
+    /// that program's.
+    fn is_written_by_others(&self, made: u64) -> bool {
+        // hugetlbfs has no writes, and a map makes its file longer.
+        let page = os::file_page_size(self.file.fd(), None);
+        page == Ok(os::page_size()) && self.file.size() != Ok(made)
     }
 }
 
