@@ -44,7 +44,7 @@ defmodule Emmap.Stream.Writer do
 
     {waiting, size} = Process.get(key(writer), {[], 0})
     size = size + byte_size(data)
-    Process.put(key(writer), {[waiting | data], size})
+    Process.put(key(writer), {[waiting, data], size})
     if size >= @block, do: flush!(writer)
     writer
   end
