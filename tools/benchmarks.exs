@@ -5,8 +5,10 @@ bench = Path.expand("../bench", __DIR__)
 harness = Path.join(bench, "harness.exs")
 
 compile = fn files ->
-  case Kernel.ParallelCompiler.require(files) do
+  # Elixir 1.14 returns a list of warnings, later ones a map of two lists.
+  case Kernel.ParallelCompiler.require(files, return_diagnostics: true) do
     {:ok, _modules, []} -> :ok
+    {:ok, _modules, %{compile_warnings: [], runtime_warnings: []}} -> :ok
     _ -> System.halt(1)
   end
 end

@@ -62,8 +62,9 @@ defmodule Emmap.InspectionHeadersTest do
     good = header()
 
     for byte <- 0..21, bit <- 0..7, places <- [[0], [0, 32]] do
-      <<before::binary-size(byte), is, rest::binary>> = good
-      bad = <<before::binary, bxor(is, 1 <<< bit), rest::binary>>
+      rest = binary_part(good, byte + 1, 21 - byte)
+      flipped = bxor(:binary.at(good, byte), 1 <<< bit)
+      bad = <<binary_part(good, 0, byte)::binary, flipped, rest::binary>>
       headers = read(context, two(bad, good), places)
 
       assert [%{at: ^byte, bytes: 1, severity: :damage, message: message}] =

@@ -111,11 +111,9 @@ defmodule Emmap.Inspection.CounterValues do
 
   # Each counter is the sum of its stripes, wrapped.
   defp values(bytes, stripes) do
-    size = @line * stripes
+    lines = for <<line::binary-size(@line) <- bytes>>, do: values(line, 1)
 
-    for <<group::binary-size(size) <- bytes>>,
-        lines = for(<<line::binary-size(@line) <- group>>, do: values(line, 1)),
-        sum <- Enum.zip_with(lines, &Enum.sum/1) do
+    for group <- Enum.chunk_every(lines, stripes), sum <- Enum.zip_with(group, &Enum.sum/1) do
       <<wrapped::signed-64>> = <<sum::64>>
       wrapped
     end

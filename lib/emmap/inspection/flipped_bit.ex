@@ -22,16 +22,17 @@ defmodule Emmap.Inspection.FlippedBit do
     tries = for at <- 0..(size + 3), size <= @longest, bit <- 0..7, do: {at, bit}
 
     Enum.find(tries, fn bit ->
-      <<bytes::binary-size(size), checksum::little-32>> = flip(whole, bit)
-      :erlang.crc32(bytes) == checksum
+      flipped = flip(whole, bit)
+      checksum = flipped |> binary_part(size, 4) |> :binary.decode_unsigned(:little)
+      flipped |> binary_part(0, size) |> :erlang.crc32() == checksum
     end)
   end
 
   @doc "`bytes` with one bit the other way round."
   @spec flip(binary, bit) :: binary
   def flip(bytes, {at, bit}) do
-    <<before::binary-size(at), byte, rest::binary>> = bytes
-    <<before::binary, bxor(byte, 1 <<< bit), rest::binary>>
+    rest = binary_part(bytes, at + 1, byte_size(bytes) - at - 1)
+    <<binary_part(bytes, 0, at)::binary, bxor(:binary.at(bytes, at), 1 <<< bit), rest::binary>>
   end
 
   @doc "Whether `bytes` are `good` with one bit flipped."

@@ -41,26 +41,32 @@ defmodule Emmap.Inspection.HeaderProblems do
     [problem(:damage, header.at, byte_size(bytes), of_header(header, message))]
   end
 
-  def of(%{bad: nil} = header, _other), do: fields(header, [:reserved], :note)
-  def of(%{bad: :version} = header, _other), do: fields(header, [:version], :unknown)
-  def of(%{bad: :endianness} = header, _other), do: fields(header, [:endian_mark], :unknown)
+  def of(%{bad: nil} = header, _other), do: wrong(header, [:reserved], :note)
+  def of(%{bad: :version} = header, _other), do: wrong(header, [:version], :unknown)
+  def of(%{bad: :endianness} = header, _other), do: wrong(header, [:endian_mark], :unknown)
 
-  def of(%{bad: :checksum} = header, other),
-    do: fields(header, [:checksum, :sequence, :number], :damage, other)
+  def of(%{bad: :checksum} = header, other) do
+    wrong = wrong(header, [:checksum, :sequence, :number], :damage)
+    wrong ++ different(header, other, wrong)
+  end
 
-  defp fields(header, kinds, severity, other \\ nil) do
-    wrong = Header.wrong(header, kinds)
+  defp wrong(header, kinds, severity) do
+    for {field, why} <- Header.wrong(header, kinds), do: of_field(header, field, why, severity)
+  end
 
-    different =
-      for %{name: name} = field <- header.table.fields,
-          other != nil and field.kind != :checksum and not List.keymember?(wrong, field, 0),
-          header.fields[name] != other.fields[name],
-          do: {field, "is #{value(other, field)} in the other header"}
+  defp different(_header, nil, _wrong), do: []
 
-    for {field, why} <- wrong ++ different do
-      message = "#{field.title}: #{why}, and #{value(header, field)} stands there"
-      problem(severity, header.at + field.at, field.size, of_header(header, message))
+  defp different(header, other, wrong) do
+    for %{name: name, kind: kind, at: at} = field <- header.table.fields,
+        kind != :checksum and header.fields[name] != other.fields[name],
+        not Enum.any?(wrong, &(&1.at == header.at + at)) do
+      of_field(header, field, "is #{value(other, field)} in the other header", :damage)
     end
+  end
+
+  defp of_field(header, field, why, severity) do
+    message = "#{field.title}: #{why}, and #{value(header, field)} stands there"
+    problem(severity, header.at + field.at, field.size, of_header(header, message))
   end
 
   defp value(header, field), do: Header.shown(field, header.fields[field.name])
