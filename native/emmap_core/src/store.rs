@@ -7,7 +7,7 @@
 //! | [`header`] | two headers, of which one is in force |
 //! | [`create`] | a file that is complete before it gets its name |
 //! | [`grow`] | the order in which a file is changed to a larger layout |
-//! | [`open`] | open, check, create, grow under the lock, map |
+//! | [`mod@open`] | open, check, create, grow under the lock, map |
 //!
 //! A file gets its name only when it is complete, and a growth writes a second header next to the
 //! first. So a crash at any moment leaves the old state or the new one, and nothing in between.
@@ -80,9 +80,8 @@ pub type Commit = (u64, Vec<u8>);
 
 /// The layout of a structure's file: where everything is, as the header in force says.
 ///
-/// The methods are called in the order in which they are listed here, by [`open`], [`create`] and
-/// [`grow`]. All numbers that come from a file are checked in [`Body::decode`] and
-/// [`Structure::read`], before they are used in arithmetic.
+/// [`mod@open`], [`create`] and [`grow`] call the methods. All numbers that come from a file are
+/// checked in [`Body::decode`] and [`Structure::read`], before they are used in arithmetic.
 pub trait Structure: Sized {
     /// What a caller asks for.
     type Request;
