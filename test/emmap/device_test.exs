@@ -250,7 +250,7 @@ defmodule Emmap.DeviceTest do
       |> Enum.map(fn n ->
         Task.async(fn -> for i <- 1..200, do: IO.puts(device, "ż#{n}:#{i}") end)
       end)
-      |> Task.await_many()
+      |> Task.await_many(60_000)
 
       expected = Enum.sort(for n <- 1..16, i <- 1..200, do: "ż#{n}:#{i}\n")
       assert path |> File.stream!() |> Enum.sort() == expected
@@ -259,7 +259,7 @@ defmodule Emmap.DeviceTest do
       read =
         1..16
         |> Enum.map(fn _ -> Task.async(fn -> Enum.to_list(IO.stream(device, :line)) end) end)
-        |> Task.await_many()
+        |> Task.await_many(60_000)
         |> Enum.concat()
 
       assert Enum.sort(read) == expected
