@@ -28,14 +28,24 @@ defmodule Emmap.Test.BadDay do
   """
   def child(%{path: path, dir: directory} = context, code, options \\ []) do
     answer = ChildVM.run!(bound(path, directory) <> code, options)
-    BadDayTable.note(context.test, inspect(answer, limit: 12, printable_limit: 60))
-    answer
+    noted(context, answer)
+  end
+
+  @doc "The term, which the table shows as what the user got."
+  def noted(context, got) do
+    BadDayTable.note(context.test, inspect(got, limit: 12, printable_limit: 60))
+    got
   end
 
   @doc "As `child/3`, for a VM that may die: `{:ok, answer} | {:died, status, output}`."
   def attempt(%{path: path, dir: directory} = context, code, options \\ []) do
     answer = ChildVM.run(bound(path, directory) <> code, options)
-    with {:died, status, _} <- answer, do: BadDayTable.note(context.test, "exit status #{status}")
+
+    case answer do
+      {:died, status, _} -> BadDayTable.note(context.test, "exit status #{status}")
+      {:ok, got} -> noted(context, got)
+    end
+
     answer
   end
 
@@ -125,8 +135,8 @@ defmodule Emmap.Test.BadDayTable do
 
   @impl true
   def handle_cast({:test_finished, %ExUnit.Test{} = test}, rows) do
-    name = test.name |> to_string() |> String.replace_prefix("test ", "")
-    [row, happens] = String.split(name, ": ", parts: 2)
+    # After the words of its group, if it has one.
+    [_, row, happens] = Regex.run(~r/(\d[^:]*): (.*)/s, to_string(test.name))
     got = for {_, _, text} <- Enum.sort(:ets.lookup(__MODULE__, test.name)), do: text
 
     lived =
