@@ -210,10 +210,9 @@ impl Call {
     /// Tells the scheduler about a copy: a call of a NIF counts as one reduction, whatever it did.
     #[inline]
     pub fn consumed(&self, bytes: usize) {
-        const BYTES_OF_A_PERCENT: usize = 16 << 10;
+        const BYTES_OF_A_PERCENT: usize = 64 << 10;
         if bytes >= BYTES_OF_A_PERCENT {
-            // A hundredth of a timeslice is about 10 microseconds, in which ten times as much is
-            // copied; so a process that does nothing else gives way well within a millisecond.
+            // A hundredth of a timeslice is about 10 microseconds, in which about as much is copied.
             // SAFETY: the Call invariant.
             unsafe { enif_consume_timeslice(self.env, (bytes / BYTES_OF_A_PERCENT) as c_int) };
         }
