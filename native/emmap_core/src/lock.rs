@@ -25,6 +25,10 @@ pub struct CopyLock {
     turn: CachePadded<RwLock<()>>,
 }
 
+/// The sequence number while no writer is at work.
+#[derive(Clone, Copy)]
+pub struct Quiet(usize);
+
 pub struct WriteGuard<'a> {
     sequence: &'a AtomicUsize,
     _turn: RwLockWriteGuard<'a, ()>,
@@ -36,12 +40,9 @@ impl CopyLock {
     #[inline]
     pub fn read_short<R>(&self, mut copy: impl FnMut() -> R) -> Option<R> {
         for _ in 0..OPTIMISTIC_TRIES {
-            // Pairs with the release store in `WriteGuard::drop`.
-            let before = self.sequence.load(Ordering::Acquire);
-            if before & 1 == 0 {
+            if let Some(quiet) = self.quiet() {
                 let result = copy();
-                fence(Ordering::Acquire);
-                if self.sequence.load(Ordering::Relaxed) == before {
+                if self.still(quiet) {
                     return Some(result);
                 }
             }
@@ -49,6 +50,22 @@ impl CopyLock {
         }
         let _turn = self.turn.try_read().ok()?;
         Some(copy())
+    }
+
+    /// One try of [`CopyLock::read_short`], for code that must be inlined, which a closure may not be: before the copy.
+    /// `None`: a writer is at work.
+    #[inline(always)]
+    pub fn quiet(&self) -> Option<Quiet> {
+        // Pairs with the release store in `WriteGuard::drop`.
+        let sequence = self.sequence.load(Ordering::Acquire);
+        (sequence & 1 == 0).then_some(Quiet(sequence))
+    }
+
+    /// After the copy: whether no writer came between, so that the copy is whole.
+    #[inline(always)]
+    pub fn still(&self, quiet: Quiet) -> bool {
+        fence(Ordering::Acquire);
+        self.sequence.load(Ordering::Relaxed) == quiet.0
     }
 
     /// Waits for writers, then runs `copy` with all writers held off. For a thread that may wait.

@@ -3,6 +3,7 @@
 use crate::{Errno, Result};
 
 /// The bytes of `position .. position + count` when all of them lie inside `len`.
+#[inline(always)]
 pub fn checked_range(position: u64, count: usize, len: usize) -> Option<usize> {
     let start = usize::try_from(position).ok()?;
     (start <= len && count <= len - start).then_some(start)
@@ -10,6 +11,7 @@ pub fn checked_range(position: u64, count: usize, len: usize) -> Option<usize> {
 
 /// Where a read of at most `count` bytes at `position` begins and how many it gets; `None` at or
 /// past the end, and for nothing asked, where a file says end of file.
+#[inline(always)]
 pub fn clamped_range(position: u64, count: usize, len: usize) -> Option<(usize, usize)> {
     let start = usize::try_from(position)
         .ok()

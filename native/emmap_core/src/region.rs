@@ -216,7 +216,7 @@ impl Region {
     }
 
     /// The size of the map in bytes.
-    #[inline]
+    #[inline(always)]
     pub fn len(&self) -> usize {
         self.extent.len()
     }
@@ -232,16 +232,19 @@ impl Region {
         self.extent.shrinks()
     }
 
+    #[inline]
     pub fn writable(&self) -> bool {
         self.shape.writable
     }
 
     /// Whether a write past the end makes the map longer.
+    #[inline]
     pub fn grows(&self) -> bool {
         self.shape.grows
     }
 
     /// Whether every write goes to the end of the file.
+    #[inline]
     pub fn appends(&self) -> bool {
         self.shape.appends
     }
@@ -259,7 +262,7 @@ impl Region {
     }
 
     /// The fault that every call answers with, once a page was lost.
-    #[inline]
+    #[inline(always)]
     pub fn check_fault(&self) -> Result<()> {
         match self.fault.seen() {
             false => Ok(()),
@@ -274,13 +277,13 @@ impl Region {
     }
 
     /// Before memory is touched; see [`Region::check_since`].
-    #[inline]
+    #[inline(always)]
     pub fn mark(&self) -> Mark {
         self.fault.mark()
     }
 
     /// As [`Region::mark`], where memory is to be changed: what will be answered with a fault is not done.
-    #[inline]
+    #[inline(always)]
     pub fn begin(&self) -> Result<Mark> {
         let mark = self.mark();
         match Fault::seen_before(mark) {
@@ -291,7 +294,7 @@ impl Region {
 
     /// As [`Region::check_fault`], for what was touched since `mark`: a page that was lost then is
     /// told of though it was brought back meanwhile (ESTALE).
-    #[inline]
+    #[inline(always)]
     pub fn check_since(&self, mark: Mark) -> Result<()> {
         match self.fault.since(mark) {
             true => Ok(()),
@@ -300,6 +303,7 @@ impl Region {
     }
 
     #[cold]
+    #[inline(never)]
     fn first_fault(&self) -> Result<()> {
         match self.fault.first() {
             // Repaired in between.

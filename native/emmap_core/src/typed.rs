@@ -31,7 +31,7 @@ pub const MOST: usize = 8;
 impl Type {
     /// `code` is the place of the name in `u8 i8 u16 i16 u32 i32 u64 i64 f32 f64`, plus 0 for the byte
     /// order of this machine, 16 for little and 32 for big endian.
-    #[inline]
+    #[inline(always)]
     pub fn of_code(code: i64) -> Option<Type> {
         let (kind, size) = match code & 15 {
             0 => (Kind::Unsigned, 1),
@@ -75,7 +75,7 @@ impl Type {
     }
 
     /// The number in the first bytes of `bytes`.
-    #[inline]
+    #[inline(always)]
     pub fn decode(self, bytes: [u8; MOST]) -> Number {
         let unused = 64 - 8 * self.size as u32;
         // Shifted to the top, so that what lies behind the number falls off.

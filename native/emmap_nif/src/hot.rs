@@ -29,8 +29,9 @@ use crate::terms::{self, ArgumentError, Failure, NOT_A_HANDLE};
 /// scheduler, and everything that may wait does, so both go to a dirty I/O scheduler.
 pub const INLINE_BYTES: usize = 64 << 10;
 
-/// From OTP 27 on a sub-binary of at most this many bytes is a copy, and not live.
-const COPIED_SUB_BINARY: usize = 64;
+/// The longest live binary that is one of its own, as `Emmap.Handle.alone/0` has it. (From OTP 27 on a sub-binary of at most
+/// 64 bytes is a copy, and not live.)
+const ALONE: usize = 4096;
 
 /// Declares a hot NIF: `hot_nif!("name" / arity = body)` registers the function `body`, which takes a
 /// [`Call`], as a NIF on a normal scheduler. A body that must wait hands the call on to a
@@ -83,6 +84,10 @@ pub unsafe fn run(
 ///
 /// Its `SAFETY` comments lean on one invariant: a `Call` is made by [`run`] only and never outlives
 /// it, so `env` is the running process's and `argv` has `argc` terms of it.
+///
+/// What is needed on every call is inlined, and what is not is a function that is cold. Those take the `Call` by value:
+/// one whose address is passed on lies in memory, and not in registers.
+#[derive(Clone, Copy)]
 pub struct Call {
     env: *mut ErlNifEnv,
     argc: c_int,
@@ -98,6 +103,7 @@ pub enum Position {
 }
 
 impl Call {
+    #[inline(always)]
     fn arg(&self, index: usize) -> ErlNifTerm {
         debug_assert!(index < self.argc as usize);
         // SAFETY: the Call invariant; `index` is below the arity, which each NIF knows.
@@ -105,7 +111,7 @@ impl Call {
     }
 
     /// The handle in argument 0.
-    #[inline]
+    #[inline(always)]
     pub fn handle(&self) -> Result<&Handle, ErlNifTerm> {
         // SAFETY: the Call invariant; the term keeps the handle alive during the call.
         unsafe { get_handle(self.env, self.arg(0)) }.ok_or_else(|| self.raise(&NOT_A_HANDLE))
@@ -118,7 +124,7 @@ impl Call {
         unsafe { get_patterns(self.env, self.arg(index)) }.ok_or_else(|| self.raise(&WRONG))
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn int64(&self, index: usize) -> Option<i64> {
         let mut value = 0;
         // SAFETY: the Call invariant.
@@ -128,7 +134,7 @@ impl Call {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn uint64_argument(&self, index: usize) -> Option<u64> {
         let mut value = 0;
         // SAFETY: the Call invariant.
@@ -149,7 +155,7 @@ impl Call {
     }
 
     /// An integer of 64 bits: signed, or unsigned for the same bits, as `:atomics` takes them.
-    #[inline]
+    #[inline(always)]
     pub fn word(&self, index: usize) -> Result<i64, ErlNifTerm> {
         const WRONG: ArgumentError = ArgumentError("the value must be an integer of 64 bits");
         if let Some(value) = self.int64(index) {
@@ -162,7 +168,7 @@ impl Call {
     }
 
     /// An integer of 64 bits, signed.
-    #[inline]
+    #[inline(always)]
     pub fn signed_word(&self, index: usize) -> Result<i64, ErlNifTerm> {
         const WRONG: ArgumentError =
             ArgumentError("the value must be a signed integer of 64 bits, -2^63 to 2^63 - 1");
@@ -175,40 +181,51 @@ impl Call {
         matches!(kind, ErlNifTermType::ERL_NIF_TERM_TYPE_INTEGER)
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn position(&self, index: usize) -> Result<Position, ErlNifTerm> {
         match self.int64(index) {
             Some(value) => Ok(u64::try_from(value).map_or(Position::Nowhere, Position::At)),
-            None if self.is_integer(index) => Ok(Position::Nowhere),
-            None => Err(self.raise(&ArgumentError("the position must be an integer, in bytes"))),
+            None => self.long_position(index),
+        }
+    }
+
+    /// A position that is no integer of 64 bits.
+    #[cold]
+    #[inline(never)]
+    fn long_position(self, index: usize) -> Result<Position, ErlNifTerm> {
+        const WRONG: ArgumentError = ArgumentError("the position must be an integer, in bytes");
+        match self.is_integer(index) {
+            true => Ok(Position::Nowhere),
+            false => Err(self.raise(&WRONG)),
         }
     }
 
     /// How many bytes; more than there can be is as good as all.
-    #[inline]
+    #[inline(always)]
     pub fn count(&self, index: usize) -> Result<usize, ErlNifTerm> {
-        const WRONG: ArgumentError =
-            ArgumentError("the number of bytes must be an integer, 0 or more");
         match self.int64(index) {
-            Some(value) => match u64::try_from(value) {
-                Ok(value) => Ok(usize::try_from(value).unwrap_or(usize::MAX)),
-                Err(_) => Err(self.raise(&WRONG)),
-            },
-            // Beyond 64 bits: more than there is, unless it is below 0.
-            None if self.is_integer(index) && self.is_positive(index) => Ok(usize::MAX),
-            None => Err(self.raise(&WRONG)),
+            Some(value) if value >= 0 => Ok(usize::try_from(value).unwrap_or(usize::MAX)),
+            _ => self.long_count(index),
         }
     }
 
+    /// A count beyond 64 bits is more than there is, unless it is below 0.
     #[cold]
-    fn is_positive(&self, index: usize) -> bool {
+    #[inline(never)]
+    fn long_count(self, index: usize) -> Result<usize, ErlNifTerm> {
+        const WRONG: ArgumentError =
+            ArgumentError("the number of bytes must be an integer, 0 or more");
         let zero = self.sint64(0);
         // SAFETY: two terms of this environment.
-        unsafe { enif_compare(self.arg(index), zero) > 0 }
+        let positive = || unsafe { enif_compare(self.arg(index), zero) > 0 };
+        match self.is_integer(index) && positive() {
+            true => Ok(usize::MAX),
+            false => Err(self.raise(&WRONG)),
+        }
     }
 
     /// Tells the scheduler about a copy: a call of a NIF counts as one reduction, whatever it did.
-    #[inline]
+    #[inline(always)]
     pub fn consumed(&self, bytes: usize) {
         const BYTES_OF_A_PERCENT: usize = 64 << 10;
         if bytes >= BYTES_OF_A_PERCENT {
@@ -219,7 +236,7 @@ impl Call {
     }
 
     /// The bytes of a binary argument; valid during the call.
-    #[inline]
+    #[inline(always)]
     pub fn bytes(&self, index: usize) -> Option<(*const u8, usize)> {
         let mut binary = std::mem::MaybeUninit::<ErlNifBinary>::uninit();
         // SAFETY: the Call invariant; `binary` is filled when the answer is not 0.
@@ -234,24 +251,28 @@ impl Call {
         }
     }
 
+    #[inline(always)]
     pub fn ok(&self) -> ErlNifTerm {
         atom::ok().as_c_arg()
     }
 
+    #[inline(always)]
     pub fn eof(&self) -> ErlNifTerm {
         terms::eof().as_c_arg()
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn ok_with(&self, term: ErlNifTerm) -> ErlNifTerm {
-        self.pair(atom::ok().as_c_arg(), term)
+        self.pair(self.ok(), term)
     }
 
+    #[inline(always)]
     pub fn sint64(&self, value: i64) -> ErlNifTerm {
         // SAFETY: the Call invariant.
         unsafe { enif_make_int64(self.env, value) }
     }
 
+    #[inline(always)]
     pub fn uint64(&self, value: u64) -> ErlNifTerm {
         // SAFETY: the Call invariant.
         unsafe { enif_make_uint64(self.env, value) }
@@ -265,18 +286,26 @@ impl Call {
         unsafe { enif_make_double(self.env, value) }
     }
 
-    #[cold]
+    #[inline(always)]
     pub fn error(&self, failure: impl Into<Failure>) -> ErlNifTerm {
-        self.encode(&failure.into())
+        self.failure(failure.into())
     }
 
     #[cold]
-    pub fn error_atom(&self, reason: Atom) -> ErlNifTerm {
+    #[inline(never)]
+    fn failure(self, failure: Failure) -> ErlNifTerm {
+        self.encode(&failure)
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub fn error_atom(self, reason: Atom) -> ErlNifTerm {
         self.encode(&(atom::error(), reason))
     }
 
     #[cold]
-    pub fn raise(&self, error: &ArgumentError) -> ErlNifTerm {
+    #[inline(never)]
+    pub fn raise(self, error: &ArgumentError) -> ErlNifTerm {
         let term = self.encode(error);
         // SAFETY: the Call invariant.
         unsafe { enif_raise_exception(self.env, term) }
@@ -291,7 +320,7 @@ impl Call {
 
     /// A new binary of `count` bytes, and where to write them. Up to 64 bytes it lies on the heap
     /// of the process.
-    #[inline]
+    #[inline(always)]
     pub fn new_binary(&self, count: usize) -> (*mut u8, ErlNifTerm) {
         let mut term = std::mem::MaybeUninit::uninit();
         // SAFETY: the Call invariant; the VM sets `term`, or ends for want of memory.
@@ -309,6 +338,7 @@ impl Call {
     }
 
     /// `start .. start + count` of a binary of ours.
+    #[inline(always)]
     pub fn sub_binary(&self, term: ErlNifTerm, start: usize, count: usize) -> ErlNifTerm {
         // SAFETY: the Call invariant; the range lies inside the binary by the callers' checks.
         unsafe { enif_make_sub_binary(self.env, term, start, count) }
@@ -316,7 +346,7 @@ impl Call {
 
     /// A binary that is `start .. start + count` of the map. Argument `root` holds the root binary
     /// of the handle, or `nil`.
-    #[inline]
+    #[inline(always)]
     pub fn view(
         &self,
         handle: &Handle,
@@ -325,7 +355,7 @@ impl Call {
         start: usize,
         count: usize,
     ) -> ErlNifTerm {
-        if count > COPIED_SUB_BINARY && handle.root != 0 {
+        if count > ALONE && handle.root != 0 {
             if let Some((at, size)) = self.bytes(root) {
                 // The root may be older than the last growth; it shows the same pages.
                 if at as usize == handle.root && count <= size && start <= size - count {
@@ -337,7 +367,7 @@ impl Call {
     }
 
     /// As [`Call::view`], as a binary of its own.
-    #[inline]
+    #[inline(always)]
     pub fn view_alone(
         &self,
         handle: &Handle,
@@ -352,7 +382,7 @@ impl Call {
     }
 
     /// A tuple of two.
-    #[inline]
+    #[inline(always)]
     pub fn pair(&self, one: ErlNifTerm, other: ErlNifTerm) -> ErlNifTerm {
         let pair = [one, other];
         // SAFETY: two terms of this environment.
@@ -366,12 +396,16 @@ impl Call {
     }
 
     /// Runs `dirty` with the same arguments where it may wait.
-    pub fn reschedule(&self, name: &CStr, dirty: RawNif) -> ErlNifTerm {
+    #[cold]
+    #[inline(never)]
+    pub fn reschedule(self, name: &CStr, dirty: RawNif) -> ErlNifTerm {
         self.reschedule_on(SchedulerFlags::DirtyIo, name, dirty)
     }
 
     /// Runs `dirty` with the same arguments where it may compute for long.
-    pub fn reschedule_long(&self, name: &CStr, dirty: RawNif) -> ErlNifTerm {
+    #[cold]
+    #[inline(never)]
+    pub fn reschedule_long(self, name: &CStr, dirty: RawNif) -> ErlNifTerm {
         self.reschedule_on(SchedulerFlags::DirtyCpu, name, dirty)
     }
 
@@ -384,8 +418,10 @@ impl Call {
     }
 
     /// Runs `dirty` with other arguments where it may wait.
+    #[cold]
+    #[inline(never)]
     pub fn reschedule_with(
-        &self,
+        self,
         name: &CStr,
         dirty: RawNif,
         arguments: &[ErlNifTerm],

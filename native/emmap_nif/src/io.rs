@@ -1,6 +1,7 @@
 //! The hot NIFs: bytes and cursors.
 
 use std::cell::Cell;
+use std::ffi::CStr;
 
 use emmap_core::buffer::Buffer;
 use emmap_core::cursor::Whence;
@@ -11,7 +12,7 @@ use emmap_core::{Errno, Region};
 use rustler::sys::ErlNifTerm;
 
 use crate::hot::{hot_nif, raw_nif, Call, Position, INLINE_BYTES};
-use crate::resource::{Handle, UNMAP_INLINE};
+use crate::resource::{Handle, RawNif, UNMAP_INLINE};
 use crate::terms::{ArgumentError, Failure};
 
 hot_nif!("pread" / 3 = pread);
@@ -27,10 +28,12 @@ hot_nif!("size" / 1 = size);
 /// A term to return now: an error or an exception, met on the way to the answer.
 pub type Early = ErlNifTerm;
 
+#[inline(always)]
 pub fn open_region<'a>(call: &Call, handle: &'a Handle) -> Result<&'a Region, Early> {
     handle.region().map_err(|failure| call.error(failure))
 }
 
+#[inline(always)]
 pub fn at_position(call: &Call, index: usize) -> Result<u64, Early> {
     match call.position(index)? {
         Position::At(position) => Ok(position),
@@ -54,7 +57,7 @@ pub fn checked(
 
 /// A live binary of `start .. start + count`. Argument `root` holds the root binary of the handle, or `nil`; `None`: the
 /// handle has none.
-#[inline]
+#[inline(always)]
 fn live(
     call: &Call,
     handle: &Handle,
@@ -72,14 +75,22 @@ fn live(
     })
 }
 
-/// `:eof`, unless a page was lost.
-pub fn at_end(call: &Call, region: &Region) -> Result<ErlNifTerm, Early> {
+#[cold]
+#[inline(never)]
+fn end_or_fault(call: Call, region: &Region) -> Result<ErlNifTerm, Early> {
     match region.check_fault() {
         Ok(()) => Ok(call.eof()),
         Err(error) => Err(call.error(error)),
     }
 }
 
+/// `:eof`, unless a page was lost.
+#[inline(always)]
+pub fn at_end(call: &Call, region: &Region) -> Result<ErlNifTerm, Early> {
+    end_or_fault(*call, region)
+}
+
+#[inline(always)]
 pub fn either(answer: Result<ErlNifTerm, Early>) -> ErlNifTerm {
     answer.unwrap_or_else(|early| early)
 }
@@ -90,6 +101,7 @@ fn pread(call: &Call) -> ErlNifTerm {
     either(pread_with(call, Wait::No, Form::OfHandle))
 }
 
+#[cold]
 fn pread_waiting(call: &Call) -> ErlNifTerm {
     either(pread_with(call, Wait::Yes, Form::OfHandle))
 }
@@ -100,6 +112,7 @@ fn pread_copy(call: &Call) -> ErlNifTerm {
     either(pread_with(call, Wait::No, Form::Copy))
 }
 
+#[cold]
 fn pread_copy_waiting(call: &Call) -> ErlNifTerm {
     either(pread_with(call, Wait::Yes, Form::Copy))
 }
@@ -138,7 +151,7 @@ fn pread_with(call: &Call, wait: Wait, form: Form) -> Result<ErlNifTerm, Early> 
 }
 
 /// `{:ok, copy}`, or `None` when another's copy is in the way.
-#[inline]
+#[inline(always)]
 fn copy(
     call: &Call,
     region: &Region,
@@ -147,7 +160,7 @@ fn copy(
     wait: Wait,
 ) -> Result<Option<ErlNifTerm>, Early> {
     if count > UNMAP_INLINE {
-        return copy_large(call, region, start, count).map(Some);
+        return copy_large(*call, region, start, count).map(Some);
     }
     let (at, binary) = call.new_binary(count);
     let mark = region.mark();
@@ -161,13 +174,28 @@ fn copy(
             }
             checked(call, region, mark, binary).map(Some)
         }
-        Read::Done(got) => checked(call, region, mark, call.sub_binary(binary, 0, got)).map(Some),
+        Read::Done(got) => shortened(*call, region, mark, binary, got).map(Some),
     }
 }
 
+/// The map became shorter meanwhile.
+#[cold]
+#[inline(never)]
+fn shortened(
+    call: Call,
+    region: &Region,
+    mark: Mark,
+    binary: ErlNifTerm,
+    got: usize,
+) -> Result<ErlNifTerm, Early> {
+    checked(&call, region, mark, call.sub_binary(binary, 0, got))
+}
+
 /// As [`copy`], into memory of our own; only where waiting is allowed.
+#[cold]
+#[inline(never)]
 fn copy_large(
-    call: &Call,
+    call: Call,
     region: &Region,
     start: usize,
     count: usize,
@@ -176,8 +204,8 @@ fn copy_large(
     let mark = region.mark();
     // SAFETY: the buffer has room for `count` bytes and is not part of the map.
     match unsafe { region.copy_out(start, count, buffer.as_mut_ptr(), Wait::Yes) } {
-        Read::Done(got) if got > 0 => checked(call, region, mark, call.buffer_binary(buffer, got)),
-        _ => at_end(call, region),
+        Read::Done(got) if got > 0 => checked(&call, region, mark, call.buffer_binary(buffer, got)),
+        _ => end_or_fault(call, region),
     }
 }
 
@@ -187,6 +215,7 @@ fn view(call: &Call) -> ErlNifTerm {
     either(view_now(call))
 }
 
+#[inline(always)]
 fn view_now(call: &Call) -> Result<ErlNifTerm, Early> {
     let handle = call.handle()?;
     let region = open_region(call, handle)?;
@@ -205,24 +234,34 @@ fn pwrite(call: &Call) -> ErlNifTerm {
     either(pwrite_with(call, Wait::No))
 }
 
+#[cold]
 fn pwrite_waiting(call: &Call) -> ErlNifTerm {
     either(pwrite_with(call, Wait::Yes))
 }
 
+#[inline(always)]
 fn pwrite_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
     let handle = call.handle()?;
     let region = open_region(call, handle)?;
     let position = at_position(call, 1)?;
     let (data, count) = data(call, 2)?;
-    let again = || call.reschedule(c"pwrite", raw_nif!(pwrite_waiting));
     if region.appends() {
+        let again = || call.reschedule(c"pwrite", raw_nif!(pwrite_waiting));
         return append(call, region, data, count, wait, again).map(|_| call.ok());
     }
-    // SAFETY: `data` is a binary argument of this call, alive until it ends.
-    let write = || unsafe { region.copy_in(position, data, count, wait, || true) };
-    // SAFETY: as above.
-    let grow = || unsafe { region.write_past_end(position, Source::Bytes(data), count, || true) };
-    change(call, region, position, count, wait, again, write, grow)
+    let again = (c"pwrite", raw_nif!(pwrite_waiting) as RawNif);
+    let change = Change::begin(call, region, position, count, wait, again)?;
+    loop {
+        // SAFETY: `data` is a binary argument of this call, alive until it ends.
+        let written = unsafe { region.copy_in(position, data, count, wait, || true) };
+        if let Ok(Written::Done) = written {
+            return change.done();
+        }
+        // SAFETY: as above.
+        if unsafe { change.grow(written, Source::Bytes(data)) }? {
+            return Ok(call.ok());
+        }
+    }
 }
 
 /// Appends where waiting is allowed, else calls `again`, which reschedules: `Err` is its term, too. `Ok`: the end of the
@@ -242,45 +281,93 @@ fn append(
     unsafe { region.append(data, count) }.map_err(|error| call.error(error))
 }
 
-/// `:ok` when `write` has changed `count` bytes at `position`, or `grow` has, past the end of a map that can grow. What
-/// may wait or takes long calls `again`, which reschedules.
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-pub fn change(
-    call: &Call,
-    region: &Region,
+/// A change of `count` bytes at `position`. What may wait or takes long goes on in the NIF `again`, under that name.
+#[derive(Clone, Copy)]
+pub struct Change<'a> {
+    call: Call,
+    region: &'a Region,
+    mark: Mark,
     position: u64,
     count: usize,
     wait: Wait,
-    again: impl Fn() -> ErlNifTerm,
-    write: impl Fn() -> Result<Written, Errno>,
-    grow: impl Fn() -> Result<bool, Errno>,
-) -> Result<ErlNifTerm, Early> {
-    if count > INLINE_BYTES && wait == Wait::No {
-        return Ok(again());
-    }
-    let mark = region.begin().map_err(|error| call.error(error))?;
-    loop {
-        match write().map_err(|error| call.error(error))? {
-            Written::Done => return wrote(call, region, mark, count),
-            Written::PastEnd if !region.grows() => {
-                return Err(past_end(call, region, position, count))
-            }
-            Written::PastEnd if wait == Wait::Yes => {
-                if grow().map_err(|error| call.error(error))? {
-                    return Ok(call.ok());
-                }
-            }
-            _ => return Ok(again()),
+    again: (&'static CStr, RawNif),
+}
+
+impl<'a> Change<'a> {
+    /// Before it is tried.
+    #[inline(always)]
+    pub fn begin(
+        call: &Call,
+        region: &'a Region,
+        position: u64,
+        count: usize,
+        wait: Wait,
+        again: (&'static CStr, RawNif),
+    ) -> Result<Change<'a>, Early> {
+        if count > INLINE_BYTES && wait == Wait::No {
+            return Err(call.reschedule(again.0, again.1));
         }
+        let mark = region.begin().map_err(|error| call.error(error))?;
+        Ok(Change {
+            call: *call,
+            region,
+            mark,
+            position,
+            count,
+            wait,
+            again,
+        })
+    }
+
+    /// The bytes were written: `:ok`, unless a page was lost.
+    #[inline(always)]
+    pub fn done(&self) -> Result<ErlNifTerm, Early> {
+        wrote(&self.call, self.region, self.mark, self.count)
+    }
+
+    /// The bytes were not written. Returns whether they may be written past the end of a map that can grow.
+    #[cold]
+    #[inline(never)]
+    pub fn not_done(self, written: Result<Written, Errno>) -> Result<(), Early> {
+        let Change { call, region, .. } = self;
+        match written.map_err(|error| call.error(error))? {
+            Written::PastEnd if !region.grows() => {
+                Err(past_end(&call, region, self.position, self.count))
+            }
+            Written::PastEnd if self.wait == Wait::Yes => Ok(()),
+            _ => Err(call.reschedule(self.again.0, self.again.1)),
+        }
+    }
+
+    /// The bytes were not written: writes them past the end of a map that can grow. `false`: another call made it longer
+    /// meanwhile, so write them as before.
+    ///
+    /// # Safety
+    /// As [`Region::write_past_end`].
+    #[cold]
+    #[inline(never)]
+    pub unsafe fn grow(
+        self,
+        written: Result<Written, Errno>,
+        source: Source,
+    ) -> Result<bool, Early> {
+        self.not_done(written)?;
+        // SAFETY: the caller's promise.
+        let grown = unsafe {
+            self.region
+                .write_past_end(self.position, source, self.count, || true)
+        };
+        grown.map_err(|error| self.call.error(error))
     }
 }
 
+#[inline(always)]
 fn data(call: &Call, index: usize) -> Result<(*const u8, usize), Early> {
     const WRONG: ArgumentError = ArgumentError("the data must be a binary");
     call.bytes(index).ok_or_else(|| call.raise(&WRONG))
 }
 
+#[inline(always)]
 fn wrote(call: &Call, region: &Region, mark: Mark, count: usize) -> Result<ErlNifTerm, Early> {
     if count <= INLINE_BYTES {
         call.consumed(count);
@@ -292,6 +379,8 @@ fn wrote(call: &Call, region: &Region, mark: Mark, count: usize) -> Result<ErlNi
 }
 
 /// A write past the end of a map that stays as it is.
+#[cold]
+#[inline(never)]
 fn past_end(call: &Call, region: &Region, position: u64, count: usize) -> Early {
     let place = checked_end(position, count as u64);
     let why = region
@@ -308,10 +397,12 @@ fn write(call: &Call) -> ErlNifTerm {
     either(write_with(call, Wait::No))
 }
 
+#[cold]
 fn write_waiting(call: &Call) -> ErlNifTerm {
     either(write_with(call, Wait::Yes))
 }
 
+#[inline(always)]
 fn write_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
     let handle = call.handle()?;
     let region = open_region(call, handle)?;
@@ -368,10 +459,12 @@ fn read(call: &Call) -> ErlNifTerm {
     either(read_with(call, Wait::No))
 }
 
+#[cold]
 fn read_waiting(call: &Call) -> ErlNifTerm {
     either(read_with(call, Wait::Yes))
 }
 
+#[inline(always)]
 fn read_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
     let handle = call.handle()?;
     let region = open_region(call, handle)?;

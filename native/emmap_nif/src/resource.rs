@@ -70,7 +70,7 @@ pub enum Structure {
 
 impl Handle {
     /// Where the counters are, on a handle of a counter file.
-    #[inline]
+    #[inline(always)]
     pub fn counters(&self) -> Result<&Grid, ArgumentError> {
         match &self.structure {
             Structure::Counters(grid) => Ok(grid),
@@ -79,7 +79,7 @@ impl Handle {
     }
 
     /// The region, unless the handle is closed.
-    #[inline]
+    #[inline(always)]
     pub fn region(&self) -> Result<&Region, Failure> {
         if self.closing.is_closed() {
             return Err(Failure::Closed);
@@ -105,7 +105,7 @@ impl Handle {
     }
 
     /// To be called before a live binary of the region is made. `false`: the handle is closed, and none may be made.
-    #[inline]
+    #[inline(always)]
     pub fn lend(&self, region: &Region) -> bool {
         // In this order: see `emmap_core::region::release`.
         region.lend();
@@ -129,7 +129,7 @@ impl<'a> Decoder<'a> for HandleRef<'a> {
 
 /// # Safety
 /// `env` must be the environment of the running NIF and `term` one of its terms.
-#[inline]
+#[inline(always)]
 pub unsafe fn get_handle<'a>(env: *mut ErlNifEnv, term: ErlNifTerm) -> Option<&'a Handle> {
     let mut object: *const c_void = ptr::null();
     // SAFETY: the type was opened at load; `object` is set when the answer is not 0.

@@ -1,11 +1,12 @@
 //! The hot NIFs on numbers of any type and place, and on ranges of bytes within a map.
 
-use emmap_core::region::{Read, Source, Wait};
+use emmap_core::region::{Read, Source, Wait, Written};
 use emmap_core::typed::{Kind, Number, Type, MOST};
 use rustler::sys::ErlNifTerm;
 
 use crate::hot::{hot_nif, raw_nif, Call};
-use crate::io::{at_end, at_position, change, checked, either, open_region, Early};
+use crate::io::{at_end, at_position, checked, either, open_region, Change, Early};
+use crate::resource::RawNif;
 use crate::terms::{self, ArgumentError};
 
 hot_nif!("typed_get" / 3 = get);
@@ -13,11 +14,14 @@ hot_nif!("typed_put" / 4 = put);
 hot_nif!("fill" / 4 = fill);
 hot_nif!("copy" / 4 = copy);
 
+#[inline(always)]
 fn number_type(call: &Call) -> Result<Type, Early> {
     const WRONG: ArgumentError = ArgumentError("unknown type of a number");
     let code = call.int64(2);
-    code.and_then(Type::of_code)
-        .ok_or_else(|| call.raise(&WRONG))
+    match code.and_then(Type::of_code) {
+        Some(found) => Ok(found),
+        None => Err(call.raise(&WRONG)),
+    }
 }
 
 // typed_get(handle, position, type)
@@ -26,10 +30,12 @@ fn get(call: &Call) -> ErlNifTerm {
     either(get_with(call, Wait::No))
 }
 
+#[cold]
 fn get_waiting(call: &Call) -> ErlNifTerm {
     either(get_with(call, Wait::Yes))
 }
 
+#[inline(always)]
 fn get_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
     let region = open_region(call, call.handle()?)?;
     let position = at_position(call, 1)?;
@@ -47,6 +53,7 @@ fn get_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
     }
 }
 
+#[inline(always)]
 fn number(call: &Call, number: Number) -> ErlNifTerm {
     match number {
         Number::Unsigned(value) => call.uint64(value),
@@ -64,26 +71,36 @@ fn put(call: &Call) -> ErlNifTerm {
     either(put_with(call, Wait::No))
 }
 
+#[cold]
 fn put_waiting(call: &Call) -> ErlNifTerm {
     either(put_with(call, Wait::Yes))
 }
 
+#[inline(always)]
 fn put_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
     let region = open_region(call, call.handle()?)?;
     let position = at_position(call, 1)?;
     let of = number_type(call)?;
     let bytes = value(call, of).ok_or_else(|| call.raise(&out_of_range(of)))?;
     let count = of.size();
-    let again = || call.reschedule(c"typed_put", raw_nif!(put_waiting));
-    let at = bytes.as_ptr();
-    // SAFETY: a number has at most as many bytes as there are.
-    let write = || unsafe { region.copy_in(position, at, count, wait, || true) };
-    // SAFETY: as above.
-    let grow = || unsafe { region.write_past_end(position, Source::Bytes(at), count, || true) };
-    change(call, region, position, count, wait, again, write, grow)
+    let again = (c"typed_put", raw_nif!(put_waiting) as RawNif);
+    let change = Change::begin(call, region, position, count, wait, again)?;
+    loop {
+        let at = bytes.as_ptr();
+        // SAFETY: a number has at most as many bytes as there are.
+        let written = unsafe { region.copy_in(position, at, count, wait, || true) };
+        if let Ok(Written::Done) = written {
+            return change.done();
+        }
+        // SAFETY: as above.
+        if unsafe { change.grow(written, Source::Bytes(at)) }? {
+            return Ok(call.ok());
+        }
+    }
 }
 
 /// The bytes of the number in argument 3, if the type has it.
+#[inline(always)]
 fn value(call: &Call, of: Type) -> Option<[u8; MOST]> {
     if of.kind() == Kind::Float {
         return of.encode_float(float(call)?);
@@ -137,6 +154,7 @@ fn fill(call: &Call) -> ErlNifTerm {
     either(fill_with(call, Wait::No))
 }
 
+#[cold]
 fn fill_waiting(call: &Call) -> ErlNifTerm {
     either(fill_with(call, Wait::Yes))
 }
@@ -148,11 +166,18 @@ fn fill_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
     let count = call.count(2)?;
     let byte = call.int64(3).and_then(|byte| u8::try_from(byte).ok());
     let byte = byte.ok_or_else(|| call.raise(&WRONG))?;
-    let again = || call.reschedule(c"fill", raw_nif!(fill_waiting));
-    let write = || region.fill(position, count, byte, wait);
-    // SAFETY: no bytes are pointed to.
-    let grow = || unsafe { region.write_past_end(position, Source::Fill(byte), count, || true) };
-    change(call, region, position, count, wait, again, write, grow)
+    let again = (c"fill", raw_nif!(fill_waiting) as RawNif);
+    let change = Change::begin(call, region, position, count, wait, again)?;
+    loop {
+        let written = region.fill(position, count, byte, wait);
+        if let Ok(Written::Done) = written {
+            return change.done();
+        }
+        // SAFETY: no bytes are pointed to.
+        if unsafe { change.grow(written, Source::Fill(byte)) }? {
+            return Ok(call.ok());
+        }
+    }
 }
 
 // copy(handle, from, to, count)
@@ -161,6 +186,7 @@ fn copy(call: &Call) -> ErlNifTerm {
     either(copy_with(call, Wait::No))
 }
 
+#[cold]
 fn copy_waiting(call: &Call) -> ErlNifTerm {
     either(copy_with(call, Wait::Yes))
 }
@@ -169,8 +195,17 @@ fn copy_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
     let region = open_region(call, call.handle()?)?;
     let (from, to) = (at_position(call, 1)?, at_position(call, 2)?);
     let count = call.count(3)?;
-    let again = || call.reschedule(c"copy", raw_nif!(copy_waiting));
-    let write = || region.copy_within(from, to, count, wait);
-    let grow = || region.copy_past_end(from, to, count);
-    change(call, region, to, count, wait, again, write, grow)
+    let again = (c"copy", raw_nif!(copy_waiting) as RawNif);
+    let change = Change::begin(call, region, to, count, wait, again)?;
+    loop {
+        let written = region.copy_within(from, to, count, wait);
+        if let Ok(Written::Done) = written {
+            return change.done();
+        }
+        change.not_done(written)?;
+        let grown = region.copy_past_end(from, to, count);
+        if grown.map_err(|error| call.error(error))? {
+            return Ok(call.ok());
+        }
+    }
 }

@@ -6,6 +6,7 @@ use std::ptr;
 
 use super::Region;
 use crate::byte_search::ByteSearch;
+use crate::lock::{CopyLock, WriteGuard};
 use crate::range::{checked_range, clamped_range};
 use crate::{guard, source, Errno, Result};
 
@@ -37,13 +38,13 @@ pub enum Written {
 
 impl Region {
     /// Where a read of `count` bytes at `position` begins, and how many it gets; `None` at the end.
-    #[inline]
+    #[inline(always)]
     pub fn locate(&self, position: u64, count: usize) -> Option<(usize, usize)> {
         clamped_range(position, count, self.len())
     }
 
     /// The address of a byte inside the map. It stays readable for as long as the region lives.
-    #[inline]
+    #[inline(always)]
     pub fn pointer(&self, start: usize) -> *mut u8 {
         // SAFETY: the caller has `start` from `locate`, so it is inside the map (1: Alive) and
         // `base` has room for it (2: Published in order).
@@ -54,33 +55,69 @@ impl Region {
     ///
     /// # Safety
     /// `out` must have room for `count` bytes, outside of this region.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn copy_out(&self, start: usize, count: usize, out: *mut u8, wait: Wait) -> Read {
-        let copy = || {
-            let count = count.min(self.len().saturating_sub(start));
-            if count > 0 {
-                let from = self.pointer(start);
-                // SAFETY: inside the map by the line above (1: Alive); `out` by the caller's word.
-                unsafe {
-                    if !copy_number(from, out, count) {
-                        ptr::copy_nonoverlapping(from, out, count);
-                    }
+        let Some(lock) = &self.lock else {
+            // SAFETY: the caller's promise.
+            return Read::Done(unsafe { self.copy_out_once(start, count, out) });
+        };
+        if wait == Wait::No {
+            if let Some(quiet) = lock.quiet() {
+                // SAFETY: the caller's promise.
+                let got = unsafe { self.copy_out_once(start, count, out) };
+                if lock.still(quiet) {
+                    return Read::Done(got);
                 }
             }
-            count
-        };
-        match (&self.lock, wait) {
-            (None, _) => Read::Done(copy()),
-            (Some(lock), Wait::No) => lock.read_short(copy).map_or(Read::Busy, Read::Done),
-            (Some(lock), Wait::Yes) => Read::Done(lock.read_long(copy)),
         }
+        // SAFETY: the caller's promise.
+        unsafe { self.copy_out_contended(lock, start, count, out, wait) }
+    }
+
+    /// # Safety
+    /// As [`Region::copy_out`].
+    #[cold]
+    #[inline(never)]
+    unsafe fn copy_out_contended(
+        &self,
+        lock: &CopyLock,
+        start: usize,
+        count: usize,
+        out: *mut u8,
+        wait: Wait,
+    ) -> Read {
+        // SAFETY: the caller's promise.
+        let copy = || unsafe { self.copy_out_once(start, count, out) };
+        match wait {
+            Wait::No => lock.read_short(copy).map_or(Read::Busy, Read::Done),
+            Wait::Yes => Read::Done(lock.read_long(copy)),
+        }
+    }
+
+    /// Without the lock. Returns how many bytes it copied.
+    ///
+    /// # Safety
+    /// As [`Region::copy_out`].
+    #[inline(always)]
+    unsafe fn copy_out_once(&self, start: usize, count: usize, out: *mut u8) -> usize {
+        let count = count.min(self.len().saturating_sub(start));
+        if count > 0 {
+            let from = self.pointer(start);
+            // SAFETY: inside the map by the line above (1: Alive); `out` by the caller's word.
+            unsafe {
+                if !copy_number(from, out, count) {
+                    ptr::copy_nonoverlapping(from, out, count);
+                }
+            }
+        }
+        count
     }
 
     /// Copies `count` bytes from `data` to `position`, after `claim` agreed (it moves the cursor).
     ///
     /// # Safety
     /// `data` must have `count` readable bytes; they may lie in this region.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn copy_in(
         &self,
         position: u64,
@@ -89,15 +126,20 @@ impl Region {
         wait: Wait,
         claim: impl FnOnce() -> bool,
     ) -> Result<Written> {
-        self.change(position, count, wait, |start| {
-            if !claim() {
-                return Ok(Written::Refused);
-            }
-            // SAFETY: `start + count` is inside the map (1: Alive), which is writable; `data` by
-            // the caller's word.
-            unsafe { self.copy_aliased(data, start, count) }?;
-            Ok(Written::Done)
-        })
+        let Some(_turn) = self.turn(wait)? else {
+            return Ok(Written::Busy);
+        };
+        let start = match self.place(position, count) {
+            Ok(start) => start,
+            Err(nothing_to_do) => return Ok(nothing_to_do),
+        };
+        if !claim() {
+            return Ok(Written::Refused);
+        }
+        // SAFETY: `start + count` is inside the map (1: Alive), which is writable; `data` by
+        // the caller's word.
+        unsafe { self.copy_aliased(data, start, count) }?;
+        Ok(Written::Done)
     }
 
     /// Sets `count` bytes at `position` to `byte`.
@@ -130,7 +172,6 @@ impl Region {
 
     /// Runs `write` on where `position` is, when all of `count` bytes lie inside the map and no
     /// other copy is at work.
-    #[inline(always)]
     fn change(
         &self,
         position: u64,
@@ -138,24 +179,36 @@ impl Region {
         wait: Wait,
         write: impl FnOnce(usize) -> Result<Written>,
     ) -> Result<Written> {
+        let Some(_turn) = self.turn(wait)? else {
+            return Ok(Written::Busy);
+        };
+        match self.place(position, count) {
+            Ok(start) => write(start),
+            Err(nothing_to_do) => Ok(nothing_to_do),
+        }
+    }
+
+    /// The turn to write, if the map has a lock: held until what is returned is dropped. `None`: another copy is at
+    /// work.
+    #[inline(always)]
+    fn turn(&self, wait: Wait) -> Result<Option<Option<WriteGuard<'_>>>> {
         if !self.shape.writable {
             return Err(Errno::ACCES);
         }
-        let _guard = match (&self.lock, wait) {
-            (None, _) => None,
-            (Some(lock), Wait::Yes) => Some(lock.write()),
-            (Some(lock), Wait::No) => match lock.try_write() {
-                None => return Ok(Written::Busy),
-                guard => guard,
-            },
-        };
+        Ok(match (&self.lock, wait) {
+            (None, _) => Some(None),
+            (Some(lock), Wait::Yes) => Some(Some(lock.write())),
+            (Some(lock), Wait::No) => lock.try_write().map(Some),
+        })
+    }
+
+    /// Where `position` is, when all of `count` bytes lie inside the map, or what is to be returned.
+    #[inline(always)]
+    fn place(&self, position: u64, count: usize) -> std::result::Result<usize, Written> {
         if count == 0 {
-            return Ok(Written::Done);
+            return Err(Written::Done);
         }
-        match checked_range(position, count, self.len()) {
-            Some(start) => write(start),
-            None => Ok(Written::PastEnd),
-        }
+        checked_range(position, count, self.len()).ok_or(Written::PastEnd)
     }
 
     /// The length of the line at `start`, its newline included, looking at most at `count` bytes;
@@ -204,7 +257,7 @@ impl Region {
     ///
     /// # Safety
     /// `from` must have `count` readable bytes; `start + count` must lie inside the writable map.
-    #[inline]
+    #[inline(always)]
     pub(super) unsafe fn copy_aliased(
         &self,
         from: *const u8,
