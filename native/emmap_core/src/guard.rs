@@ -118,7 +118,9 @@ pub fn fault_at(address: usize) -> Option<*const Fault> {
 static LOWEST: AtomicUsize = AtomicUsize::new(usize::MAX);
 static HIGHEST: AtomicUsize = AtomicUsize::new(0);
 
-fn may_be_guarded(address: usize) -> bool {
+/// Whether `address` lies between the lowest and the highest range there ever was: two loads. `false`: in none.
+#[inline(always)]
+pub fn may_be_guarded(address: usize) -> bool {
     LOWEST.load(Ordering::Acquire) <= address && address < HIGHEST.load(Ordering::Acquire)
 }
 

@@ -264,9 +264,32 @@ impl Region {
         start: usize,
         count: usize,
     ) -> Result<()> {
-        // Up to here a copy more costs less than to look whether it is needed.
-        const SMALL: usize = 1024;
         let to = self.pointer(start);
+        if !guard::may_be_guarded(from as usize) {
+            // No map shows these bytes, so neither does this one, at whatever address.
+            // SAFETY: the caller's promise; both do not overlap by the line above.
+            unsafe {
+                if !copy_number(from, to, count) {
+                    ptr::copy_nonoverlapping(from, to, count);
+                }
+            }
+            return Ok(());
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.copy_perhaps_aliased(from, to, count) }
+    }
+
+    /// # Safety
+    /// As [`Region::copy_aliased`]; `to` is the place of `start`.
+    #[inline(never)]
+    unsafe fn copy_perhaps_aliased(
+        &self,
+        from: *const u8,
+        to: *mut u8,
+        count: usize,
+    ) -> Result<()> {
+        // Up to here a copy more costs less than to look through all maps whether it is needed.
+        const SMALL: usize = 1024;
         if count > SMALL {
             // SAFETY: the caller's promise.
             return unsafe { self.copy_many_aliased(from, to, count) };
