@@ -94,8 +94,34 @@ impl Type {
     /// The bytes of an integer; `None` when it is out of range, or the type a float's.
     #[inline]
     pub fn encode_integer(self, value: i128) -> Option<[u8; MOST]> {
-        (self.kind != Kind::Float && self.integers().contains(&value))
-            .then(|| self.bytes(value as u64))
+        match (i64::try_from(value), u64::try_from(value)) {
+            (Ok(value), _) => self.encode_i64(value),
+            (_, Ok(value)) => self.encode_u64(value),
+            _ => None,
+        }
+    }
+
+    /// As [`Type::encode_integer`], without arithmetic of 128 bits.
+    #[inline(always)]
+    pub fn encode_i64(self, value: i64) -> Option<[u8; MOST]> {
+        let unused = 64 - 8 * self.size as u32;
+        let fits = match self.kind {
+            // Of 64 bits nothing is cut off at the top, not even a sign.
+            Kind::Unsigned => value >= 0 && value as u64 <= u64::MAX >> unused,
+            Kind::Signed => value << unused >> unused == value,
+            Kind::Float => false,
+        };
+        fits.then(|| self.bytes(value as u64))
+    }
+
+    /// As [`Type::encode_i64`].
+    #[inline]
+    pub fn encode_u64(self, value: u64) -> Option<[u8; MOST]> {
+        match i64::try_from(value) {
+            Ok(value) => self.encode_i64(value),
+            // One type has these.
+            Err(_) => (self.kind == Kind::Unsigned && self.size == MOST).then(|| self.bytes(value)),
+        }
     }
 
     /// The bytes of a float; `None` when a finite one is beyond the range, or the type an
@@ -113,6 +139,7 @@ impl Type {
         }
     }
 
+    #[inline(always)]
     fn bytes(self, value: u64) -> [u8; MOST] {
         match self.big {
             true => (value << (64 - 8 * self.size as u32)).to_be_bytes(),

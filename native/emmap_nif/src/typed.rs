@@ -86,14 +86,12 @@ fn put_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
     let again = (c"typed_put", raw_nif!(put_waiting) as RawNif);
     let change = Change::begin(call, region, position, count, wait, again)?;
     loop {
-        let at = bytes.as_ptr();
-        // SAFETY: a number has at most as many bytes as there are.
-        let written = unsafe { region.copy_in(position, at, count, wait, || true) };
+        let written = region.put_number(position, bytes, count, wait);
         if let Ok(Written::Done) = written {
             return change.done();
         }
-        // SAFETY: as above.
-        if unsafe { change.grow(written, Source::Bytes(at)) }? {
+        // SAFETY: a number has at most as many bytes as there are.
+        if unsafe { change.grow(written, Source::Bytes(bytes.as_ptr())) }? {
             return Ok(call.ok());
         }
     }
@@ -106,8 +104,8 @@ fn value(call: &Call, of: Type) -> Option<[u8; MOST]> {
         return of.encode_float(float(call)?);
     }
     match call.int64(3) {
-        Some(value) => of.encode_integer(i128::from(value)),
-        None => of.encode_integer(i128::from(call.uint64_argument(3)?)),
+        Some(value) => of.encode_i64(value),
+        None => of.encode_u64(call.uint64_argument(3)?),
     }
 }
 

@@ -8,6 +8,7 @@ use super::Region;
 use crate::byte_search::ByteSearch;
 use crate::lock::{CopyLock, WriteGuard};
 use crate::range::{checked_range, clamped_range};
+use crate::typed::MOST;
 use crate::{guard, source, Errno, Result};
 
 /// Whether the calling thread may wait for another's long copy.
@@ -139,6 +140,29 @@ impl Region {
         // SAFETY: `start + count` is inside the map (1: Alive), which is writable; `data` by
         // the caller's word.
         unsafe { self.copy_aliased(data, start, count) }?;
+        Ok(Written::Done)
+    }
+
+    /// Copies a number of `size` bytes, the first ones of `bytes`, to `position`.
+    #[inline(always)]
+    pub fn put_number(
+        &self,
+        position: u64,
+        bytes: [u8; MOST],
+        size: usize,
+        wait: Wait,
+    ) -> Result<Written> {
+        let Some(_turn) = self.turn(wait)? else {
+            return Ok(Written::Busy);
+        };
+        let start = match self.place(position, size) {
+            Ok(start) => start,
+            Err(nothing_to_do) => return Ok(nothing_to_do),
+        };
+        debug_assert!(matches!(size, 1 | 2 | 4 | 8));
+        // SAFETY: `start + size` is inside the map (1: Alive), which is writable; a number has at most MOST bytes, and
+        // these are no map's.
+        unsafe { copy_number(bytes.as_ptr(), self.pointer(start), size) };
         Ok(Written::Done)
     }
 
