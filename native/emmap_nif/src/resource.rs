@@ -4,6 +4,8 @@
 //!   its destructor unmaps the memory and closes the file.
 //! - A *handle* is what one `open` or `dup` gave: a cursor, and whether it was closed.
 //!
+//! - A *viewer* is what the live binaries refer to that one handle hands out on one scheduler. It keeps the mapping, as a
+//!   handle does. A count of references that all schedulers change would make them wait for each other.
 //! - A *buffer* is the memory of a large copy.
 //! - *Patterns* are what a search looks for, prepared.
 //!
@@ -19,6 +21,7 @@ use emmap_core::closing::{Closing, OpenHandles};
 use emmap_core::counters::Grid;
 use emmap_core::cursor::Cursor;
 use emmap_core::search::Patterns;
+use emmap_core::striped::{stripe, CACHE_LINE};
 use emmap_core::Region;
 use rustler::sys::{
     enif_alloc_resource, enif_get_resource, enif_keep_resource, enif_make_resource,
@@ -31,6 +34,7 @@ use crate::terms::{ArgumentError, Failure, NOT_A_HANDLE};
 
 static MAPPING: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 static HANDLE: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+static VIEWER: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 static BUFFER: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 static PATTERNS: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 
@@ -47,11 +51,24 @@ pub struct Mapping {
     open_handles: OpenHandles,
 }
 
+/// A handle has at most so many viewers, and more schedulers than that share them.
+const VIEWERS: usize = 8;
+
+struct Viewer {
+    /// A resource of type `MAPPING` that this viewer keeps.
+    mapping: *mut Mapping,
+    /// The VM's count of references lies before the resource: so that no two of them share a cache line.
+    _apart: [u8; CACHE_LINE - std::mem::size_of::<*mut Mapping>()],
+}
+
 pub struct Handle {
     /// A resource of type `MAPPING` that this handle keeps.
     mapping: *mut Mapping,
     /// What `mapping` owns, found in one step.
     region: *const Region,
+    /// Resources of type `VIEWER` that this handle keeps, each made with the first live binary that refers to it. Until
+    /// then null.
+    viewers: [AtomicPtr<Viewer>; VIEWERS],
     pub cursor: Cursor,
     closing: Closing,
     pub direct: bool,
@@ -88,9 +105,38 @@ impl Handle {
         Ok(unsafe { &*self.region })
     }
 
-    /// What a live binary refers to.
+    /// What a live binary refers to: a resource that keeps the mapping.
+    #[inline(always)]
     pub fn owner(&self) -> *const c_void {
-        self.mapping.cast_const().cast()
+        let place = &self.viewers[stripe() % VIEWERS];
+        match place.load(Ordering::Acquire) {
+            viewer if viewer.is_null() => self.new_viewer(place).cast(),
+            viewer => viewer.cast_const().cast(),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn new_viewer(&self, place: &AtomicPtr<Viewer>) -> *const Viewer {
+        let viewer = Viewer {
+            mapping: self.mapping,
+            _apart: [0; CACHE_LINE - std::mem::size_of::<*mut Mapping>()],
+        };
+        // SAFETY: the handle keeps its mapping, so it is alive here. From here on the viewer keeps it, too, until its
+        // destructor. The reference to the viewer that allocation gives us is the handle's, until its own destructor;
+        // where another thread was faster, it is released at once.
+        unsafe {
+            enif_keep_resource(self.mapping.cast_const().cast());
+            let viewer = alloc(&VIEWER, viewer);
+            let null = ptr::null_mut();
+            match place.compare_exchange(null, viewer, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => viewer,
+                Err(other) => {
+                    enif_release_resource(viewer.cast_const().cast());
+                    other
+                }
+            }
+        }
     }
 
     pub fn close(&self) -> Result<(), Failure> {
@@ -231,6 +277,7 @@ unsafe fn handle_on<'a>(
             Handle {
                 mapping,
                 region,
+                viewers: Default::default(),
                 cursor: Cursor::default(),
                 closing: Closing::default(),
                 direct,
@@ -344,6 +391,12 @@ unsafe extern "C" fn drop_patterns(_env: *mut ErlNifEnv, object: *mut c_void) {
     }));
 }
 
+unsafe extern "C" fn drop_viewer(_env: *mut ErlNifEnv, object: *mut c_void) {
+    // SAFETY: the VM calls the destructor once, with an object of this type that nobody holds; its reference to the
+    // mapping is given back exactly here.
+    unsafe { enif_release_resource((*object.cast::<Viewer>()).mapping.cast_const().cast()) }
+}
+
 unsafe extern "C" fn drop_handle(_env: *mut ErlNifEnv, object: *mut c_void) {
     // SAFETY: as above; the handle's reference to its mapping is given back exactly here.
     unsafe {
@@ -353,7 +406,13 @@ unsafe extern "C" fn drop_handle(_env: *mut ErlNifEnv, object: *mut c_void) {
             // Live binaries may keep the mapping for long; without them it goes in the next line.
             let _ = std::panic::catch_unwind(|| (*handle.region).try_release_descriptor());
         }
-        enif_release_resource(handle.owner());
+        for viewer in handle.viewers {
+            let viewer = viewer.into_inner();
+            if !viewer.is_null() {
+                enif_release_resource(viewer.cast_const().cast());
+            }
+        }
+        enif_release_resource(handle.mapping.cast_const().cast());
     }
     LIVE_HANDLES.fetch_sub(1, Ordering::Relaxed);
 }
@@ -380,14 +439,16 @@ pub fn open_types(env: Env) -> bool {
     };
     let mapping = open(c"emmap_mapping", drop_mapping);
     let handle = open(c"emmap_handle", drop_handle);
+    let viewer = open(c"emmap_viewer", drop_viewer);
     let buffer = open(c"emmap_buffer", drop_buffer);
     let patterns = open(c"emmap_patterns", drop_patterns);
-    let kinds = [mapping, handle, buffer, patterns];
+    let kinds = [mapping, handle, viewer, buffer, patterns];
     if kinds.iter().any(|opened| opened.is_null()) {
         return false;
     }
     MAPPING.store(mapping.cast_mut().cast(), Ordering::Relaxed);
     HANDLE.store(handle.cast_mut().cast(), Ordering::Relaxed);
+    VIEWER.store(viewer.cast_mut().cast(), Ordering::Relaxed);
     BUFFER.store(buffer.cast_mut().cast(), Ordering::Relaxed);
     PATTERNS.store(patterns.cast_mut().cast(), Ordering::Relaxed);
     keep_types();
@@ -413,11 +474,19 @@ fn keep_types() {
             Handle {
                 mapping: ptr::null_mut(),
                 region: ptr::null(),
+                viewers: Default::default(),
                 cursor: Cursor::default(),
                 closing: Closing::default(),
                 direct: false,
                 root: 0,
                 structure: Structure::None,
+            },
+        );
+        alloc(
+            &VIEWER,
+            Viewer {
+                mapping: ptr::null_mut(),
+                _apart: [0; CACHE_LINE - std::mem::size_of::<*mut Mapping>()],
             },
         );
         if let Ok(buffer) = Buffer::new(1) {
