@@ -314,24 +314,27 @@ impl Region {
     ) -> Result<()> {
         // Up to here a copy more costs less than to look through all maps whether it is needed.
         const SMALL: usize = 1024;
-        if count > SMALL {
-            // SAFETY: the caller's promise.
-            return unsafe { self.copy_many_aliased(from, to, count) };
+        // SAFETY: the caller's promise, for as many bytes as the type has.
+        unsafe {
+            match count {
+                8 => return copy_number_intact::<u64>(from, to),
+                4 => return copy_number_intact::<u32>(from, to),
+                2 => return copy_number_intact::<u16>(from, to),
+                1 => return copy_number_intact::<u8>(from, to),
+                _ if count > SMALL => return self.copy_many_aliased(from, to, count),
+                _ => (),
+            }
         }
         let mut between = MaybeUninit::<[u8; SMALL]>::uninit();
         // SAFETY: by the caller's word; `between` has room for `count` bytes.
         unsafe {
             source::read_intact(from, || {
                 let between = between.as_mut_ptr().cast();
-                if !copy_number(from, between, count) {
-                    ptr::copy_nonoverlapping(from, between, count);
-                }
+                ptr::copy_nonoverlapping(from, between, count);
             })?;
             // The compiler would make one copy of the two, for it knows nothing of aliases.
             let between = black_box(between.as_ptr()).cast();
-            if !copy_number(between, to, count) {
-                ptr::copy_nonoverlapping(between, to, count);
-            }
+            ptr::copy_nonoverlapping(between, to, count);
         }
         Ok(())
     }
@@ -357,6 +360,23 @@ impl Region {
         }
         Ok(())
     }
+}
+
+/// Copies bytes that may be a live binary, and the very bytes they are copied to: all are read before one is written.
+///
+/// # Safety
+/// `from` must have as many readable bytes as `T` has, and `to` as many writable ones.
+#[inline(always)]
+unsafe fn copy_number_intact<T: Copy>(from: *const u8, to: *mut u8) -> Result<()> {
+    let mut number = MaybeUninit::<T>::uninit();
+    // SAFETY: the caller's promise; `number` is written where no error is returned.
+    unsafe {
+        source::read_intact(from, || {
+            number.write(from.cast::<T>().read_unaligned());
+        })?;
+        to.cast::<T>().write_unaligned(number.assume_init());
+    }
+    Ok(())
 }
 
 /// Copies as many bytes as a number has, in one move, whether or not they are the same bytes;
