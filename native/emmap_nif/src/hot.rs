@@ -229,7 +229,8 @@ impl Call {
     pub fn consumed(&self, bytes: usize) {
         const BYTES_OF_A_PERCENT: usize = 64 << 10;
         if bytes >= BYTES_OF_A_PERCENT {
-            // A hundredth of a timeslice is about 10 microseconds, in which about as much is copied.
+            // A hundredth of a timeslice is about 10 microseconds, in which at least as much is copied, from memory that is
+            // in no cache, too.
             // SAFETY: the Call invariant.
             unsafe { enif_consume_timeslice(self.env, (bytes / BYTES_OF_A_PERCENT) as c_int) };
         }
