@@ -13,7 +13,10 @@
 //!
 //! | module | its one job |
 //! | --- | --- |
+//! | [`reservation`] | a range of addresses, owned and released |
 //! | [`range`] | a range of addresses that shows the file |
+//! | [`extent`] | where the map is and how long |
+//! | [`lock`] | makes copies atomic towards each other |
 //! | [`copy`] | bytes in and out |
 //! | [`resize`] | growing and shrinking under readers |
 //! | [`past_end`] | writes that make the file longer |
@@ -25,12 +28,15 @@
 //! | [`stat`] | what the system knows of the file, and where the file has data |
 
 mod copy;
+mod extent;
 mod info;
+mod lock;
 mod memory;
 mod past_end;
 mod range;
 mod reattach;
 mod release;
+mod reservation;
 mod resize;
 mod stat;
 mod sync;
@@ -41,12 +47,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::closing::Lent;
-use crate::extent::Extent;
 use crate::fault::{Fault, Mark, Reason};
 use crate::file::{MappedFile, Opened};
-use crate::lock::CopyLock;
 use crate::range::round_up;
 use crate::{os, Errno, Options, Result};
+use extent::Extent;
+use lock::CopyLock;
 use range::{first_range, Range};
 use release::FileSlot;
 

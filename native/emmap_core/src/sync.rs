@@ -1,7 +1,7 @@
 //! Where threads meet: the atomics and locks of the standard library or, in a build with
 //! `--cfg loom`, those of loom, which tries every order in which threads can meet. The modules that
-//! loom checks take theirs from here: [`crate::fault`], [`crate::lock`], [`crate::closing`], [`crate::extent`]
-//! and the slots of the guard.
+//! loom checks take theirs from here: [`crate::fault`], [`crate::closing`], the lock and the extent of a region, and the
+//! slots of the guard. That build includes them in its test (`tests/loom.rs`), as they are.
 
 #[cfg(not(loom))]
 pub use std::{

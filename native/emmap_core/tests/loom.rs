@@ -3,18 +3,37 @@
 //! an atomic here.
 
 #![cfg(loom)]
+#![allow(dead_code)] // The models use a part of each module.
+
+// The modules as they are, with the atomics and locks of loom.
+#[path = "../src/closing.rs"]
+mod closing;
+#[path = "../src/errno.rs"]
+mod errno;
+#[path = "../src/region/extent.rs"]
+mod extent;
+#[path = "../src/fault.rs"]
+mod fault;
+#[path = "../src/region/lock.rs"]
+mod lock;
+#[path = "../src/guard/slot.rs"]
+mod slot;
+#[path = "../src/sync.rs"]
+mod sync;
+
+use errno::Errno;
 
 #[path = "loom/closing.rs"]
-mod closing;
+mod model_closing;
 #[path = "loom/extent.rs"]
-mod extent;
+mod model_extent;
 #[path = "loom/fault.rs"]
-mod fault;
+mod model_fault;
 #[path = "loom/lock.rs"]
-mod lock;
+mod model_lock;
 #[path = "loom/region.rs"]
-mod region;
+mod model_region;
 #[path = "loom/release.rs"]
-mod release;
+mod model_release;
 #[path = "loom/slot.rs"]
-mod slot;
+mod model_slot;

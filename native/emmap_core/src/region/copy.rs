@@ -4,9 +4,9 @@ use std::hint::black_box;
 use std::mem::MaybeUninit;
 use std::ptr;
 
+use super::lock::{CopyLock, WriteGuard};
 use super::Region;
 use crate::byte_search::ByteSearch;
-use crate::lock::{CopyLock, WriteGuard};
 use crate::range::{checked_range, clamped_range};
 use crate::typed::MOST;
 use crate::{guard, source, Errno, Result};

@@ -1,10 +1,10 @@
 //! A range of addresses that shows the file from its first page on.
 
+use super::reservation::{Place, Reservation};
 use super::Shape;
 use crate::fault::Fault;
 use crate::file::MappedFile;
 use crate::guard::{self, Watch};
-use crate::reservation::{Place, Reservation};
 use crate::{os, Errno, Options, Result};
 
 /// Addresses set aside for a map that can grow, beyond twice its size.

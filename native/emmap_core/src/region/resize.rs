@@ -1,9 +1,9 @@
 //! Growing and shrinking under readers.
 
 use super::range::Zeros;
+use super::reservation::Place;
 use super::{Range, Region};
 use crate::fault::Reason;
-use crate::reservation::Place;
 use crate::{os, Errno, Result};
 
 impl Region {

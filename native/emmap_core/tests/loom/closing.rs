@@ -1,6 +1,6 @@
 //! Each handle is closed once, and one close is the last.
 
-use emmap_core::closing::{Closing, OpenHandles};
+use crate::closing::{Closing, OpenHandles};
 use loom::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use loom::sync::Arc;
 use loom::thread;

@@ -1,6 +1,6 @@
 //! Whoever sees a length sees a base that has room for it, and what was put there before.
 
-use emmap_core::extent::Extent;
+use crate::extent::Extent;
 use loom::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use loom::sync::Arc;
 use loom::thread;

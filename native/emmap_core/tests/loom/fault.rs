@@ -1,6 +1,6 @@
 //! A lost page: nobody takes its zeros for the file's bytes, and no loss is forgotten.
 
-use emmap_core::fault::{Fault, Reason};
+use crate::fault::{Fault, Reason};
 use loom::sync::atomic::{
     fence, AtomicBool, AtomicUsize,
     Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},

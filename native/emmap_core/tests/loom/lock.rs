@@ -1,6 +1,6 @@
 //! Copies are atomic towards each other, and short ones never wait.
 
-use emmap_core::lock::CopyLock;
+use crate::lock::CopyLock;
 use loom::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use loom::sync::Arc;
 use loom::thread;

@@ -1,12 +1,12 @@
 //! Growth, a fault, its repair and a close at once, in a map of three pages: what each reader is
 //! told is true.
 
-use emmap_core::closing::{Closing, OpenHandles};
-use emmap_core::extent::Extent;
+use crate::closing::{Closing, OpenHandles};
+use crate::extent::Extent;
 use loom::sync::Arc;
 use loom::thread;
 
-use super::fault::Map;
+use super::model_fault::Map;
 
 struct Region {
     map: Arc<Map>,

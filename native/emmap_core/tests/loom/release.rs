@@ -1,8 +1,8 @@
 //! The last close, under calls and views that are at work: no zeros, no lost write, no descriptor of another file.
 
-use emmap_core::closing::{Closing, Lent, OpenHandles};
-use emmap_core::fault::Fault;
-use emmap_core::slot::{Guarded, Slot};
+use crate::closing::{Closing, Lent, OpenHandles};
+use crate::fault::Fault;
+use crate::slot::{Guarded, Slot};
 use loom::sync::atomic::{
     AtomicBool, AtomicUsize,
     Ordering::{AcqRel, Relaxed, SeqCst},
@@ -147,7 +147,7 @@ fn a_live_binary_shows_the_file() {
 fn nothing_repairs_a_closed_map() {
     loom::model(|| {
         let mapping = Mapping::new(1);
-        mapping.fault.note(0, emmap_core::fault::Reason::Cut);
+        mapping.fault.note(0, crate::fault::Reason::Cut);
         let closer = spawn(&mapping, |mapping| mapping.close(0));
         if let Some(repair) = mapping.fault.repair() {
             repair.finish();

@@ -2,7 +2,7 @@
 
 use std::ptr;
 
-use emmap_core::slot::{Guarded, Slot};
+use crate::slot::{Guarded, Slot};
 use loom::sync::Arc;
 use loom::thread;
 

@@ -132,10 +132,6 @@ impl Reservation {
     pub fn len(&self) -> usize {
         self.len
     }
-
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
 }
 
 /// Whether the program itself can still map memory: maps are refused before a VM finds no room for its heap.

@@ -27,11 +27,6 @@ impl Extent {
     }
 
     #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    #[inline]
     pub fn base(&self) -> *mut u8 {
         self.base.load(Ordering::Acquire)
     }
