@@ -6,7 +6,7 @@ use std::path::Path;
 use std::ptr;
 use std::sync::OnceLock;
 
-use super::{check, offset_of, retry, stat, Advice};
+use super::{offset_of, retry, stat, Advice};
 use crate::{Errno, Result};
 
 /// Makes the file at least `to` bytes long and never shorter, whatever others do to it meanwhile;
@@ -373,9 +373,9 @@ pub fn allocate_blocks(fd: BorrowedFd, from: u64, count: u64, keep_size: bool) -
     retry(|| unsafe { libc::fallocate(fd.as_raw_fd(), mode, from, count) })
 }
 
-/// Allocates blocks; with `keep_size` the file does not grow.
+/// Allocates blocks, here always past the last one; with `keep_size` the file does not grow.
 #[cfg(target_os = "macos")]
-pub fn allocate_blocks(fd: BorrowedFd, from: u64, count: u64, keep_size: bool) -> Result<()> {
+pub fn allocate_blocks(fd: BorrowedFd, _from: u64, count: u64, keep_size: bool) -> Result<()> {
     let mut store = libc::fstore_t {
         fst_flags: libc::F_ALLOCATEALL,
         fst_posmode: libc::F_PEOFPOSMODE,
@@ -485,7 +485,7 @@ pub fn start_write_back(fd: BorrowedFd, offset: u64, count: u64) -> Result<()> {
     let count = offset_of(count)? as libc::off64_t;
     let flags = libc::SYNC_FILE_RANGE_WRITE;
     // SAFETY: takes no pointers.
-    match check(unsafe { libc::sync_file_range(fd.as_raw_fd(), offset, count, flags) }) {
+    match super::check(unsafe { libc::sync_file_range(fd.as_raw_fd(), offset, count, flags) }) {
         // Not every file system can; the kernel writes back in its own time.
         Err(Errno(libc::ENOSYS) | Errno(libc::ESPIPE)) => Ok(()),
         answer => answer,
