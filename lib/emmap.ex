@@ -541,7 +541,7 @@ defmodule Emmap do
          :ok <- pwrite(mem, position, data) do
       pwrite_list(mem, rest, done + 1)
     else
-      # As with a raw file, data that is no iodata fails the whole call.
+      # As with a raw file, data that is not iodata fails the whole call.
       {:error, :badarg} -> {:error, :badarg}
       {:error, reason} -> {:error, {done, reason}}
     end

@@ -46,7 +46,7 @@ defmodule Emmap.Handle do
   @spec none!(term) :: no_return
   def none!({:ok, {:file_descriptor, _, _}}) do
     raise ArgumentError,
-          "not a handle, but the whole answer of open/2: match {:ok, mem} = Emmap.open(...) and pass mem"
+          "not a handle, but the whole result of open/2: match {:ok, mem} = Emmap.open(...) and pass mem"
   end
 
   def none!({:error, _} = error),

@@ -10,7 +10,7 @@ defmodule Emmap.Iodata do
   def flatten(data) when is_binary(data), do: {:ok, data}
   def flatten(data), do: checked(data, &:erlang.iolist_to_binary/1)
 
-  # As `flatten/1`, but the result shares no bytes with `data`: for what is written later.
+  # As `flatten/1`, but the result shares no bytes with `data`: for a write that happens later.
   @spec copy(iodata) :: {:ok, binary} | {:error, :badarg} | Emmap.failure()
   def copy(data) when is_binary(data), do: checked(data, &:binary.copy/1)
   def copy(data), do: flatten(data)

@@ -86,11 +86,11 @@ defmodule Emmap.InspectionHeadersTest do
       |> :binary.list_to_bin()
 
     for {fields, bad_format, words} <- [
-          {[version: 8], :version, "version: that is known here is 7, and 8 stands there"},
+          {[version: 8], :version, "version: that is known here is 7, but 8 was found"},
           {[mark: mark], :endianness, "the file is of one of the other byte order"},
-          {[width: 9], :checksum, "width: is 1 to 8, and 9 stands there"},
-          {[sequence: -1], :checksum, "sequence: is below 2^32 - 1, and 4294967295 stands there"},
-          {[later: 5], nil, "for later: is 0 in version 7, and 5 stands there"}
+          {[width: 9], :checksum, "width: is 1 to 8, but 9 was found"},
+          {[sequence: -1], :checksum, "sequence: is below 2^32 - 1, but 4294967295 was found"},
+          {[later: 5], nil, "for later: is 0 in version 7, but 5 was found"}
         ] do
       headers = read(context, header(fields), [0])
       assert {Headers.bad_format(headers), said(headers) =~ words} == {bad_format, true}, words
@@ -100,7 +100,7 @@ defmodule Emmap.InspectionHeadersTest do
              "the file ends after 21 of its 22 bytes"
 
     other = read(context, two(header() |> binary_part(0, 16) |> Kernel.<>("xxxxxx"), header()))
-    assert said(other) =~ "salt: is 0x00AB in the other header, and 0x78AB stands there"
+    assert said(other) =~ "salt: is 0x00AB in the other header, but 0x78AB was found"
     assert read(context, "something else") == nil
   end
 

@@ -143,12 +143,12 @@ defmodule Emmap.InspectionTest do
       assert places(report(path, bad)) == [damage: 4096 + 76, damage: 4096 + 24]
 
       assert said(report(path, bad)) =~
-               "number of counters: is 3 in the other header, and 99 stands there"
+               "number of counters: is 3 in the other header, but 99 was found"
 
       bad = good |> put(32, <<5000::little-32>>) |> put(4096 + 24, <<99::little-64>>)
       report = report(path, bad)
       assert {:damage, 32} in places(report)
-      assert said(report) =~ "number of stripes: is 1 to 1024, and 5000 stands there"
+      assert said(report) =~ "number of stripes: is 1 to 1024, but 5000 was found"
       assert report.bad_format == :checksum
     end
 
@@ -201,7 +201,7 @@ defmodule Emmap.InspectionTest do
              } = report
 
       assert places(report) == [unknown: 8, unknown: 4104]
-      assert said(report) =~ "version: that is known here is 1, and 2 stands there"
+      assert said(report) =~ "version: that is known here is 1, but 2 was found"
 
       other = <<mark::native-32>> = <<0x01020304::native-32>>
       other = other |> :binary.bin_to_list() |> Enum.reverse() |> :binary.list_to_bin()

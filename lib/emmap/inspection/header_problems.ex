@@ -30,7 +30,7 @@ defmodule Emmap.Inspection.HeaderProblems do
         true ->
           start = Header.start(header)
           magic = inspect(Header.magic(header.table))
-          {:damage, byte_size(start), "magic: is #{magic}, and #{inspect(start)} stands there"}
+          {:damage, byte_size(start), "magic: is #{magic}, but #{inspect(start)} was found"}
       end
 
     [problem(severity, header.at, size, of_header(header, message))]
@@ -65,7 +65,7 @@ defmodule Emmap.Inspection.HeaderProblems do
   end
 
   defp of_field(header, field, why, severity) do
-    message = "#{field.title}: #{why}, and #{value(header, field)} stands there"
+    message = "#{field.title}: #{why}, but #{value(header, field)} was found"
     problem(severity, header.at + field.at, field.size, of_header(header, message))
   end
 

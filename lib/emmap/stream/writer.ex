@@ -33,7 +33,7 @@ defmodule Emmap.Stream.Writer do
 
   @spec write!(t, iodata) :: t
   def write!(writer, data) do
-    # Copied now: a live binary may be another one by the time that its block is written. What is no iodata raises
+    # Copied now: a live binary may be another one by the time that its block is written. What is not iodata raises
     # here, and not with the block it would be in.
     data =
       case Emmap.Iodata.copy(data) do

@@ -16,7 +16,7 @@
 //! | [`reservation`] | a range of addresses, owned and released |
 //! | [`range`] | a range of addresses that shows the file |
 //! | [`extent`] | where the map is and how long |
-//! | [`lock`] | makes copies atomic towards each other |
+//! | [`lock`] | makes copies atomic with respect to each other |
 //! | [`copy`] | bytes in and out |
 //! | [`resize`] | growing and shrinking under readers |
 //! | [`past_end`] | writes that make the file longer |

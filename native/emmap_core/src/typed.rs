@@ -106,7 +106,7 @@ impl Type {
     pub fn encode_i64(self, value: i64) -> Option<[u8; MOST]> {
         let unused = 64 - 8 * self.size as u32;
         let fits = match self.kind {
-            // Of 64 bits nothing is cut off at the top, not even a sign.
+            // Of 64 bits nothing is dropped at the top, not even a sign.
             Kind::Unsigned => value >= 0 && value as u64 <= u64::MAX >> unused,
             Kind::Signed => value << unused >> unused == value,
             Kind::Float => false,

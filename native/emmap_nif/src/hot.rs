@@ -189,7 +189,7 @@ impl Call {
         }
     }
 
-    /// A position that is no integer of 64 bits.
+    /// A position that is not an integer of 64 bits.
     #[cold]
     #[inline(never)]
     fn long_position(self, index: usize) -> Result<Position, ErlNifTerm> {

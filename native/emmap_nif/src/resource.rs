@@ -309,7 +309,7 @@ unsafe fn alloc<T>(kind: &AtomicPtr<c_void>, value: T) -> *mut T {
 }
 
 unsafe extern "C" fn drop_mapping(_env: *mut ErlNifEnv, object: *mut c_void) {
-    // SAFETY: the VM calls the destructor once, with an object of this type that nobody holds.
+    // SAFETY: the VM calls the destructor once, with an object of this type without a reference.
     let region = unsafe { (*object.cast::<Mapping>()).region.take() };
     LIVE_MAPPINGS.fetch_sub(1, Ordering::Relaxed);
     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop_region(region)));
@@ -334,7 +334,7 @@ fn drop_elsewhere<T: Send + 'static>(value: T, large: bool) {
 }
 
 unsafe extern "C" fn drop_buffer(_env: *mut ErlNifEnv, object: *mut c_void) {
-    // SAFETY: the VM calls the destructor once, with an object of this type that nobody holds.
+    // SAFETY: the VM calls the destructor once, with an object of this type without a reference.
     let buffer = unsafe { object.cast::<Buffer>().read() };
     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         drop_elsewhere(buffer, true)
@@ -383,7 +383,7 @@ pub unsafe fn get_patterns<'a>(env: *mut ErlNifEnv, term: ErlNifTerm) -> Option<
 }
 
 unsafe extern "C" fn drop_patterns(_env: *mut ErlNifEnv, object: *mut c_void) {
-    // SAFETY: the VM calls the destructor once, with an object of this type that nobody holds.
+    // SAFETY: the VM calls the destructor once, with an object of this type without a reference.
     let patterns = unsafe { object.cast::<Patterns>().read() };
     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let large = patterns.memory() > UNMAP_INLINE;
@@ -392,13 +392,13 @@ unsafe extern "C" fn drop_patterns(_env: *mut ErlNifEnv, object: *mut c_void) {
 }
 
 unsafe extern "C" fn drop_viewer(_env: *mut ErlNifEnv, object: *mut c_void) {
-    // SAFETY: the VM calls the destructor once, with an object of this type that nobody holds; its reference to the
-    // mapping is given back exactly here.
+    // SAFETY: the VM calls the destructor once, with an object of this type without a reference; its reference to the
+    // mapping is released exactly here.
     unsafe { enif_release_resource((*object.cast::<Viewer>()).mapping.cast_const().cast()) }
 }
 
 unsafe extern "C" fn drop_handle(_env: *mut ErlNifEnv, object: *mut c_void) {
-    // SAFETY: as above; the handle's reference to its mapping is given back exactly here.
+    // SAFETY: as above; the handle's reference to its mapping is released exactly here.
     unsafe {
         let handle = object.cast::<Handle>().read();
         let last = handle.closing.close(&(*handle.mapping).open_handles) == Some(true);
