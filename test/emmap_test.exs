@@ -614,7 +614,7 @@ defmodule EmmapTest do
     end
   end
 
-  test "the whole result of open is no handle, and is told from others" do
+  test "the whole result of open is not a handle, and is told from others" do
     {:ok, mem} = answer = Emmap.open([:anon, size: 10])
     assert {:ok, 10} = Emmap.size(mem)
 

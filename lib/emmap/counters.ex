@@ -338,7 +338,7 @@ defmodule Emmap.Counters do
   @doc """
   Returns all values in order, without names: `[2, 1]`, where `Enum.to_list/1` of counters with names gives
   `[requests: 2, errors: 1]`. One call, which reads one counter after the other. Raises `Emmap.Error` with
-  `:enomem` when there is no memory for so many; the functions of `Enum` and `Stream` read them in batches.
+  `:enomem` when memory for so many is not available; the functions of `Enum` and `Stream` read them in batches.
   """
   @doc group: "Reading all", since: "1.0.0-rc.0"
   @spec to_list(t) :: [integer]

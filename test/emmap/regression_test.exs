@@ -324,6 +324,22 @@ defmodule Emmap.RegressionTest do
     end
   end
 
+  test "an open waits once for another program's lock, and garbage is collected for live binaries only" do
+    tried = fn reason ->
+      answer =
+        Emmap.Collected.retry(fn ->
+          send(self(), reason)
+          {:error, reason}
+        end)
+
+      {answer, self() |> Process.info(:messages) |> elem(1) |> Enum.count(&(&1 == reason))}
+    end
+
+    assert tried.(:ebusy) == {{:error, :ebusy}, 1}
+    assert tried.(:emfile) == {{:error, :emfile}, 2}
+    assert tried.(:lent) == {{:error, :ebusy}, 2}
+  end
+
   test "a private map needs no right to write its file", context do
     File.chmod!(context.path, 0o444)
     assert {:ok, mem} = Emmap.open(context.path, [:private, :write, length: 5])

@@ -9,6 +9,9 @@ pub type Result<T> = std::result::Result<T, Errno>;
 impl Errno {
     /// The mapping was closed. Not a number of the system: those are positive.
     pub const CLOSED: Errno = Errno(-1);
+    /// This process holds live binaries of the file, which is to be made shorter. Not EBUSY: after a collection of garbage
+    /// it may be gone, and another program's lock is not.
+    pub const LENT: Errno = Errno(-2);
 
     pub const ACCES: Errno = Errno(libc::EACCES);
     pub const BUSY: Errno = Errno(libc::EBUSY);

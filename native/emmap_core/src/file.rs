@@ -95,12 +95,12 @@ impl Opened {
         })
     }
 
-    /// EBUSY where the file is to be made shorter and this process holds live binaries of it: they would read zeros.
+    /// LENT where the file is to be made shorter and this process holds live binaries of it: they would read zeros.
     pub fn refuse_lent(&self, options: &Options) -> Result<()> {
         let shorter = options.truncate && self.size.get() > 0
             || self.planned_size(options)? < self.size.get();
         match shorter && lent::is_lent(self.file.name.identity) {
-            true => Err(Errno::BUSY),
+            true => Err(Errno::LENT),
             false => Ok(()),
         }
     }

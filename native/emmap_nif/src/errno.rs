@@ -1,11 +1,13 @@
 //! The names of POSIX errors, as OTP spells them.
 
 const CLOSED: i32 = emmap_core::Errno::CLOSED.0;
+const LENT: i32 = emmap_core::Errno::LENT.0;
 
 /// `libc::ENOENT` is `"enoent"`; what has no name here is `"eunknown"`.
 pub fn name(errno: i32) -> &'static str {
     match errno {
         CLOSED => "closed",
+        LENT => "lent",
         libc::E2BIG => "e2big",
         libc::EACCES => "eacces",
         libc::EAGAIN => "eagain",

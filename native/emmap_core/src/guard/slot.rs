@@ -26,7 +26,7 @@ pub struct Slot {
     pieces: AtomicUsize,
 }
 
-/// In the place of a descriptor: there is no file.
+/// In place of a descriptor: the range has no file.
 pub const ANONYMOUS: i32 = -1;
 /// In the place of a descriptor: it was closed, and live binaries show the file still.
 pub const CLOSED: i32 = -2;

@@ -70,7 +70,7 @@ pub(super) fn first_range(
 /// Whether the file can be mapped as asked, before it is changed: files in /proc are empty and
 /// cannot, and huge pages are not for every file.
 fn probe(shape: &Shape, file: &MappedFile) -> Result<()> {
-    // Without side effects: hugetlbfs sets pages aside for every map that does not say so.
+    // Without side effects: hugetlbfs sets pages aside for every map without MAP_NORESERVE.
     let flags = shape.flags | libc::MAP_NORESERVE;
     #[cfg(target_os = "linux")]
     let flags = flags & !libc::MAP_POPULATE;
