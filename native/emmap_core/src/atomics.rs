@@ -5,7 +5,7 @@
 
 use std::sync::atomic::AtomicI64;
 
-use crate::range::checked_range;
+use crate::bounds::checked_range;
 use crate::{Errno, Region, Result};
 
 /// The bytes of one integer, and what its position must be a multiple of.

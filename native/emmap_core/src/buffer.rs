@@ -6,7 +6,7 @@ use memmap2::MmapMut;
 use crate::{os, Errno, Result};
 
 pub struct Buffer {
-    /// With a page more at both ends, for the reason that [`crate::reservation::Reservation`] has.
+    /// With a page more at both ends, for the reason that a reservation (`region/reservation.rs`) has.
     map: MmapMut,
     len: usize,
 }

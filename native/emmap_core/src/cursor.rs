@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::range::{checked_end, clamped_range};
+use crate::bounds::{checked_end, clamped_range};
 use crate::{Errno, Result};
 
 #[derive(Default)]

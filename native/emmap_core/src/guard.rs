@@ -36,7 +36,7 @@ pub struct Watch {
 }
 
 /// What the guard must know to patch a range.
-pub struct Range<'a> {
+pub struct GuardedRange<'a> {
     pub start: *mut u8,
     /// Bytes of addresses, whole pages.
     pub len: usize,
@@ -59,7 +59,7 @@ impl Watch {
     ///
     /// # Safety
     /// The range, its descriptor and `fault` must outlive the value returned.
-    pub unsafe fn new(range: &Range, fault: *const Fault) -> Watch {
+    pub unsafe fn new(range: &GuardedRange, fault: *const Fault) -> Watch {
         let _filling = FILLING.lock().unwrap_or_else(PoisonError::into_inner);
         patch::keep_spares();
         let slot = table::free_slot();

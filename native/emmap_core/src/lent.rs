@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::file::Identity;
+use crate::mapped_file::Identity;
 
 /// How many maps have handed out live binaries of a file.
 static LENT: Mutex<BTreeMap<Identity, usize>> = Mutex::new(BTreeMap::new());

@@ -1,13 +1,13 @@
-//! Memory-mapped files that grow in place and can be closed, cut and filled without killing the
+//! Memory-mapped files that grow in place and can be closed, truncated and filled without killing the
 //! process that maps them. This crate knows nothing of the BEAM: `emmap_nif` puts terms around it.
 //!
 //! | module | its one job |
 //! | --- | --- |
 //! | [`errno`] | the error of every call: a POSIX number |
-//! | [`range`] | the one check of position and length before either meets an address |
+//! | [`bounds`] | the one check of position and length before either meets an address |
 //! | [`os`] | the system calls, each with its answer as a `Result` |
 //! | [`options`] | what a caller may ask of a mapping, already checked for sense |
-//! | [`file`] | open, create, allocate and sync the file behind a mapping |
+//! | [`mapped_file`] | open, create, allocate and sync the file behind a mapping |
 //! | [`guard`] | the SIGBUS handler and its table of ranges |
 //! | [`fault`] | what a map knows of the pages it lost |
 //! | [`closing`] | which handles are open |
@@ -33,6 +33,7 @@
 compile_error!("emmap needs POSIX memory maps and signals: Windows has neither");
 
 pub mod atomics;
+pub mod bounds;
 pub mod buffer;
 pub mod byte_search;
 pub mod closing;
@@ -40,13 +41,12 @@ pub mod counters;
 pub mod cursor;
 pub mod errno;
 pub mod fault;
-pub mod file;
 pub mod guard;
 pub mod lent;
 pub mod lines;
+pub mod mapped_file;
 pub mod options;
 pub mod os;
-pub mod range;
 pub mod region;
 pub mod search;
 pub mod source;

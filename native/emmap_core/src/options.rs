@@ -106,11 +106,11 @@ impl Options {
     pub(crate) fn wanted_size(&self) -> crate::Result<Option<u64>> {
         let length = self.length.filter(|length| *length > 0);
         let end = match length {
-            Some(length) => Some(crate::range::checked_end(self.offset, length)?),
+            Some(length) => Some(crate::bounds::checked_end(self.offset, length)?),
             None => None,
         };
         let size = match self.size {
-            Some(size) => Some(crate::range::checked_end(size, 0)?),
+            Some(size) => Some(crate::bounds::checked_end(size, 0)?),
             None => None,
         };
         Ok(size.max(end))

@@ -2,12 +2,12 @@
 
 mod file;
 mod file_lock;
-mod memory;
+mod mmap;
 mod stat;
 
 pub use file::*;
 pub use file_lock::with_file_lock;
-pub use memory::*;
+pub use mmap::*;
 pub use stat::*;
 
 use crate::{Errno, Result};

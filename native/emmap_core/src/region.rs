@@ -9,64 +9,63 @@
 //! 2. *Published in order*: growth stores `base` before `len`, so whoever sees a length sees a
 //!    base that has room for it.
 //! 3. *Raw*: no reference to mapped memory is ever made; it changes under us.
-
 //!
 //! | module | its one job |
 //! | --- | --- |
 //! | [`reservation`] | a range of addresses, owned and released |
-//! | [`range`] | a range of addresses that shows the file |
+//! | [`address_range`] | a range of addresses that shows the file |
 //! | [`extent`] | where the map is and how long |
 //! | [`lock`] | makes copies atomic with respect to each other |
 //! | [`copy`] | bytes in and out |
 //! | [`resize`] | growing and shrinking under readers |
 //! | [`past_end`] | writes that make the file longer |
-//! | [`memory`] | advice, prefetch, mlock, allocation |
-//! | [`sync`] | durability |
+//! | [`paging`] | advice, prefetch, mlock, allocation |
+//! | [`durability`] | what was written reaches the disk |
 //! | [`reattach`] | the way back after a fault |
 //! | [`release`] | what the last close releases |
 //! | [`info`] | what there is to know |
-//! | [`stat`] | what the system knows of the file, and where the file has data |
+//! | [`holes`] | where the file has data |
 
+mod address_range;
 mod copy;
+mod durability;
 mod extent;
+mod holes;
 mod info;
 mod lock;
-mod memory;
+mod paging;
 mod past_end;
-mod range;
 mod reattach;
 mod release;
 mod reservation;
 mod resize;
-mod stat;
-mod sync;
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::bounds::round_up;
 use crate::closing::Lent;
 use crate::fault::{Fault, Mark, Reason};
-use crate::file::{MappedFile, Opened};
-use crate::range::round_up;
+use crate::mapped_file::{MappedFile, Opened};
 use crate::{os, Errno, Options, Result};
+use address_range::{first_range, AddressRange};
+use durability::Failed;
 use extent::Extent;
 use lock::CopyLock;
-use range::{first_range, Range};
 use release::FileSlot;
 
 pub use copy::{Read, Wait, Written};
 pub use info::{Info, Residency};
 pub use past_end::Source;
-use sync::Failed;
 
 /// What is made of a file and options.
-type Mapped = (Shape, usize, Range, Box<Fault>);
+type Mapped = (Shape, usize, AddressRange, Box<Fault>);
 
 pub struct Region {
     // Declared before what they point into: fields are dropped in this order.
-    ranges: Mutex<Vec<Range>>,
+    ranges: Mutex<Vec<AddressRange>>,
     fault: Box<Fault>,
     file: FileSlot,
     /// Whether a live binary was handed out.
@@ -330,7 +329,7 @@ impl Region {
 
     /// As [`Region::check_size`], for those who hold the ranges, under which this map and its file
     /// change their size.
-    fn check_size_under(&self, _held: &[Range]) -> Result<Option<u64>> {
+    fn check_size_under(&self, _held: &[AddressRange]) -> Result<Option<u64>> {
         match self.size_on_disk()? {
             Some(on_disk) if self.is_short(on_disk) => {
                 let position = on_disk.saturating_sub(self.shape.offset);
@@ -360,7 +359,7 @@ impl Region {
         (at, count + into_page)
     }
 
-    fn ranges(&self) -> MutexGuard<'_, Vec<Range>> {
+    fn ranges(&self) -> MutexGuard<'_, Vec<AddressRange>> {
         self.ranges.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -368,7 +367,7 @@ impl Region {
 /// The part of `position .. position + count` inside the map; `None` where there is none.
 fn clamp(position: u64, count: u64, len: usize) -> Option<(usize, usize)> {
     let count = usize::try_from(count).unwrap_or(usize::MAX);
-    crate::range::clamped_range(position, count, len)
+    crate::bounds::clamped_range(position, count, len)
 }
 
 impl Shape {

@@ -3,10 +3,10 @@
 use std::cell::Cell;
 use std::ffi::CStr;
 
+use emmap_core::bounds::{checked_end, clamped_range};
 use emmap_core::buffer::Buffer;
 use emmap_core::cursor::Whence;
 use emmap_core::fault::Mark;
-use emmap_core::range::{checked_end, clamped_range};
 use emmap_core::region::{Read, Source, Wait, Written};
 use emmap_core::{Errno, Region};
 use rustler::sys::ErlNifTerm;

@@ -6,8 +6,8 @@ use std::ptr;
 
 use super::lock::{CopyLock, WriteGuard};
 use super::Region;
+use crate::bounds::{checked_range, clamped_range};
 use crate::byte_search::ByteSearch;
-use crate::range::{checked_range, clamped_range};
 use crate::typed::MOST;
 use crate::{guard, source, Errno, Result};
 

@@ -2,9 +2,10 @@
 
 use std::os::fd::AsRawFd;
 
-use super::range::Range;
+use super::address_range::AddressRange;
 use super::Region;
-use crate::{os, Errno, Result};
+use crate::os::{self, Stat};
+use crate::{Errno, Result};
 
 /// Pages of [`os::page_size`] bytes in one part of a map, and how many of them are in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +43,12 @@ pub struct Info {
 }
 
 impl Region {
+    /// The file as `fstat` sees it now. ENOTSUP for anonymous memory.
+    pub fn stat(&self) -> Result<Stat> {
+        let file = self.file()?.ok_or(Errno::NOTSUP)?;
+        os::stat(file.fd())
+    }
+
     pub fn info(&self) -> Result<Info> {
         let mut info = self.describe(true);
         let (at, mapped) = {
@@ -116,7 +123,7 @@ impl Region {
     }
 
     /// The largest size that `resize` can give.
-    pub(super) fn limit(&self, ranges: &[Range]) -> u64 {
+    pub(super) fn limit(&self, ranges: &[AddressRange]) -> u64 {
         let room = ranges[ranges.len() - 1].reservation.len() - self.shape.delta;
         match self.shape.pinned {
             true => self.shape.max_size.min(room as u64),

@@ -4,8 +4,8 @@
 //! that follows the file never reads zeros in their place, and a full disk is an error of the write. Then the map
 //! takes the size that the file has.
 
-use super::{Range, Region};
-use crate::range::checked_range;
+use super::{AddressRange, Region};
+use crate::bounds::checked_range;
 use crate::source::copy_intact;
 use crate::{guard, os, Errno, Result};
 
@@ -33,7 +33,7 @@ impl Region {
         if !self.shape.grows {
             return Err(Errno::NOSPC);
         }
-        let end = crate::range::checked_end(position, count as u64)?;
+        let end = crate::bounds::checked_end(position, count as u64)?;
         let mut ranges = self.ranges();
         self.check_fault()?;
         if end <= self.len() as u64 {
@@ -140,7 +140,7 @@ impl Region {
     }
 
     /// The map is `len` bytes long from here on, which are mapped.
-    fn publish(&self, ranges: &[Range], len: usize) {
+    fn publish(&self, ranges: &[AddressRange], len: usize) {
         let last = &ranges[ranges.len() - 1];
         self.extent.grow(last.position_zero(&self.shape), len);
     }

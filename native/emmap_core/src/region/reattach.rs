@@ -1,7 +1,7 @@
 //! The way back after a fault.
 
-use super::range::Zeros;
-use super::{Range, Region};
+use super::address_range::Zeros;
+use super::{AddressRange, Region};
 use crate::{Errno, Result};
 
 impl Region {
@@ -26,7 +26,7 @@ impl Region {
     }
 
     /// Brings the map to the size of its file.
-    fn follow(&self, ranges: &mut Vec<Range>) -> Result<()> {
+    fn follow(&self, ranges: &mut Vec<AddressRange>) -> Result<()> {
         let (Some(file), true) = (self.file()?, self.shape.follows) else {
             return Ok(());
         };
@@ -51,7 +51,7 @@ impl Region {
             .try_for_each(|range| range.shrink(&self.shape, bytes, Zeros::AnyKind))
     }
 
-    fn restore(&self, ranges: &[Range]) -> Result<()> {
+    fn restore(&self, ranges: &[AddressRange]) -> Result<()> {
         let Some(repair) = self.fault.repair() else {
             return self.check_size_under(ranges).map(drop);
         };

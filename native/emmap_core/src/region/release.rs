@@ -12,8 +12,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
-use super::{Range, Region};
-use crate::file::{MappedFile, Name};
+use super::{AddressRange, Region};
+use crate::mapped_file::{MappedFile, Name};
 use crate::{lent, Errno, Result};
 
 /// The file of a map, until the last close.
@@ -135,8 +135,8 @@ impl Region {
         }
     }
 
-    fn release_under(&self, ranges: &[Range], keep_pages: bool) {
-        ranges.iter().for_each(Range::forget_fd);
+    fn release_under(&self, ranges: &[AddressRange], keep_pages: bool) {
+        ranges.iter().for_each(AddressRange::forget_fd);
         // A signal handler that had asked for the descriptor is done with it.
         self.fault.await_losing();
         let file = self.file.take();

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use memmap2::{MmapOptions, MmapRaw};
 
-use crate::range::round_up;
+use crate::bounds::round_up;
 use crate::{os, Errno, Result};
 
 /// Owns `len` bytes of addresses from a page-aligned `start`, and a page more at both ends. All of

@@ -1,8 +1,8 @@
 //! Growing and shrinking under readers.
 
-use super::range::Zeros;
+use super::address_range::Zeros;
 use super::reservation::Place;
-use super::{Range, Region};
+use super::{AddressRange, Region};
 use crate::fault::Reason;
 use crate::{os, Errno, Result};
 
@@ -109,7 +109,7 @@ impl Region {
     /// Lengthens the file (from `on_disk` bytes), maps what is new, then publishes it.
     pub(super) fn extend(
         &self,
-        ranges: &mut Vec<Range>,
+        ranges: &mut Vec<AddressRange>,
         on_disk: Option<u64>,
         to: u64,
     ) -> Result<()> {
@@ -135,7 +135,11 @@ impl Region {
     }
 
     /// A larger range of addresses, where the last one is too small.
-    pub(super) fn successor(&self, ranges: &[Range], bytes: usize) -> Result<Option<Range>> {
+    pub(super) fn successor(
+        &self,
+        ranges: &[AddressRange],
+        bytes: usize,
+    ) -> Result<Option<AddressRange>> {
         let room = ranges[ranges.len() - 1].reservation.len();
         if room >= bytes {
             return Ok(None);
@@ -146,15 +150,15 @@ impl Region {
         let wanted = room.saturating_mul(2).max(bytes);
         let (shape, file) = (&self.shape, self.file()?);
         let (file, fault) = (file.as_deref(), &self.fault);
-        Range::new(shape, file, fault, bytes, wanted, Place::Anywhere).map(Some)
+        AddressRange::new(shape, file, fault, bytes, wanted, Place::Anywhere).map(Some)
     }
 
     /// Maps the file up to `bytes` in every range: all show the same pages, so readers of an old
     /// range lose nothing.
     pub(super) fn map_more(
         &self,
-        ranges: &mut Vec<Range>,
-        successor: Option<Range>,
+        ranges: &mut Vec<AddressRange>,
+        successor: Option<AddressRange>,
         bytes: usize,
     ) -> Result<()> {
         let before: Vec<usize> = ranges.iter().map(|range| range.mapped).collect();
@@ -176,7 +180,7 @@ impl Region {
     }
 
     /// Cuts the map, then the file. Live binaries of the tail read zeros from here on.
-    fn shrink(&self, ranges: &mut [Range], to: usize) -> Result<()> {
+    fn shrink(&self, ranges: &mut [AddressRange], to: usize) -> Result<()> {
         let before = self.len();
         let bytes = self.shape.bytes(to)?;
         // The rest of the last page stays mapped, and must not come back when the file grows.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Error, Medium, Structure};
-use crate::file::Identity;
+use crate::mapped_file::Identity;
 use crate::{os, Errno, Result};
 
 /// Writes a new file of this layout, in an order that a crash cannot hurt.
@@ -195,7 +195,7 @@ impl Medium for NewFile<'_> {
             }
             (Naming::Over(_), None) => return Err(Errno::INVAL),
         }
-        let synced = crate::file::sync_directory(directory_of(self.path));
+        let synced = crate::mapped_file::sync_directory(directory_of(self.path));
         if let (Err(_), Naming::New) = (&synced, &self.naming) {
             // A name that may not outlive a power failure is not what was asked for.
             Identity::of_file(&self.file)?.remove(self.path);

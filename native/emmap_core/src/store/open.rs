@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::create::{create, fill_empty, Naming};
 use super::{grow, BadFormat, Error, Medium, Structure};
-use crate::file::Identity;
+use crate::mapped_file::Identity;
 use crate::{Errno, Options, Region, Result};
 
 /// What to do if the file is missing or empty.

@@ -347,7 +347,7 @@ impl MappedFile {
         data: *const u8,
         count: usize,
     ) -> Result<()> {
-        let end = crate::range::checked_end(position, count as u64)?;
+        let end = crate::bounds::checked_end(position, count as u64)?;
         let mut reached = from;
         os::without_sigxfsz(|| {
             self.check_room(from.max(position), end)?;
@@ -370,7 +370,7 @@ impl MappedFile {
     /// `data` must have `count` readable bytes.
     pub unsafe fn append(&self, data: *const u8, count: usize) -> Result<()> {
         let before = self.size()?;
-        let end = crate::range::checked_end(before, count as u64)?;
+        let end = crate::bounds::checked_end(before, count as u64)?;
         os::without_sigxfsz(|| {
             self.check_room(before, end)?;
             // SAFETY: the caller's promise.

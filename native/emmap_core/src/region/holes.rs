@@ -1,16 +1,7 @@
-//! What the system knows of the file behind a region, and where the file has data.
+//! Where the file behind a region has data, and where holes.
 
 use super::Region;
-use crate::os::{self, Stat};
-use crate::{Errno, Result};
-
-impl Region {
-    /// The file as `fstat` sees it now. ENOTSUP for anonymous memory.
-    pub fn stat(&self) -> Result<Stat> {
-        let file = self.file()?.ok_or(Errno::NOTSUP)?;
-        os::stat(file.fd())
-    }
-}
+use crate::{os, Result};
 
 /// The kernel counts so many pages one by one in a fifth of a second. A small file may have a hole of many
 /// more.

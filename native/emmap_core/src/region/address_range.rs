@@ -3,8 +3,8 @@
 use super::reservation::{Place, Reservation};
 use super::Shape;
 use crate::fault::Fault;
-use crate::file::MappedFile;
 use crate::guard::{self, Watch};
+use crate::mapped_file::MappedFile;
 use crate::{os, Errno, Options, Result};
 
 /// Addresses set aside for a map that can grow, beyond twice its size.
@@ -29,7 +29,7 @@ pub(super) enum Zeros {
     AnyKind,
 }
 
-pub(super) struct Range {
+pub(super) struct AddressRange {
     watch: Watch,
     pub reservation: Reservation,
     /// Bytes mapped from the file, whole pages; beyond them are zeros that cannot be written.
@@ -43,7 +43,7 @@ pub(super) fn first_range(
     fault: &Fault,
     len: usize,
     options: &Options,
-) -> Result<Range> {
+) -> Result<AddressRange> {
     let needed = shape.bytes(len)?;
     if shape.resizable && len as u64 > shape.max_size {
         return Err(Errno::NOSPC);
@@ -60,7 +60,7 @@ pub(super) fn first_range(
         Some(address) if options.fixed => Place::Exactly(address),
         Some(address) => Place::Hint(address),
     };
-    let range = Range::new(shape, file, fault, needed, wanted.max(needed), place)?;
+    let range = AddressRange::new(shape, file, fault, needed, wanted.max(needed), place)?;
     if let Some(file) = file {
         probe(shape, file)?;
     }
@@ -81,7 +81,7 @@ fn probe(shape: &Shape, file: &MappedFile) -> Result<()> {
     }
 }
 
-impl Range {
+impl AddressRange {
     pub fn new(
         shape: &Shape,
         file: Option<&MappedFile>,
@@ -89,9 +89,9 @@ impl Range {
         needed: usize,
         wanted: usize,
         place: Place,
-    ) -> Result<Range> {
+    ) -> Result<AddressRange> {
         let reservation = Reservation::at_least(needed, wanted, shape.page, place)?;
-        let guarded = guard::Range {
+        let guarded = guard::GuardedRange {
             start: reservation.start(),
             len: reservation.len(),
             mapped: 0,
@@ -102,10 +102,10 @@ impl Range {
             writable: shape.writable,
             only_copy: file.is_none() || (shape.private && shape.writable),
         };
-        // SAFETY: the `Region` drops its ranges before its file and its fault, and a `Range` its
+        // SAFETY: the `Region` drops its ranges before its file and its fault, and an `AddressRange` its
         // watch before its reservation.
         let watch = unsafe { Watch::new(&guarded, fault) };
-        Ok(Range {
+        Ok(AddressRange {
             watch,
             reservation,
             mapped: 0,

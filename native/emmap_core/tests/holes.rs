@@ -1,4 +1,4 @@
-//! What the system knows of the file behind a map, and where the file has data.
+//! Where the file behind a map has data, and what `fstat` knows of it.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};

@@ -40,9 +40,9 @@ impl Region {
             return Err(Errno::INVAL);
         }
         let on_disk = self.check_size()?.unwrap_or(0);
-        let end = crate::range::checked_end(position, count)?;
-        let offset = crate::range::checked_end(self.shape.offset, position)?;
-        crate::range::checked_end(offset, count)?;
+        let end = crate::bounds::checked_end(position, count)?;
+        let offset = crate::bounds::checked_end(self.shape.offset, position)?;
+        crate::bounds::checked_end(offset, count)?;
         let grows = end > self.len() as u64;
         if grows && (!self.shape.grows || end > self.shape.max_size) {
             return Err(Errno::NOSPC);

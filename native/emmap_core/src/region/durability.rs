@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use super::{clamp, Region};
-use crate::file::MappedFile;
+use crate::mapped_file::MappedFile;
 use crate::{os, Errno, Result};
 
 /// The first sync that failed. The kernel tells of pages that it could not write once, and takes
