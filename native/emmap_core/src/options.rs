@@ -3,22 +3,9 @@
 
 use std::path::PathBuf;
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Sharing {
-    #[default]
-    Shared,
-    /// Shared, and the kernel refuses flags it does not know.
-    SharedValidate,
-    /// Copy-on-write: what is written stays in this map.
-    Private,
-}
+use crate::os::MapFlags;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HugePage {
-    Default,
-    TwoMegabytes,
-    OneGigabyte,
-}
+pub use crate::os::{HugePage, Sharing};
 
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -100,6 +87,20 @@ impl Default for Options {
 impl Options {
     pub fn private(&self) -> bool {
         self.sharing == Sharing::Private
+    }
+
+    /// What mmap is asked for.
+    pub(crate) fn map_flags(&self) -> MapFlags {
+        MapFlags {
+            anonymous: self.path.is_none(),
+            sharing: self.sharing,
+            no_reserve: self.no_reserve,
+            populate: self.populate,
+            nonblock: self.nonblock,
+            huge: self.huge,
+            sync: self.map_sync,
+            no_cache: self.no_cache,
+        }
     }
 
     /// The size the file must have before it is mapped, if any is asked for.

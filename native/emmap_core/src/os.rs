@@ -2,11 +2,13 @@
 
 mod file;
 mod file_lock;
+mod map_flags;
 mod mmap;
 mod stat;
 
 pub use file::*;
 pub use file_lock::with_file_lock;
+pub use map_flags::{HugePage, MapFlags, Sharing};
 pub use mmap::*;
 pub use stat::*;
 

@@ -106,7 +106,7 @@ impl Region {
     /// Opens, shapes and maps what `options` describe. Blocks on the disk.
     pub fn open(options: &Options) -> Result<Region> {
         // Before anything is opened: an option the system lacks.
-        os::map_flags(options)?;
+        options.map_flags().bits()?;
         let opened = match &options.path {
             Some(path) => Some(Opened::new(path, options)?),
             None => None,
@@ -183,7 +183,7 @@ impl Region {
     }
 
     fn plan(options: &Options, file_size: Option<u64>, page: usize) -> Result<(Shape, usize)> {
-        let flags = os::map_flags(options)?;
+        let flags = options.map_flags().bits()?;
         let length = options.length.filter(|length| *length > 0);
         let (available, whole_file) = match file_size {
             Some(size) => (size.saturating_sub(options.offset), options.offset == 0),

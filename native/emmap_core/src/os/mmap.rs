@@ -5,8 +5,7 @@ use std::sync::OnceLock;
 
 #[cfg(target_os = "linux")]
 use super::retry;
-use super::{check, Advice};
-use crate::options::{HugePage, Options, Sharing};
+use super::{check, Advice, HugePage};
 use crate::{Errno, Result};
 
 /// The size of an ordinary page, in bytes.
@@ -69,69 +68,6 @@ pub fn file_page_size(_fd: BorrowedFd, huge: Option<HugePage>) -> Result<usize> 
 #[cfg(not(target_os = "linux"))]
 fn default_huge_page_size() -> usize {
     2 << 20
-}
-
-/// The `flags` of mmap that the options ask for, or ENOTSUP for one this system lacks.
-#[cfg(target_os = "linux")]
-pub fn map_flags(options: &Options) -> Result<libc::c_int> {
-    if options.no_cache {
-        return Err(Errno::NOTSUP);
-    }
-    let mut flags = match options.sharing {
-        Sharing::Shared => libc::MAP_SHARED,
-        Sharing::SharedValidate => libc::MAP_SHARED_VALIDATE,
-        Sharing::Private => libc::MAP_PRIVATE,
-    };
-    if options.path.is_none() {
-        flags |= libc::MAP_ANONYMOUS;
-        if options.sharing == Sharing::SharedValidate {
-            return Err(Errno::NOTSUP); // the kernel validates flags of files only
-        }
-    }
-    let wanted = [
-        (options.no_reserve, libc::MAP_NORESERVE),
-        (options.populate, libc::MAP_POPULATE),
-        (options.nonblock, libc::MAP_NONBLOCK),
-        (options.map_sync, libc::MAP_SYNC),
-    ];
-    for (asked, flag) in wanted {
-        flags |= if asked { flag } else { 0 };
-    }
-    flags |= match options.huge {
-        None => 0,
-        Some(HugePage::Default) => libc::MAP_HUGETLB,
-        Some(HugePage::TwoMegabytes) => libc::MAP_HUGETLB | libc::MAP_HUGE_2MB,
-        Some(HugePage::OneGigabyte) => libc::MAP_HUGETLB | libc::MAP_HUGE_1GB,
-    };
-    Ok(flags)
-}
-
-/// The `flags` of mmap that the options ask for, or ENOTSUP for one this system lacks.
-#[cfg(not(target_os = "linux"))]
-pub fn map_flags(options: &Options) -> Result<libc::c_int> {
-    let linux_only = options.populate || options.nonblock || options.map_sync;
-    if linux_only || options.huge.is_some() || options.sharing == Sharing::SharedValidate {
-        return Err(Errno::NOTSUP);
-    }
-    let mut flags = match options.sharing {
-        Sharing::Private => libc::MAP_PRIVATE,
-        _ => libc::MAP_SHARED,
-    };
-    if options.path.is_none() {
-        flags |= libc::MAP_ANON;
-    }
-    if options.no_reserve {
-        flags |= libc::MAP_NORESERVE;
-    }
-    if options.no_cache {
-        #[cfg(target_os = "macos")]
-        {
-            flags |= libc::MAP_NOCACHE;
-        }
-        #[cfg(not(target_os = "macos"))]
-        return Err(Errno::NOTSUP);
-    }
-    Ok(flags)
 }
 
 /// Whether the first `len` bytes of a file can be mapped so. Mapped where nothing is, and unmapped again.
