@@ -4,12 +4,14 @@ mod file;
 mod file_lock;
 mod map_flags;
 mod mmap;
+mod sigxfsz;
 mod stat;
 
 pub use file::*;
-pub use file_lock::with_file_lock;
+pub use file_lock::{with_file_lock, FileLock};
 pub use map_flags::{HugePage, MapFlags, Sharing};
 pub use mmap::*;
+pub use sigxfsz::without_sigxfsz;
 pub use stat::*;
 
 use crate::{Errno, Result};

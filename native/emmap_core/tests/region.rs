@@ -513,3 +513,33 @@ fn residency_by_parts() {
     assert_eq!(parts[40].resident, 1);
     assert!(sparse.info().unwrap().allocated < Some(1 << 20));
 }
+
+/// The copy lock, the lock of the size and the lock of the file are all held while a claim is asked.
+#[test]
+fn a_panic_within_a_call_leaves_nothing_locked() {
+    use std::panic::{catch_unwind, AssertUnwindSafe};
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("data");
+    let region = Region::open(&options(&path)).unwrap();
+    pwrite(&region, 0, b"before").unwrap();
+    let past_end = catch_unwind(AssertUnwindSafe(|| {
+        let source = Source::Fill(1);
+        // SAFETY: no bytes are read.
+        unsafe { region.write_past_end(6, source, 100, || panic!("claim")) }
+    }));
+    assert!(past_end.is_err());
+    let inside = catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: the bytes are a constant's.
+        unsafe { region.copy_in(0, b"x".as_ptr(), 1, Wait::Yes, || panic!("claim")) }
+    }));
+    assert!(inside.is_err());
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 6);
+    // Another open of the file, whose size takes its lock; it would wait, and fail with EBUSY.
+    let other = Region::open(&options(&path)).unwrap();
+    other.resize(8).unwrap();
+    // SAFETY: the bytes are a constant's.
+    let written = unsafe { region.copy_in(0, b"B".as_ptr(), 1, Wait::No, || true) };
+    assert_eq!(written, Ok(Written::Done));
+    pwrite(&region, 6, b" and after").unwrap();
+    assert_eq!(pread(&region, 0, 100), b"Before and after");
+}

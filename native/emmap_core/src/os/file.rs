@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
-use std::ptr;
 use std::sync::OnceLock;
 
 use super::{offset_of, retry, stat, Advice};
@@ -141,22 +140,54 @@ pub unsafe fn append(fd: BorrowedFd, data: *const u8, count: usize) -> (usize, R
 /// Runs `act` while every write to the descriptor goes to the end of the file. Only its owner may write to it
 /// meanwhile.
 fn appending<R>(fd: BorrowedFd, act: impl FnOnce() -> Result<R>) -> Result<R> {
-    let fd = fd.as_raw_fd();
-    let mut flags = 0;
-    retry(|| {
-        // SAFETY: takes no pointers.
-        flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
-        flags.min(0)
-    })?;
-    if flags & libc::O_APPEND != 0 {
-        return act();
-    }
-    // SAFETY: takes no pointers.
-    let set = |flags: libc::c_int| retry(|| unsafe { libc::fcntl(fd, libc::F_SETFL, flags) });
-    set(flags | libc::O_APPEND)?;
+    let mode = AppendMode::enter(fd)?;
     let answer = act();
-    set(flags)?;
+    mode.leave()?;
     answer
+}
+
+/// O_APPEND is set until this is left, or dropped by a panic.
+struct AppendMode<'a> {
+    fd: BorrowedFd<'a>,
+    /// The flags to set again; `None` where O_APPEND was set before.
+    before: Option<libc::c_int>,
+}
+
+impl AppendMode<'_> {
+    fn enter(fd: BorrowedFd<'_>) -> Result<AppendMode<'_>> {
+        let mut flags = 0;
+        retry(|| {
+            // SAFETY: takes no pointers.
+            flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
+            flags.min(0)
+        })?;
+        if flags & libc::O_APPEND != 0 {
+            return Ok(AppendMode { fd, before: None });
+        }
+        set_flags(fd, flags | libc::O_APPEND)?;
+        let before = Some(flags);
+        Ok(AppendMode { fd, before })
+    }
+
+    fn leave(mut self) -> Result<()> {
+        match self.before.take() {
+            Some(flags) => set_flags(self.fd, flags),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for AppendMode<'_> {
+    fn drop(&mut self) {
+        if let Some(flags) = self.before {
+            let _ = set_flags(self.fd, flags);
+        }
+    }
+}
+
+fn set_flags(fd: BorrowedFd, flags: libc::c_int) -> Result<()> {
+    // SAFETY: takes no pointers.
+    retry(|| unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags) })
 }
 
 /// Writes bytes at the descriptor's own position.
@@ -412,32 +443,6 @@ pub fn set_size(fd: BorrowedFd, size: u64) -> Result<()> {
     retry(|| unsafe { libc::ftruncate(fd.as_raw_fd(), size) })
 }
 
-/// Runs a call that may raise SIGXFSZ (`ulimit -f`) so that it answers EFBIG instead: the signal
-/// is blocked on this thread, and taken back if it came.
-pub fn without_sigxfsz<R>(call: impl FnOnce() -> Result<R>) -> Result<R> {
-    // SAFETY: both sets are initialised by sigemptyset before they are read.
-    let (blocked, before) = unsafe {
-        let mut blocked: libc::sigset_t = std::mem::zeroed();
-        let mut before: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&mut blocked);
-        libc::sigaddset(&mut blocked, libc::SIGXFSZ);
-        libc::pthread_sigmask(libc::SIG_BLOCK, &blocked, &mut before);
-        (blocked, before)
-    };
-    let answer = call();
-    // SAFETY: the sets are initialised; sigwait returns at once, for the signal is pending.
-    unsafe {
-        let mut pending: libc::sigset_t = std::mem::zeroed();
-        libc::sigpending(&mut pending);
-        if libc::sigismember(&pending, libc::SIGXFSZ) == 1 {
-            let mut signal = 0;
-            libc::sigwait(&blocked, &mut signal);
-        }
-        libc::pthread_sigmask(libc::SIG_SETMASK, &before, ptr::null_mut());
-    }
-    answer
-}
-
 /// Makes the names in a directory durable. Some file systems (CIFS, vboxsf, FUSE) cannot, and return EINVAL:
 /// their names are as durable as they get.
 pub fn sync_directory(fd: BorrowedFd) -> Result<()> {
@@ -514,4 +519,27 @@ pub fn advise_file(fd: BorrowedFd, offset: u64, count: u64, advice: Advice) -> R
 #[cfg(not(target_os = "linux"))]
 pub fn advise_file(_fd: BorrowedFd, _offset: u64, _count: u64, _advice: Advice) -> Result<()> {
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::panic::{catch_unwind, AssertUnwindSafe};
+
+    #[test]
+    fn a_panic_leaves_no_descriptor_appending() {
+        let file = tempfile::tempfile().unwrap();
+        let appends = || {
+            // SAFETY: takes no pointers.
+            let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
+            flags & libc::O_APPEND != 0
+        };
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            appending::<()>(file.as_fd(), || {
+                assert!(appends());
+                panic!("while it appends")
+            })
+        }));
+        assert!(panicked.is_err() && !appends());
+    }
 }
