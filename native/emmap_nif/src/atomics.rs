@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 use emmap_core::{Errno, Region};
 use rustler::sys::ErlNifTerm;
 
-use crate::hot::{hot_nif, Call, Position};
+use crate::hot::{hot_nif, Call};
 
 hot_nif!("atomic_add" / 3 = add);
 hot_nif!("atomic_xchg" / 3 = xchg);
@@ -25,16 +25,7 @@ fn at_word(
     call: &Call,
     act: impl FnOnce(&Region, u64) -> Result<Result<ErlNifTerm, Errno>, ErlNifTerm>,
 ) -> ErlNifTerm {
-    let found = || {
-        let region = call
-            .handle()?
-            .region()
-            .map_err(|failure| call.error(failure))?;
-        match call.position(1)? {
-            Position::At(position) => Ok((region, position)),
-            Position::Nowhere => Err(call.error(Errno::INVAL)),
-        }
-    };
+    let found = || Ok((call.region(call.handle()?)?, call.position(1)?));
     let (region, position) = match found() {
         Ok(found) => found,
         Err(early) => return early,

@@ -11,7 +11,7 @@ use rustler::sys::ErlNifTerm;
 use rustler::types::atom;
 use rustler::{Binary, Encoder, Env, NifMap, NifResult, Term};
 
-use crate::hot::{hot_nif, Call, Position};
+use crate::hot::{hot_nif, Call};
 use crate::resource::{new_structure, HandleRef, Structure};
 use crate::terms::Failure;
 
@@ -47,8 +47,8 @@ fn on_counter(
     let answer = (|| {
         let handle = call.handle()?;
         let grid = handle.counters().map_err(|wrong| call.raise(&wrong))?;
-        let region = handle.region().map_err(|failure| call.error(failure))?;
-        let Position::At(index) = call.position(1)? else {
+        let region = call.region(handle)?;
+        let Some(index) = call.natural(1)? else {
             return Ok(Err(Refused::Index));
         };
         let mark = match region.begin() {

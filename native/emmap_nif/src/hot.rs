@@ -6,32 +6,25 @@
 //! until one happens. Only [`crate::io`], [`crate::atomics`], [`crate::counters`], [`crate::lines`],
 //! [`crate::search`] and [`crate::typed`] are written this way.
 
+mod arguments;
+mod results;
+
 use std::ffi::CStr;
-use std::os::raw::{c_int, c_uint};
+use std::os::raw::c_int;
 
-use emmap_core::buffer::Buffer;
-use emmap_core::search::Patterns;
-use emmap_core::Region;
-use rustler::sys::{
-    enif_compare, enif_consume_timeslice, enif_get_double, enif_get_int64, enif_get_uint64,
-    enif_inspect_binary, enif_make_double, enif_make_int64, enif_make_list_from_array,
-    enif_make_new_binary, enif_make_resource_binary, enif_make_sub_binary,
-    enif_make_tuple_from_array, enif_make_uint64, enif_raise_exception, enif_schedule_nif,
-    enif_term_type, ErlNifBinary, ErlNifEnv, ErlNifTerm, ErlNifTermType,
-};
-use rustler::types::atom;
-use rustler::{Atom, Encoder, Env, SchedulerFlags};
+use rustler::sys::{enif_consume_timeslice, enif_schedule_nif, ErlNifEnv, ErlNifTerm};
+use rustler::SchedulerFlags;
 
-use crate::resource::{buffer_binary, get_handle, get_patterns, Handle, RawNif};
-use crate::terms::{self, ArgumentError, Failure, NOT_A_HANDLE};
+use crate::terms::ArgumentError;
 
 /// Copies up to this many bytes run where they are called; a longer one would hold up its
 /// scheduler, and everything that may wait does, so both go to a dirty I/O scheduler.
 pub const INLINE_BYTES: usize = 64 << 10;
 
-/// The longest live binary that is one of its own, as `Emmap.Handle.alone/0` has it. (From OTP 27 on a sub-binary of at most
-/// 64 bytes is a copy, and not live.)
-const ALONE: usize = 4096;
+pub type RawNif = unsafe extern "C" fn(*mut ErlNifEnv, c_int, *const ErlNifTerm) -> ErlNifTerm;
+
+/// A term to return now: an error or an exception, met on the way to the answer.
+pub type Early = ErlNifTerm;
 
 /// Declares a hot NIF: `hot_nif!("name" / arity = body)` registers the function `body`, which takes a
 /// [`Call`], as a NIF on a normal scheduler. A body that must wait hands the call on to a
@@ -80,7 +73,12 @@ pub unsafe fn run(
     caught.unwrap_or_else(|_| call.raise(&ArgumentError("emmap panicked: please report it")))
 }
 
-/// The call of a hot NIF: its arguments, and the terms it can answer.
+#[inline(always)]
+pub fn either(answer: Result<ErlNifTerm, Early>) -> ErlNifTerm {
+    answer.unwrap_or_else(|early| early)
+}
+
+/// The call of a hot NIF. Its arguments are decoded in [`arguments`], and what it returns is encoded in [`results`].
 ///
 /// Its `SAFETY` comments lean on one invariant: a `Call` is made by [`run`] only and never outlives
 /// it, so `env` is the running process's and `argv` has `argc` terms of it.
@@ -94,136 +92,7 @@ pub struct Call {
     argv: *const ErlNifTerm,
 }
 
-/// A position argument: an integer of any size is the caller's right, but not every one is a
-/// place.
-pub enum Position {
-    At(u64),
-    /// Negative, or beyond any file.
-    Nowhere,
-}
-
 impl Call {
-    #[inline(always)]
-    fn arg(&self, index: usize) -> ErlNifTerm {
-        debug_assert!(index < self.argc as usize);
-        // SAFETY: the Call invariant; `index` is below the arity, which each NIF knows.
-        unsafe { *self.argv.add(index) }
-    }
-
-    /// The handle in argument 0.
-    #[inline(always)]
-    pub fn handle(&self) -> Result<&Handle, ErlNifTerm> {
-        // SAFETY: the Call invariant; the term keeps the handle alive during the call.
-        unsafe { get_handle(self.env, self.arg(0)) }.ok_or_else(|| self.raise(&NOT_A_HANDLE))
-    }
-
-    /// The prepared patterns in argument `index`.
-    pub fn patterns(&self, index: usize) -> Result<&Patterns, ErlNifTerm> {
-        const WRONG: ArgumentError = ArgumentError("not a compiled pattern of this node");
-        // SAFETY: the Call invariant; the term keeps the patterns alive during the call.
-        unsafe { get_patterns(self.env, self.arg(index)) }.ok_or_else(|| self.raise(&WRONG))
-    }
-
-    #[inline(always)]
-    pub fn int64(&self, index: usize) -> Option<i64> {
-        let mut value = 0;
-        // SAFETY: the Call invariant.
-        match unsafe { enif_get_int64(self.env, self.arg(index), &mut value) } {
-            0 => None,
-            _ => Some(value),
-        }
-    }
-
-    #[inline(always)]
-    pub fn uint64_argument(&self, index: usize) -> Option<u64> {
-        let mut value = 0;
-        // SAFETY: the Call invariant.
-        match unsafe { enif_get_uint64(self.env, self.arg(index), &mut value) } {
-            0 => None,
-            _ => Some(value),
-        }
-    }
-
-    #[inline]
-    pub fn double(&self, index: usize) -> Option<f64> {
-        let mut value = 0.0;
-        // SAFETY: the Call invariant.
-        match unsafe { enif_get_double(self.env, self.arg(index), &mut value) } {
-            0 => None,
-            _ => Some(value),
-        }
-    }
-
-    /// An integer of 64 bits: signed, or unsigned for the same bits, as `:atomics` takes them.
-    #[inline(always)]
-    pub fn word(&self, index: usize) -> Result<i64, ErlNifTerm> {
-        const WRONG: ArgumentError = ArgumentError("the value must be an integer of 64 bits");
-        if let Some(value) = self.int64(index) {
-            return Ok(value);
-        }
-        match self.uint64_argument(index) {
-            None => Err(self.raise(&WRONG)),
-            Some(value) => Ok(value as i64),
-        }
-    }
-
-    /// An integer of 64 bits, signed.
-    #[inline(always)]
-    pub fn signed_word(&self, index: usize) -> Result<i64, ErlNifTerm> {
-        const WRONG: ArgumentError =
-            ArgumentError("the value must be a signed integer of 64 bits, -2^63 to 2^63 - 1");
-        self.int64(index).ok_or_else(|| self.raise(&WRONG))
-    }
-
-    fn is_integer(&self, index: usize) -> bool {
-        // SAFETY: the Call invariant.
-        let kind = unsafe { enif_term_type(self.env, self.arg(index)) };
-        matches!(kind, ErlNifTermType::ERL_NIF_TERM_TYPE_INTEGER)
-    }
-
-    #[inline(always)]
-    pub fn position(&self, index: usize) -> Result<Position, ErlNifTerm> {
-        match self.int64(index) {
-            Some(value) => Ok(u64::try_from(value).map_or(Position::Nowhere, Position::At)),
-            None => self.long_position(index),
-        }
-    }
-
-    /// A position that is not an integer of 64 bits.
-    #[cold]
-    #[inline(never)]
-    fn long_position(self, index: usize) -> Result<Position, ErlNifTerm> {
-        const WRONG: ArgumentError = ArgumentError("the position must be an integer, in bytes");
-        match self.is_integer(index) {
-            true => Ok(Position::Nowhere),
-            false => Err(self.raise(&WRONG)),
-        }
-    }
-
-    /// How many bytes; more than there can be is as good as all.
-    #[inline(always)]
-    pub fn count(&self, index: usize) -> Result<usize, ErlNifTerm> {
-        match self.int64(index) {
-            Some(value) if value >= 0 => Ok(usize::try_from(value).unwrap_or(usize::MAX)),
-            _ => self.long_count(index),
-        }
-    }
-
-    /// A count beyond 64 bits is more than there is, unless it is below 0.
-    #[cold]
-    #[inline(never)]
-    fn long_count(self, index: usize) -> Result<usize, ErlNifTerm> {
-        const WRONG: ArgumentError =
-            ArgumentError("the number of bytes must be an integer, 0 or more");
-        let zero = self.sint64(0);
-        // SAFETY: two terms of this environment.
-        let positive = || unsafe { enif_compare(self.arg(index), zero) > 0 };
-        match self.is_integer(index) && positive() {
-            true => Ok(usize::MAX),
-            false => Err(self.raise(&WRONG)),
-        }
-    }
-
     /// Tells the scheduler about a copy: a call of a NIF counts as one reduction, whatever it did.
     #[inline(always)]
     pub fn consumed(&self, bytes: usize) {
@@ -234,166 +103,6 @@ impl Call {
             // SAFETY: the Call invariant.
             unsafe { enif_consume_timeslice(self.env, (bytes / BYTES_OF_A_PERCENT) as c_int) };
         }
-    }
-
-    /// The bytes of a binary argument; valid during the call.
-    #[inline(always)]
-    pub fn bytes(&self, index: usize) -> Option<(*const u8, usize)> {
-        let mut binary = std::mem::MaybeUninit::<ErlNifBinary>::uninit();
-        // SAFETY: the Call invariant; `binary` is filled when the answer is not 0.
-        unsafe {
-            match enif_inspect_binary(self.env, self.arg(index), binary.as_mut_ptr()) {
-                0 => None,
-                _ => {
-                    let binary = binary.assume_init();
-                    Some((binary.data.cast_const(), binary.size))
-                }
-            }
-        }
-    }
-
-    #[inline(always)]
-    pub fn ok(&self) -> ErlNifTerm {
-        atom::ok().as_c_arg()
-    }
-
-    #[inline(always)]
-    pub fn eof(&self) -> ErlNifTerm {
-        terms::eof().as_c_arg()
-    }
-
-    #[inline(always)]
-    pub fn ok_with(&self, term: ErlNifTerm) -> ErlNifTerm {
-        self.pair(self.ok(), term)
-    }
-
-    #[inline(always)]
-    pub fn sint64(&self, value: i64) -> ErlNifTerm {
-        // SAFETY: the Call invariant.
-        unsafe { enif_make_int64(self.env, value) }
-    }
-
-    #[inline(always)]
-    pub fn uint64(&self, value: u64) -> ErlNifTerm {
-        // SAFETY: the Call invariant.
-        unsafe { enif_make_uint64(self.env, value) }
-    }
-
-    /// A float, which must be finite: the VM has no others.
-    #[inline]
-    pub fn float(&self, value: f64) -> ErlNifTerm {
-        debug_assert!(value.is_finite());
-        // SAFETY: the Call invariant.
-        unsafe { enif_make_double(self.env, value) }
-    }
-
-    #[inline(always)]
-    pub fn error(&self, failure: impl Into<Failure>) -> ErlNifTerm {
-        self.failure(failure.into())
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn failure(self, failure: Failure) -> ErlNifTerm {
-        self.encode(&failure)
-    }
-
-    #[cold]
-    #[inline(never)]
-    pub fn error_atom(self, reason: Atom) -> ErlNifTerm {
-        self.encode(&(atom::error(), reason))
-    }
-
-    #[cold]
-    #[inline(never)]
-    pub fn raise(self, error: &ArgumentError) -> ErlNifTerm {
-        let term = self.encode(error);
-        // SAFETY: the Call invariant.
-        unsafe { enif_raise_exception(self.env, term) }
-    }
-
-    fn encode(&self, value: &dyn Encoder) -> ErlNifTerm {
-        let lifetime = ();
-        // SAFETY: the Call invariant; the term is returned to the VM before the call ends.
-        let env = unsafe { Env::new(&lifetime, self.env) };
-        value.encode(env).as_c_arg()
-    }
-
-    /// A new binary of `count` bytes, and where to write them. Up to 64 bytes it lies on the heap
-    /// of the process.
-    #[inline(always)]
-    pub fn new_binary(&self, count: usize) -> (*mut u8, ErlNifTerm) {
-        let mut term = std::mem::MaybeUninit::uninit();
-        // SAFETY: the Call invariant; the VM sets `term`, or ends for want of memory.
-        unsafe {
-            let at = enif_make_new_binary(self.env, count, term.as_mut_ptr());
-            (at, term.assume_init())
-        }
-    }
-
-    /// A binary over a filled buffer, of its first `count` bytes.
-    pub fn buffer_binary(&self, buffer: Buffer, count: usize) -> ErlNifTerm {
-        debug_assert!(count <= buffer.len());
-        // SAFETY: the Call invariant, and the line above.
-        unsafe { buffer_binary(self.env, buffer, count) }
-    }
-
-    /// `start .. start + count` of a binary of ours.
-    #[inline(always)]
-    pub fn sub_binary(&self, term: ErlNifTerm, start: usize, count: usize) -> ErlNifTerm {
-        // SAFETY: the Call invariant; the range lies inside the binary by the callers' checks.
-        unsafe { enif_make_sub_binary(self.env, term, start, count) }
-    }
-
-    /// A binary that is `start .. start + count` of the map. Argument `root` holds the root binary
-    /// of the handle, or `nil`.
-    #[inline(always)]
-    pub fn view(
-        &self,
-        handle: &Handle,
-        region: &Region,
-        root: usize,
-        start: usize,
-        count: usize,
-    ) -> ErlNifTerm {
-        if count > ALONE && handle.root != 0 {
-            if let Some((at, size)) = self.bytes(root) {
-                // The root may be older than the last growth; it shows the same pages.
-                if at as usize == handle.root && count <= size && start <= size - count {
-                    return self.sub_binary(self.arg(root), start, count);
-                }
-            }
-        }
-        self.view_alone(handle, region, start, count)
-    }
-
-    /// As [`Call::view`], as a binary of its own.
-    #[inline(always)]
-    pub fn view_alone(
-        &self,
-        handle: &Handle,
-        region: &Region,
-        start: usize,
-        count: usize,
-    ) -> ErlNifTerm {
-        let at = region.pointer(start).cast_const().cast();
-        // SAFETY: the Call invariant; the bytes are mapped for as long as the mapping lives, to
-        // which the binary is a reference.
-        unsafe { enif_make_resource_binary(self.env, handle.owner(), at, count) }
-    }
-
-    /// A tuple of two.
-    #[inline(always)]
-    pub fn pair(&self, one: ErlNifTerm, other: ErlNifTerm) -> ErlNifTerm {
-        let pair = [one, other];
-        // SAFETY: two terms of this environment.
-        unsafe { enif_make_tuple_from_array(self.env, pair.as_ptr(), 2) }
-    }
-
-    #[inline]
-    pub fn list(&self, terms: &[ErlNifTerm]) -> ErlNifTerm {
-        // SAFETY: terms of this environment; a call makes far fewer than 2^32.
-        unsafe { enif_make_list_from_array(self.env, terms.as_ptr(), terms.len() as c_uint) }
     }
 
     /// Runs `dirty` with the same arguments where it may wait.
@@ -433,9 +142,5 @@ impl Call {
             let (argc, argv) = (arguments.len() as c_int, arguments.as_ptr());
             enif_schedule_nif(self.env, name.as_ptr(), flags, dirty, argc, argv)
         }
-    }
-
-    pub fn argument(&self, index: usize) -> ErlNifTerm {
-        self.arg(index)
     }
 }

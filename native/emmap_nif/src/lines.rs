@@ -14,8 +14,7 @@ use rustler::sys::ErlNifTerm;
 use rustler::types::atom;
 use rustler::{Encoder, Env, Term};
 
-use crate::hot::{hot_nif, raw_nif, Call, INLINE_BYTES};
-use crate::io::{either, open_region, Early};
+use crate::hot::{either, hot_nif, raw_nif, Call, Early, INLINE_BYTES};
 use crate::resource::{HandleRef, UNMAP_INLINE};
 use crate::terms::{answer, ArgumentError};
 
@@ -188,7 +187,7 @@ fn lines_with(call: &Call, run: Where) -> Result<ErlNifTerm, Early> {
 }
 
 fn lines_once(call: &Call, run: Where) -> Result<Option<ErlNifTerm>, Early> {
-    let region = open_region(call, call.handle()?)?;
+    let region = call.region(call.handle()?)?;
     let form = call.count(4)?;
     let trim = form & TRIMS != 0;
     let mut batch = Batch::new(region);
@@ -250,7 +249,7 @@ fn pieces_with(call: &Call, run: Where) -> Result<ErlNifTerm, Early> {
 }
 
 fn pieces_once(call: &Call, run: Where) -> Result<Option<ErlNifTerm>, Early> {
-    let region = open_region(call, call.handle()?)?;
+    let region = call.region(call.handle()?)?;
     let copy = call.count(5)? & COPIES != 0;
     let mut batch = Batch::new(region);
     let root = Root::of(call, region, copy, 3)?;

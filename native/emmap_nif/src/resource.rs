@@ -12,7 +12,7 @@
 //! All types are opened by us, not by rustler, so that a hot NIF finds its handle without a
 //! look-up by Rust type.
 
-use std::os::raw::{c_int, c_void};
+use std::os::raw::c_void;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
@@ -497,5 +497,3 @@ fn keep_types() {
         }
     }
 }
-
-pub type RawNif = unsafe extern "C" fn(*mut ErlNifEnv, c_int, *const ErlNifTerm) -> ErlNifTerm;

@@ -10,8 +10,7 @@ use emmap_core::{Errno, Region};
 use rustler::sys::ErlNifTerm;
 use rustler::{Binary, Env, Error, NifResult, Term};
 
-use crate::hot::{hot_nif, raw_nif, Call, INLINE_BYTES};
-use crate::io::{at_position, either, open_region, Early};
+use crate::hot::{either, hot_nif, raw_nif, Call, Early, INLINE_BYTES};
 use crate::resource::new_patterns;
 use crate::terms::{self, ArgumentError};
 
@@ -62,9 +61,9 @@ fn searched(
     again: impl Fn() -> ErlNifTerm,
     search: impl FnOnce(&Searcher, u64, u64) -> Result<Option<ErlNifTerm>, Errno>,
 ) -> Result<ErlNifTerm, Early> {
-    let region = open_region(call, call.handle()?)?;
+    let region = call.region(call.handle()?)?;
     let patterns = call.patterns(1)?;
-    let (from, stop) = (at_position(call, 2)?, at_position(call, stop)?);
+    let (from, stop) = (call.position(2)?, call.position(stop)?);
     let bytes = bytes_between(region, from, stop);
     let small = bytes <= INLINE_BYTES && patterns.longest() <= LONGEST_INLINE;
     let budget = match wait {
@@ -137,7 +136,7 @@ fn rfind_long(call: &Call) -> ErlNifTerm {
 
 fn rfind_with(call: &Call, wait: Wait) -> ErlNifTerm {
     let again = || call.reschedule_long(c"search_rfind", raw_nif!(rfind_long));
-    let before = match at_position(call, 3) {
+    let before = match call.position(3) {
         Ok(before) => before,
         Err(early) => return early,
     };

@@ -4,9 +4,9 @@ use emmap_core::region::{Read, Source, Wait, Written};
 use emmap_core::typed::{Kind, Number, Type, MOST};
 use rustler::sys::ErlNifTerm;
 
-use crate::hot::{hot_nif, raw_nif, Call};
-use crate::io::{at_end, at_position, checked, either, open_region, Change, Early};
-use crate::resource::RawNif;
+use crate::hot::{either, hot_nif, raw_nif, Call, Early, RawNif};
+use crate::io::change::Change;
+use crate::io::copy::{at_end, checked};
 use crate::terms::{self, ArgumentError};
 
 hot_nif!("typed_get" / 3 = get);
@@ -37,8 +37,8 @@ fn get_waiting(call: &Call) -> ErlNifTerm {
 
 #[inline(always)]
 fn get_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
-    let region = open_region(call, call.handle()?)?;
-    let position = at_position(call, 1)?;
+    let region = call.region(call.handle()?)?;
+    let position = call.position(1)?;
     let of = number_type(call)?;
     let Some((start, count)) = region.locate(position, of.size()) else {
         return at_end(call, region);
@@ -78,8 +78,8 @@ fn put_waiting(call: &Call) -> ErlNifTerm {
 
 #[inline(always)]
 fn put_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
-    let region = open_region(call, call.handle()?)?;
-    let position = at_position(call, 1)?;
+    let region = call.region(call.handle()?)?;
+    let position = call.position(1)?;
     let of = number_type(call)?;
     let bytes = value(call, of).ok_or_else(|| call.raise(&out_of_range(of)))?;
     let count = of.size();
@@ -159,8 +159,8 @@ fn fill_waiting(call: &Call) -> ErlNifTerm {
 
 fn fill_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
     const WRONG: ArgumentError = ArgumentError("the byte must be an integer from 0 to 255");
-    let region = open_region(call, call.handle()?)?;
-    let position = at_position(call, 1)?;
+    let region = call.region(call.handle()?)?;
+    let position = call.position(1)?;
     let count = call.count(2)?;
     let byte = call.int64(3).and_then(|byte| u8::try_from(byte).ok());
     let byte = byte.ok_or_else(|| call.raise(&WRONG))?;
@@ -190,8 +190,8 @@ fn copy_waiting(call: &Call) -> ErlNifTerm {
 }
 
 fn copy_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
-    let region = open_region(call, call.handle()?)?;
-    let (from, to) = (at_position(call, 1)?, at_position(call, 2)?);
+    let region = call.region(call.handle()?)?;
+    let (from, to) = (call.position(1)?, call.position(2)?);
     let count = call.count(3)?;
     let again = (c"copy", raw_nif!(copy_waiting) as RawNif);
     let change = Change::begin(call, region, to, count, wait, again)?;

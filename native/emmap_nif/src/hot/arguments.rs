@@ -1,0 +1,177 @@
+//! The arguments of a hot NIF, decoded. What has the wrong type raises; a position that is in no map is EINVAL.
+
+use std::mem::MaybeUninit;
+
+use emmap_core::search::Patterns;
+use emmap_core::{Errno, Region};
+use rustler::sys::{
+    enif_compare, enif_get_double, enif_get_int64, enif_get_uint64, enif_inspect_binary,
+    enif_term_type, ErlNifBinary, ErlNifTerm, ErlNifTermType,
+};
+
+use super::{Call, Early};
+use crate::resource::{get_handle, get_patterns, Handle};
+use crate::terms::{ArgumentError, NOT_A_HANDLE};
+
+impl Call {
+    /// Argument `index` as it is.
+    #[inline(always)]
+    pub fn argument(&self, index: usize) -> ErlNifTerm {
+        debug_assert!(index < self.argc as usize);
+        // SAFETY: the Call invariant; `index` is below the arity, which each NIF knows.
+        unsafe { *self.argv.add(index) }
+    }
+
+    /// The handle in argument 0.
+    #[inline(always)]
+    pub fn handle(&self) -> Result<&Handle, Early> {
+        // SAFETY: the Call invariant; the term keeps the handle alive during the call.
+        unsafe { get_handle(self.env, self.argument(0)) }.ok_or_else(|| self.raise(&NOT_A_HANDLE))
+    }
+
+    /// The region of a handle, unless that is closed.
+    #[inline(always)]
+    pub fn region<'a>(&self, handle: &'a Handle) -> Result<&'a Region, Early> {
+        handle.region().map_err(|failure| self.error(failure))
+    }
+
+    /// The prepared patterns in argument `index`.
+    pub fn patterns(&self, index: usize) -> Result<&Patterns, Early> {
+        const WRONG: ArgumentError = ArgumentError("not a compiled pattern of this node");
+        // SAFETY: the Call invariant; the term keeps the patterns alive during the call.
+        unsafe { get_patterns(self.env, self.argument(index)) }.ok_or_else(|| self.raise(&WRONG))
+    }
+
+    /// A position in the map. An integer of any size is the caller's right, but not every one is a place.
+    #[inline(always)]
+    pub fn position(&self, index: usize) -> Result<u64, Early> {
+        match self.natural(index)? {
+            Some(position) => Ok(position),
+            None => Err(self.error(Errno::INVAL)),
+        }
+    }
+
+    /// The position, or the number of a counter, in argument `index`. `None`: it is negative, or beyond 64 bits.
+    #[inline(always)]
+    pub fn natural(&self, index: usize) -> Result<Option<u64>, Early> {
+        match self.int64(index) {
+            Some(value) => Ok(u64::try_from(value).ok()),
+            None => self.long_natural(index),
+        }
+    }
+
+    /// An integer that has more than 64 bits is in no map.
+    #[cold]
+    #[inline(never)]
+    fn long_natural(self, index: usize) -> Result<Option<u64>, Early> {
+        const WRONG: ArgumentError = ArgumentError("the position must be an integer, in bytes");
+        match self.is_integer(index) {
+            true => Ok(None),
+            false => Err(self.raise(&WRONG)),
+        }
+    }
+
+    /// How many bytes; more than there can be is as good as all.
+    #[inline(always)]
+    pub fn count(&self, index: usize) -> Result<usize, Early> {
+        match self.int64(index) {
+            Some(value) if value >= 0 => Ok(usize::try_from(value).unwrap_or(usize::MAX)),
+            _ => self.long_count(index),
+        }
+    }
+
+    /// A count beyond 64 bits is more than there is, unless it is below 0.
+    #[cold]
+    #[inline(never)]
+    fn long_count(self, index: usize) -> Result<usize, Early> {
+        const WRONG: ArgumentError =
+            ArgumentError("the number of bytes must be an integer, 0 or more");
+        let zero = self.sint64(0);
+        // SAFETY: two terms of this environment.
+        let positive = || unsafe { enif_compare(self.argument(index), zero) > 0 };
+        match self.is_integer(index) && positive() {
+            true => Ok(usize::MAX),
+            false => Err(self.raise(&WRONG)),
+        }
+    }
+
+    /// The bytes to write: a binary, and valid during the call.
+    #[inline(always)]
+    pub fn data(&self, index: usize) -> Result<(*const u8, usize), Early> {
+        const WRONG: ArgumentError = ArgumentError("the data must be a binary");
+        self.bytes(index).ok_or_else(|| self.raise(&WRONG))
+    }
+
+    /// The bytes of a binary argument; valid during the call.
+    #[inline(always)]
+    pub fn bytes(&self, index: usize) -> Option<(*const u8, usize)> {
+        let mut binary = MaybeUninit::<ErlNifBinary>::uninit();
+        // SAFETY: the Call invariant; `binary` is filled when the answer is not 0.
+        unsafe {
+            match enif_inspect_binary(self.env, self.argument(index), binary.as_mut_ptr()) {
+                0 => None,
+                _ => {
+                    let binary = binary.assume_init();
+                    Some((binary.data.cast_const(), binary.size))
+                }
+            }
+        }
+    }
+
+    /// An integer of 64 bits: signed, or unsigned for the same bits, as `:atomics` takes them.
+    #[inline(always)]
+    pub fn word(&self, index: usize) -> Result<i64, Early> {
+        const WRONG: ArgumentError = ArgumentError("the value must be an integer of 64 bits");
+        if let Some(value) = self.int64(index) {
+            return Ok(value);
+        }
+        match self.uint64_argument(index) {
+            None => Err(self.raise(&WRONG)),
+            Some(value) => Ok(value as i64),
+        }
+    }
+
+    /// An integer of 64 bits, signed.
+    #[inline(always)]
+    pub fn signed_word(&self, index: usize) -> Result<i64, Early> {
+        const WRONG: ArgumentError =
+            ArgumentError("the value must be a signed integer of 64 bits, -2^63 to 2^63 - 1");
+        self.int64(index).ok_or_else(|| self.raise(&WRONG))
+    }
+
+    #[inline(always)]
+    pub fn int64(&self, index: usize) -> Option<i64> {
+        let mut value = 0;
+        // SAFETY: the Call invariant.
+        match unsafe { enif_get_int64(self.env, self.argument(index), &mut value) } {
+            0 => None,
+            _ => Some(value),
+        }
+    }
+
+    #[inline(always)]
+    pub fn uint64_argument(&self, index: usize) -> Option<u64> {
+        let mut value = 0;
+        // SAFETY: the Call invariant.
+        match unsafe { enif_get_uint64(self.env, self.argument(index), &mut value) } {
+            0 => None,
+            _ => Some(value),
+        }
+    }
+
+    #[inline]
+    pub fn double(&self, index: usize) -> Option<f64> {
+        let mut value = 0.0;
+        // SAFETY: the Call invariant.
+        match unsafe { enif_get_double(self.env, self.argument(index), &mut value) } {
+            0 => None,
+            _ => Some(value),
+        }
+    }
+
+    fn is_integer(&self, index: usize) -> bool {
+        // SAFETY: the Call invariant.
+        let kind = unsafe { enif_term_type(self.env, self.argument(index)) };
+        matches!(kind, ErlNifTermType::ERL_NIF_TERM_TYPE_INTEGER)
+    }
+}
