@@ -7,7 +7,8 @@
 //! | [`bounds`] | the one check of position and length before either meets an address |
 //! | [`os`] | the system calls, each with its answer as a `Result` |
 //! | [`options`] | what a caller may ask of a mapping, already checked for sense |
-//! | [`mapped_file`] | open, create, allocate and sync the file behind a mapping |
+//! | [`opened_file`] | a file that is opened or created for a map, and what becomes of its size |
+//! | [`mapped_file`] | the file behind a mapping: its name, its size, its durability |
 //! | [`guard`] | the SIGBUS handler and its table of ranges |
 //! | [`fault`] | what a map knows of the pages it lost |
 //! | [`closing`] | which handles are open |
@@ -45,6 +46,7 @@ pub mod guard;
 pub mod lent;
 pub mod lines;
 pub mod mapped_file;
+pub mod opened_file;
 pub mod options;
 pub mod os;
 pub mod region;

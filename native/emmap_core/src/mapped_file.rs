@@ -1,16 +1,12 @@
-//! The file behind a mapping: open, size, sync. Only regular files get this far.
+//! The file behind a mapping: its name, its size, its durability. Only regular files get this far.
 
-use std::cell::Cell;
-use std::ffi::CString;
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::options::Options;
-use crate::{lent, os, Errno, Result};
+use crate::{os, Errno, Result};
 
 pub struct MappedFile {
     fd: OwnedFd,
@@ -35,245 +31,12 @@ pub struct Name {
     identity: Identity,
 }
 
-/// An open file, not yet of the size that the options ask for.
-pub struct Opened {
-    pub file: MappedFile,
-    /// The size when it was last looked at.
-    size: Cell<u64>,
-    /// The size that this open has given it.
-    made: Cell<Option<u64>>,
-    /// The path that this open created, of which the name may be a link to.
-    created: Option<PathBuf>,
-    writable: bool,
-}
-
-impl Opened {
-    /// Opens `path`. Changes nothing, except that a new file may be there.
-    pub fn new(path: &Path, options: &Options) -> Result<Opened> {
-        options.wanted_size()?;
-        // A private map writes to its own pages, and never to a file that was there.
-        let writable = options.write && !options.private();
-        let (fd, created) = open_fd(path, options, writable)?;
-        match Opened::of_fd(fd, path, options) {
-            Ok(mut opened) => {
-                opened.writable = writable || created.is_some();
-                opened.file.unsynced_name = AtomicBool::new(created.is_some());
-                opened.created = created;
-                Ok(opened)
-            }
-            Err(error) => {
-                // Nobody had it before this call, and nobody gets it from this call.
-                created.map(std::fs::remove_file);
-                Err(error)
-            }
-        }
-    }
-
-    /// Takes a file that the caller opened and shaped. Whether its name is durable is not known.
-    pub fn of_fd(fd: OwnedFd, path: &Path, options: &Options) -> Result<Opened> {
-        let stat = os::stat(fd.as_fd())?;
-        match stat.mode as libc::mode_t & libc::S_IFMT {
-            libc::S_IFREG => (),
-            libc::S_IFDIR => return Err(Errno::ISDIR),
-            _ => return Err(Errno::NODEV),
-        }
-        let file = MappedFile {
-            fd,
-            name: Name {
-                path: std::path::absolute(path)?,
-                identity: Identity::of(&stat),
-            },
-            unsynced_name: AtomicBool::new(true),
-            sparse: options.sparse,
-        };
-        Ok(Opened {
-            file,
-            size: Cell::new(stat.size),
-            made: Cell::new(None),
-            created: None,
-            writable: options.write,
-        })
-    }
-
-    /// LENT where the file is to be made shorter and this process holds live binaries of it: they would read zeros.
-    pub fn refuse_lent(&self, options: &Options) -> Result<()> {
-        let shorter = options.truncate && self.size.get() > 0
-            || self.planned_size(options)? < self.size.get();
-        match shorter && lent::is_lent(self.file.name.identity) {
-            true => Err(Errno::LENT),
-            false => Ok(()),
-        }
-    }
-
-    /// Whether the size of the file is about to change, for which its lock must be held.
-    pub fn resizes(&self, options: &Options) -> Result<bool> {
-        let truncates = options.truncate && self.size.get() > 0;
-        Ok(self.writable && (truncates || self.planned_size(options)? != self.size.get()))
-    }
-
-    /// Looks at the size again, as others may have changed it before the lock was taken.
-    pub fn refresh(&self) -> Result<()> {
-        self.size.set(self.file.size()?);
-        Ok(())
-    }
-
-    /// The size it will have once it is shaped.
-    pub fn planned_size(&self, options: &Options) -> Result<u64> {
-        let kept = if options.truncate { 0 } else { self.size.get() };
-        Ok(match options.wanted_size()?.filter(|_| self.writable) {
-            Some(wanted) if options.fit => wanted,
-            Some(wanted) => wanted.max(kept),
-            None => kept,
-        })
-    }
-
-    /// Brings it to at least its planned size, and allocates what truncating it must not lack later.
-    pub fn lengthen(&self, options: &Options) -> Result<()> {
-        let planned = self.planned_size(options)?;
-        let kept = planned.min(self.size.get());
-        if options.truncate && kept > 0 && !options.sparse {
-            match os::without_sigxfsz(|| os::allocate_blocks(self.file.fd(), 0, kept, true)) {
-                Err(Errno(libc::EOPNOTSUPP) | Errno(libc::ENOSYS)) => (),
-                answer => answer?,
-            }
-        }
-        self.file.extend(self.size.get(), planned)?;
-        if planned > self.size.get() {
-            self.made.set(Some(planned));
-        }
-        Ok(())
-    }
-
-    /// Removes what it has beyond its planned size, or, to be truncated, all that it had. What
-    /// destroys comes last, when nothing else can fail.
-    pub fn cut(&self, options: &Options) -> Result<()> {
-        let planned = self.planned_size(options)?;
-        let kept = planned.min(self.size.get());
-        let cleared = match options.truncate && kept > 0 {
-            // In place: blocks that are released first may not be had again.
-            true => os::without_sigxfsz(|| os::clear(self.file.fd(), kept, options.sparse)),
-            false => Ok(()),
-        };
-        let cut = cleared.and_then(|()| match planned < self.size.get() {
-            true => os::set_size(self.file.fd(), planned),
-            false => Ok(()),
-        });
-        cut.inspect_err(|_| {
-            if options.truncate {
-                // Empty, as it was to be, rather than half of it.
-                let _ = os::set_size(self.file.fd(), 0);
-            }
-        })
-    }
-
-    /// Takes back what this open has done to the disk, after a failure; what others have made of the file since stays.
-    /// A second time nothing is left to do.
-    pub fn undo(&self, options: &Options) {
-        let made = self.made.take();
-        if let Some(created) = &self.created {
-            if !self.is_written_by_others(made.unwrap_or(0)) {
-                self.file.name.identity.remove(created);
-            }
-        } else if let (Some(made), Ok(planned)) = (made, self.planned_size(options)) {
-            if made == planned {
-                self.file.take_back(made, self.size.get());
-            }
-        }
-    }
-
-    /// Whether another program has written to the file that this open created, and made `made` bytes long: then it is
-    /// that program's.
-    fn is_written_by_others(&self, made: u64) -> bool {
-        // hugetlbfs has no writes, and a map makes its file longer.
-        let page = os::file_page_size(self.file.fd(), None);
-        page == Ok(os::page_size()) && self.file.size() != Ok(made)
-    }
-}
-
-/// The descriptor, and the path of the file if it is new.
-fn open_fd(path: &Path, options: &Options, writable: bool) -> Result<(OwnedFd, Option<PathBuf>)> {
-    // O_NONBLOCK: a FIFO without a writer would block the call forever.
-    let flags = libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let flags = flags | if options.append { libc::O_APPEND } else { 0 };
-    // Never more than was asked for, not for a moment.
-    let mode: libc::c_uint = options.mode.unwrap_or(0o666) & 0o7777;
-    let access = if writable {
-        libc::O_RDWR
-    } else {
-        libc::O_RDONLY
-    };
-    let existing = || open_path(path, access | flags, mode);
-    if !options.create {
-        return Ok((existing()?, None));
-    }
-    let mut new = path.to_owned();
-    // Open and create separately, to know which of both it was; a file that this call makes is lengthened by it.
-    let create = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
-    loop {
-        if !options.exclusive {
-            match existing() {
-                Err(Errno(libc::ENOENT)) => (),
-                answer => return Ok((answer?, None)),
-            }
-        }
-        if let (Some(wanted), Err(_)) = (options.wanted_size()?, new.symlink_metadata()) {
-            // Before others can find the file, and lose with it what they write.
-            os::check_room_in(&new, wanted, options.sparse)?;
-        }
-        match open_path(&new, create | flags, mode) {
-            Ok(fd) => return created(fd, new, options),
-            Err(Errno::EXIST) if !options.exclusive => (),
-            Err(error) => return Err(error),
-        }
-        // Created between the two calls, or a dangling link, which O_EXCL does not follow: its target is what to
-        // create.
-        new = match std::fs::read_link(&new) {
-            Ok(target) => new.parent().unwrap_or(Path::new("")).join(target),
-            Err(_) => path.to_owned(),
-        };
-    }
-}
-
-fn open_path(path: &Path, flags: libc::c_int, mode: libc::c_uint) -> Result<OwnedFd> {
-    let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::INVAL)?;
-    loop {
-        // SAFETY: `name` is NUL-terminated and outlives the call.
-        match unsafe { libc::open(name.as_ptr(), flags, mode) } {
-            -1 => match Errno::last() {
-                Errno(libc::EINTR) => continue,
-                // A socket, or a FIFO nobody reads.
-                Errno(libc::ENXIO) => return Err(Errno::NODEV),
-                error => return Err(error),
-            },
-            // SAFETY: the descriptor is new and nobody else's.
-            fd => return Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
-        }
-    }
-}
-
-fn created(fd: OwnedFd, path: PathBuf, options: &Options) -> Result<(OwnedFd, Option<PathBuf>)> {
-    if let Some(mode) = options.mode {
-        // The umask took bits away.
-        let mode = mode as libc::mode_t & 0o7777;
-        // SAFETY: takes no pointers.
-        let changed = os::retry(|| unsafe { libc::fchmod(fd.as_raw_fd(), mode) });
-        if let Err(error) = changed {
-            match os::stat(fd.as_fd()) {
-                Ok(stat) => Identity::of(&stat).remove(&path),
-                Err(_) => drop(std::fs::remove_file(&path)),
-            }
-            return Err(error);
-        }
-    }
-    Ok((fd, Some(path)))
-}
-
 impl Identity {
     pub fn of_file(file: &File) -> Result<Identity> {
         Ok(Identity::of(&os::stat(file.as_fd())?))
     }
 
-    fn of(stat: &os::Stat) -> Identity {
+    pub fn of(stat: &os::Stat) -> Identity {
         Identity {
             device: stat.device,
             inode: stat.inode,
@@ -308,6 +71,25 @@ impl Name {
 }
 
 impl MappedFile {
+    /// Takes a descriptor, of which `sparse` says whether what is new in it is left without blocks. Whether its name is
+    /// durable is not known.
+    pub fn new(fd: OwnedFd, path: &Path, stat: &os::Stat, sparse: bool) -> Result<MappedFile> {
+        match stat.mode as libc::mode_t & libc::S_IFMT {
+            libc::S_IFREG => (),
+            libc::S_IFDIR => return Err(Errno::ISDIR),
+            _ => return Err(Errno::NODEV),
+        }
+        Ok(MappedFile {
+            fd,
+            name: Name {
+                path: std::path::absolute(path)?,
+                identity: Identity::of(stat),
+            },
+            unsynced_name: AtomicBool::new(true),
+            sparse,
+        })
+    }
+
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
@@ -401,6 +183,11 @@ impl MappedFile {
             true => open_directory(self.name.path.parent().unwrap_or(Path::new("/"))),
             false => Ok(None),
         }
+    }
+
+    /// Whether what is new in it gets no blocks until it is written.
+    pub fn is_sparse(&self) -> bool {
+        self.sparse
     }
 
     pub fn name_is_synced(&self) {

@@ -12,6 +12,8 @@
 //!
 //! | module | its one job |
 //! | --- | --- |
+//! | [`plan`] | what an open makes of its file and its options |
+//! | [`shape`] | what does not change after a region is made |
 //! | [`reservation`] | a range of addresses, owned and released |
 //! | [`address_range`] | a range of addresses that shows the file |
 //! | [`extent`] | where the map is and how long |
@@ -35,33 +37,34 @@ mod info;
 mod lock;
 mod paging;
 mod past_end;
+mod plan;
 mod reattach;
 mod release;
 mod reservation;
 mod resize;
+mod shape;
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::bounds::round_up;
 use crate::closing::Lent;
 use crate::fault::{Fault, Mark, Reason};
-use crate::mapped_file::{MappedFile, Opened};
+use crate::mapped_file::MappedFile;
+use crate::opened_file::OpenedFile;
 use crate::{os, Errno, Options, Result};
-use address_range::{first_range, AddressRange};
+use address_range::AddressRange;
 use durability::Failed;
 use extent::Extent;
 use lock::CopyLock;
+use plan::plan_and_map;
 use release::FileSlot;
+use shape::Shape;
 
 pub use copy::{Read, Wait, Written};
 pub use info::{Info, Residency};
 pub use past_end::Source;
-
-/// What is made of a file and options.
-type Mapped = (Shape, usize, AddressRange, Box<Fault>);
 
 pub struct Region {
     // Declared before what they point into: fields are dropped in this order.
@@ -76,39 +79,13 @@ pub struct Region {
     shape: Shape,
 }
 
-/// What does not change after a region is made.
-struct Shape {
-    writable: bool,
-    private: bool,
-    /// `resize` may change its size.
-    resizable: bool,
-    /// A write past the end makes it longer.
-    grows: bool,
-    /// Reattached, it takes the size that its file has by then.
-    follows: bool,
-    /// Stays in its first range of addresses.
-    pinned: bool,
-    /// Writes go to the end of the file, through the file.
-    appends: bool,
-    auto_unlink: bool,
-    protection: libc::c_int,
-    flags: libc::c_int,
-    page: usize,
-    /// Position 0 in the file, in bytes.
-    offset: u64,
-    /// `offset` less its page.
-    delta: usize,
-    max_size: u64,
-    max_increment: u64,
-}
-
 impl Region {
     /// Opens, shapes and maps what `options` describe. Blocks on the disk.
     pub fn open(options: &Options) -> Result<Region> {
         // Before anything is opened: an option the system lacks.
         options.map_flags().bits()?;
         let opened = match &options.path {
-            Some(path) => Some(Opened::new(path, options)?),
+            Some(path) => Some(OpenedFile::open(path, options)?),
             None => None,
         };
         Region::map(opened, options)
@@ -120,104 +97,23 @@ impl Region {
             path: Some(path.to_owned()),
             ..options.clone()
         };
-        let opened = Opened::of_fd(fd, path, &options)?;
+        let opened = OpenedFile::of_fd(fd, path, &options)?;
         Region::map(Some(opened), &options)
     }
 
-    fn map(opened: Option<Opened>, options: &Options) -> Result<Region> {
-        let (shape, len, range, fault) = Region::shape_and_map(opened.as_ref(), options)?;
+    fn map(opened: Option<OpenedFile>, options: &Options) -> Result<Region> {
+        let fault = Box::new(Fault::default());
+        let (plan, range) = plan_and_map(opened.as_ref(), options, &fault)?;
         Ok(Region {
-            extent: Extent::new(range.position_zero(&shape), len),
+            extent: Extent::new(range.position_zero(&plan.shape), plan.len),
             ranges: Mutex::new(vec![range]),
             fault,
             file: FileSlot::new(opened.map(|opened| opened.file)),
             lent: Lent::default(),
             lock: options.lock.then(CopyLock::default),
             failed_sync: Failed::default(),
-            shape,
+            shape: plan.shape,
         })
-    }
-
-    /// Where the size of the file changes, under its lock, from the size that it has then. What fails is undone.
-    fn shape_and_map(opened: Option<&Opened>, options: &Options) -> Result<Mapped> {
-        let Some(opened) = opened else {
-            return Region::map_opened(None, options);
-        };
-        let map = || {
-            opened.refuse_lent(options)?;
-            Region::map_opened(Some(opened), options).inspect_err(|_| opened.undo(options))
-        };
-        let locked =
-            || os::with_file_lock(opened.file.fd(), || opened.refresh().and_then(|()| map()))?;
-        let mapped = match opened.resizes(options) {
-            Ok(true) => locked(),
-            Ok(false) => map(),
-            Err(error) => Err(error),
-        };
-        // Under the lock, and without it: what this call created, if it is still as it was created.
-        mapped.inspect_err(|_| opened.undo(options))
-    }
-
-    /// Everything that can be refused is asked for before the file is changed.
-    fn map_opened(opened: Option<&Opened>, options: &Options) -> Result<Mapped> {
-        let file = opened.map(|opened| &opened.file);
-        let page = match file {
-            Some(file) => os::file_page_size(file.fd(), options.huge)?,
-            None => os::map_page_size(options.huge),
-        };
-        let planned = match opened {
-            Some(opened) => Some(opened.planned_size(options)?),
-            None => None,
-        };
-        let (shape, len) = Region::plan(options, planned, page)?;
-        let fault = Box::new(Fault::default());
-        let mut range = first_range(&shape, file, &fault, len, options)?;
-        if let Some(opened) = opened {
-            opened.lengthen(options)?;
-        }
-        range.grow(&shape, file, shape.bytes(len)?)?;
-        if let Some(opened) = opened {
-            opened.cut(options)?;
-        }
-        Ok((shape, len, range, fault))
-    }
-
-    fn plan(options: &Options, file_size: Option<u64>, page: usize) -> Result<(Shape, usize)> {
-        let flags = options.map_flags().bits()?;
-        let length = options.length.filter(|length| *length > 0);
-        let (available, whole_file) = match file_size {
-            Some(size) => (size.saturating_sub(options.offset), options.offset == 0),
-            None => (options.size.or(length).ok_or(Errno::INVAL)?, true),
-        };
-        let len = usize::try_from(length.unwrap_or(available).min(available))
-            .map_err(|_| Errno::NOMEM)?;
-        // What is appended reaches the file through its descriptor.
-        let writable = options.write && !options.append;
-        let shared_file = file_size.is_some() && writable && !options.private();
-        let whole = whole_file && len as u64 == available;
-        let resizable = !options.fixed_size && whole && (shared_file || file_size.is_none());
-        let mut protection = libc::PROT_READ;
-        if writable {
-            protection |= libc::PROT_WRITE;
-        }
-        let shape = Shape {
-            writable,
-            private: options.private(),
-            resizable,
-            grows: resizable && file_size.is_some() && length.is_none(),
-            follows: file_size.is_some() && whole_file && length.is_none() && !options.fixed_size,
-            pinned: options.fixed || file_size.is_none(),
-            appends: options.append,
-            auto_unlink: options.auto_unlink,
-            protection,
-            flags,
-            page,
-            offset: options.offset,
-            delta: (options.offset % page as u64) as usize,
-            max_size: options.max_size.unwrap_or(i64::MAX as u64),
-            max_increment: options.max_increment,
-        };
-        Ok((shape, len))
     }
 
     /// The size of the map in bytes.
@@ -368,16 +264,6 @@ impl Region {
 fn clamp(position: u64, count: u64, len: usize) -> Option<(usize, usize)> {
     let count = usize::try_from(count).unwrap_or(usize::MAX);
     crate::bounds::clamped_range(position, count, len)
-}
-
-impl Shape {
-    /// The bytes of whole pages that `len` bytes of the map take.
-    fn bytes(&self, len: usize) -> Result<usize> {
-        if len == 0 {
-            return Ok(0);
-        }
-        round_up(self.delta.checked_add(len).ok_or(Errno::NOMEM)?, self.page)
-    }
 }
 
 impl Drop for Region {

@@ -5,19 +5,7 @@ use super::Shape;
 use crate::fault::Fault;
 use crate::guard::{self, Watch};
 use crate::mapped_file::MappedFile;
-use crate::{os, Errno, Options, Result};
-
-/// Addresses set aside for a map that can grow, beyond twice its size.
-#[cfg(target_pointer_width = "64")]
-const GROWTH_RESERVE: usize = 1 << 30;
-#[cfg(not(target_pointer_width = "64"))]
-const GROWTH_RESERVE: usize = 16 << 20;
-
-/// The most addresses set aside for a map that may grow to `max_size`.
-#[cfg(target_pointer_width = "64")]
-const MOST_AHEAD: usize = 16 << 30;
-#[cfg(not(target_pointer_width = "64"))]
-const MOST_AHEAD: usize = 64 << 20;
+use crate::{os, Errno, Result};
 
 /// Which zero pages may be put over a tail.
 #[derive(Clone, Copy)]
@@ -36,52 +24,8 @@ pub(super) struct AddressRange {
     pub mapped: usize,
 }
 
-/// Reserves addresses and has them guarded; nothing is mapped there yet.
-pub(super) fn first_range(
-    shape: &Shape,
-    file: Option<&MappedFile>,
-    fault: &Fault,
-    len: usize,
-    options: &Options,
-) -> Result<AddressRange> {
-    let needed = shape.bytes(len)?;
-    if shape.resizable && len as u64 > shape.max_size {
-        return Err(Errno::NOSPC);
-    }
-    let wanted = match options.max_size {
-        _ if !shape.resizable => needed,
-        // Room for what may never come is bounded; a map that needs more gets a larger range.
-        Some(max) => shape.bytes(usize::try_from(max).unwrap_or(usize::MAX).min(MOST_AHEAD))?,
-        None if options.fixed => needed,
-        None => needed.saturating_mul(2).max(GROWTH_RESERVE),
-    };
-    let place = match options.address {
-        None => Place::Anywhere,
-        Some(address) if options.fixed => Place::Exactly(address),
-        Some(address) => Place::Hint(address),
-    };
-    let range = AddressRange::new(shape, file, fault, needed, wanted.max(needed), place)?;
-    if let Some(file) = file {
-        probe(shape, file)?;
-    }
-    Ok(range)
-}
-
-/// Whether the file can be mapped as asked, before it is changed: files in /proc are empty and
-/// cannot, and huge pages are not for every file.
-fn probe(shape: &Shape, file: &MappedFile) -> Result<()> {
-    // Without side effects: hugetlbfs sets pages aside for every map without MAP_NORESERVE.
-    let flags = shape.flags | libc::MAP_NORESERVE;
-    #[cfg(target_os = "linux")]
-    let flags = flags & !libc::MAP_POPULATE;
-    match os::try_map(shape.page, shape.protection, flags, file.fd()) {
-        Err(Errno::IO) => Err(Errno::NODEV),
-        Err(Errno::INVAL) if shape.page != os::page_size() => Err(Errno::NOTSUP),
-        answer => answer,
-    }
-}
-
 impl AddressRange {
+    /// Reserves addresses and has them guarded; nothing is mapped there yet.
     pub fn new(
         shape: &Shape,
         file: Option<&MappedFile>,

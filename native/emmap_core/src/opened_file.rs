@@ -1,0 +1,356 @@
+//! A file that was opened to be mapped, and what becomes of its size.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::mapped_file::{Identity, MappedFile};
+use crate::options::Options;
+use crate::{lent, os, Errno, Result};
+
+/// An open file, not yet of the size that the options ask for.
+pub struct OpenedFile {
+    pub file: MappedFile,
+    /// Its size when it was opened.
+    size: u64,
+    /// The path that this open created, of which the name may be a link to.
+    created: Option<PathBuf>,
+    writable: bool,
+}
+
+impl OpenedFile {
+    /// Opens `path`. Changes nothing, except that a new file may be there.
+    pub fn open(path: &Path, options: &Options) -> Result<OpenedFile> {
+        options.wanted_size()?;
+        // A private map writes to its own pages, and never to a file that was there.
+        let writable = options.write && !options.private();
+        let (fd, created) = open_fd(path, options, writable)?;
+        match OpenedFile::of_fd(fd, path, options) {
+            Ok(mut opened) => {
+                opened.writable = writable || created.is_some();
+                if created.is_none() {
+                    // To sync the name of a file that was there is not this map's.
+                    opened.file.name_is_synced();
+                }
+                opened.created = created;
+                Ok(opened)
+            }
+            Err(error) => {
+                // Nobody had it before this call, and nobody gets it from this call.
+                created.map(std::fs::remove_file);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes a file that the caller opened and shaped.
+    pub fn of_fd(fd: OwnedFd, path: &Path, options: &Options) -> Result<OpenedFile> {
+        let stat = os::stat(fd.as_fd())?;
+        Ok(OpenedFile {
+            size: stat.size,
+            file: MappedFile::new(fd, path, &stat, options.sparse)?,
+            created: None,
+            writable: options.write,
+        })
+    }
+
+    /// What the options make of its size, which is `before` now; [`OpenedFile::size`] until its lock is held.
+    pub fn plan_size(&self, before: u64, options: &Options) -> Result<SizePlan> {
+        let kept = if options.truncate { 0 } else { before };
+        let after = match options.wanted_size()?.filter(|_| self.writable) {
+            Some(wanted) if options.fit => wanted,
+            Some(wanted) => wanted.max(kept),
+            None => kept,
+        };
+        Ok(SizePlan {
+            before,
+            after,
+            truncates: options.truncate && before > 0,
+        })
+    }
+
+    /// The size that it had when it was opened.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    pub fn writable(&self) -> bool {
+        self.writable
+    }
+
+    /// Whether another program has written to the file that this open created, and made `made` bytes long: then it is
+    /// that program's.
+    fn is_written_by_others(&self, made: u64) -> bool {
+        // hugetlbfs has no writes, and a map makes its file longer.
+        let page = os::file_page_size(self.file.fd(), None);
+        page == Ok(os::page_size()) && self.file.size() != Ok(made)
+    }
+}
+
+/// What an open makes of the size of its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SizePlan {
+    before: u64,
+    after: u64,
+    /// All that it had becomes zeros.
+    truncates: bool,
+}
+
+impl SizePlan {
+    /// The size that the file has once the plan is carried out.
+    pub fn after(&self) -> u64 {
+        self.after
+    }
+
+    /// Whether the file is not what it was afterwards.
+    pub fn changes(&self) -> bool {
+        self.truncates || self.after != self.before
+    }
+
+    /// LENT where the file is to be made shorter and this process holds live binaries of it: they would read zeros.
+    pub fn refuse_lent(&self, file: &MappedFile) -> Result<()> {
+        let shorter = self.truncates || self.after < self.before;
+        match shorter && lent::is_lent(file.name().identity()) {
+            true => Err(Errno::LENT),
+            false => Ok(()),
+        }
+    }
+
+    /// Brings the file to at least its planned size, and allocates what truncating it must not lack later.
+    pub fn lengthen(&self, undo: &mut Undo) -> Result<()> {
+        let file = undo.file();
+        let kept = self.after.min(self.before);
+        if self.truncates && kept > 0 && !file.is_sparse() {
+            match os::without_sigxfsz(|| os::allocate_blocks(file.fd(), 0, kept, true)) {
+                Err(Errno(libc::EOPNOTSUPP) | Errno(libc::ENOSYS)) => (),
+                answer => answer?,
+            }
+        }
+        file.extend(self.before, self.after)?;
+        if self.after > self.before {
+            undo.lengthened = Some(*self);
+        }
+        Ok(())
+    }
+
+    /// Removes what the file has beyond its planned size, or, to be truncated, all that it had. What destroys comes last,
+    /// when nothing else can fail.
+    pub fn cut(&self, file: &MappedFile) -> Result<()> {
+        let kept = self.after.min(self.before);
+        let cleared = match self.truncates && kept > 0 {
+            // In place: blocks that are released first may not be had again.
+            true => os::without_sigxfsz(|| os::clear(file.fd(), kept, file.is_sparse())),
+            false => Ok(()),
+        };
+        let cut = cleared.and_then(|()| match self.after < self.before {
+            true => os::set_size(file.fd(), self.after),
+            false => Ok(()),
+        });
+        cut.inspect_err(|_| {
+            if self.truncates {
+                // Empty, as it was to be, rather than half of it.
+                let _ = os::set_size(file.fd(), 0);
+            }
+        })
+    }
+}
+
+/// Dropped, it takes back what an open has done to the disk; what others have made of the file since stays. To be dropped
+/// while the lock of the file is held, where that was taken.
+pub struct Undo<'a> {
+    opened: &'a OpenedFile,
+    lengthened: Option<SizePlan>,
+}
+
+impl<'a> Undo<'a> {
+    pub fn new(opened: &'a OpenedFile) -> Undo<'a> {
+        Undo {
+            opened,
+            lengthened: None,
+        }
+    }
+
+    pub fn file(&self) -> &'a MappedFile {
+        &self.opened.file
+    }
+
+    /// The open has succeeded.
+    pub fn disarm(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        let file = &self.opened.file;
+        match (&self.opened.created, self.lengthened) {
+            (Some(created), lengthened) => {
+                let made = lengthened.map_or(0, |plan| plan.after);
+                if !self.opened.is_written_by_others(made) {
+                    file.name().identity().remove(created);
+                }
+            }
+            (None, Some(plan)) => file.take_back(plan.after, plan.before),
+            (None, None) => (),
+        }
+    }
+}
+
+/// The descriptor, and the path of the file if it is new.
+fn open_fd(path: &Path, options: &Options, writable: bool) -> Result<(OwnedFd, Option<PathBuf>)> {
+    // O_NONBLOCK: a FIFO without a writer would block the call forever.
+    let flags = libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let flags = flags | if options.append { libc::O_APPEND } else { 0 };
+    // Never more than was asked for, not for a moment.
+    let mode: libc::c_uint = options.mode.unwrap_or(0o666) & 0o7777;
+    let access = if writable {
+        libc::O_RDWR
+    } else {
+        libc::O_RDONLY
+    };
+    let existing = || open_path(path, access | flags, mode);
+    if !options.create {
+        return Ok((existing()?, None));
+    }
+    let mut new = path.to_owned();
+    // Open and create separately, to know which of both it was; a file that this call makes is lengthened by it.
+    let create = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
+    loop {
+        if !options.exclusive {
+            match existing() {
+                Err(Errno(libc::ENOENT)) => (),
+                answer => return Ok((answer?, None)),
+            }
+        }
+        if let (Some(wanted), Err(_)) = (options.wanted_size()?, new.symlink_metadata()) {
+            // Before others can find the file, and lose with it what they write.
+            os::check_room_in(&new, wanted, options.sparse)?;
+        }
+        match open_path(&new, create | flags, mode) {
+            Ok(fd) => return created(fd, new, options),
+            Err(Errno::EXIST) if !options.exclusive => (),
+            Err(error) => return Err(error),
+        }
+        // Created between the two calls, or a dangling link, which O_EXCL does not follow: its target is what to
+        // create.
+        new = match std::fs::read_link(&new) {
+            Ok(target) => new.parent().unwrap_or(Path::new("")).join(target),
+            Err(_) => path.to_owned(),
+        };
+    }
+}
+
+fn open_path(path: &Path, flags: libc::c_int, mode: libc::c_uint) -> Result<OwnedFd> {
+    let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::INVAL)?;
+    loop {
+        // SAFETY: `name` is NUL-terminated and outlives the call.
+        match unsafe { libc::open(name.as_ptr(), flags, mode) } {
+            -1 => match Errno::last() {
+                Errno(libc::EINTR) => continue,
+                // A socket, or a FIFO nobody reads.
+                Errno(libc::ENXIO) => return Err(Errno::NODEV),
+                error => return Err(error),
+            },
+            // SAFETY: the descriptor is new and nobody else's.
+            fd => return Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        }
+    }
+}
+
+fn created(fd: OwnedFd, path: PathBuf, options: &Options) -> Result<(OwnedFd, Option<PathBuf>)> {
+    if let Some(mode) = options.mode {
+        // The umask took bits away.
+        let mode = mode as libc::mode_t & 0o7777;
+        // SAFETY: takes no pointers.
+        let changed = os::retry(|| unsafe { libc::fchmod(fd.as_raw_fd(), mode) });
+        if let Err(error) = changed {
+            match os::stat(fd.as_fd()) {
+                Ok(stat) => Identity::of(&stat).remove(&path),
+                Err(_) => drop(std::fs::remove_file(&path)),
+            }
+            return Err(error);
+        }
+    }
+    Ok((fd, Some(path)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::panic::{catch_unwind, AssertUnwindSafe};
+
+    fn options(size: u64) -> Options {
+        Options {
+            write: true,
+            create: true,
+            size: Some(size),
+            ..Options::default()
+        }
+    }
+
+    /// Lengthens the file, and fails with a panic where `panics`.
+    fn lengthen(path: &Path, size: u64, panics: bool) {
+        let opened = OpenedFile::open(path, &options(size)).unwrap();
+        let plan = opened.plan_size(opened.size(), &options(size)).unwrap();
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            let mut undo = Undo::new(&opened);
+            plan.lengthen(&mut undo).unwrap();
+            assert_eq!(opened.file.size(), Ok(size));
+            assert!(!panics, "a panic");
+            undo.disarm();
+        }));
+        assert_eq!(result.is_err(), panics);
+    }
+
+    #[test]
+    fn what_fails_is_undone_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("data");
+        lengthen(&path, 5000, true);
+        assert!(!path.exists());
+        lengthen(&path, 5000, false);
+        lengthen(&path, 9000, true);
+        assert_eq!(path.metadata().unwrap().len(), 5000);
+        lengthen(&path, 9000, false);
+        assert_eq!(path.metadata().unwrap().len(), 9000);
+    }
+
+    #[test]
+    fn what_others_wrote_meanwhile_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("data");
+        let opened = OpenedFile::open(&path, &options(1)).unwrap();
+        let undo = Undo::new(&opened);
+        std::fs::write(&path, b"another program's").unwrap();
+        drop(undo);
+        assert_eq!(std::fs::read(&path).unwrap(), b"another program's");
+    }
+
+    #[test]
+    fn a_plan_says_what_becomes_of_the_size() {
+        let directory = tempfile::tempdir().unwrap();
+        let opened = OpenedFile::open(&directory.path().join("data"), &options(8)).unwrap();
+        let plan = |before, options: Options| {
+            let plan = opened.plan_size(before, &options).unwrap();
+            (plan.after(), plan.changes())
+        };
+        let fit = |size| Options {
+            fit: true,
+            ..options(size)
+        };
+        let truncate = |size| Options {
+            truncate: true,
+            ..options(size)
+        };
+        assert_eq!(plan(0, options(8)), (8, true));
+        assert_eq!(plan(8, options(8)), (8, false));
+        assert_eq!(plan(9, options(8)), (9, false));
+        assert_eq!(plan(9, fit(8)), (8, true));
+        assert_eq!(plan(8, fit(8)), (8, false));
+        assert_eq!(plan(9, truncate(8)), (8, true));
+        // The bytes change though the size does not.
+        assert_eq!(plan(8, truncate(8)), (8, true));
+        assert_eq!(plan(0, truncate(0)), (0, false));
+    }
+}

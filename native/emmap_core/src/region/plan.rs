@@ -1,0 +1,131 @@
+//! What an open makes of its file and its options: decided first, refused first, then carried out.
+
+use super::address_range::AddressRange;
+use super::reservation::Place;
+use super::Shape;
+use crate::fault::Fault;
+use crate::mapped_file::MappedFile;
+use crate::opened_file::{OpenedFile, SizePlan, Undo};
+use crate::{os, Errno, Options, Result};
+
+/// Addresses set aside for a map that can grow, beyond twice its size.
+#[cfg(target_pointer_width = "64")]
+const GROWTH_RESERVE: usize = 1 << 30;
+#[cfg(not(target_pointer_width = "64"))]
+const GROWTH_RESERVE: usize = 16 << 20;
+
+/// The most addresses set aside for a map that may grow to `max_size`.
+#[cfg(target_pointer_width = "64")]
+const MOST_AHEAD: usize = 16 << 30;
+#[cfg(not(target_pointer_width = "64"))]
+const MOST_AHEAD: usize = 64 << 20;
+
+pub(super) struct Plan {
+    pub shape: Shape,
+    /// How long the map is, in bytes.
+    pub len: usize,
+    /// What becomes of the size of the file; `None`: anonymous memory.
+    size: Option<SizePlan>,
+    /// Bytes that the map takes in whole pages.
+    needed: usize,
+    /// Bytes of addresses to set aside for it, if they are plenty.
+    wanted: usize,
+    place: Place,
+}
+
+/// Plans an open and carries it out: where the size of the file changes, both under its lock and from the size that it
+/// has then. What fails is undone. The range must be dropped before the file and the fault.
+pub(super) fn plan_and_map(
+    opened: Option<&OpenedFile>,
+    options: &Options,
+    fault: &Fault,
+) -> Result<(Plan, AddressRange)> {
+    let Some(opened) = opened else {
+        return Plan::of_memory(options)?.carry_out(None, fault);
+    };
+    // Declared first, and so dropped last: what is undone is undone under the lock.
+    let _lock;
+    let mut undo = Undo::new(opened);
+    let mut size = opened.plan_size(opened.size(), options)?;
+    if opened.writable() && size.changes() {
+        _lock = os::FileLock::wait(opened.file.fd())?;
+        // Others may have changed it before the lock was free.
+        size = opened.plan_size(opened.file.size()?, options)?;
+    }
+    let mapped = Plan::of_file(&opened.file, size, options)?.carry_out(Some(&mut undo), fault)?;
+    undo.disarm();
+    Ok(mapped)
+}
+
+impl Plan {
+    fn of_memory(options: &Options) -> Result<Plan> {
+        Plan::new(options, None, os::map_page_size(options.huge))
+    }
+
+    fn of_file(file: &MappedFile, size: SizePlan, options: &Options) -> Result<Plan> {
+        size.refuse_lent(file)?;
+        let page = os::file_page_size(file.fd(), options.huge)?;
+        Plan::new(options, Some(size), page)
+    }
+
+    fn new(options: &Options, size: Option<SizePlan>, page: usize) -> Result<Plan> {
+        let (shape, len) = Shape::of(options, size.map(|size| size.after()), page)?;
+        let needed = shape.bytes(len)?;
+        if shape.resizable && len as u64 > shape.max_size {
+            return Err(Errno::NOSPC);
+        }
+        let wanted = match options.max_size {
+            _ if !shape.resizable => needed,
+            // Room for what may never come is bounded; a map that needs more gets a larger range.
+            Some(max) => shape.bytes(usize::try_from(max).unwrap_or(usize::MAX).min(MOST_AHEAD))?,
+            None if options.fixed => needed,
+            None => needed.saturating_mul(2).max(GROWTH_RESERVE),
+        };
+        let place = match options.address {
+            None => Place::Anywhere,
+            Some(address) if options.fixed => Place::Exactly(address),
+            Some(address) => Place::Hint(address),
+        };
+        Ok(Plan {
+            shape,
+            len,
+            size,
+            needed,
+            wanted: wanted.max(needed),
+            place,
+        })
+    }
+
+    /// Everything that can be refused is asked for before the file is changed.
+    fn carry_out(self, undo: Option<&mut Undo>, fault: &Fault) -> Result<(Plan, AddressRange)> {
+        let shape = &self.shape;
+        let file = undo.as_ref().map(|undo| undo.file());
+        let (needed, wanted) = (self.needed, self.wanted);
+        let mut range = AddressRange::new(shape, file, fault, needed, wanted, self.place)?;
+        if let Some(file) = file {
+            probe(shape, file)?;
+        }
+        if let Some((undo, size)) = undo.zip(self.size) {
+            size.lengthen(undo)?;
+        }
+        range.grow(shape, file, needed)?;
+        if let Some((file, size)) = file.zip(self.size) {
+            size.cut(file)?;
+        }
+        Ok((self, range))
+    }
+}
+
+/// Whether the file can be mapped as asked, before it is changed: files in /proc are empty and
+/// cannot, and huge pages are not for every file.
+fn probe(shape: &Shape, file: &MappedFile) -> Result<()> {
+    // Without side effects: hugetlbfs sets pages aside for every map without MAP_NORESERVE.
+    let flags = shape.flags | libc::MAP_NORESERVE;
+    #[cfg(target_os = "linux")]
+    let flags = flags & !libc::MAP_POPULATE;
+    match os::try_map(shape.page, shape.protection, flags, file.fd()) {
+        Err(Errno::IO) => Err(Errno::NODEV),
+        Err(Errno::INVAL) if shape.page != os::page_size() => Err(Errno::NOTSUP),
+        answer => answer,
+    }
+}
