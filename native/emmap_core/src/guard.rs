@@ -2,14 +2,14 @@
 //! device failed) reads as zeros and marks its map, instead of killing the process.
 //!
 //! A signal handler may allocate nothing, lock nothing and wait for nothing. So the ranges we
-//! answer for stand in a table of slots that is only ever added to ([`table`]); a generation number
-//! tells the handler that it read a slot in one piece ([`slot`]). A slot is emptied before its range
-//! is unmapped, and nobody can fault in a range that nobody holds.
+//! answer for stand in slots that are never freed, and that it finds without a lock ([`table`]); a
+//! generation number tells the handler that it read a slot in one piece ([`slot`]). A slot is
+//! emptied before its range is unmapped, and nobody can fault in a range that nobody holds.
 //!
 //! | module | its one job |
 //! | --- | --- |
 //! | [`slot`] | one guarded range |
-//! | [`table`] | all of them |
+//! | [`table`] | all of them, ordered by address |
 //! | [`patch`] | zero pages in the place of lost ones |
 //! | [`signal`] | the handler, and the one that was there before |
 
@@ -24,15 +24,17 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::fault::Fault;
 use slot::{Guarded, Slot};
+use table::{Changes, Node, Table};
 
 pub use signal::{install, status, Status};
 
-/// Held by those who fill and empty slots; never by the handler.
-static FILLING: Mutex<()> = Mutex::new(());
+static TABLE: Table = Table::new();
+/// Held by those who change the table; never by the handler.
+static CHANGES: Mutex<Changes> = Mutex::new(Changes::new());
 
 /// A place in the table for as long as this value lives.
 pub struct Watch {
-    slot: &'static Slot,
+    node: &'static Node,
 }
 
 /// What the guard must know to patch a range.
@@ -60,13 +62,12 @@ impl Watch {
     /// # Safety
     /// The range, its descriptor and `fault` must outlive the value returned.
     pub unsafe fn new(range: &GuardedRange, fault: *const Fault) -> Watch {
-        let _filling = FILLING.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changes = CHANGES.lock().unwrap_or_else(PoisonError::into_inner);
         patch::keep_spares();
-        let slot = table::free_slot();
         let start = range.start as usize;
         LOWEST.fetch_min(start, Ordering::AcqRel);
         HIGHEST.fetch_max(start + range.len, Ordering::AcqRel);
-        slot.fill(&Guarded {
+        let guarded = Guarded {
             start,
             limit: start + range.len,
             end: start + range.mapped,
@@ -77,41 +78,47 @@ impl Watch {
             writable: range.writable,
             only_copy: range.only_copy,
             fault,
-        });
-        Watch { slot }
+        };
+        Watch {
+            node: TABLE.insert(&mut changes, &guarded),
+        }
     }
 
     /// Tells the guard how much of the range is mapped now.
     pub fn set_mapped(&self, mapped: usize) {
-        self.slot.set_mapped(mapped);
+        self.node.slot.set_mapped(mapped);
     }
 
     /// The descriptor is about to be closed: see [`Slot::forget_fd`].
     pub fn forget_fd(&self) {
-        self.slot.forget_fd();
+        self.node.slot.forget_fd();
     }
 
     /// What was replaced by zero pages is mapped as one again.
     pub fn is_whole(&self) {
-        patch::forget_pieces(self.slot);
+        patch::forget_pieces(&self.node.slot);
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let _filling = FILLING.lock().unwrap_or_else(PoisonError::into_inner);
-        patch::forget_pieces(self.slot);
-        self.slot.empty();
+        let mut changes = CHANGES.lock().unwrap_or_else(PoisonError::into_inner);
+        patch::forget_pieces(&self.node.slot);
+        TABLE.remove(&mut changes, self.node);
+    }
+}
+
+/// The slot of the range that `address` lies in, and what stands in it.
+fn find(address: usize) -> Option<(&'static Slot, Guarded)> {
+    match may_be_guarded(address) {
+        true => TABLE.find(address),
+        false => None,
     }
 }
 
 /// The fault of the map that `address` lies in; it lives as long as the map does.
 pub fn fault_at(address: usize) -> Option<*const Fault> {
-    if !may_be_guarded(address) {
-        return None;
-    }
-    let guarded = table::slots().find_map(|slot| slot.read(address))?;
-    Some(guarded.fault)
+    find(address).map(|(_, guarded)| guarded.fault)
 }
 
 /// Where the lowest range begins and the highest ends, of all that there ever were.
@@ -127,5 +134,5 @@ pub fn may_be_guarded(address: usize) -> bool {
 /// Whether `address` lies in a range of ours: its bytes may be a file's, and be mapped elsewhere
 /// too.
 pub fn is_guarded(address: usize) -> bool {
-    may_be_guarded(address) && table::slots().any(|slot| slot.covers(address))
+    find(address).is_some()
 }

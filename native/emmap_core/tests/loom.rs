@@ -20,6 +20,8 @@ mod lock;
 mod slot;
 #[path = "../src/sync.rs"]
 mod sync;
+#[path = "../src/guard/table.rs"]
+mod table;
 
 use errno::Errno;
 
@@ -37,3 +39,5 @@ mod model_region;
 mod model_release;
 #[path = "loom/slot.rs"]
 mod model_slot;
+#[path = "loom/table.rs"]
+mod model_table;

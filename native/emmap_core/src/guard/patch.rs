@@ -5,7 +5,6 @@ use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::slot::{self, Guarded, Slot};
-use super::table::slots;
 use crate::fault::Reason;
 use crate::os;
 #[cfg(target_os = "linux")]
@@ -15,10 +14,7 @@ use crate::Errno;
 /// For the handler: no lock, no allocation, no wait.
 /// `poisoned`: the memory itself is broken.
 pub fn patch(address: usize, poisoned: bool) -> bool {
-    let find = |slot: &'static Slot| Some((slot, slot.read(address)?));
-    slots()
-        .find_map(find)
-        .is_some_and(|(slot, guarded)| patch_in(slot, &guarded, address, poisoned))
+    super::find(address).is_some_and(|(slot, guarded)| patch_in(slot, &guarded, address, poisoned))
 }
 
 fn patch_in(slot: &Slot, range: &Guarded, address: usize, poisoned: bool) -> bool {

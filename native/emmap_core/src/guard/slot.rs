@@ -83,10 +83,6 @@ impl Slot {
         free_slot!()
     }
 
-    pub fn is_free(&self) -> bool {
-        self.start.load(Ordering::Relaxed) == 0
-    }
-
     /// Whether `address` lies in the range.
     pub fn covers(&self, address: usize) -> bool {
         let start = self.start.load(Ordering::Relaxed);
