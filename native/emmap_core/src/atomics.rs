@@ -16,7 +16,8 @@ impl Region {
     #[inline]
     pub fn word(&self, position: u64) -> Result<&AtomicI64> {
         let start = checked_range(position, WORD, self.len()).ok_or(Errno::INVAL)?;
-        let at = self.pointer(start).cast::<AtomicI64>();
+        // SAFETY: inside the map by the line above.
+        let at = unsafe { self.pointer(start) }.cast::<AtomicI64>();
         // A map may begin anywhere in a file, so both must hold.
         if start % WORD != 0 || !at.is_aligned() {
             return Err(Errno::INVAL);

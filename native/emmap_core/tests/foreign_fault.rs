@@ -75,7 +75,7 @@ fn unaligned() {
         ..Default::default()
     };
     let region = emmap_core::Region::open(&options).unwrap();
-    // SAFETY: `info` is zeroed, which is a valid one, and holds an address where the kernel has it.
+    // SAFETY: `info` is zeroed, which is a valid one, and holds an address where the kernel has it; the map has that byte.
     unsafe {
         let mut info: libc::siginfo_t = std::mem::zeroed();
         info.si_signo = libc::SIGBUS;

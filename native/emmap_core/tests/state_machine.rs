@@ -207,7 +207,8 @@ fn run(shape: &Shape, initial: Vec<u8>, operations: Vec<Operation>) -> Result<()
             }
             Operation::View(at, count) => {
                 if let Some((at, count)) = region.locate(at as u64, count) {
-                    let pointer = region.pointer(at).cast_const();
+                    // SAFETY: `locate` found it inside the map.
+                    let pointer = unsafe { region.pointer(at) }.cast_const();
                     views.push(View { at, pointer, count });
                 }
             }

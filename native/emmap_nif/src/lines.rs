@@ -60,7 +60,7 @@ impl Root {
         if copies {
             // In this order: the base of a map has room for the length seen before.
             let stop = stop.min(region.len());
-            let at = region.pointer(0).cast_const();
+            let at = region.base().cast_const();
             return Ok(Root {
                 term: None,
                 at,

@@ -264,7 +264,7 @@ unsafe fn handle_on<'a>(
         let len = (*region).len();
         let root = (direct && len > 0).then(|| {
             (*region).lend();
-            let at = (*region).pointer(0);
+            let at = (*region).base();
             let owner = mapping.cast_const().cast();
             (
                 at,

@@ -44,12 +44,20 @@ impl Region {
         clamped_range(position, count, self.len())
     }
 
-    /// The address of a byte inside the map. It stays readable for as long as the region lives.
+    /// The address of position 0. What was ever inside the map stays readable from there for as long as the region lives.
     #[inline(always)]
-    pub fn pointer(&self, start: usize) -> *mut u8 {
-        // SAFETY: the caller has `start` from `locate`, so it is inside the map (1: Alive) and
-        // `base` has room for it (2: Published in order).
-        unsafe { self.extent.base().add(start) }
+    pub fn base(&self) -> *mut u8 {
+        self.extent.base()
+    }
+
+    /// The address of the byte at `start`; see [`Region::base`].
+    ///
+    /// # Safety
+    /// `start` must be at most a length that the map has had, as [`Region::len`] and [`Region::locate`] tell.
+    #[inline(always)]
+    pub unsafe fn pointer(&self, start: usize) -> *mut u8 {
+        // SAFETY: `base` has room for every length that was seen before (2: Published in order).
+        unsafe { self.base().add(start) }
     }
 
     /// Copies `count` bytes at `start` to `out`.
@@ -103,9 +111,9 @@ impl Region {
     unsafe fn copy_out_once(&self, start: usize, count: usize, out: *mut u8) -> usize {
         let count = count.min(self.len().saturating_sub(start));
         if count > 0 {
-            let from = self.pointer(start);
             // SAFETY: inside the map by the line above (1: Alive); `out` by the caller's word.
             unsafe {
+                let from = self.pointer(start);
                 if !copy_number(from, out, count) {
                     ptr::copy_nonoverlapping(from, out, count);
                 }
@@ -186,7 +194,7 @@ impl Region {
             // Again, for the map may have become shorter while the lock was waited for.
             let from = checked_range(from, count, self.len()).ok_or(Errno::INVAL)?;
             // Both from one base: another one, of a growth in between, would show one page twice.
-            let base = self.pointer(0);
+            let base = self.base();
             // SAFETY: both ranges are inside the map (1: Alive), which is writable; `base` was
             // read after the length, so it has room for both (2: Published in order).
             unsafe { ptr::copy(base.add(from), base.add(to), count) };
@@ -242,9 +250,11 @@ impl Region {
         if count == 0 {
             return None;
         }
-        let from = self.pointer(start);
         // SAFETY: `start + count` is inside the map (1: Alive).
-        let found = unsafe { libc::memchr(from.cast(), i32::from(b'\n'), count) };
+        let (from, found) = unsafe {
+            let from = self.pointer(start);
+            (from, libc::memchr(from.cast(), i32::from(b'\n'), count))
+        };
         (!found.is_null()).then(|| found as usize - from as usize + 1)
     }
 
@@ -254,24 +264,31 @@ impl Region {
         let Some((start, count)) = self.locate(position, count) else {
             return 0;
         };
-        let at = self.pointer(start).cast_const();
         // SAFETY: `start + count` is inside the map (1: Alive).
-        unsafe { ByteSearch::new(byte).count(at, at.add(count)) }
+        unsafe {
+            let at = self.pointer(start).cast_const();
+            ByteSearch::new(byte).count(at, at.add(count))
+        }
     }
 
     /// The position of the first `byte` in `position .. position + count`, as far as that lies
     /// inside the map.
     pub fn find_byte(&self, position: u64, count: usize, byte: u8) -> Option<u64> {
         let (start, count) = self.locate(position, count)?;
-        let at = self.pointer(start).cast_const();
         // SAFETY: as above.
-        let found = unsafe { ByteSearch::new(byte).find(at, at.add(count)) }?;
+        let (at, found) = unsafe {
+            let at = self.pointer(start).cast_const();
+            (at, ByteSearch::new(byte).find(at, at.add(count))?)
+        };
         Some(position + (found as u64 - at as u64))
     }
 
-    /// The byte at `start`, which must lie inside the map.
-    pub fn byte(&self, start: usize) -> u8 {
-        // SAFETY: inside the map, by the caller's word and the assertion in `pointer`.
+    /// The byte at `start`.
+    ///
+    /// # Safety
+    /// `start` must be less than a length that the map has had.
+    pub unsafe fn byte(&self, start: usize) -> u8 {
+        // SAFETY: inside the map, by the caller's word (1: Alive).
         unsafe { self.pointer(start).read_volatile() }
     }
 
@@ -288,7 +305,8 @@ impl Region {
         start: usize,
         count: usize,
     ) -> Result<()> {
-        let to = self.pointer(start);
+        // SAFETY: inside the map, by the caller's word.
+        let to = unsafe { self.pointer(start) };
         if !guard::may_be_guarded(from as usize) {
             // No map shows these bytes, so neither does this one, at whatever address.
             // SAFETY: the caller's promise; both do not overlap by the line above.
@@ -342,7 +360,7 @@ impl Region {
     /// # Safety
     /// As [`Region::copy_aliased`]; `to` is the place of `start`.
     unsafe fn copy_many_aliased(&self, from: *const u8, to: *mut u8, count: usize) -> Result<()> {
-        let base = self.pointer(0) as usize;
+        let base = self.base() as usize;
         let same_range = (from as usize).wrapping_sub(base) < self.len();
         if same_range || !guard::is_guarded(from as usize) {
             // What this map loses is found by the caller: it checks the fault.

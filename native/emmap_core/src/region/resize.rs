@@ -188,12 +188,13 @@ impl Region {
         let mut kept = vec![0u8; tail];
         let exclusive = self.lock.as_ref().map(|lock| lock.write());
         self.extent.set_len(to);
-        let at = self.pointer(to);
         // SAFETY: `to + tail` is at most the old length, and its page stays mapped (1: Alive).
-        unsafe {
+        let at = unsafe {
+            let at = self.pointer(to);
             std::ptr::copy_nonoverlapping(at, kept.as_mut_ptr(), tail);
             std::ptr::write_bytes(at, 0, tail);
-        }
+            at
+        };
         let mut answer = Ok(());
         for range in ranges.iter_mut() {
             answer = answer.and(range.shrink(&self.shape, bytes, Zeros::Writable));

@@ -160,9 +160,11 @@ impl Call {
         start: usize,
         count: usize,
     ) -> ErlNifTerm {
-        let at = region.pointer(start).cast_const().cast();
-        // SAFETY: the Call invariant; the bytes are mapped for as long as the mapping lives, to
-        // which the binary is a reference.
-        unsafe { enif_make_resource_binary(self.env, handle.owner(), at, count) }
+        // SAFETY: the Call invariant; the caller has `start` and `count` from `Region::locate`, and the bytes are mapped
+        // for as long as the mapping lives, to which the binary is a reference.
+        unsafe {
+            let at = region.pointer(start).cast_const().cast();
+            enif_make_resource_binary(self.env, handle.owner(), at, count)
+        }
     }
 }

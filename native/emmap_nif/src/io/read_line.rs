@@ -62,7 +62,9 @@ fn deliver_line(
     wait: Wait,
 ) -> Result<ErlNifTerm, Early> {
     call.consumed(length.min(INLINE_BYTES));
-    let ends_in = |back: usize| (length >= back).then(|| region.byte(start + length - back));
+    // SAFETY: the line was found inside the map, so the map has been longer than that.
+    let byte = |at: usize| unsafe { region.byte(at) };
+    let ends_in = |back: usize| (length >= back).then(|| byte(start + length - back));
     if ends_in(1) == Some(b'\n') && ends_in(2) == Some(b'\r') {
         return crlf_line(call, region, start, length, wait)
             .inspect_err(|_| give_back(handle, start, length));
