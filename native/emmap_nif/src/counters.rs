@@ -11,7 +11,7 @@ use rustler::sys::ErlNifTerm;
 use rustler::types::atom;
 use rustler::{Binary, Encoder, Env, NifMap, NifResult, Term};
 
-use crate::hot::{hot_nif, Call};
+use crate::hot::{hot_nif, Call, Early};
 use crate::resource::{new_structure, HandleRef, Structure};
 use crate::terms::Failure;
 
@@ -37,95 +37,82 @@ mod reasons {
     }
 }
 
-/// Runs `act` on the counter of arguments 0 and 1. What it gives is the answer, bare; everything
-/// else is `{:error, reason}`.
+/// Runs `act` on the counter of arguments 0 and 1. What it returns is the result, bare, unless a page was lost.
 #[inline(always)]
 fn on_counter(
     call: &Call,
-    act: impl FnOnce(&Region, &Grid, u64) -> Result<Result<ErlNifTerm, Refused>, ErlNifTerm>,
-) -> ErlNifTerm {
-    let answer = (|| {
-        let handle = call.handle()?;
-        let grid = handle.counters().map_err(|wrong| call.raise(&wrong))?;
-        let region = call.region(handle)?;
-        let Some(index) = call.natural(1)? else {
-            return Ok(Err(Refused::Index));
-        };
-        let mark = match region.begin() {
-            Ok(mark) => mark,
-            Err(error) => return Ok(Err(error.into())),
-        };
-        let done = act(region, grid, index)?;
-        Ok(done.and_then(|term| Ok(region.check_since(mark).map(|()| term)?)))
-    })();
-    match answer {
-        Ok(Ok(term)) => term,
-        Ok(Err(refused)) => refusal(call, refused),
-        Err(early) => early,
-    }
+    act: impl FnOnce(&Region, &Grid, u64) -> Result<ErlNifTerm, Early>,
+) -> Result<ErlNifTerm, Early> {
+    let handle = call.handle()?;
+    let grid = handle.counters()?;
+    let region = handle.region()?;
+    let index = call.natural(1)?.ok_or(Refused::Index)?;
+    let mark = region.begin()?;
+    let term = act(region, grid, index)?;
+    region.check_since(mark)?;
+    Ok(term)
 }
 
-#[cold]
-fn refusal(call: &Call, refused: Refused) -> ErlNifTerm {
-    match refused {
-        Refused::Index => call.error_atom(reasons::no_counter()),
-        Refused::Striped => call.error_atom(reasons::write_concurrency()),
-        Refused::Posix(error) => call.error(error),
+impl From<Refused> for Early {
+    fn from(refused: Refused) -> Early {
+        match refused {
+            Refused::Index => Early::Reason(reasons::no_counter()),
+            Refused::Striped => Early::Reason(reasons::write_concurrency()),
+            Refused::Posix(error) => error.into(),
+        }
     }
 }
 
 // counter_add(handle, index, value) -> :ok
-fn add(call: &Call) -> ErlNifTerm {
+fn add(call: &Call) -> Result<ErlNifTerm, Early> {
     on_counter(call, |region, grid, index| {
-        let value = call.word(2)?;
-        Ok(grid.add(region, index, value).map(|()| call.ok()))
+        grid.add(region, index, call.word(2)?)?;
+        Ok(call.ok())
     })
 }
 
 // counter_next(handle, index, value) -> the value before
-fn next(call: &Call) -> ErlNifTerm {
+fn next(call: &Call) -> Result<ErlNifTerm, Early> {
     on_counter(call, |region, grid, index| {
         let value = call.word(2)?;
-        let word = grid.exact(region, index);
-        Ok(word.map(|word| call.sint64(word.fetch_add(value, SeqCst))))
+        let word = grid.exact(region, index)?;
+        Ok(call.sint64(word.fetch_add(value, SeqCst)))
     })
 }
 
 // counter_get(handle, index) -> the value
-fn get(call: &Call) -> ErlNifTerm {
+fn get(call: &Call) -> Result<ErlNifTerm, Early> {
     on_counter(call, |region, grid, index| {
-        Ok(grid.get(region, index).map(|value| call.sint64(value)))
+        Ok(call.sint64(grid.get(region, index)?))
     })
 }
 
 // counter_put(handle, index, value) -> :ok
-fn put(call: &Call) -> ErlNifTerm {
+fn put(call: &Call) -> Result<ErlNifTerm, Early> {
     on_counter(call, |region, grid, index| {
-        let value = call.signed_word(2)?;
-        Ok(grid.put(region, index, value).map(|()| call.ok()))
+        grid.put(region, index, call.signed_word(2)?)?;
+        Ok(call.ok())
     })
 }
 
 // counter_exchange(handle, index, value) -> the value before
-fn exchange(call: &Call) -> ErlNifTerm {
+fn exchange(call: &Call) -> Result<ErlNifTerm, Early> {
     on_counter(call, |region, grid, index| {
         let value = call.signed_word(2)?;
-        let word = grid.exact(region, index);
-        Ok(word.map(|word| call.sint64(word.swap(value, SeqCst))))
+        let word = grid.exact(region, index)?;
+        Ok(call.sint64(word.swap(value, SeqCst)))
     })
 }
 
 // counter_compare_exchange(handle, index, expected, new) -> :ok | the value that it is
-fn compare_exchange(call: &Call) -> ErlNifTerm {
+fn compare_exchange(call: &Call) -> Result<ErlNifTerm, Early> {
     on_counter(call, |region, grid, index| {
         let (expected, new) = (call.signed_word(2)?, call.signed_word(3)?);
-        let word = grid.exact(region, index);
-        Ok(word.map(
-            |word| match word.compare_exchange(expected, new, SeqCst, SeqCst) {
-                Ok(_) => call.ok(),
-                Err(actual) => call.sint64(actual),
-            },
-        ))
+        let word = grid.exact(region, index)?;
+        Ok(match word.compare_exchange(expected, new, SeqCst, SeqCst) {
+            Ok(_) => call.ok(),
+            Err(actual) => call.sint64(actual),
+        })
     })
 }
 

@@ -9,13 +9,20 @@
 mod arguments;
 mod results;
 
+use std::any::Any;
 use std::ffi::CStr;
 use std::os::raw::c_int;
+use std::panic::{catch_unwind, AssertUnwindSafe};
 
+use emmap_core::region::Wait;
+use emmap_core::Errno;
 use rustler::sys::{enif_consume_timeslice, enif_schedule_nif, ErlNifEnv, ErlNifTerm};
-use rustler::SchedulerFlags;
+use rustler::types::atom;
+use rustler::{Atom, SchedulerFlags};
 
-use crate::terms::ArgumentError;
+use results::{encode, raise};
+
+use crate::terms::{ArgumentError, Failure};
 
 /// Copies up to this many bytes run where they are called; a longer one would hold up its
 /// scheduler, and everything that may wait does, so both go to a dirty I/O scheduler.
@@ -23,41 +30,143 @@ pub const INLINE_BYTES: usize = 64 << 10;
 
 pub type RawNif = unsafe extern "C" fn(*mut ErlNifEnv, c_int, *const ErlNifTerm) -> ErlNifTerm;
 
-/// A term to return now: an error or an exception, met on the way to the answer.
-pub type Early = ErlNifTerm;
+/// Why a body ends without its result. [`run`] makes a term of it.
+///
+/// All that these hold is as long as a pointer, so that an `Early` travels in two registers.
+pub enum Early {
+    /// `{:error, :closed}`
+    Closed,
+    /// `{:error, posix}`: the number of an [`Errno`].
+    Posix(i64),
+    /// `{:error, atom}`, of another reason.
+    Reason(Atom),
+    Raise(&'static ArgumentError),
+    /// Nothing was done: the same call again, where it may wait.
+    Again,
+}
 
-/// Declares a hot NIF: `hot_nif!("name" / arity = body)` registers the function `body`, which takes a
-/// [`Call`], as a NIF on a normal scheduler. A body that must wait hands the call on to a
-/// [`raw_nif`] with [`Call::reschedule`].
+impl From<Errno> for Early {
+    #[inline(always)]
+    fn from(error: Errno) -> Early {
+        Early::Posix(error.0.into())
+    }
+}
+
+impl From<Failure> for Early {
+    #[inline(always)]
+    fn from(failure: Failure) -> Early {
+        match failure {
+            Failure::Closed => Early::Closed,
+            Failure::Posix(error) => error.into(),
+        }
+    }
+}
+
+impl From<&'static ArgumentError> for Early {
+    #[inline(always)]
+    fn from(error: &'static ArgumentError) -> Early {
+        Early::Raise(error)
+    }
+}
+
+/// Where a call goes on that could not be done at once.
+pub struct Elsewhere {
+    pub name: &'static CStr,
+    pub arity: usize,
+    pub raw: RawNif,
+    pub scheduler: SchedulerFlags,
+}
+
+/// On which kind of scheduler a body runs: each has a body of its own, compiled for it.
+pub trait Scheduler {
+    /// Whether the body may wait, and take long.
+    const WAIT: Wait;
+}
+
+pub enum Normal {}
+pub enum Dirty {}
+
+impl Scheduler for Normal {
+    const WAIT: Wait = Wait::No;
+}
+
+impl Scheduler for Dirty {
+    const WAIT: Wait = Wait::Yes;
+}
+
+/// Declares a hot NIF, on a normal scheduler.
+///
+/// - `hot_nif!("name" / arity = body)`: `body` takes a [`Call`] and never waits.
+/// - `hot_nif!("name" / arity = body, DirtyIo)`: `body` also has a type parameter, the kind of [`Scheduler`] that it runs
+///   on. That is a normal one first; when the body returns [`Early::Again`], it is called again with the same arguments,
+///   on that dirty one.
 macro_rules! hot_nif {
-    ($name:literal / $arity:literal = $body:path) => {
+    ($name:literal / $arity:literal = $body:ident) => {
+        $crate::hot::register!($name, $arity, $crate::hot::raw_nif!([] None, $body));
+    };
+    ($name:literal / $arity:literal = $body:ident, $scheduler:ident) => {
+        $crate::hot::register!($name, $arity, {
+            const ELSEWHERE: &$crate::hot::Elsewhere = &$crate::hot::Elsewhere {
+                name: $crate::hot::c_name(concat!($name, "\0")),
+                arity: $arity,
+                raw: $crate::hot::raw_nif!([#[cold]] None, $body::<$crate::hot::Dirty>),
+                scheduler: rustler::SchedulerFlags::$scheduler,
+            };
+            $crate::hot::raw_nif!([] Some(ELSEWHERE), $body::<$crate::hot::Normal>)
+        });
+    };
+}
+
+macro_rules! register {
+    ($name:literal, $arity:literal, $raw:expr) => {
         rustler::codegen_runtime::inventory::submit! {
             rustler::Nif {
                 name: concat!($name, "\0").as_ptr().cast(),
                 arity: $arity,
                 flags: rustler::SchedulerFlags::Normal as rustler::codegen_runtime::c_uint,
-                raw_func: $crate::hot::raw_nif!($body),
+                raw_func: $raw,
             }
         }
     };
 }
 
-/// A raw C function around `body`, which takes a [`Call`] and returns a term.
+/// A raw C function around a body.
 macro_rules! raw_nif {
-    ($body:path) => {{
+    ([$(#[$attribute:meta])?] $elsewhere:expr, $body:path) => {{
+        $(#[$attribute])?
         unsafe extern "C" fn raw(
             env: *mut rustler::sys::ErlNifEnv,
             argc: std::os::raw::c_int,
             argv: *const rustler::sys::ErlNifTerm,
         ) -> rustler::sys::ErlNifTerm {
             // SAFETY: the VM passes the arity it registered, and terms of this environment.
-            unsafe { $crate::hot::run(env, argc, argv, $body) }
+            unsafe { $crate::hot::run(env, argc, argv, $elsewhere, $body) }
         }
         raw
     }};
 }
 
-pub(crate) use {hot_nif, raw_nif};
+/// Where a call goes on in `body`, with other arguments, when it may wait.
+macro_rules! elsewhere {
+    ($name:literal / $arity:literal = $body:ident) => {
+        &$crate::hot::Elsewhere {
+            name: $crate::hot::c_name(concat!($name, "\0")),
+            arity: $arity,
+            raw: $crate::hot::raw_nif!([#[cold]] None, $body),
+            scheduler: rustler::SchedulerFlags::DirtyIo,
+        }
+    };
+}
+
+pub(crate) use {elsewhere, hot_nif, raw_nif, register};
+
+/// A name that ends with NUL, which is checked where the library is compiled.
+pub const fn c_name(name: &'static str) -> &'static CStr {
+    match CStr::from_bytes_with_nul(name.as_bytes()) {
+        Ok(name) => name,
+        Err(_) => panic!("no name of a C function"),
+    }
+}
 
 /// # Safety
 /// With the arguments that the VM gave to a NIF.
@@ -66,16 +175,72 @@ pub unsafe fn run(
     env: *mut ErlNifEnv,
     argc: c_int,
     argv: *const ErlNifTerm,
-    body: impl FnOnce(&Call) -> ErlNifTerm,
+    elsewhere: Option<&'static Elsewhere>,
+    body: impl FnOnce(&Call) -> Result<ErlNifTerm, Early>,
 ) -> ErlNifTerm {
     let call = Call { env, argc, argv };
-    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| body(&call)));
-    caught.unwrap_or_else(|_| call.raise(&ArgumentError("emmap panicked: please report it")))
+    let caught = catch_unwind(AssertUnwindSafe(|| match body(&call) {
+        Ok(term) => term,
+        // SAFETY: the caller's promise.
+        Err(early) => unsafe { ended_early(env, argv, early, elsewhere) },
+    }));
+    match caught {
+        Ok(term) => term,
+        // SAFETY: the caller's promise.
+        Err(panic) => unsafe { panicked(env, panic) },
+    }
 }
 
-#[inline(always)]
-pub fn either(answer: Result<ErlNifTerm, Early>) -> ErlNifTerm {
-    answer.unwrap_or_else(|early| early)
+/// What a body that ended early returns. (Its parameters are words of their own: a `Call` that is passed on lies in
+/// memory, and not in registers.)
+///
+/// # Safety
+/// As [`run`].
+#[cold]
+#[inline(never)]
+unsafe fn ended_early(
+    env: *mut ErlNifEnv,
+    argv: *const ErlNifTerm,
+    early: Early,
+    elsewhere: Option<&'static Elsewhere>,
+) -> ErlNifTerm {
+    // SAFETY: the caller's promise; a call goes on with as many arguments as it has.
+    unsafe {
+        match early {
+            Early::Closed => encode(env, &Failure::Closed),
+            Early::Posix(error) => encode(env, &Failure::Posix(Errno(error as i32))),
+            Early::Reason(reason) => encode(env, &(atom::error(), reason)),
+            Early::Raise(error) => raise(env, error),
+            Early::Again => match elsewhere {
+                Some(elsewhere) => elsewhere.go_on(env, argv),
+                None => unreachable!("what may wait is never done again"),
+            },
+        }
+    }
+}
+
+/// # Safety
+/// As [`run`].
+#[cold]
+#[inline(never)]
+unsafe fn panicked(env: *mut ErlNifEnv, panic: Box<dyn Any + Send>) -> ErlNifTerm {
+    drop(panic);
+    // SAFETY: the caller's promise.
+    unsafe { raise(env, &ArgumentError("emmap panicked: please report it")) }
+}
+
+impl Elsewhere {
+    /// # Safety
+    /// As [`run`]; `argv` must have as many terms as the arity says.
+    unsafe fn go_on(&self, env: *mut ErlNifEnv, argv: *const ErlNifTerm) -> ErlNifTerm {
+        let (name, argc, flags) = (
+            self.name.as_ptr(),
+            self.arity as c_int,
+            self.scheduler as c_int,
+        );
+        // SAFETY: the caller's promise; the VM copies name and arguments.
+        unsafe { enif_schedule_nif(env, name, flags, self.raw, argc, argv) }
+    }
 }
 
 /// The call of a hot NIF. Its arguments are decoded in [`arguments`], and what it returns is encoded in [`results`].
@@ -105,42 +270,16 @@ impl Call {
         }
     }
 
-    /// Runs `dirty` with the same arguments where it may wait.
+    /// Goes on elsewhere, with other arguments.
     #[cold]
     #[inline(never)]
-    pub fn reschedule(self, name: &CStr, dirty: RawNif) -> ErlNifTerm {
-        self.reschedule_on(SchedulerFlags::DirtyIo, name, dirty)
-    }
-
-    /// Runs `dirty` with the same arguments where it may compute for long.
-    #[cold]
-    #[inline(never)]
-    pub fn reschedule_long(self, name: &CStr, dirty: RawNif) -> ErlNifTerm {
-        self.reschedule_on(SchedulerFlags::DirtyCpu, name, dirty)
-    }
-
-    fn reschedule_on(&self, flags: SchedulerFlags, name: &CStr, dirty: RawNif) -> ErlNifTerm {
-        // SAFETY: the Call invariant; the VM copies name and arguments.
-        unsafe {
-            let flags = flags as c_int;
-            enif_schedule_nif(self.env, name.as_ptr(), flags, dirty, self.argc, self.argv)
-        }
-    }
-
-    /// Runs `dirty` with other arguments where it may wait.
-    #[cold]
-    #[inline(never)]
-    pub fn reschedule_with(
+    pub fn go_on<const N: usize>(
         self,
-        name: &CStr,
-        dirty: RawNif,
-        arguments: &[ErlNifTerm],
+        elsewhere: &Elsewhere,
+        arguments: [ErlNifTerm; N],
     ) -> ErlNifTerm {
-        // SAFETY: as above.
-        unsafe {
-            let flags = SchedulerFlags::DirtyIo as c_int;
-            let (argc, argv) = (arguments.len() as c_int, arguments.as_ptr());
-            enif_schedule_nif(self.env, name.as_ptr(), flags, dirty, argc, argv)
-        }
+        debug_assert_eq!(N, elsewhere.arity);
+        // SAFETY: the Call invariant, and the line above.
+        unsafe { elsewhere.go_on(self.env, arguments.as_ptr()) }
     }
 }

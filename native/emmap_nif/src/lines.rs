@@ -9,17 +9,18 @@ use std::mem::MaybeUninit;
 use emmap_core::buffer::Buffer;
 use emmap_core::fault::Mark;
 use emmap_core::lines::{Ending, Line, Lines};
+use emmap_core::region::Wait;
 use emmap_core::{Errno, Region};
 use rustler::sys::ErlNifTerm;
 use rustler::types::atom;
 use rustler::{Encoder, Env, Term};
 
-use crate::hot::{either, hot_nif, raw_nif, Call, Early, INLINE_BYTES};
+use crate::hot::{hot_nif, Call, Early, Scheduler, INLINE_BYTES};
 use crate::resource::{HandleRef, UNMAP_INLINE};
 use crate::terms::{answer, ArgumentError};
 
-hot_nif!("lines" / 5 = lines);
-hot_nif!("pieces" / 6 = pieces);
+hot_nif!("lines" / 5 = lines, DirtyCpu);
+hot_nif!("pieces" / 6 = pieces, DirtyCpu);
 
 /// Lines or pieces in one answer: more make a call no faster, and its garbage larger.
 const MOST: usize = 1024;
@@ -29,14 +30,6 @@ const LOOK: usize = 128 << 10;
 
 /// What making one term takes, as so many bytes of a copy.
 const COST_OF_A_TERM: usize = 64;
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Where {
-    /// On the caller's scheduler: a bounded number of bytes is looked at.
-    Here,
-    /// On a dirty CPU scheduler.
-    Long,
-}
 
 /// The forms of lines: copies, and without their newlines.
 const COPIES: usize = 1;
@@ -67,7 +60,7 @@ impl Root {
                 stop,
             });
         }
-        let (at, size) = call.bytes(1).ok_or_else(|| call.raise(&WRONG))?;
+        let (at, size) = call.bytes(1).ok_or(Early::Raise(&WRONG))?;
         let stop = stop.min(size).min(region.len());
         let term = Some(call.argument(1));
         Ok(Root { term, at, stop })
@@ -100,7 +93,7 @@ impl Root {
             }
         };
         if count > UNMAP_INLINE {
-            let mut buffer = Buffer::new(count).map_err(|error| call.error(error))?;
+            let mut buffer = Buffer::new(count)?;
             fill(buffer.as_mut_ptr());
             return Ok(call.buffer_binary(buffer, count));
         }
@@ -149,8 +142,7 @@ impl Batch {
         if region.shrinks() != self.shrinks {
             return Ok(None);
         }
-        let all_there = region.check_since(self.mark);
-        all_there.map_err(|error| call.error(error))?;
+        region.check_since(self.mark)?;
         // SAFETY: the first `count` were written.
         let terms = unsafe { std::slice::from_raw_parts(self.terms.as_ptr().cast(), self.count) };
         Ok(Some(call.pair(call.uint64(next as u64), call.list(terms))))
@@ -158,65 +150,53 @@ impl Batch {
 }
 
 /// Does `once` again while the map is made shorter meanwhile.
-fn unshrunk(
-    call: &Call,
-    once: impl Fn() -> Result<Option<ErlNifTerm>, Early>,
-) -> Result<ErlNifTerm, Early> {
+fn unshrunk(once: impl Fn() -> Result<Option<ErlNifTerm>, Early>) -> Result<ErlNifTerm, Early> {
     const TIMES: usize = 64;
     for _ in 0..TIMES {
         if let Some(answer) = once()? {
             return Ok(answer);
         }
     }
-    Err(call.error(Errno::BUSY))
+    Err(Errno::BUSY.into())
 }
 
 // lines(handle, root, position, stop, form): `{next, lines}`; no lines at the end.
 // `form`: 1 copies, 2 leaves the newlines out.
-
-fn lines(call: &Call) -> ErlNifTerm {
-    either(lines_with(call, Where::Here))
+fn lines<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
+    unshrunk(|| lines_once(call, S::WAIT))
 }
 
-fn lines_long(call: &Call) -> ErlNifTerm {
-    either(lines_with(call, Where::Long))
-}
-
-fn lines_with(call: &Call, run: Where) -> Result<ErlNifTerm, Early> {
-    unshrunk(call, || lines_once(call, run))
-}
-
-fn lines_once(call: &Call, run: Where) -> Result<Option<ErlNifTerm>, Early> {
-    let region = call.region(call.handle()?)?;
+fn lines_once(call: &Call, wait: Wait) -> Result<Option<ErlNifTerm>, Early> {
+    let region = call.handle()?.region()?;
     let form = call.count(4)?;
     let trim = form & TRIMS != 0;
     let mut batch = Batch::new(region);
     let root = Root::of(call, region, form & COPIES != 0, 3)?;
     let start = call.count(2)?.min(root.stop);
     let all = root.stop - start;
-    let look = match run {
-        Where::Here => all.min(LOOK),
-        Where::Long => all,
+    let look = match wait {
+        Wait::No => all.min(LOOK),
+        Wait::Yes => all,
     };
     // SAFETY: `start + look` is inside the root or the map, which are arguments of this call.
     let mut lines = unsafe { Lines::new(root.at.add(start), look) };
     while let Some(line) = lines.next_whole() {
         batch.push(line_term(call, &root, line, trim)?);
         // One long line is enough; the next may be short.
-        if batch.is_full() || run == Where::Long {
+        if batch.is_full() || wait == Wait::Yes {
             break;
         }
     }
     if batch.count == 0 {
         if look < all {
-            return Ok(Some(call.reschedule_long(c"lines", raw_nif!(lines_long))));
+            return Err(Early::Again);
         }
         if let Some(line) = lines.rest() {
             batch.push(line_term(call, &root, line, trim)?);
         }
     }
     let next = start + look - lines.left();
-    if run == Where::Here {
+    if wait == Wait::No {
         call.consumed(look + COST_OF_A_TERM * batch.count);
     }
     batch.answer(call, region, next)
@@ -235,28 +215,19 @@ fn line_term(call: &Call, root: &Root, line: Line, trim: bool) -> Result<ErlNifT
 
 // pieces(handle, root, position, stop, size, copies): `{next, pieces}`, each of `size` bytes but for
 // the last; none at the end. `copies`: 1 makes copies.
-
-fn pieces(call: &Call) -> ErlNifTerm {
-    either(pieces_with(call, Where::Here))
+fn pieces<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
+    unshrunk(|| pieces_once(call, S::WAIT))
 }
 
-fn pieces_long(call: &Call) -> ErlNifTerm {
-    either(pieces_with(call, Where::Long))
-}
-
-fn pieces_with(call: &Call, run: Where) -> Result<ErlNifTerm, Early> {
-    unshrunk(call, || pieces_once(call, run))
-}
-
-fn pieces_once(call: &Call, run: Where) -> Result<Option<ErlNifTerm>, Early> {
-    let region = call.region(call.handle()?)?;
+fn pieces_once(call: &Call, wait: Wait) -> Result<Option<ErlNifTerm>, Early> {
+    let region = call.handle()?.region()?;
     let copy = call.count(5)? & COPIES != 0;
     let mut batch = Batch::new(region);
     let root = Root::of(call, region, copy, 3)?;
     let start = call.count(2)?.min(root.stop);
     let size = call.count(4)?.max(1);
-    if copy && run == Where::Here && size.min(root.stop - start) > INLINE_BYTES {
-        return Ok(Some(call.reschedule_long(c"pieces", raw_nif!(pieces_long))));
+    if copy && wait == Wait::No && size.min(root.stop - start) > INLINE_BYTES {
+        return Err(Early::Again);
     }
     let mut next = start;
     while next < root.stop && !batch.is_full() {
@@ -267,7 +238,7 @@ fn pieces_once(call: &Call, run: Where) -> Result<Option<ErlNifTerm>, Early> {
         batch.push(root.part(call, next, count)?);
         next += count;
     }
-    if run == Where::Here {
+    if wait == Wait::No {
         let copied = if copy { next - start } else { 0 };
         call.consumed(copied + COST_OF_A_TERM * batch.count);
     }

@@ -118,7 +118,7 @@ fn opened<'a>(env: Env<'a>, handle: NewHandle<'a>) -> Term<'a> {
 fn open<'a>(env: Env<'a>, request: Term<'a>) -> NifResult<Term<'a>> {
     let request: Request = request
         .decode()
-        .map_err(|_| ArgumentError("options not made by Emmap.Options"))?;
+        .map_err(|_| &ArgumentError("options not made by Emmap.Options"))?;
     match request.options().and_then(|options| Region::open(&options)) {
         Ok(region) => Ok(opened(env, new_handle(env, region, request.direct))),
         Err(error) => Ok(Failure::from(error).encode(env)),

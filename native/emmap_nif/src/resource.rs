@@ -88,10 +88,10 @@ pub enum Structure {
 impl Handle {
     /// Where the counters are, on a handle of a counter file.
     #[inline(always)]
-    pub fn counters(&self) -> Result<&Grid, ArgumentError> {
+    pub fn counters(&self) -> Result<&Grid, &'static ArgumentError> {
         match &self.structure {
             Structure::Counters(grid) => Ok(grid),
-            Structure::None => Err(NOT_A_HANDLE),
+            Structure::None => Err(&NOT_A_HANDLE),
         }
     }
 
@@ -168,7 +168,7 @@ impl<'a> Decoder<'a> for HandleRef<'a> {
         // SAFETY: the term keeps the handle alive for as long as its environment.
         match unsafe { get_handle(env.as_c_arg(), term.as_c_arg()) } {
             Some(handle) => Ok(HandleRef(handle)),
-            None => Err(NOT_A_HANDLE.into()),
+            None => Err((&NOT_A_HANDLE).into()),
         }
     }
 }

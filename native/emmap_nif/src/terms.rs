@@ -58,7 +58,7 @@ fn errno_atom(env: Env, error: Errno) -> Atom {
 /// An Elixir `ArgumentError` with this message.
 pub struct ArgumentError(pub &'static str);
 
-pub const NOT_A_HANDLE: ArgumentError =
+pub static NOT_A_HANDLE: ArgumentError =
     ArgumentError("not an open Emmap handle of this node and of this load of the library");
 
 impl Encoder for ArgumentError {
@@ -71,8 +71,8 @@ impl Encoder for ArgumentError {
     }
 }
 
-impl From<ArgumentError> for Error {
-    fn from(error: ArgumentError) -> Error {
+impl From<&'static ArgumentError> for Error {
+    fn from(error: &'static ArgumentError) -> Error {
         Error::RaiseTerm(Box::new(error))
     }
 }

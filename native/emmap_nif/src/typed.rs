@@ -1,43 +1,30 @@
 //! The hot NIFs on numbers of any type and place, and on ranges of bytes within a map.
 
-use emmap_core::region::{Read, Source, Wait, Written};
+use emmap_core::region::{Read, Source};
 use emmap_core::typed::{Kind, Number, Type, MOST};
 use rustler::sys::ErlNifTerm;
 
-use crate::hot::{either, hot_nif, raw_nif, Call, Early, RawNif};
+use crate::hot::{hot_nif, Call, Early, Scheduler};
 use crate::io::change::Change;
 use crate::io::copy::{at_end, checked};
 use crate::terms::{self, ArgumentError};
 
-hot_nif!("typed_get" / 3 = get);
-hot_nif!("typed_put" / 4 = put);
-hot_nif!("fill" / 4 = fill);
-hot_nif!("copy" / 4 = copy);
+hot_nif!("typed_get" / 3 = get, DirtyIo);
+hot_nif!("typed_put" / 4 = put, DirtyIo);
+hot_nif!("fill" / 4 = fill, DirtyIo);
+hot_nif!("copy" / 4 = copy, DirtyIo);
 
 #[inline(always)]
 fn number_type(call: &Call) -> Result<Type, Early> {
     const WRONG: ArgumentError = ArgumentError("unknown type of a number");
     let code = call.int64(2);
-    match code.and_then(Type::of_code) {
-        Some(found) => Ok(found),
-        None => Err(call.raise(&WRONG)),
-    }
+    code.and_then(Type::of_code).ok_or(Early::Raise(&WRONG))
 }
 
 // typed_get(handle, position, type)
-
-fn get(call: &Call) -> ErlNifTerm {
-    either(get_with(call, Wait::No))
-}
-
-#[cold]
-fn get_waiting(call: &Call) -> ErlNifTerm {
-    either(get_with(call, Wait::Yes))
-}
-
 #[inline(always)]
-fn get_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
-    let region = call.region(call.handle()?)?;
+fn get<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
+    let region = call.handle()?.region()?;
     let position = call.position(1)?;
     let of = number_type(call)?;
     let Some((start, count)) = region.locate(position, of.size()) else {
@@ -46,10 +33,10 @@ fn get_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
     let mark = region.mark();
     let mut bytes = [0; MOST];
     // SAFETY: `count` is at most the size of a number, for which there is room.
-    match unsafe { region.copy_out(start, count, bytes.as_mut_ptr(), wait) } {
-        Read::Busy => Ok(call.reschedule(c"typed_get", raw_nif!(get_waiting))),
+    match unsafe { region.copy_out(start, count, bytes.as_mut_ptr(), S::WAIT) } {
+        Read::Busy => Err(Early::Again),
         Read::Done(got) if got < of.size() => at_end(call, region),
-        Read::Done(_) => checked(call, region, mark, number(call, of.decode(bytes))),
+        Read::Done(_) => checked(region, mark, number(call, of.decode(bytes))),
     }
 }
 
@@ -66,35 +53,24 @@ fn number(call: &Call, number: Number) -> ErlNifTerm {
 }
 
 // typed_put(handle, position, type, value)
-
-fn put(call: &Call) -> ErlNifTerm {
-    either(put_with(call, Wait::No))
-}
-
-#[cold]
-fn put_waiting(call: &Call) -> ErlNifTerm {
-    either(put_with(call, Wait::Yes))
-}
-
 #[inline(always)]
-fn put_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
-    let region = call.region(call.handle()?)?;
+fn put<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
+    let region = call.handle()?.region()?;
     let position = call.position(1)?;
     let of = number_type(call)?;
-    let bytes = value(call, of).ok_or_else(|| call.raise(&out_of_range(of)))?;
+    let bytes = value(call, of).ok_or_else(|| Early::Raise(out_of_range(of)))?;
     let count = of.size();
-    let again = (c"typed_put", raw_nif!(put_waiting) as RawNif);
-    let change = Change::begin(call, region, position, count, wait, again)?;
-    loop {
-        let written = region.put_number(position, bytes, count, wait);
-        if let Ok(Written::Done) = written {
-            return change.done();
-        }
-        // SAFETY: a number has at most as many bytes as there are.
-        if unsafe { change.grow(written, Source::Bytes(bytes.as_ptr())) }? {
-            return Ok(call.ok());
-        }
-    }
+    let change = Change {
+        region,
+        position,
+        count,
+        wait: S::WAIT,
+    };
+    let write = || region.put_number(position, bytes, count, S::WAIT);
+    let source = Source::Bytes(bytes.as_ptr());
+    // SAFETY: a number has at most as many bytes as there are.
+    let past_end = || unsafe { region.write_past_end(position, source, count, || true) };
+    change.make(call, write, past_end)
 }
 
 /// The bytes of the number in argument 3, if the type has it.
@@ -125,85 +101,60 @@ fn float(call: &Call) -> Option<f64> {
     }
 }
 
-fn out_of_range(of: Type) -> ArgumentError {
-    ArgumentError(match (of.kind(), of.size()) {
-        (Kind::Unsigned, 1) => "a u8 is an integer from 0 to 255",
-        (Kind::Signed, 1) => "an i8 is an integer from -128 to 127",
-        (Kind::Unsigned, 2) => "a u16 is an integer from 0 to 65535",
-        (Kind::Signed, 2) => "an i16 is an integer from -32768 to 32767",
-        (Kind::Unsigned, 4) => "a u32 is an integer from 0 to 4294967295",
-        (Kind::Signed, 4) => "an i32 is an integer from -2147483648 to 2147483647",
-        (Kind::Unsigned, _) => "a u64 is an integer from 0 to 18446744073709551615",
+fn out_of_range(of: Type) -> &'static ArgumentError {
+    match (of.kind(), of.size()) {
+        (Kind::Unsigned, 1) => &ArgumentError("a u8 is an integer from 0 to 255"),
+        (Kind::Signed, 1) => &ArgumentError("an i8 is an integer from -128 to 127"),
+        (Kind::Unsigned, 2) => &ArgumentError("a u16 is an integer from 0 to 65535"),
+        (Kind::Signed, 2) => &ArgumentError("an i16 is an integer from -32768 to 32767"),
+        (Kind::Unsigned, 4) => &ArgumentError("a u32 is an integer from 0 to 4294967295"),
+        (Kind::Signed, 4) => &ArgumentError("an i32 is an integer from -2147483648 to 2147483647"),
+        (Kind::Unsigned, _) => &ArgumentError("a u64 is an integer from 0 to 18446744073709551615"),
         (Kind::Signed, _) => {
-            "an i64 is an integer from -9223372036854775808 to 9223372036854775807"
+            &ArgumentError("an i64 is an integer from -9223372036854775808 to 9223372036854775807")
         }
         (Kind::Float, 4) => {
-            "an f32 is a number from -3.4028234663852886e38 to 3.4028234663852886e38, :nan, :infinity or :neg_infinity"
+            &ArgumentError("an f32 is a number from -3.4028234663852886e38 to 3.4028234663852886e38, :nan, :infinity or :neg_infinity")
         }
         (Kind::Float, _) => {
-            "an f64 is a number from -1.7976931348623157e308 to 1.7976931348623157e308, :nan, :infinity or :neg_infinity"
+            &ArgumentError("an f64 is a number from -1.7976931348623157e308 to 1.7976931348623157e308, :nan, :infinity or :neg_infinity")
         }
-    })
+    }
 }
 
 // fill(handle, position, count, byte)
-
-fn fill(call: &Call) -> ErlNifTerm {
-    either(fill_with(call, Wait::No))
-}
-
-#[cold]
-fn fill_waiting(call: &Call) -> ErlNifTerm {
-    either(fill_with(call, Wait::Yes))
-}
-
-fn fill_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
+fn fill<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     const WRONG: ArgumentError = ArgumentError("the byte must be an integer from 0 to 255");
-    let region = call.region(call.handle()?)?;
+    let region = call.handle()?.region()?;
     let position = call.position(1)?;
     let count = call.count(2)?;
     let byte = call.int64(3).and_then(|byte| u8::try_from(byte).ok());
-    let byte = byte.ok_or_else(|| call.raise(&WRONG))?;
-    let again = (c"fill", raw_nif!(fill_waiting) as RawNif);
-    let change = Change::begin(call, region, position, count, wait, again)?;
-    loop {
-        let written = region.fill(position, count, byte, wait);
-        if let Ok(Written::Done) = written {
-            return change.done();
-        }
-        // SAFETY: no bytes are pointed to.
-        if unsafe { change.grow(written, Source::Fill(byte)) }? {
-            return Ok(call.ok());
-        }
-    }
+    let byte = byte.ok_or(Early::Raise(&WRONG))?;
+    let change = Change {
+        region,
+        position,
+        count,
+        wait: S::WAIT,
+    };
+    let write = || region.fill(position, count, byte, S::WAIT);
+    let source = Source::Fill(byte);
+    // SAFETY: no bytes are pointed to.
+    let past_end = || unsafe { region.write_past_end(position, source, count, || true) };
+    change.make(call, write, past_end)
 }
 
 // copy(handle, from, to, count)
-
-fn copy(call: &Call) -> ErlNifTerm {
-    either(copy_with(call, Wait::No))
-}
-
-#[cold]
-fn copy_waiting(call: &Call) -> ErlNifTerm {
-    either(copy_with(call, Wait::Yes))
-}
-
-fn copy_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
-    let region = call.region(call.handle()?)?;
+fn copy<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
+    let region = call.handle()?.region()?;
     let (from, to) = (call.position(1)?, call.position(2)?);
     let count = call.count(3)?;
-    let again = (c"copy", raw_nif!(copy_waiting) as RawNif);
-    let change = Change::begin(call, region, to, count, wait, again)?;
-    loop {
-        let written = region.copy_within(from, to, count, wait);
-        if let Ok(Written::Done) = written {
-            return change.done();
-        }
-        change.not_done(written)?;
-        let grown = region.copy_past_end(from, to, count);
-        if grown.map_err(|error| call.error(error))? {
-            return Ok(call.ok());
-        }
-    }
+    let change = Change {
+        region,
+        position: to,
+        count,
+        wait: S::WAIT,
+    };
+    let write = || region.copy_within(from, to, count, S::WAIT);
+    let past_end = || region.copy_past_end(from, to, count);
+    change.make(call, write, past_end)
 }

@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use emmap_core::search::Patterns;
-use emmap_core::{Errno, Region};
+use emmap_core::Errno;
 use rustler::sys::{
     enif_compare, enif_get_double, enif_get_int64, enif_get_uint64, enif_inspect_binary,
     enif_term_type, ErlNifBinary, ErlNifTerm, ErlNifTermType,
@@ -26,20 +26,14 @@ impl Call {
     #[inline(always)]
     pub fn handle(&self) -> Result<&Handle, Early> {
         // SAFETY: the Call invariant; the term keeps the handle alive during the call.
-        unsafe { get_handle(self.env, self.argument(0)) }.ok_or_else(|| self.raise(&NOT_A_HANDLE))
-    }
-
-    /// The region of a handle, unless that is closed.
-    #[inline(always)]
-    pub fn region<'a>(&self, handle: &'a Handle) -> Result<&'a Region, Early> {
-        handle.region().map_err(|failure| self.error(failure))
+        unsafe { get_handle(self.env, self.argument(0)) }.ok_or(Early::Raise(&NOT_A_HANDLE))
     }
 
     /// The prepared patterns in argument `index`.
     pub fn patterns(&self, index: usize) -> Result<&Patterns, Early> {
         const WRONG: ArgumentError = ArgumentError("not a compiled pattern of this node");
         // SAFETY: the Call invariant; the term keeps the patterns alive during the call.
-        unsafe { get_patterns(self.env, self.argument(index)) }.ok_or_else(|| self.raise(&WRONG))
+        unsafe { get_patterns(self.env, self.argument(index)) }.ok_or(Early::Raise(&WRONG))
     }
 
     /// A position in the map. An integer of any size is the caller's right, but not every one is a place.
@@ -47,7 +41,7 @@ impl Call {
     pub fn position(&self, index: usize) -> Result<u64, Early> {
         match self.natural(index)? {
             Some(position) => Ok(position),
-            None => Err(self.error(Errno::INVAL)),
+            None => Err(Errno::INVAL.into()),
         }
     }
 
@@ -67,7 +61,7 @@ impl Call {
         const WRONG: ArgumentError = ArgumentError("the position must be an integer, in bytes");
         match self.is_integer(index) {
             true => Ok(None),
-            false => Err(self.raise(&WRONG)),
+            false => Err(Early::Raise(&WRONG)),
         }
     }
 
@@ -91,7 +85,7 @@ impl Call {
         let positive = || unsafe { enif_compare(self.argument(index), zero) > 0 };
         match self.is_integer(index) && positive() {
             true => Ok(usize::MAX),
-            false => Err(self.raise(&WRONG)),
+            false => Err(Early::Raise(&WRONG)),
         }
     }
 
@@ -99,7 +93,7 @@ impl Call {
     #[inline(always)]
     pub fn data(&self, index: usize) -> Result<(*const u8, usize), Early> {
         const WRONG: ArgumentError = ArgumentError("the data must be a binary");
-        self.bytes(index).ok_or_else(|| self.raise(&WRONG))
+        self.bytes(index).ok_or(Early::Raise(&WRONG))
     }
 
     /// The bytes of a binary argument; valid during the call.
@@ -126,7 +120,7 @@ impl Call {
             return Ok(value);
         }
         match self.uint64_argument(index) {
-            None => Err(self.raise(&WRONG)),
+            None => Err(Early::Raise(&WRONG)),
             Some(value) => Ok(value as i64),
         }
     }
@@ -136,7 +130,7 @@ impl Call {
     pub fn signed_word(&self, index: usize) -> Result<i64, Early> {
         const WRONG: ArgumentError =
             ArgumentError("the value must be a signed integer of 64 bits, -2^63 to 2^63 - 1");
-        self.int64(index).ok_or_else(|| self.raise(&WRONG))
+        self.int64(index).ok_or(Early::Raise(&WRONG))
     }
 
     #[inline(always)]

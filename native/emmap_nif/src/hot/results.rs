@@ -8,14 +8,14 @@ use emmap_core::Region;
 use rustler::sys::{
     enif_make_double, enif_make_int64, enif_make_list_from_array, enif_make_new_binary,
     enif_make_resource_binary, enif_make_sub_binary, enif_make_tuple_from_array, enif_make_uint64,
-    enif_raise_exception, ErlNifTerm,
+    enif_raise_exception, ErlNifEnv, ErlNifTerm,
 };
 use rustler::types::atom;
-use rustler::{Atom, Encoder, Env};
+use rustler::{Encoder, Env};
 
 use super::Call;
 use crate::resource::{buffer_binary, Handle};
-use crate::terms::{self, ArgumentError, Failure};
+use crate::terms;
 
 /// The longest live binary that is one of its own, as `Emmap.Handle.alone/0` has it. (From OTP 27 on a sub-binary of at most
 /// 64 bytes is a copy, and not live.)
@@ -35,38 +35,6 @@ impl Call {
     #[inline(always)]
     pub fn ok_with(&self, term: ErlNifTerm) -> ErlNifTerm {
         self.pair(self.ok(), term)
-    }
-
-    #[inline(always)]
-    pub fn error(&self, failure: impl Into<Failure>) -> ErlNifTerm {
-        self.failure(failure.into())
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn failure(self, failure: Failure) -> ErlNifTerm {
-        self.encode(&failure)
-    }
-
-    #[cold]
-    #[inline(never)]
-    pub fn error_atom(self, reason: Atom) -> ErlNifTerm {
-        self.encode(&(atom::error(), reason))
-    }
-
-    #[cold]
-    #[inline(never)]
-    pub fn raise(self, error: &ArgumentError) -> ErlNifTerm {
-        let term = self.encode(error);
-        // SAFETY: the Call invariant.
-        unsafe { enif_raise_exception(self.env, term) }
-    }
-
-    fn encode(&self, value: &dyn Encoder) -> ErlNifTerm {
-        let lifetime = ();
-        // SAFETY: the Call invariant; the term is returned to the VM before the call ends.
-        let env = unsafe { Env::new(&lifetime, self.env) };
-        value.encode(env).as_c_arg()
     }
 
     #[inline(always)]
@@ -167,4 +135,20 @@ impl Call {
             enif_make_resource_binary(self.env, handle.owner(), at, count)
         }
     }
+}
+
+/// # Safety
+/// `env` must be the environment of the running NIF.
+pub(super) unsafe fn encode(env: *mut ErlNifEnv, value: &dyn Encoder) -> ErlNifTerm {
+    let lifetime = ();
+    // SAFETY: the caller's promise; the term is returned to the VM before the call ends.
+    let env = unsafe { Env::new(&lifetime, env) };
+    value.encode(env).as_c_arg()
+}
+
+/// # Safety
+/// `env` must be the environment of the running NIF, which returns what this returns.
+pub(super) unsafe fn raise(env: *mut ErlNifEnv, error: &dyn Encoder) -> ErlNifTerm {
+    // SAFETY: the caller's promise.
+    unsafe { enif_raise_exception(env, encode(env, error)) }
 }

@@ -9,7 +9,7 @@ use rustler::sys::ErlNifTerm;
 use crate::hot::{Call, Early};
 use crate::resource::UNMAP_INLINE;
 
-/// `{:ok, copy}`, or `None` when another's copy is in the way.
+/// A copy of `start .. start + count`.
 #[inline(always)]
 pub fn copy(
     call: &Call,
@@ -17,23 +17,23 @@ pub fn copy(
     start: usize,
     count: usize,
     wait: Wait,
-) -> Result<Option<ErlNifTerm>, Early> {
+) -> Result<ErlNifTerm, Early> {
     if count > UNMAP_INLINE {
-        return copy_large(*call, region, start, count).map(Some);
+        return copy_large(*call, region, start, count);
     }
     let (at, binary) = call.new_binary(count);
     let mark = region.mark();
     // SAFETY: the new binary has room for `count` bytes and is not part of the map.
     match unsafe { region.copy_out(start, count, at, wait) } {
-        Read::Busy => Ok(None),
-        Read::Done(0) => at_end(call, region).map(Some),
+        Read::Busy => Err(Early::Again),
+        Read::Done(0) => at_end(call, region),
         Read::Done(got) if got == count => {
             if wait == Wait::No {
                 call.consumed(got);
             }
-            checked(call, region, mark, binary).map(Some)
+            checked(region, mark, binary)
         }
-        Read::Done(got) => shortened(*call, region, mark, binary, got).map(Some),
+        Read::Done(got) => shortened(*call, region, mark, binary, got),
     }
 }
 
@@ -47,7 +47,7 @@ fn shortened(
     binary: ErlNifTerm,
     got: usize,
 ) -> Result<ErlNifTerm, Early> {
-    checked(&call, region, mark, call.sub_binary(binary, 0, got))
+    checked(region, mark, call.sub_binary(binary, 0, got))
 }
 
 /// As [`copy`], into memory of our own; only where waiting is allowed.
@@ -59,36 +59,28 @@ fn copy_large(
     start: usize,
     count: usize,
 ) -> Result<ErlNifTerm, Early> {
-    let mut buffer = Buffer::new(count).map_err(|error| call.error(error))?;
+    let mut buffer = Buffer::new(count)?;
     let mark = region.mark();
     // SAFETY: the buffer has room for `count` bytes and is not part of the map.
     match unsafe { region.copy_out(start, count, buffer.as_mut_ptr(), Wait::Yes) } {
-        Read::Done(got) if got > 0 => checked(&call, region, mark, call.buffer_binary(buffer, got)),
-        _ => end_or_fault(call, region),
+        Read::Done(got) if got > 0 => checked(region, mark, call.buffer_binary(buffer, got)),
+        _ => at_end(&call, region),
     }
 }
 
 /// What was read since `mark`, bare: `{:ok, _}` is built in the BEAM, where it costs less. An error if a page was lost.
 #[inline(always)]
-pub fn checked(
-    call: &Call,
-    region: &Region,
-    mark: Mark,
-    term: ErlNifTerm,
-) -> Result<ErlNifTerm, Early> {
-    match region.check_since(mark) {
-        Ok(()) => Ok(term),
-        Err(error) => Err(call.error(error)),
-    }
+pub fn checked(region: &Region, mark: Mark, term: ErlNifTerm) -> Result<ErlNifTerm, Early> {
+    region.check_since(mark)?;
+    Ok(term)
 }
 
+/// `:eof`, unless a page was lost.
 #[cold]
 #[inline(never)]
 fn end_or_fault(call: Call, region: &Region) -> Result<ErlNifTerm, Early> {
-    match region.check_fault() {
-        Ok(()) => Ok(call.eof()),
-        Err(error) => Err(call.error(error)),
-    }
+    region.check_fault()?;
+    Ok(call.eof())
 }
 
 /// `:eof`, unless a page was lost.

@@ -7,26 +7,16 @@ use rustler::sys::ErlNifTerm;
 
 use super::copy::{at_end, checked, copy};
 use super::live::live;
-use crate::hot::{either, hot_nif, raw_nif, Call, Early, INLINE_BYTES};
+use crate::hot::{elsewhere, hot_nif, Call, Early, Elsewhere, Scheduler, INLINE_BYTES};
 use crate::resource::Handle;
 
-hot_nif!("read" / 3 = read);
+hot_nif!("read" / 3 = read, DirtyIo);
 
-// read(handle, root, count): from the cursor; live on a direct handle.
-
-fn read(call: &Call) -> ErlNifTerm {
-    either(read_with(call, Wait::No))
-}
-
-#[cold]
-fn read_waiting(call: &Call) -> ErlNifTerm {
-    either(read_with(call, Wait::Yes))
-}
-
+// read(handle, root, count): live on a direct handle.
 #[inline(always)]
-fn read_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
+fn read<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     let handle = call.handle()?;
-    let region = call.region(handle)?;
+    let region = handle.region()?;
     let count = call.count(2)?;
     if count == 0 {
         return Ok(call.new_binary(0).1);
@@ -35,17 +25,17 @@ fn read_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
     let len = region.len();
     let large = clamped_range(handle.cursor.get(), count, len)
         .is_some_and(|(_, count)| count > INLINE_BYTES);
-    if large && wait == Wait::No && !handle.direct {
-        return Ok(call.reschedule(c"read", raw_nif!(read_waiting)));
+    if large && S::WAIT == Wait::No && !handle.direct {
+        return Err(Early::Again);
     }
-    let most = match wait {
+    let most = match S::WAIT {
         Wait::No if !handle.direct => count.min(INLINE_BYTES),
         _ => count,
     };
-    let Some((start, count)) = handle.cursor.take(most, len) else {
-        return at_end(call, region);
-    };
-    deliver(call, handle, region, start, count, wait)
+    match handle.cursor.take(most, len) {
+        Some((start, count)) => deliver(call, handle, region, start, count, S::WAIT),
+        None => at_end(call, region),
+    }
 }
 
 /// Bytes that the cursor has passed, live or copied. The cursor moves back over what cannot be delivered.
@@ -57,33 +47,46 @@ pub fn deliver(
     count: usize,
     wait: Wait,
 ) -> Result<ErlNifTerm, Early> {
-    let delivered = || {
-        if handle.direct {
-            let mark = region.mark();
-            let term = live(call, handle, region, Some(1), start, count)?;
-            return checked(call, region, mark, term);
-        }
-        if let Some(answer) = copy(call, region, start, count, wait)? {
-            return Ok(answer);
-        }
-        let [start, count] = [start, count].map(|n| call.uint64(n as u64));
-        let arguments = [call.argument(0), start, count];
-        Ok(call.reschedule_with(c"read", raw_nif!(deliver_waiting), &arguments))
+    let delivered = if handle.direct {
+        let mark = region.mark();
+        let term = live(call, handle, region, 1, start, count);
+        term.and_then(|term| checked(region, mark, term))
+    } else {
+        copy(call, region, start, count, wait)
     };
-    delivered().inspect_err(|_| give_back(handle, start, count))
-}
-
-pub fn give_back(handle: &Handle, start: usize, count: usize) {
-    let start = start as u64;
-    handle.cursor.give_back(start + count as u64, start);
+    let rest = elsewhere!("read" / 3 = deliver_rest);
+    passed(call, handle, delivered, start, count, rest)
 }
 
 // (handle, start, count) of bytes that the cursor has passed.
-fn deliver_waiting(call: &Call) -> ErlNifTerm {
-    either((|| {
-        let handle = call.handle()?;
-        let region = call.region(handle)?;
-        let (start, count) = (call.count(1)?, call.count(2)?);
-        deliver(call, handle, region, start, count, Wait::Yes)
-    })())
+fn deliver_rest(call: &Call) -> Result<ErlNifTerm, Early> {
+    let handle = call.handle()?;
+    let region = handle.region()?;
+    let (start, count) = (call.count(1)?, call.count(2)?);
+    deliver(call, handle, region, start, count, Wait::Yes)
+}
+
+/// What became of `count` bytes at `start`, which the cursor has passed. What may wait goes on in `rest`, which takes the
+/// handle, `start` and `count`.
+#[inline(always)]
+pub fn passed(
+    call: &Call,
+    handle: &Handle,
+    delivered: Result<ErlNifTerm, Early>,
+    start: usize,
+    count: usize,
+    rest: &Elsewhere,
+) -> Result<ErlNifTerm, Early> {
+    match delivered {
+        Err(Early::Again) => {
+            let [start, count] = [start, count].map(|n| call.uint64(n as u64));
+            Ok(call.go_on(rest, [call.argument(0), start, count]))
+        }
+        Err(early) => {
+            let start = start as u64;
+            handle.cursor.give_back(start + count as u64, start);
+            Err(early)
+        }
+        delivered => delivered,
+    }
 }

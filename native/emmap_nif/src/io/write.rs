@@ -6,38 +6,26 @@ use emmap_core::region::{Source, Wait, Written};
 use emmap_core::Errno;
 use rustler::sys::ErlNifTerm;
 
-use super::change::{past_end, wrote};
+use super::change::{wrote, Change};
 use super::pwrite::append;
-use crate::hot::{either, hot_nif, raw_nif, Call, Early, INLINE_BYTES};
+use crate::hot::{hot_nif, Call, Early, Scheduler, INLINE_BYTES};
 
-hot_nif!("write" / 2 = write);
+hot_nif!("write" / 2 = write, DirtyIo);
 
-// write(handle, binary): at the cursor.
-
-fn write(call: &Call) -> ErlNifTerm {
-    either(write_with(call, Wait::No))
-}
-
-#[cold]
-fn write_waiting(call: &Call) -> ErlNifTerm {
-    either(write_with(call, Wait::Yes))
-}
-
+// write(handle, binary)
 #[inline(always)]
-fn write_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
+fn write<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     let handle = call.handle()?;
-    let region = call.region(handle)?;
+    let region = handle.region()?;
     let (data, count) = call.data(1)?;
-    let again = || call.reschedule(c"write", raw_nif!(write_waiting));
     if region.appends() {
-        let end = append(call, region, data, count, wait, again)?;
-        handle.cursor.set(end);
+        handle.cursor.set(append(region, data, count, S::WAIT)?);
         return Ok(call.ok());
     }
-    if count > INLINE_BYTES && wait == Wait::No {
-        return Ok(again());
+    if count > INLINE_BYTES && S::WAIT == Wait::No {
+        return Err(Early::Again);
     }
-    let mark = region.begin().map_err(|error| call.error(error))?;
+    let mark = region.begin()?;
     loop {
         let position = handle.cursor.get();
         let claimed = Cell::new(false);
@@ -51,17 +39,21 @@ fn write_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
                 // Not done, so the next write goes there.
                 handle.cursor.give_back(position + count as u64, position);
             }
-            call.error(error)
+            Early::from(error)
         };
         // SAFETY: `data` is a binary argument of this call, alive until it ends.
-        let written = unsafe { region.copy_in(position, data, count, wait, claim) };
+        let written = unsafe { region.copy_in(position, data, count, S::WAIT, claim) };
         match written.map_err(failed)? {
             Written::Done => return wrote(call, region, mark, count),
             Written::Refused => continue,
-            Written::PastEnd if !region.grows() => {
-                return Err(past_end(call, region, position, count))
-            }
-            Written::PastEnd if wait == Wait::Yes => {
+            other => {
+                let change = Change {
+                    region,
+                    position,
+                    count,
+                    wait: S::WAIT,
+                };
+                change.not_done(Ok(other))?;
                 let source = Source::Bytes(data);
                 // SAFETY: as above.
                 let written = unsafe { region.write_past_end(position, source, count, claim) };
@@ -69,7 +61,6 @@ fn write_with(call: &Call, wait: Wait) -> Result<ErlNifTerm, Early> {
                     return Ok(call.ok());
                 }
             }
-            _ => return Ok(again()),
         }
     }
 }
