@@ -34,6 +34,7 @@ defmodule Emmap.FileTest do
     ]
 
     assert length(callbacks) == 19
+    Code.ensure_loaded!(Emmap.File)
     for {name, arity} <- callbacks, do: assert(function_exported?(Emmap.File, name, arity))
   end
 
