@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::mem::MaybeUninit;
 use std::ptr;
 
-use super::lock::{CopyLock, WriteGuard};
+use super::lock::{CopyLock, Stripes};
 use super::Region;
 use crate::bounds::{checked_range, clamped_range};
 use crate::byte_search::ByteSearch;
@@ -71,23 +71,24 @@ impl Region {
             return Read::Done(unsafe { self.copy_out_once(start, count, out) });
         };
         if wait == Wait::No {
-            if let Some(quiet) = lock.quiet() {
+            if let Some(quiet) = lock.quiet(start, count) {
                 // SAFETY: the caller's promise.
                 let got = unsafe { self.copy_out_once(start, count, out) };
-                if lock.still(quiet) {
+                if quiet.still() {
                     return Read::Done(got);
                 }
             }
         }
         // SAFETY: the caller's promise.
-        unsafe { self.copy_out_contended(lock, start, count, out, wait) }
+        unsafe { self.copy_out_striped(lock, start, count, out, wait) }
     }
 
+    /// As [`Region::copy_out`], of several stripes, or when a writer was in the way the first time.
+    ///
     /// # Safety
     /// As [`Region::copy_out`].
-    #[cold]
     #[inline(never)]
-    unsafe fn copy_out_contended(
+    unsafe fn copy_out_striped(
         &self,
         lock: &CopyLock,
         start: usize,
@@ -97,9 +98,12 @@ impl Region {
     ) -> Read {
         // SAFETY: the caller's promise.
         let copy = || unsafe { self.copy_out_once(start, count, out) };
+        let stripes = Stripes::of(start, count);
         match wait {
-            Wait::No => lock.read_short(copy).map_or(Read::Busy, Read::Done),
-            Wait::Yes => Read::Done(lock.read_long(copy)),
+            Wait::No => lock
+                .read_short(stripes, copy)
+                .map_or(Read::Busy, Read::Done),
+            Wait::Yes => Read::Done(lock.read_long(stripes, copy)),
         }
     }
 
@@ -135,20 +139,15 @@ impl Region {
         wait: Wait,
         claim: impl FnOnce() -> bool,
     ) -> Result<Written> {
-        let Some(_turn) = self.turn(wait)? else {
-            return Ok(Written::Busy);
-        };
-        let start = match self.place(position, count) {
-            Ok(start) => start,
-            Err(nothing_to_do) => return Ok(nothing_to_do),
-        };
-        if !claim() {
-            return Ok(Written::Refused);
-        }
-        // SAFETY: `start + count` is inside the map (1: Alive), which is writable; `data` by
-        // the caller's word.
-        unsafe { self.copy_aliased(data, start, count) }?;
-        Ok(Written::Done)
+        self.change(position, count, wait, |start| {
+            if !claim() {
+                return Ok(Written::Refused);
+            }
+            // SAFETY: `start + count` is inside the map (1: Alive), which is writable; `data` by
+            // the caller's word.
+            unsafe { self.copy_aliased(data, start, count) }?;
+            Ok(Written::Done)
+        })
     }
 
     /// Copies a number of `size` bytes, the first ones of `bytes`, to `position`.
@@ -160,18 +159,13 @@ impl Region {
         size: usize,
         wait: Wait,
     ) -> Result<Written> {
-        let Some(_turn) = self.turn(wait)? else {
-            return Ok(Written::Busy);
-        };
-        let start = match self.place(position, size) {
-            Ok(start) => start,
-            Err(nothing_to_do) => return Ok(nothing_to_do),
-        };
         debug_assert!(matches!(size, 1 | 2 | 4 | 8));
-        // SAFETY: `start + size` is inside the map (1: Alive), which is writable; a number has at most MOST bytes, and
-        // these are no map's.
-        unsafe { copy_number(bytes.as_ptr(), self.pointer(start), size) };
-        Ok(Written::Done)
+        self.change(position, size, wait, |start| {
+            // SAFETY: `start + size` is inside the map (1: Alive), which is writable; a number has at most MOST bytes, and
+            // these are no map's.
+            unsafe { copy_number(bytes.as_ptr(), self.pointer(start), size) };
+            Ok(Written::Done)
+        })
     }
 
     /// Sets `count` bytes at `position` to `byte`.
@@ -190,7 +184,7 @@ impl Region {
             // Before the map grows for nothing.
             checked_range(from, count, self.len()).ok_or(Errno::INVAL)?;
         }
-        self.change(to, count, wait, |to| {
+        let copy = |to: usize| {
             // Again, for the map may have become shorter while the lock was waited for.
             let from = checked_range(from, count, self.len()).ok_or(Errno::INVAL)?;
             // Both from one base: another one, of a growth in between, would show one page twice.
@@ -199,11 +193,16 @@ impl Region {
             // read after the length, so it has room for both (2: Published in order).
             unsafe { ptr::copy(base.add(from), base.add(to), count) };
             Ok(Written::Done)
-        })
+        };
+        self.check_writable()?;
+        // What is copied must not change meanwhile, either.
+        let stripes = Stripes::of(from as usize, count).and(Stripes::of(to as usize, count));
+        self.change_striped(stripes, wait, || self.at(to, count, copy))
     }
 
     /// Runs `write` on where `position` is, when all of `count` bytes lie inside the map and no
-    /// other copy is at work.
+    /// other copy of them is at work.
+    #[inline(always)]
     fn change(
         &self,
         position: u64,
@@ -211,36 +210,64 @@ impl Region {
         wait: Wait,
         write: impl FnOnce(usize) -> Result<Written>,
     ) -> Result<Written> {
-        let Some(_turn) = self.turn(wait)? else {
-            return Ok(Written::Busy);
+        self.check_writable()?;
+        let write = || self.at(position, count, write);
+        // A position past the end of all addresses is in no stripe, and is not written to.
+        let start = position as usize;
+        match (&self.lock, wait) {
+            (None, _) => return write(),
+            (Some(lock), Wait::No) => {
+                if let Some(_turn) = lock.try_write_one(start, count) {
+                    return write();
+                }
+            }
+            (Some(_), Wait::Yes) => (),
+        }
+        self.change_striped(Stripes::of(start, count), wait, write)
+    }
+
+    /// Runs `write` when no other copy is at work in these stripes.
+    #[inline(never)]
+    fn change_striped(
+        &self,
+        stripes: Stripes,
+        wait: Wait,
+        write: impl FnOnce() -> Result<Written>,
+    ) -> Result<Written> {
+        let _turn = match (&self.lock, wait) {
+            (None, _) => None,
+            (Some(lock), Wait::Yes) => Some(lock.write(stripes)),
+            (Some(lock), Wait::No) => match lock.try_write(stripes) {
+                None => return Ok(Written::Busy),
+                turn => turn,
+            },
         };
-        match self.place(position, count) {
-            Ok(start) => write(start),
-            Err(nothing_to_do) => Ok(nothing_to_do),
-        }
+        write()
     }
 
-    /// The turn to write, if the map has a lock: held until what is returned is dropped. `None`: another copy is at
-    /// work.
+    /// Runs `write` on where `position` is, when all of `count` bytes lie inside the map. The lock must be held.
     #[inline(always)]
-    fn turn(&self, wait: Wait) -> Result<Option<Option<WriteGuard<'_>>>> {
-        if !self.shape.writable {
-            return Err(Errno::ACCES);
-        }
-        Ok(match (&self.lock, wait) {
-            (None, _) => Some(None),
-            (Some(lock), Wait::Yes) => Some(Some(lock.write())),
-            (Some(lock), Wait::No) => lock.try_write().map(Some),
-        })
-    }
-
-    /// Where `position` is, when all of `count` bytes lie inside the map, or what is to be returned.
-    #[inline(always)]
-    fn place(&self, position: u64, count: usize) -> std::result::Result<usize, Written> {
+    fn at(
+        &self,
+        position: u64,
+        count: usize,
+        write: impl FnOnce(usize) -> Result<Written>,
+    ) -> Result<Written> {
         if count == 0 {
-            return Err(Written::Done);
+            return Ok(Written::Done);
         }
-        checked_range(position, count, self.len()).ok_or(Written::PastEnd)
+        match checked_range(position, count, self.len()) {
+            Some(start) => write(start),
+            None => Ok(Written::PastEnd),
+        }
+    }
+
+    #[inline(always)]
+    fn check_writable(&self) -> Result<()> {
+        match self.shape.writable {
+            true => Ok(()),
+            false => Err(Errno::ACCES),
+        }
     }
 
     /// The length of the line at `start`, its newline included, looking at most at `count` bytes;

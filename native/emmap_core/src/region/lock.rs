@@ -1,170 +1,591 @@
-//! Makes a copy of any length atomic towards the others on the same map.
+//! Makes a copy of any length atomic with respect to the others on the same map.
 //!
-//! Short reads write nothing that others read, so they scale: they copy, and copy again when a
-//! sequence number says that a writer came between. Writers exclude each other and long reads with
-//! a lock. crossbeam's `ShardedLock` was tried: it takes eight locks to write, 35 ns where this
-//! takes 5 and a whole `pwrite` of eight bytes 29.
-
-use std::sync::{PoisonError, TryLockError};
+//! The map is divided into stripes, page by page, so that copies of different pages do not wait for each other. Each
+//! stripe has one word: how many long reads hold it, whether a writer does, and a number that each writer changes.
+//!
+//! - *A short read* writes nothing that others read: it copies, and copies again when the words of its stripes say that a
+//!   writer came between.
+//! - *A writer* takes a stripe with one locked instruction and releases it with a store: as long as it holds the stripe,
+//!   no other thread changes the word.
+//! - *A long read* counts itself in the words of its stripes, so that writers wait for it and other long reads do not.
+//!
+//! Who needs several stripes takes them in ascending order, so no two threads wait for each other.
+//!
+//! The word alone makes copies atomic. `waiting` and `priority` only decide who comes next. Whoever is faster does, which
+//! costs least, until a thread has waited for a millisecond: it gets priority (one thread at a time), and the stripe that it
+//! waits for goes to nobody else. So neither readers nor writers wait without end.
 
 use crossbeam_utils::CachePadded;
 
-use crate::sync::atomic::{fence, AtomicUsize, Ordering};
-use crate::sync::{spin_loop, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use crate::sync::atomic::{fence, AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{spin_loop, Bell};
+
+const STRIPES: usize = if cfg!(loom) { 2 } else { 16 };
+/// A stripe of the map has so many bytes: those of a page, on most machines.
+const STRIPE_SHIFT: u32 = 12;
+
+/// Of a stripe's word: its long reads.
+const READERS: u64 = (1 << 16) - 1;
+/// Whether a writer holds it. When the writer releases it, it adds this once more, so that the bits above are a number
+/// that each writer changes.
+const WRITER: u64 = READERS + 1;
 
 /// How often a short read is copied again before it waits its turn among the writers.
-const OPTIMISTIC_TRIES: usize = if cfg!(loom) { 2 } else { 16 };
-/// How often a short write asks for the lock before it goes where waiting is allowed: about a
+const OPTIMISTIC_TRIES: usize = if cfg!(loom) { 1 } else { 16 };
+/// How often a stripe is asked for before it is waited for, or before a call goes where waiting is allowed: about a
 /// microsecond, less than the way to another scheduler costs.
-const WRITE_TRIES: usize = if cfg!(loom) { 2 } else { 64 };
+const TRIES: usize = if cfg!(loom) { 1 } else { 64 };
 
 #[derive(Default)]
 pub struct CopyLock {
-    /// Odd while a writer is at work.
-    sequence: CachePadded<AtomicUsize>,
-    turn: CachePadded<RwLock<()>>,
+    stripes: [CachePadded<Stripe>; STRIPES],
+    /// Whether a thread has priority.
+    priority: AtomicBool,
+    bell: Bell,
 }
 
-/// The sequence number while no writer is at work.
-#[derive(Clone, Copy)]
-pub struct Quiet(usize);
+#[derive(Default)]
+struct Stripe {
+    word: AtomicU64,
+    /// Threads to be rung for when it is released.
+    waiting: AtomicU32,
+    /// Whether the thread that has priority waits for this stripe.
+    priority: AtomicBool,
+}
 
+/// Whether a thread gives way to the one that has priority.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Any,
+    First,
+}
+
+impl Stripe {
+    #[inline(always)]
+    fn reserved(&self, turn: Turn) -> bool {
+        turn == Turn::Any && self.priority.load(Ordering::Relaxed)
+    }
+
+    /// Takes it for a writer, if it is free.
+    #[inline(always)]
+    fn enter(&self, turn: Turn) -> bool {
+        let word = self.word.load(Ordering::Relaxed);
+        if word & (READERS | WRITER) != 0 || self.reserved(turn) {
+            return false;
+        }
+        // Pairs with the releases in `leave` and `leave_read`.
+        let taken =
+            self.word
+                .compare_exchange(word, word + WRITER, Ordering::Acquire, Ordering::Relaxed);
+        // A short read that sees a byte of the copy that follows sees that the word has changed, too.
+        fence(Ordering::Release);
+        taken.is_ok()
+    }
+
+    #[inline(always)]
+    fn leave(&self, bell: &Bell) {
+        // Nobody but the writer that holds it changes the word, so a load and a store are enough.
+        let word = self.word.load(Ordering::Relaxed);
+        self.word
+            .store(word.wrapping_add(WRITER), Ordering::Release);
+        self.ring(bell);
+    }
+
+    /// Takes it for a long read, if no writer holds it.
+    fn enter_read(&self, turn: Turn) -> bool {
+        let more = |word: u64| {
+            (word & WRITER == 0 && word & READERS < READERS && !self.reserved(turn))
+                .then_some(word + 1)
+        };
+        self.word
+            .fetch_update(Ordering::Acquire, Ordering::Relaxed, more)
+            .is_ok()
+    }
+
+    fn leave_read(&self, bell: &Bell) {
+        self.word.fetch_sub(1, Ordering::Release);
+        self.ring(bell);
+    }
+
+    /// A store and the load that follows may be seen in the other order, so a thread that has just begun to wait may be
+    /// missed: it looks again by itself.
+    #[inline(always)]
+    fn ring(&self, bell: &Bell) {
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            bell.ring();
+        }
+    }
+}
+
+/// Some stripes of the lock, one bit each.
+#[derive(Clone, Copy)]
+pub struct Stripes(u16);
+
+impl Stripes {
+    pub const ALL: Stripes = Stripes(((1u32 << STRIPES) - 1) as u16);
+
+    /// The only stripe of `count` bytes at `start`.
+    #[inline(always)]
+    fn one(start: usize, count: usize) -> Option<usize> {
+        let last = start.wrapping_add(count).wrapping_sub(1);
+        // Of nothing it is none, and past the end of all addresses none that matters.
+        ((start ^ last) >> STRIPE_SHIFT == 0).then_some((start >> STRIPE_SHIFT) % STRIPES)
+    }
+
+    /// Those of `count` bytes at `start`.
+    pub fn of(start: usize, count: usize) -> Stripes {
+        let pages = (start % (1 << STRIPE_SHIFT))
+            .saturating_add(count)
+            .div_ceil(1 << STRIPE_SHIFT);
+        if pages >= STRIPES {
+            return Stripes::ALL;
+        }
+        let first = (start >> STRIPE_SHIFT) % STRIPES;
+        let bits = ((1u32 << pages) - 1) << first;
+        Stripes((bits | bits >> STRIPES) as u16 & Stripes::ALL.0)
+    }
+
+    pub fn and(self, others: Stripes) -> Stripes {
+        Stripes(self.0 | others.0)
+    }
+
+    fn add(&mut self, at: usize) {
+        self.0 |= 1 << at;
+    }
+
+    /// Their numbers, in ascending order.
+    fn each(self) -> impl Iterator<Item = usize> {
+        let mut left = self.0;
+        std::iter::from_fn(move || {
+            let at = left.trailing_zeros() as usize;
+            left &= left.wrapping_sub(1);
+            // What is shifted out was no stripe.
+            (at < STRIPES).then_some(at)
+        })
+    }
+}
+
+/// What a short read found before it copied.
+#[derive(Clone, Copy)]
+pub struct Quiet<'a> {
+    stripe: &'a Stripe,
+    word: u64,
+}
+
+impl Quiet<'_> {
+    /// After the copy: whether no writer came between, so that the copy is whole.
+    #[inline(always)]
+    pub fn still(self) -> bool {
+        fence(Ordering::Acquire);
+        (self.stripe.word.load(Ordering::Relaxed) ^ self.word) & !READERS == 0
+    }
+}
+
+/// One stripe that a writer holds.
+pub struct StripeGuard<'a> {
+    stripe: &'a Stripe,
+    bell: &'a Bell,
+}
+
+/// The stripes that a writer holds.
 pub struct WriteGuard<'a> {
-    sequence: &'a AtomicUsize,
-    _turn: RwLockWriteGuard<'a, ()>,
+    lock: &'a CopyLock,
+    held: Stripes,
+}
+
+/// The stripes that a long read holds.
+struct ReadGuard<'a> {
+    lock: &'a CopyLock,
+    held: Stripes,
 }
 
 impl CopyLock {
-    /// Runs `copy` so that no writer overlaps its last run. `None`: a writer holds the lock for
-    /// long; call again through [`CopyLock::read_long`], where waiting is allowed.
-    #[inline]
-    pub fn read_short<R>(&self, mut copy: impl FnMut() -> R) -> Option<R> {
+    /// Before a short read of one stripe, for code that must be inlined, which a closure may not be. `None`: there are
+    /// several, or a writer is at work, so call [`CopyLock::read_short`].
+    #[inline(always)]
+    pub fn quiet(&self, start: usize, count: usize) -> Option<Quiet<'_>> {
+        let stripe = &*self.stripes[Stripes::one(start, count)?];
+        // Pairs with the release in `Stripe::leave`.
+        let word = stripe.word.load(Ordering::Acquire);
+        (word & WRITER == 0).then_some(Quiet { stripe, word })
+    }
+
+    /// Runs `copy` so that no writer overlaps its last run. `None`: a writer holds a stripe for long; call again through
+    /// [`CopyLock::read_long`], where waiting is allowed.
+    pub fn read_short<R>(&self, stripes: Stripes, mut copy: impl FnMut() -> R) -> Option<R> {
         for _ in 0..OPTIMISTIC_TRIES {
-            if let Some(quiet) = self.quiet() {
+            if let Some(before) = self.numbers(stripes, Ordering::Acquire) {
                 let result = copy();
-                if self.still(quiet) {
+                fence(Ordering::Acquire);
+                if self.numbers(stripes, Ordering::Relaxed) == Some(before) {
                     return Some(result);
                 }
             }
             spin_loop();
         }
-        let _turn = self.turn.try_read().ok()?;
+        let mut reading = ReadGuard::of_none(self);
+        for at in stripes.each() {
+            reading.try_take(at)?;
+        }
         Some(copy())
     }
 
-    /// One try of [`CopyLock::read_short`], for code that must be inlined, which a closure may not be: before the copy.
-    /// `None`: a writer is at work.
+    /// The sum of the stripes' numbers, which only grow: it is the same as before when all of them are. `None`: a writer
+    /// is at work.
     #[inline(always)]
-    pub fn quiet(&self) -> Option<Quiet> {
-        // Pairs with the release store in `WriteGuard::drop`.
-        let sequence = self.sequence.load(Ordering::Acquire);
-        (sequence & 1 == 0).then_some(Quiet(sequence))
-    }
-
-    /// After the copy: whether no writer came between, so that the copy is whole.
-    #[inline(always)]
-    pub fn still(&self, quiet: Quiet) -> bool {
-        fence(Ordering::Acquire);
-        self.sequence.load(Ordering::Relaxed) == quiet.0
+    fn numbers(&self, stripes: Stripes, order: Ordering) -> Option<u64> {
+        stripes.each().try_fold(0u64, |sum, at| {
+            let word = self.stripes[at].word.load(order);
+            (word & WRITER == 0).then_some(sum.wrapping_add(word & !READERS))
+        })
     }
 
     /// Waits for writers, then runs `copy` with all writers held off. For a thread that may wait.
-    pub fn read_long<R>(&self, mut copy: impl FnMut() -> R) -> R {
-        let _turn: RwLockReadGuard<()> = self.turn.read().unwrap_or_else(PoisonError::into_inner);
+    pub fn read_long<R>(&self, stripes: Stripes, mut copy: impl FnMut() -> R) -> R {
+        let mut reading = ReadGuard::of_none(self);
+        for at in stripes.each() {
+            self.wait(at, Stripe::enter_read);
+            reading.held.add(at);
+        }
         copy()
     }
 
-    /// The lock for writing, if it comes free within about a microsecond.
-    #[inline]
-    pub fn try_write(&self) -> Option<WriteGuard<'_>> {
-        for _ in 0..WRITE_TRIES {
-            match self.turn.try_write() {
-                Ok(turn) => return Some(self.enter(turn)),
-                Err(TryLockError::Poisoned(turn)) => return Some(self.enter(turn.into_inner())),
-                Err(TryLockError::WouldBlock) => spin_loop(),
+    /// The one stripe of `count` bytes at `start` for writing, if it is free. `None`: it is not, or there are several, so
+    /// call [`CopyLock::try_write`].
+    #[inline(always)]
+    pub fn try_write_one(&self, start: usize, count: usize) -> Option<StripeGuard<'_>> {
+        let stripe = &*self.stripes[Stripes::one(start, count)?];
+        // A guard is made only of a stripe that was taken: its drop releases it.
+        match stripe.enter(Turn::Any) {
+            true => Some(StripeGuard {
+                stripe,
+                bell: &self.bell,
+            }),
+            false => None,
+        }
+    }
+
+    /// The stripes for writing, if each comes free within about a microsecond.
+    pub fn try_write(&self, stripes: Stripes) -> Option<WriteGuard<'_>> {
+        let mut writing = WriteGuard::of_none(self);
+        for at in stripes.each() {
+            tries(|| self.stripes[at].enter(Turn::Any)).then_some(())?;
+            writing.held.add(at);
+        }
+        Some(writing)
+    }
+
+    /// Waits for the stripes. For a thread that may wait.
+    pub fn write(&self, stripes: Stripes) -> WriteGuard<'_> {
+        let mut writing = WriteGuard::of_none(self);
+        for at in stripes.each() {
+            self.wait(at, Stripe::enter);
+            writing.held.add(at);
+        }
+        writing
+    }
+
+    /// Waits until `enter` takes the stripe.
+    fn wait(&self, at: usize, enter: impl Fn(&Stripe, Turn) -> bool) {
+        let stripe = &*self.stripes[at];
+        if tries(|| enter(stripe, Turn::Any)) {
+            return;
+        }
+        let _waiting = Waiting::new(&stripe.waiting);
+        let mut priority = None;
+        self.bell.wait(|for_long| {
+            if for_long && priority.is_none() {
+                priority = Priority::claim(&self.priority, &stripe.priority);
             }
-        }
-        None
+            match priority {
+                None => enter(stripe, Turn::Any),
+                Some(_) => enter(stripe, Turn::First),
+            }
+        });
     }
+}
 
-    /// Waits for the lock. For a thread that may wait.
-    pub fn write(&self) -> WriteGuard<'_> {
-        self.enter(self.turn.write().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    #[inline]
-    fn enter<'a>(&'a self, turn: RwLockWriteGuard<'a, ()>) -> WriteGuard<'a> {
-        // Only the holder of `turn` changes the number, so a load and a store are enough.
-        let number = self.sequence.load(Ordering::Relaxed);
-        self.sequence
-            .store(number.wrapping_add(1), Ordering::Relaxed);
-        // A reader that sees a byte of the copy that follows also sees the odd number.
-        fence(Ordering::Release);
-        WriteGuard {
-            sequence: &self.sequence,
-            _turn: turn,
+fn tries(mut enter: impl FnMut() -> bool) -> bool {
+    (0..TRIES).any(|_| {
+        let entered = enter();
+        if !entered {
+            spin_loop();
         }
+        entered
+    })
+}
+
+/// A thread that is counted as waiting.
+struct Waiting<'a>(&'a AtomicU32);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicU32) -> Waiting<'a> {
+        count.fetch_add(1, Ordering::SeqCst);
+        Waiting(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Priority on a stripe.
+struct Priority<'a> {
+    taken: &'a AtomicBool,
+    of_stripe: &'a AtomicBool,
+}
+
+impl<'a> Priority<'a> {
+    /// `None`: another thread has priority.
+    fn claim(taken: &'a AtomicBool, of_stripe: &'a AtomicBool) -> Option<Priority<'a>> {
+        if taken.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        of_stripe.store(true, Ordering::Release);
+        Some(Priority { taken, of_stripe })
+    }
+}
+
+impl Drop for Priority<'_> {
+    fn drop(&mut self) {
+        self.of_stripe.store(false, Ordering::Release);
+        self.taken.store(false, Ordering::Release);
+    }
+}
+
+impl Drop for StripeGuard<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.stripe.leave(self.bell);
+    }
+}
+
+impl WriteGuard<'_> {
+    fn of_none(lock: &CopyLock) -> WriteGuard<'_> {
+        let held = Stripes(0);
+        WriteGuard { lock, held }
     }
 }
 
 impl Drop for WriteGuard<'_> {
-    #[inline]
     fn drop(&mut self) {
-        let number = self.sequence.load(Ordering::Relaxed);
-        self.sequence
-            .store(number.wrapping_add(1), Ordering::Release);
+        for at in self.held.each() {
+            self.lock.stripes[at].leave(&self.lock.bell);
+        }
+    }
+}
+
+impl ReadGuard<'_> {
+    fn of_none(lock: &CopyLock) -> ReadGuard<'_> {
+        let held = Stripes(0);
+        ReadGuard { lock, held }
+    }
+
+    fn try_take(&mut self, at: usize) -> Option<()> {
+        tries(|| self.lock.stripes[at].enter_read(Turn::Any)).then_some(())?;
+        self.held.add(at);
+        Some(())
+    }
+}
+
+impl Drop for ReadGuard<'_> {
+    fn drop(&mut self) {
+        for at in self.held.each() {
+            self.lock.stripes[at].leave_read(&self.lock.bell);
+        }
     }
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::AtomicUsize;
+    use std::thread;
+    use std::time::{Duration, Instant};
 
-    /// Writers fill all words with one number; a reader must never see two different ones.
+    const PAGE: usize = 1 << STRIPE_SHIFT;
+
+    #[test]
+    fn bytes_lie_in_the_stripes_of_their_pages() {
+        let each = |start, count| Stripes::of(start, count).each().collect::<Vec<_>>();
+        assert_eq!(each(PAGE, 0), []);
+        assert_eq!(each(0, PAGE), [0]);
+        assert_eq!(each(PAGE - 1, 2), [0, 1]);
+        assert_eq!(each(5 * PAGE + 1, 2 * PAGE), [5, 6, 7]);
+        // From the last stripe to the first ones, taken in ascending order.
+        assert_eq!(
+            each((2 * STRIPES - 1) * PAGE, 3 * PAGE),
+            [0, 1, STRIPES - 1]
+        );
+        let all: Vec<usize> = (0..STRIPES).collect();
+        assert_eq!(each(1, (STRIPES - 1) * PAGE), all);
+        assert_eq!(each(usize::MAX, usize::MAX), all);
+        for (start, count) in [
+            (0, 1),
+            (PAGE - 1, 2),
+            (7 * PAGE, PAGE),
+            (7, PAGE),
+            (usize::MAX, 1),
+        ] {
+            let stripes = each(start, count);
+            let one = Stripes::one(start, count);
+            assert_eq!(one, (stripes.len() == 1).then_some(stripes[0]));
+        }
+        let both = Stripes::of(0, 1).and(Stripes::of(3 * PAGE, 1));
+        assert_eq!(both.each().collect::<Vec<_>>(), [0, 3]);
+    }
+
+    /// Each stripe has three words. Writers of all stripes fill the first words with one number, and writers of any
+    /// stripes the second and third ones: no read sees two numbers where one writer wrote one.
     #[test]
     fn copies_are_never_torn() {
-        const WORDS: usize = 64;
         let lock = CopyLock::default();
-        let words: Vec<AtomicUsize> = (0..WORDS).map(|_| AtomicUsize::new(0)).collect();
+        let words: Vec<[AtomicUsize; 3]> = (0..STRIPES).map(|_| Default::default()).collect();
         let stop = AtomicBool::new(false);
-        let copy = || -> Vec<usize> { words.iter().map(|w| w.load(Ordering::Relaxed)).collect() };
-        std::thread::scope(|scope| {
-            for seed in 1..=2 {
-                let (lock, words, stop) = (&lock, &words, &stop);
+        let fill = |stripes: Stripes, n| {
+            for at in stripes.each() {
+                words[at][1].store(n, Ordering::Relaxed);
+                words[at][2].store(n, Ordering::Relaxed);
+            }
+        };
+        let copy = || -> Vec<[usize; 3]> {
+            let copy = |of: &[AtomicUsize; 3]| [0, 1, 2].map(|at| of[at].load(Ordering::Relaxed));
+            words.iter().map(copy).collect()
+        };
+        let assert_whole = |seen: Vec<[usize; 3]>| {
+            for [all, one, other] in &seen {
+                assert!(*all == seen[0][0] && one == other, "torn: {seen:?}");
+            }
+        };
+        thread::scope(|scope| {
+            for seed in 0..2 {
+                let (lock, words, stop, fill) = (&lock, &words, &stop, &fill);
                 scope.spawn(move || {
                     let mut n = seed;
                     while !stop.load(Ordering::Relaxed) {
-                        if let Some(_guard) = lock.try_write() {
-                            words.iter().for_each(|w| w.store(n, Ordering::Relaxed));
-                        }
                         n += 2;
+                        let at = n % STRIPES;
+                        let some = Stripes::of(at * PAGE, n % 3 * PAGE);
+                        if let Some(_turn) = lock.try_write_one(at * PAGE, 1) {
+                            fill(Stripes::of(at * PAGE, 1), n);
+                        }
+                        if let Some(_turn) = lock.try_write(some) {
+                            fill(some, n);
+                        }
+                        let _turn = lock.write(Stripes::ALL);
+                        words.iter().for_each(|w| w[0].store(n, Ordering::Relaxed));
                     }
                 });
             }
             for round in 0..20_000 {
-                let seen = if round % 8 == 0 {
-                    lock.read_long(copy)
-                } else {
-                    match lock.read_short(copy) {
-                        Some(seen) => seen,
-                        None => continue,
-                    }
+                match round % 8 {
+                    0 => assert_whole(lock.read_long(Stripes::ALL, copy)),
+                    _ => lock.read_short(Stripes::ALL, copy).map_or((), assert_whole),
                 };
-                assert!(seen.iter().all(|w| *w == seen[0]), "torn: {seen:?}");
+                let at = round % STRIPES;
+                if let Some(quiet) = lock.quiet(at * PAGE, PAGE) {
+                    let [_, one, other] = copy()[at];
+                    assert!(!quiet.still() || one == other);
+                }
             }
             stop.store(true, Ordering::Relaxed);
         });
     }
 
     #[test]
-    fn a_held_lock_is_refused_not_waited_for() {
+    fn a_held_stripe_is_refused_not_waited_for() {
         let lock = CopyLock::default();
-        let guard = lock.write();
-        assert!(lock.try_write().is_none());
-        assert_eq!(lock.read_short(|| 1), None);
+        let (one, two) = (Stripes::of(0, 1), Stripes::of(0, PAGE + 1));
+        let guard = lock.write(one);
+        assert!(lock.try_write_one(0, 1).is_none() && lock.try_write(two).is_none());
+        assert!(lock.quiet(0, 1).is_none());
+        assert_eq!(lock.read_short(two, || 1), None);
+        // The others are free, also after a refusal.
+        assert!(lock.try_write_one(PAGE, 1).is_some());
+        assert_eq!(lock.read_short(Stripes::of(PAGE, 1), || 1), Some(1));
         drop(guard);
-        assert!(lock.try_write().is_some());
-        assert_eq!(lock.read_short(|| 1), Some(1));
+        assert!(lock.try_write(two).is_some());
+        assert_eq!(lock.read_short(two, || 1), Some(1));
+    }
+
+    #[test]
+    fn a_long_read_holds_off_writers_of_its_stripes_and_no_reads() {
+        let lock = CopyLock::default();
+        let (one, two) = (Stripes::of(0, 1), Stripes::of(0, PAGE + 1));
+        lock.read_long(one, || {
+            assert!(lock.try_write_one(0, 1).is_none() && lock.try_write(two).is_none());
+            assert!(lock.try_write_one(PAGE, 1).is_some());
+            assert!(lock.quiet(0, 1).is_some_and(Quiet::still));
+            assert_eq!(lock.read_short(two, || 1), Some(1));
+            assert_eq!(lock.read_long(two, || 2), 2);
+        });
+        assert!(lock.try_write(two).is_some());
+    }
+
+    #[test]
+    fn a_panic_releases_the_stripes() {
+        let lock = CopyLock::default();
+        let panics = |act: &(dyn Fn() + std::panic::RefUnwindSafe)| {
+            assert!(std::panic::catch_unwind(act).is_err());
+            assert!(lock.try_write(Stripes::ALL).is_some());
+            assert_eq!(lock.read_short(Stripes::ALL, || 1), Some(1));
+        };
+        let lock = std::panic::AssertUnwindSafe(&lock);
+        panics(&|| lock.read_long(Stripes::ALL, || panic!("expected by the test")));
+        panics(&|| {
+            let _turn = lock.try_write_one(0, 1);
+            panic!("expected by the test")
+        });
+        panics(&|| {
+            let _turn = lock.write(Stripes::ALL);
+            panic!("expected by the test")
+        });
+    }
+
+    /// Threads that hold a stripe again and again do not keep one off that waits, whatever it waits for.
+    fn assert_not_starved(hold: impl Fn(&CopyLock, &dyn Fn()) + Sync, take: impl Fn(&CopyLock)) {
+        const HOLD: Duration = Duration::from_micros(300);
+        let lock = CopyLock::default();
+        let stop = AtomicBool::new(false);
+        let busy = || {
+            let begun = Instant::now();
+            while begun.elapsed() < HOLD {
+                spin_loop();
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    while !stop.load(Ordering::Relaxed) {
+                        hold(&lock, &busy);
+                    }
+                });
+            }
+            for _ in 0..20 {
+                take(&lock);
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+    }
+
+    #[test]
+    fn a_writer_is_not_starved_by_long_reads() {
+        assert_not_starved(
+            |lock, busy| lock.read_long(Stripes::ALL, busy),
+            |lock| drop(lock.write(Stripes::of(3 * PAGE, 1))),
+        );
+    }
+
+    #[test]
+    fn a_long_read_is_not_starved_by_writers() {
+        assert_not_starved(
+            |lock, busy| {
+                let _turn = lock.write(Stripes::of(3 * PAGE, 1));
+                busy();
+            },
+            |lock| lock.read_long(Stripes::ALL, || ()),
+        );
     }
 }

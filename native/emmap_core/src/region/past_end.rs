@@ -4,6 +4,7 @@
 //! that follows the file never reads zeros in their place, and a full disk is an error of the write. Then the map
 //! takes the size that the file has.
 
+use super::lock::Stripes;
 use super::{AddressRange, Region};
 use crate::bounds::checked_range;
 use crate::source::copy_intact;
@@ -60,7 +61,7 @@ impl Region {
             if !claim() {
                 return Ok(false);
             }
-            let exclusive = self.lock.as_ref().map(|lock| lock.write());
+            let exclusive = self.lock.as_ref().map(|lock| lock.write(Stripes::ALL));
             // Bytes in the place of others come last, when nothing can fail any more.
             let head = on_disk.saturating_sub(position).min(count as u64) as usize;
             let mut reached = on_disk;

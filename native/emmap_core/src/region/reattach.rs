@@ -1,6 +1,7 @@
 //! The way back after a fault.
 
 use super::address_range::Zeros;
+use super::lock::Stripes;
 use super::{AddressRange, Region};
 use crate::{Errno, Result};
 
@@ -42,7 +43,7 @@ impl Region {
             return self.extend(ranges, None, on_disk);
         }
         let bytes = self.shape.bytes(to)?;
-        let exclusive = self.lock.as_ref().map(|lock| lock.write());
+        let exclusive = self.lock.as_ref().map(|lock| lock.write(Stripes::ALL));
         self.extent.set_len(to);
         drop(exclusive);
         // The tail is gone from the file, so there is nothing to keep should this fail; and what writes to it is refused.

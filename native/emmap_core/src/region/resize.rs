@@ -1,6 +1,7 @@
 //! Growing and shrinking under readers.
 
 use super::address_range::Zeros;
+use super::lock::Stripes;
 use super::reservation::Place;
 use super::{AddressRange, Region};
 use crate::fault::Reason;
@@ -186,7 +187,7 @@ impl Region {
         // The rest of the last page stays mapped, and must not come back when the file grows.
         let tail = (bytes.saturating_sub(self.shape.delta)).min(before) - to.min(before);
         let mut kept = vec![0u8; tail];
-        let exclusive = self.lock.as_ref().map(|lock| lock.write());
+        let exclusive = self.lock.as_ref().map(|lock| lock.write(Stripes::ALL));
         self.extent.set_len(to);
         // SAFETY: `to + tail` is at most the old length, and its page stays mapped (1: Alive).
         let at = unsafe {
