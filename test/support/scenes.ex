@@ -6,7 +6,7 @@ defmodule Emmap.Test.Scenes do
   """
 
   # Addresses set aside for growth: without them there is a map that moves when it grows.
-  @ahead [{{:mmap, 1}, {:as_if_nothing, :enomem}}, {{:mprotect, 1}, {:as_if_nothing, :enomem}}]
+  @ahead [{{:mmap, 1}, {:as_if_nothing, :enomem}}]
   # Files in /proc answer so when one tries to map them.
   @probe [{{:mmap, 2}, {:eio, :enodev}}]
   # Where a file without a name is not to be had, one with a temporary name will do.
@@ -26,8 +26,7 @@ defmodule Emmap.Test.Scenes do
   @appending [
     {{:fstat, 3}, :as_if_nothing},
     {{:mmap, 1}, :as_if_nothing},
-    {{:mmap, 2}, :as_if_nothing},
-    {{:mprotect, 1}, :as_if_nothing}
+    {{:mmap, 2}, :as_if_nothing}
   ]
 
   @ten :binary.copy("0123456789", 1000)

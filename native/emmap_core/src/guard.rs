@@ -22,6 +22,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use crate::arena;
 use crate::fault::Fault;
 use slot::{Guarded, Slot};
 use table::{Changes, Node, Table};
@@ -131,8 +132,8 @@ pub fn may_be_guarded(address: usize) -> bool {
     LOWEST.load(Ordering::Acquire) <= address && address < HIGHEST.load(Ordering::Acquire)
 }
 
-/// Whether `address` lies in a range of ours: its bytes may be a file's, and be mapped elsewhere
-/// too.
+/// Whether `address`, where something is mapped, lies in a range of ours: its bytes may be a file's, and be mapped
+/// elsewhere too.
 pub fn is_guarded(address: usize) -> bool {
-    find(address).is_some()
+    arena::contains(address) || find(address).is_some()
 }

@@ -15,6 +15,7 @@
 //! | [`lent`] | which files live binaries show |
 //! | [`source`] | bytes to write that may be a map's |
 //! | [`sync`] | the atomics and locks of all that loom checks |
+//! | [`arena`] | where maps are placed |
 //! | [`region`] | the mapping itself: read, write, grow, shrink |
 //! | [`atomics`] | integers in a map |
 //! | [`striped`] | integers that threads add to without waiting for each other |
@@ -33,6 +34,7 @@
 #[cfg(not(unix))]
 compile_error!("emmap needs POSIX memory maps and signals: Windows has neither");
 
+pub mod arena;
 pub mod atomics;
 pub mod bounds;
 pub mod buffer;

@@ -136,18 +136,18 @@ impl SizePlan {
 
     /// Removes what the file has beyond its planned size, or, to be truncated, all that it had. What destroys comes last,
     /// when nothing else can fail.
-    pub fn shorten(&self, file: &MappedFile) -> Result<()> {
+    pub fn cut(&self, file: &MappedFile) -> Result<()> {
         let kept = self.after.min(self.before);
         let cleared = match self.truncates && kept > 0 {
             // In place: blocks that are released first may not be had again.
             true => os::without_sigxfsz(|| os::clear(file.fd(), kept, file.is_sparse())),
             false => Ok(()),
         };
-        let shortened = cleared.and_then(|()| match self.after < self.before {
+        let cut = cleared.and_then(|()| match self.after < self.before {
             true => os::set_size(file.fd(), self.after),
             false => Ok(()),
         });
-        shortened.inspect_err(|_| {
+        cut.inspect_err(|_| {
             if self.truncates {
                 // Empty, as it was to be, rather than half of it.
                 let _ = os::set_size(file.fd(), 0);

@@ -357,43 +357,39 @@ impl Region {
         to: *mut u8,
         count: usize,
     ) -> Result<()> {
-        // Up to here a copy more costs less than to look through all maps whether it is needed.
+        // A copy more, on the stack, costs less than to find out whether it is needed.
         const SMALL: usize = 1024;
         // SAFETY: the caller's promise, for as many bytes as the type has.
         unsafe {
             match count {
-                8 => return copy_number_intact::<u64>(from, to),
-                4 => return copy_number_intact::<u32>(from, to),
-                2 => return copy_number_intact::<u16>(from, to),
-                1 => return copy_number_intact::<u8>(from, to),
-                _ if count > SMALL => return self.copy_many_aliased(from, to, count),
-                _ => (),
+                8 => copy_number_intact::<u64>(from, to),
+                4 => copy_number_intact::<u32>(from, to),
+                2 => copy_number_intact::<u16>(from, to),
+                1 => copy_number_intact::<u8>(from, to),
+                _ if count <= SMALL => copy_by_way_of::<SMALL>(from, to, count),
+                _ => self.copy_many_aliased(from, to, count),
             }
         }
-        let mut between = MaybeUninit::<[u8; SMALL]>::uninit();
-        // SAFETY: by the caller's word; `between` has room for `count` bytes.
-        unsafe {
-            source::read_intact(from, || {
-                let between = between.as_mut_ptr().cast();
-                ptr::copy_nonoverlapping(from, between, count);
-            })?;
-            // The compiler would make one copy of the two, for it knows nothing of aliases.
-            let between = black_box(between.as_ptr()).cast();
-            ptr::copy_nonoverlapping(between, to, count);
-        }
-        Ok(())
     }
 
     /// # Safety
     /// As [`Region::copy_aliased`]; `to` is the place of `start`.
+    #[inline(never)]
     unsafe fn copy_many_aliased(&self, from: *const u8, to: *mut u8, count: usize) -> Result<()> {
+        // To allocate memory costs more than to take it from the stack.
+        const ON_STACK: usize = 16 << 10;
         let base = self.base() as usize;
-        let same_range = (from as usize).wrapping_sub(base) < self.len();
+        let inside = |at: usize| at.wrapping_sub(base) < self.len();
+        let same_range = inside(from as usize) && inside(to as usize);
         if same_range || !guard::is_guarded(from as usize) {
             // What this map loses is found by the caller: it checks the fault.
             // SAFETY: the caller's promise.
             unsafe { ptr::copy(from, to, count) };
             return Ok(());
+        }
+        if count <= ON_STACK {
+            // SAFETY: the caller's promise.
+            return unsafe { copy_by_way_of::<ON_STACK>(from, to, count) };
         }
         let mut between: Vec<u8> = Vec::new();
         between.try_reserve_exact(count).map_err(|_| Errno::NOMEM)?;
@@ -408,6 +404,31 @@ impl Region {
 }
 
 /// Copies bytes that may be a live binary, and the very bytes they are copied to: all are read before one is written.
+///
+/// # Safety
+/// `from` must have `count` readable bytes and `to` as many writable ones; `count` must be at most `SIZE`.
+#[inline(always)]
+unsafe fn copy_by_way_of<const SIZE: usize>(
+    from: *const u8,
+    to: *mut u8,
+    count: usize,
+) -> Result<()> {
+    debug_assert!(count <= SIZE);
+    let mut between = MaybeUninit::<[u8; SIZE]>::uninit();
+    // SAFETY: by the caller's word; `between` has room for `count` bytes.
+    unsafe {
+        source::read_intact(from, || {
+            let between = between.as_mut_ptr().cast();
+            ptr::copy_nonoverlapping(from, between, count);
+        })?;
+        // The compiler would make one copy of the two, for it knows nothing of aliases.
+        let between = black_box(between.as_ptr()).cast();
+        ptr::copy_nonoverlapping(between, to, count);
+    }
+    Ok(())
+}
+
+/// As [`copy_by_way_of`], of a number.
 ///
 /// # Safety
 /// `from` must have as many readable bytes as `T` has, and `to` as many writable ones.

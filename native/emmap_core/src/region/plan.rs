@@ -110,7 +110,7 @@ impl Plan {
         }
         range.grow(shape, file, needed)?;
         if let Some((file, size)) = file.zip(self.size) {
-            size.shorten(file)?;
+            size.cut(file)?;
         }
         Ok((self, range))
     }

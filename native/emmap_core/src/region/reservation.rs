@@ -1,11 +1,9 @@
 //! A range of addresses that nobody else can be given, and its end.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use memmap2::{MmapOptions, MmapRaw};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::bounds::round_up;
-use crate::{os, Errno, Result};
+use crate::{arena, os, Errno, Result};
 
 /// Owns `len` bytes of addresses from a page-aligned `start`, and a page more at both ends. All of
 /// it is unmapped on drop, whatever was placed inside meanwhile.
@@ -44,16 +42,54 @@ const MOST_RESERVED: usize = 1 << 45;
 #[cfg(not(target_pointer_width = "64"))]
 const MOST_RESERVED: usize = 1 << 30;
 
-enum Owner {
-    Anywhere { _map: MmapRaw },
-    Placed { at: *mut u8, len: usize },
+/// Addresses that are ours until it is dropped.
+struct Owner {
+    at: *mut u8,
+    len: usize,
+    /// Whether the arena gets them back.
+    of_arena: bool,
+}
+
+impl Owner {
+    /// `len` bytes, wherever there is room.
+    fn anywhere(len: usize) -> Result<Owner> {
+        /// Others may have mapped something where the arena has room.
+        const TRIES: usize = 3;
+        static EVER: AtomicBool = AtomicBool::new(false);
+        for _ in 0..TRIES {
+            let Some(hint) = arena::allocate(len) else {
+                break;
+            };
+            let mut owner = Owner::at(hint, len, false).inspect_err(|_| arena::free(hint, len))?;
+            if owner.at as usize == hint {
+                EVER.store(true, Ordering::Relaxed);
+                owner.of_arena = true;
+                return Ok(owner);
+            }
+            // What is taken there is not tried again.
+        }
+        if !EVER.load(Ordering::Relaxed) {
+            arena::give_up();
+        }
+        Owner::at(0, len, false)
+    }
+
+    /// `len` bytes at `address`, or elsewhere if it is taken, unless `exactly`.
+    fn at(address: usize, len: usize, exactly: bool) -> Result<Owner> {
+        Ok(Owner {
+            at: os::reserve_at(address, len, exactly)?,
+            len,
+            of_arena: false,
+        })
+    }
 }
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        if let Owner::Placed { at, len } = *self {
-            // SAFETY: the range is the one `reserve_at` gave us, and its owner goes away here.
-            unsafe { os::unmap(at, len) }
+        // SAFETY: the range is the one `reserve_at` gave us, and its owner goes away here.
+        unsafe { os::unmap(self.at, self.len) }
+        if self.of_arena {
+            arena::free(self.at as usize, self.len);
         }
     }
 }
@@ -74,29 +110,20 @@ impl Reservation {
         // Huge pages need an aligned start, which the kernel promises for ordinary pages only.
         let slack = if page > margin { page } else { 0 };
         let wide = |slack: usize| len.checked_add(slack + 2 * margin).ok_or(Errno::NOMEM);
-        let (owner, at) = match place {
-            Place::Anywhere => {
-                let whole = wide(slack)?;
-                let map = MmapOptions::new().len(whole).no_reserve_swap().map_anon()?;
-                let map = MmapRaw::from(map);
-                let at = map.as_mut_ptr();
-                // SAFETY: the range is `map`'s, made above and seen by nobody.
-                os::check(unsafe { libc::mprotect(at.cast(), whole, libc::PROT_READ) })?;
-                (Owner::Anywhere { _map: map }, at)
-            }
+        let owner = match place {
+            Place::Anywhere => Owner::anywhere(wide(slack)?)?,
             Place::Hint(address) | Place::Exactly(address) => {
                 let exactly = matches!(place, Place::Exactly(_));
                 if address % page != 0 || address <= margin {
                     return Err(Errno::INVAL);
                 }
                 let whole = wide(if exactly { 0 } else { slack })?;
-                let at = os::reserve_at(address - margin, whole, exactly)?;
-                (Owner::Placed { at, len: whole }, at)
+                Owner::at(address - margin, whole, exactly)?
             }
         };
-        // SAFETY: `whole` has a margin before and behind, and room to align between.
+        // SAFETY: what is owned has a margin before and behind, and room to align between.
         let start = unsafe {
-            let first = at.add(margin);
+            let first = owner.at.add(margin);
             first.add(first.align_offset(page))
         };
         RESERVED.fetch_add(len, Ordering::Relaxed);

@@ -1,0 +1,150 @@
+//! The part of the address space in which maps are placed, apart from the program's own memory.
+//!
+//! A write asks of each binary whether its bytes may be a map's. If maps lay among the memory of the VM, the answer would be
+//! a search through all maps, or a copy more, the more often the more maps there ever were. So the addresses that are tried
+//! first are those of an arena that the system and the VM do not use. What is given here is a hint to the kernel: an address
+//! that is taken, or that the system does not have, costs speed and nothing else.
+//!
+//! Ranges are packed, for the ends of neighbours are then one map of the process, of which it may have only so many.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Beyond programs and their heaps, below libraries, stacks and what sanitizers keep; no round numbers, which people choose.
+#[cfg(target_pointer_width = "64")]
+const ARENA: (usize, usize) = (0x2B00_0000_0000, 0x4B00_0000_0000);
+#[cfg(not(target_pointer_width = "64"))]
+const ARENA: (usize, usize) = (0, 0);
+
+static FREE: Mutex<Extents> = Mutex::new(Extents::new());
+
+fn extents() -> MutexGuard<'static, Extents> {
+    let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+    if !free.filled {
+        free.filled = true;
+        free.add(ARENA.0, ARENA.1 - ARENA.0);
+    }
+    free
+}
+
+/// Whether `address` is one of the arena's: nothing but maps lies there.
+#[inline]
+pub fn contains(address: usize) -> bool {
+    ARENA.0 <= address && address < ARENA.1
+}
+
+/// Where `len` bytes may be placed, until [`free`]; `None` if there is no such place.
+pub fn allocate(len: usize) -> Option<usize> {
+    extents().take(len)
+}
+
+/// Takes back what [`allocate`] gave, and nothing is mapped at any more.
+pub fn free(start: usize, len: usize) {
+    extents().add(start, len);
+}
+
+/// The arena is of no use: the system puts nothing there.
+pub fn give_up() {
+    extents().clear();
+}
+
+/// Addresses that are free, with their neighbours joined.
+struct Extents {
+    filled: bool,
+    len_at: BTreeMap<usize, usize>,
+    by_len: BTreeSet<(usize, usize)>,
+}
+
+impl Extents {
+    const fn new() -> Extents {
+        Extents {
+            filled: false,
+            len_at: BTreeMap::new(),
+            by_len: BTreeSet::new(),
+        }
+    }
+
+    /// The beginning of the smallest extent that is large enough: of those the lowest.
+    fn take(&mut self, len: usize) -> Option<usize> {
+        let (found, start) = *self.by_len.range((len, 0)..).next()?;
+        self.remove(start, found);
+        if found > len {
+            self.insert(start + len, found - len);
+        }
+        Some(start)
+    }
+
+    fn add(&mut self, mut start: usize, mut len: usize) {
+        if len == 0 {
+            return;
+        }
+        if let Some((&before, &before_len)) = self.len_at.range(..start).next_back() {
+            if before + before_len == start {
+                self.remove(before, before_len);
+                (start, len) = (before, before_len + len);
+            }
+        }
+        if let Some(&after_len) = self.len_at.get(&(start + len)) {
+            self.remove(start + len, after_len);
+            len += after_len;
+        }
+        self.insert(start, len);
+    }
+
+    fn clear(&mut self) {
+        self.len_at.clear();
+        self.by_len.clear();
+    }
+
+    fn insert(&mut self, start: usize, len: usize) {
+        self.len_at.insert(start, len);
+        self.by_len.insert((len, start));
+    }
+
+    fn remove(&mut self, start: usize, len: usize) {
+        self.len_at.remove(&start);
+        self.by_len.remove(&(len, start));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(len: usize) -> Extents {
+        let mut extents = Extents::new();
+        extents.add(1000, len);
+        extents
+    }
+
+    #[test]
+    fn is_packed_and_used_again() {
+        let mut free = of(100);
+        assert_eq!(free.take(10), Some(1000));
+        assert_eq!(free.take(20), Some(1010));
+        assert_eq!(free.take(10), Some(1030));
+        free.add(1010, 20);
+        // The smallest that is large enough.
+        assert_eq!(free.take(20), Some(1010));
+        free.add(1000, 10);
+        assert_eq!(free.take(5), Some(1000));
+        assert_eq!(free.take(61), None);
+        assert_eq!(free.take(60), Some(1040));
+        assert_eq!(free.take(6), None);
+    }
+
+    #[test]
+    fn neighbours_are_joined() {
+        let mut free = of(30);
+        for start in [1000, 1010, 1020] {
+            assert_eq!(free.take(10), Some(start));
+        }
+        for start in [1000, 1020, 1010] {
+            free.add(start, 10);
+        }
+        assert_eq!(free.len_at.len(), 1);
+        assert_eq!(free.by_len.len(), 1);
+        assert_eq!(free.take(30), Some(1000));
+        assert_eq!(free.take(1), None);
+    }
+}
