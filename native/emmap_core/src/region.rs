@@ -18,6 +18,7 @@
 //! | [`address_range`] | a range of addresses that shows the file |
 //! | [`extent`] | where the map is and how long |
 //! | [`lock`] | makes copies atomic with respect to each other |
+//! | [`access`] | no access without a look for lost pages |
 //! | [`copy`] | bytes in and out |
 //! | [`resize`] | growing and shrinking under readers |
 //! | [`past_end`] | writes that make the file longer |
@@ -28,6 +29,7 @@
 //! | [`info`] | what there is to know |
 //! | [`holes`] | where the file has data |
 
+mod access;
 mod address_range;
 mod copy;
 mod durability;
@@ -50,7 +52,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::closing::Lent;
-use crate::fault::{Fault, Mark, Reason};
+use crate::fault::{Fault, Reason};
 use crate::mapped_file::MappedFile;
 use crate::opened_file::OpenedFile;
 use crate::{os, Errno, Options, Result};
@@ -162,55 +164,10 @@ impl Region {
         self.file.get()
     }
 
-    /// The fault that every call answers with, once a page was lost.
-    #[inline(always)]
-    pub fn check_fault(&self) -> Result<()> {
-        match self.fault.seen() {
-            false => Ok(()),
-            true => self.first_fault(),
-        }
-    }
-
     /// Makes every call answer ESTALE until the next [`Region::reattach`]: what the file has is not what was
     /// mapped.
     pub fn distrust(&self) {
         self.fault.note(0, Reason::Cut);
-    }
-
-    /// Before memory is touched; see [`Region::check_since`].
-    #[inline(always)]
-    pub fn mark(&self) -> Mark {
-        self.fault.mark()
-    }
-
-    /// As [`Region::mark`], where memory is to be changed: what will be answered with a fault is not done.
-    #[inline(always)]
-    pub fn begin(&self) -> Result<Mark> {
-        let mark = self.mark();
-        match Fault::seen_before(mark) {
-            false => Ok(mark),
-            true => self.first_fault().and(Ok(mark)),
-        }
-    }
-
-    /// As [`Region::check_fault`], for what was touched since `mark`: a page that was lost then is
-    /// told of though it was brought back meanwhile (ESTALE).
-    #[inline(always)]
-    pub fn check_since(&self, mark: Mark) -> Result<()> {
-        match self.fault.since(mark) {
-            true => Ok(()),
-            false => self.first_fault().and(Err(Errno::STALE)),
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn first_fault(&self) -> Result<()> {
-        match self.fault.first() {
-            // Repaired in between.
-            None => Ok(()),
-            Some((_, reason)) => Err(reason.errno()),
-        }
     }
 
     /// The size of the file, or ESTALE when somebody cut it below the end of the map, which raises

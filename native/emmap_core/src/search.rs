@@ -305,22 +305,24 @@ impl<'a> Searcher<'a> {
     fn read<'b>(&self, block: &'b mut Vec<u8>, at: u64, stop: u64) -> Result<Option<&'b [u8]>> {
         let count = usize::try_from(stop - at).unwrap_or(usize::MAX);
         let count = count.min(self.whole());
-        let mark = self.region.mark();
         block.clear();
         block.try_reserve_exact(count).map_err(|_| Errno::NOMEM)?;
-        if let Some((start, count)) = self.region.locate(at, count) {
+        let to = block.as_mut_ptr();
+        let read = self.region.reading(|| {
+            let Some((start, count)) = self.region.locate(at, count) else {
+                return Ok(Read::Done(0));
+            };
             // SAFETY: the block has room for `count` bytes, and is ours.
-            match unsafe {
-                self.region
-                    .copy_out(start, count, block.as_mut_ptr(), self.wait)
-            } {
-                Read::Busy => return Ok(None),
+            Ok::<_, Errno>(unsafe { self.region.copy_out(start, count, to, self.wait) })
+        })?;
+        match read {
+            Read::Busy => Ok(None),
+            Read::Done(got) => {
                 // SAFETY: that many bytes were just written.
-                Read::Done(got) => unsafe { block.set_len(got) },
+                unsafe { block.set_len(got) };
+                Ok(Some(block))
             }
         }
-        self.region.check_since(mark)?;
-        Ok(Some(block))
     }
 }
 

@@ -120,7 +120,7 @@ fn pread(region: &Region, at: usize, count: usize) -> Result<Vec<u8>, Errno> {
 
 fn pwrite(region: &Region, at: usize, data: &[u8]) -> Result<(), Errno> {
     if region.writable() {
-        region.begin()?;
+        region.check_fault()?;
     }
     loop {
         // SAFETY: `data` is a slice.

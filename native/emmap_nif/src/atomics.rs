@@ -27,10 +27,7 @@ fn at_word(
 ) -> Result<ErlNifTerm, Early> {
     let region = call.handle()?.region()?;
     let position = call.position(1)?;
-    let mark = region.begin()?;
-    let term = act(region, position)?;
-    region.check_since(mark)?;
-    Ok(term)
+    region.writing(|| act(region, position))
 }
 
 /// The old value, bare, where `change` gives the old value.

@@ -47,10 +47,7 @@ fn on_counter(
     let grid = handle.counters()?;
     let region = handle.region()?;
     let index = call.natural(1)?.ok_or(Refused::Index)?;
-    let mark = region.begin()?;
-    let term = act(region, grid, index)?;
-    region.check_since(mark)?;
-    Ok(term)
+    region.writing(|| act(region, grid, index))
 }
 
 impl From<Refused> for Early {
@@ -228,12 +225,10 @@ fn values<'a>(
     read: impl FnOnce(&Grid, &Region) -> emmap_core::Result<Vec<i64>>,
 ) -> NifResult<Term<'a>> {
     let grid = handle.0.counters()?;
-    let values = handle.0.region().and_then(|region| {
-        let mark = region.mark();
-        let values = read(grid, region)?;
-        region.check_since(mark)?;
-        Ok(values)
-    });
+    let values = handle
+        .0
+        .region()
+        .and_then(|region| Ok(region.reading(|| read(grid, region))?));
     Ok(match values {
         Ok(values) => {
             let empty = Term::list_new_empty(env);

@@ -7,7 +7,6 @@
 use std::mem::MaybeUninit;
 
 use emmap_core::buffer::Buffer;
-use emmap_core::fault::Mark;
 use emmap_core::lines::{Ending, Line, Lines};
 use emmap_core::region::Wait;
 use emmap_core::{Errno, Region};
@@ -108,7 +107,6 @@ struct Batch {
     terms: [MaybeUninit<ErlNifTerm>; MOST],
     count: usize,
     /// From before the first line was looked for.
-    mark: Mark,
     shrinks: usize,
 }
 
@@ -117,7 +115,6 @@ impl Batch {
         Batch {
             terms: [MaybeUninit::uninit(); MOST],
             count: 0,
-            mark: region.mark(),
             shrinks: region.shrinks(),
         }
     }
@@ -131,7 +128,7 @@ impl Batch {
         self.count == MOST
     }
 
-    /// `{next, terms}`, unless a page was lost. `None`: the map was made shorter meanwhile, so that copies may hold zeros;
+    /// `{next, terms}`. `None`: the map was made shorter meanwhile, so that copies may hold zeros;
     /// to be done again.
     fn answer(
         &self,
@@ -142,7 +139,6 @@ impl Batch {
         if region.shrinks() != self.shrinks {
             return Ok(None);
         }
-        region.check_since(self.mark)?;
         // SAFETY: the first `count` were written.
         let terms = unsafe { std::slice::from_raw_parts(self.terms.as_ptr().cast(), self.count) };
         Ok(Some(call.pair(call.uint64(next as u64), call.list(terms))))
@@ -150,10 +146,14 @@ impl Batch {
 }
 
 /// Does `once` again while the map is made shorter meanwhile.
-fn unshrunk(once: impl Fn() -> Result<Option<ErlNifTerm>, Early>) -> Result<ErlNifTerm, Early> {
+fn unshrunk(
+    call: &Call,
+    once: impl Fn(&Region) -> Result<Option<ErlNifTerm>, Early>,
+) -> Result<ErlNifTerm, Early> {
     const TIMES: usize = 64;
     for _ in 0..TIMES {
-        if let Some(answer) = once()? {
+        let region = call.handle()?.region()?;
+        if let Some(answer) = region.reading(|| once(region))? {
             return Ok(answer);
         }
     }
@@ -163,11 +163,10 @@ fn unshrunk(once: impl Fn() -> Result<Option<ErlNifTerm>, Early>) -> Result<ErlN
 // lines(handle, root, position, stop, form): `{next, lines}`; no lines at the end.
 // `form`: 1 copies, 2 leaves the newlines out.
 fn lines<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
-    unshrunk(|| lines_once(call, S::WAIT))
+    unshrunk(call, |region| lines_once(call, region, S::WAIT))
 }
 
-fn lines_once(call: &Call, wait: Wait) -> Result<Option<ErlNifTerm>, Early> {
-    let region = call.handle()?.region()?;
+fn lines_once(call: &Call, region: &Region, wait: Wait) -> Result<Option<ErlNifTerm>, Early> {
     let form = call.count(4)?;
     let trim = form & TRIMS != 0;
     let mut batch = Batch::new(region);
@@ -216,11 +215,10 @@ fn line_term(call: &Call, root: &Root, line: Line, trim: bool) -> Result<ErlNifT
 // pieces(handle, root, position, stop, size, copies): `{next, pieces}`, each of `size` bytes but for
 // the last; none at the end. `copies`: 1 makes copies.
 fn pieces<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
-    unshrunk(|| pieces_once(call, S::WAIT))
+    unshrunk(call, |region| pieces_once(call, region, S::WAIT))
 }
 
-fn pieces_once(call: &Call, wait: Wait) -> Result<Option<ErlNifTerm>, Early> {
-    let region = call.handle()?.region()?;
+fn pieces_once(call: &Call, region: &Region, wait: Wait) -> Result<Option<ErlNifTerm>, Early> {
     let copy = call.count(5)? & COPIES != 0;
     let mut batch = Batch::new(region);
     let root = Root::of(call, region, copy, 3)?;
@@ -281,12 +279,10 @@ fn on_bytes<'a, T: Encoder>(
     handle: &HandleRef,
     search: impl FnOnce(&Region) -> T,
 ) -> Term<'a> {
-    let found = handle.0.region().and_then(|region| {
-        let mark = region.mark();
-        let found = search(region);
-        region.check_since(mark)?;
-        Ok(found)
-    });
+    let found = handle
+        .0
+        .region()
+        .and_then(|region| region.reading(|| Ok(search(region))));
     match found {
         Ok(found) => (atom::ok(), found).encode(env),
         Err(failure) => failure.encode(env),

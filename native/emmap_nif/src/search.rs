@@ -66,8 +66,8 @@ fn searched(
         Wait::No => BUDGET_INLINE,
         Wait::Yes => BUDGET_LONG,
     };
-    let found = search(&Searcher::new(region, patterns, wait, budget), from, stop)?;
-    region.check_fault()?;
+    let searcher = Searcher::new(region, patterns, wait, budget);
+    let found = region.reading(|| search(&searcher, from, stop))?;
     if wait == Wait::No {
         call.consumed(bytes);
     }

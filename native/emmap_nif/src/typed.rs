@@ -2,11 +2,11 @@
 
 use emmap_core::region::{Read, Source};
 use emmap_core::typed::{Kind, Number, Type, MOST};
+use emmap_core::Region;
 use rustler::sys::ErlNifTerm;
 
 use crate::hot::{hot_nif, Call, Early, Scheduler};
-use crate::io::change::Change;
-use crate::io::copy::{at_end, checked};
+use crate::io::change::change;
 use crate::terms::{self, ArgumentError};
 
 hot_nif!("typed_get" / 3 = get, DirtyIo);
@@ -27,17 +27,18 @@ fn get<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     let region = call.handle()?.region()?;
     let position = call.position(1)?;
     let of = number_type(call)?;
-    let Some((start, count)) = region.locate(position, of.size()) else {
-        return at_end(call, region);
-    };
-    let mark = region.mark();
-    let mut bytes = [0; MOST];
-    // SAFETY: `count` is at most the size of a number, for which there is room.
-    match unsafe { region.copy_out(start, count, bytes.as_mut_ptr(), S::WAIT) } {
-        Read::Busy => Err(Early::Again),
-        Read::Done(got) if got < of.size() => at_end(call, region),
-        Read::Done(_) => checked(region, mark, number(call, of.decode(bytes))),
-    }
+    region.reading(|| {
+        let Some((start, count)) = region.locate(position, of.size()) else {
+            return Ok(call.eof());
+        };
+        let mut bytes = [0; MOST];
+        // SAFETY: `count` is at most the size of a number, for which there is room.
+        match unsafe { region.copy_out(start, count, bytes.as_mut_ptr(), S::WAIT) } {
+            Read::Busy => Err(Early::Again),
+            Read::Done(got) if got < of.size() => Ok(call.eof()),
+            Read::Done(_) => Ok(number(call, of.decode(bytes))),
+        }
+    })
 }
 
 #[inline(always)]
@@ -60,17 +61,23 @@ fn put<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     let of = number_type(call)?;
     let bytes = value(call, of).ok_or_else(|| Early::Raise(out_of_range(of)))?;
     let count = of.size();
-    let change = Change {
-        region,
-        position,
-        count,
-        wait: S::WAIT,
-    };
     let write = || region.put_number(position, bytes, count, S::WAIT);
+    let past_end = || put_past_end(region, position, bytes, count);
+    change::<S>(call, region, position, count, write, past_end)
+}
+
+/// (Takes the bytes as they are: where their address is taken, they lie in memory, and not in a register.)
+#[cold]
+#[inline(never)]
+fn put_past_end(
+    region: &Region,
+    position: u64,
+    bytes: [u8; MOST],
+    count: usize,
+) -> emmap_core::Result<bool> {
     let source = Source::Bytes(bytes.as_ptr());
     // SAFETY: a number has at most as many bytes as there are.
-    let past_end = || unsafe { region.write_past_end(position, source, count, || true) };
-    change.make(call, write, past_end)
+    unsafe { region.write_past_end(position, source, count, || true) }
 }
 
 /// The bytes of the number in argument 3, if the type has it.
@@ -130,17 +137,11 @@ fn fill<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     let count = call.count(2)?;
     let byte = call.int64(3).and_then(|byte| u8::try_from(byte).ok());
     let byte = byte.ok_or(Early::Raise(&WRONG))?;
-    let change = Change {
-        region,
-        position,
-        count,
-        wait: S::WAIT,
-    };
     let write = || region.fill(position, count, byte, S::WAIT);
     let source = Source::Fill(byte);
     // SAFETY: no bytes are pointed to.
     let past_end = || unsafe { region.write_past_end(position, source, count, || true) };
-    change.make(call, write, past_end)
+    change::<S>(call, region, position, count, write, past_end)
 }
 
 // copy(handle, from, to, count)
@@ -148,13 +149,7 @@ fn copy<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     let region = call.handle()?.region()?;
     let (from, to) = (call.position(1)?, call.position(2)?);
     let count = call.count(3)?;
-    let change = Change {
-        region,
-        position: to,
-        count,
-        wait: S::WAIT,
-    };
     let write = || region.copy_within(from, to, count, S::WAIT);
     let past_end = || region.copy_past_end(from, to, count);
-    change.make(call, write, past_end)
+    change::<S>(call, region, to, count, write, past_end)
 }

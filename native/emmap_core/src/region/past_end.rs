@@ -77,12 +77,10 @@ impl Region {
             // Only when the file reaches so far: a live binary of a tail that was truncated once would meet lost pages.
             tail.and_then(|()| self.map_more(&mut ranges, successor, bytes))
                 .inspect_err(|_| file.take_back(reached, on_disk))?;
-            let mark = self.mark();
             self.publish(&ranges, len);
             if head > 0 {
                 // SAFETY: `position + head` is inside the map by now, which is writable; bytes by the caller's promise.
-                unsafe { self.put(source, position as usize, head)? };
-                self.check_since(mark)?;
+                self.reading(|| unsafe { self.put(source, position as usize, head) })?;
             }
             drop(exclusive);
             Ok(true)

@@ -96,26 +96,28 @@ impl Medium for Mapped<'_> {
     }
 
     fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {
-        let mark = self.0.begin()?;
-        let (start, count) = match self.0.locate(offset, out.len()) {
-            Some(place) if place.1 == out.len() => place,
-            None if out.is_empty() => return Ok(()),
-            _ => return Err(Errno::INVAL),
-        };
-        // SAFETY: `out` has `count` bytes; a reference never lies in a map (3: Raw in `region.rs`).
-        unsafe { self.0.copy_out(start, count, out.as_mut_ptr(), Wait::Yes) };
-        self.0.check_since(mark)
+        self.0.check_fault()?;
+        self.0.reading(|| {
+            let (start, count) = match self.0.locate(offset, out.len()) {
+                Some(place) if place.1 == out.len() => place,
+                None if out.is_empty() => return Ok(()),
+                _ => return Err(Errno::INVAL),
+            };
+            // SAFETY: `out` has `count` bytes; a reference never lies in a map (3: Raw in `region.rs`).
+            unsafe { self.0.copy_out(start, count, out.as_mut_ptr(), Wait::Yes) };
+            Ok(())
+        })
     }
 
     fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<()> {
-        let mark = self.0.begin()?;
-        let (at, count) = (data.as_ptr(), data.len());
-        // SAFETY: `data` has `count` bytes.
-        let written = unsafe { self.0.copy_in(offset, at, count, Wait::Yes, || true)? };
-        match written {
-            Written::Done => self.0.check_since(mark),
-            Written::PastEnd | Written::Busy | Written::Refused => Err(Errno::INVAL),
-        }
+        self.0.writing(|| {
+            let (at, count) = (data.as_ptr(), data.len());
+            // SAFETY: `data` has `count` bytes.
+            match unsafe { self.0.copy_in(offset, at, count, Wait::Yes, || true)? } {
+                Written::Done => Ok(()),
+                Written::PastEnd | Written::Busy | Written::Refused => Err(Errno::INVAL),
+            }
+        })
     }
 
     /// All that is new is allocated: a hole that a map shows is a fault when the disk is full.

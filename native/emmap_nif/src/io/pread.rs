@@ -3,7 +3,7 @@
 use emmap_core::region::Wait;
 use rustler::sys::ErlNifTerm;
 
-use super::copy::{at_end, checked, copy};
+use super::copy::copy;
 use super::live::{live, live_alone};
 use crate::hot::{hot_nif, Call, Early, Scheduler, INLINE_BYTES};
 
@@ -29,19 +29,19 @@ fn read_as<S: Scheduler, const COPY: bool>(call: &Call) -> Result<ErlNifTerm, Ea
     let region = handle.region()?;
     let position = call.position(1)?;
     let count = call.count(2)?;
-    let Some((start, count)) = region.locate(position, count) else {
-        return at_end(call, region);
-    };
-    if handle.direct && !COPY {
-        // Its map was empty when it was opened, so there is no root to take a part of.
-        let mark = region.mark();
-        let term = live_alone(call, handle, region, start, count)?;
-        return checked(region, mark, term);
-    }
-    if count > INLINE_BYTES && S::WAIT == Wait::No {
-        return Err(Early::Again);
-    }
-    copy(call, region, start, count, S::WAIT)
+    region.reading(|| {
+        let Some((start, count)) = region.locate(position, count) else {
+            return Ok(call.eof());
+        };
+        if handle.direct && !COPY {
+            // Its map was empty when it was opened, so there is no root to take a part of.
+            return live_alone(call, handle, region, start, count);
+        }
+        if count > INLINE_BYTES && S::WAIT == Wait::No {
+            return Err(Early::Again);
+        }
+        copy(call, region, start, count, S::WAIT)
+    })
 }
 
 // view(handle, root, position, count): a live binary, in constant time.
@@ -51,6 +51,7 @@ fn view(call: &Call) -> Result<ErlNifTerm, Early> {
     let region = handle.region()?;
     let position = call.position(2)?;
     let count = call.count(3)?;
+    // No byte is touched here.
     region.check_fault()?;
     match region.locate(position, count) {
         Some((start, count)) => live(call, handle, region, 1, start, count),

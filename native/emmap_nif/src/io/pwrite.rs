@@ -4,7 +4,7 @@ use emmap_core::region::{Source, Wait};
 use emmap_core::Region;
 use rustler::sys::ErlNifTerm;
 
-use super::change::Change;
+use super::change::change;
 use crate::hot::{hot_nif, Call, Early, Scheduler};
 
 hot_nif!("pwrite" / 3 = pwrite, DirtyIo);
@@ -19,18 +19,12 @@ fn pwrite<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
         append(region, data, count, S::WAIT)?;
         return Ok(call.ok());
     }
-    let change = Change {
-        region,
-        position,
-        count,
-        wait: S::WAIT,
-    };
     // SAFETY: `data` is a binary argument of this call, alive until it ends.
     let write = || unsafe { region.copy_in(position, data, count, S::WAIT, || true) };
     let source = Source::Bytes(data);
     // SAFETY: as above.
     let past_end = || unsafe { region.write_past_end(position, source, count, || true) };
-    change.make(call, write, past_end)
+    change::<S>(call, region, position, count, write, past_end)
 }
 
 /// Appends the bytes of a binary argument, where waiting is allowed. Returns the end of the file.

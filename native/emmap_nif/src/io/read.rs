@@ -5,7 +5,7 @@ use emmap_core::region::Wait;
 use emmap_core::Region;
 use rustler::sys::ErlNifTerm;
 
-use super::copy::{at_end, checked, copy};
+use super::copy::copy;
 use super::live::live;
 use crate::hot::{elsewhere, hot_nif, Call, Early, Elsewhere, Scheduler, INLINE_BYTES};
 use crate::resource::Handle;
@@ -34,7 +34,7 @@ fn read<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     };
     match handle.cursor.take(most, len) {
         Some((start, count)) => deliver(call, handle, region, start, count, S::WAIT),
-        None => at_end(call, region),
+        None => region.reading(|| Ok(call.eof())),
     }
 }
 
@@ -47,13 +47,10 @@ pub fn deliver(
     count: usize,
     wait: Wait,
 ) -> Result<ErlNifTerm, Early> {
-    let delivered = if handle.direct {
-        let mark = region.mark();
-        let term = live(call, handle, region, 1, start, count);
-        term.and_then(|term| checked(region, mark, term))
-    } else {
-        copy(call, region, start, count, wait)
-    };
+    let delivered = region.reading(|| match handle.direct {
+        true => live(call, handle, region, 1, start, count),
+        false => copy(call, region, start, count, wait),
+    });
     let rest = elsewhere!("read" / 3 = deliver_rest);
     passed(call, handle, delivered, start, count, rest)
 }

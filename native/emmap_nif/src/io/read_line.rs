@@ -4,7 +4,6 @@ use emmap_core::region::{Read, Wait};
 use emmap_core::Region;
 use rustler::sys::ErlNifTerm;
 
-use super::copy::{at_end, checked};
 use super::read::{deliver, passed};
 use crate::hot::{elsewhere, hot_nif, Call, Early, Scheduler, INLINE_BYTES};
 use crate::resource::Handle;
@@ -16,24 +15,29 @@ fn read_line<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     let handle = call.handle()?;
     let region = handle.region()?;
     loop {
-        let (mark, position) = (region.mark(), handle.cursor.get());
-        let Some((start, rest)) = region.locate(position, usize::MAX) else {
-            return at_end(call, region);
-        };
-        let look = match S::WAIT {
-            Wait::No => rest.min(INLINE_BYTES),
-            Wait::Yes => rest,
-        };
-        let length = match region.line_length(start, look) {
-            Some(length) => length,
-            None if look < rest => return Err(Early::Again),
-            None => rest,
-        };
+        let position = handle.cursor.get();
         // A newline that was looked for in zeros says nothing.
-        region.check_since(mark)?;
+        let Some((start, length)) = region.reading(|| line::<S>(region, position))? else {
+            return Ok(call.eof());
+        };
         if handle.cursor.advance(position, length)? {
             return deliver_line(call, handle, region, start, length, S::WAIT);
         }
+    }
+}
+
+/// Where the line at `position` begins, and its length; `None` at the end of the map.
+fn line<S: Scheduler>(region: &Region, position: u64) -> Result<Option<(usize, usize)>, Early> {
+    let Some((start, rest)) = region.locate(position, usize::MAX) else {
+        return Ok(None);
+    };
+    let look = match S::WAIT {
+        Wait::No => rest.min(INLINE_BYTES),
+        Wait::Yes => rest,
+    };
+    match region.line_length(start, look) {
+        None if look < rest => Err(Early::Again),
+        found => Ok(Some((start, found.unwrap_or(rest)))),
     }
 }
 
@@ -64,7 +68,7 @@ fn deliver_crlf(
     length: usize,
     wait: Wait,
 ) -> Result<ErlNifTerm, Early> {
-    let line = crlf_line(call, region, start, length, wait);
+    let line = region.reading(|| crlf_line(call, region, start, length, wait));
     let rest = elsewhere!("read_line" / 3 = crlf_rest);
     passed(call, handle, line, start, length, rest)
 }
@@ -86,17 +90,16 @@ fn crlf_line(
     wait: Wait,
 ) -> Result<ErlNifTerm, Early> {
     let (at, binary) = call.new_binary(length);
-    let mark = region.mark();
     // SAFETY: the new binary has room for `length` bytes and is not part of the map.
     match unsafe { region.copy_out(start, length, at, wait) } {
         Read::Busy => Err(Early::Again),
-        Read::Done(0) => at_end(call, region),
+        Read::Done(0) => Ok(call.eof()),
         // The map became shorter meanwhile: what is left is no CRLF line.
-        Read::Done(got) if got < length => checked(region, mark, call.sub_binary(binary, 0, got)),
+        Read::Done(got) if got < length => Ok(call.sub_binary(binary, 0, got)),
         Read::Done(_) => {
             // SAFETY: `length` is at least 2, and the binary was filled above.
             unsafe { at.add(length - 2).write(b'\n') };
-            checked(region, mark, call.sub_binary(binary, 0, length - 1))
+            Ok(call.sub_binary(binary, 0, length - 1))
         }
     }
 }

@@ -6,7 +6,7 @@ use emmap_core::region::{Source, Wait, Written};
 use emmap_core::Errno;
 use rustler::sys::ErlNifTerm;
 
-use super::change::{wrote, Change};
+use super::change::not_done;
 use super::pwrite::append;
 use crate::hot::{hot_nif, Call, Early, Scheduler, INLINE_BYTES};
 
@@ -25,8 +25,7 @@ fn write<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     if count > INLINE_BYTES && S::WAIT == Wait::No {
         return Err(Early::Again);
     }
-    let mark = region.begin()?;
-    loop {
+    region.writing(|| loop {
         let position = handle.cursor.get();
         let claimed = Cell::new(false);
         // Moved only by the one who writes there: a refused claim means somebody else was first.
@@ -39,28 +38,25 @@ fn write<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
                 // Not done, so the next write goes there.
                 handle.cursor.give_back(position + count as u64, position);
             }
-            Early::from(error)
+            error
         };
         // SAFETY: `data` is a binary argument of this call, alive until it ends.
         let written = unsafe { region.copy_in(position, data, count, S::WAIT, claim) };
         match written.map_err(failed)? {
-            Written::Done => return wrote(call, region, mark, count),
-            Written::Refused => continue,
-            other => {
-                let change = Change {
-                    region,
-                    position,
-                    count,
-                    wait: S::WAIT,
-                };
-                change.not_done(Ok(other))?;
-                let source = Source::Bytes(data);
-                // SAFETY: as above.
-                let written = unsafe { region.write_past_end(position, source, count, claim) };
-                if written.map_err(failed)? {
-                    return Ok(call.ok());
+            Written::Done => {
+                if S::WAIT == Wait::No {
+                    call.consumed(count);
                 }
+                return Ok(call.ok());
             }
+            Written::Refused => continue,
+            other => not_done::<S>(Ok(other), region, position, count)?,
         }
-    }
+        let source = Source::Bytes(data);
+        // SAFETY: as above.
+        let written = unsafe { region.write_past_end(position, source, count, claim) };
+        if written.map_err(failed)? {
+            return Ok(call.ok());
+        }
+    })
 }
