@@ -546,3 +546,40 @@ fn a_panic_within_a_call_leaves_nothing_locked() {
     pwrite(&region, 6, b" and after").unwrap();
     assert_eq!(pread(&region, 0, 100), b"Before and after");
 }
+
+#[test]
+fn no_access_misses_a_lost_page() {
+    let directory = tempfile::tempdir().unwrap();
+    let region = Region::open(&Options {
+        size: Some(4096),
+        ..options(&directory.path().join("data"))
+    })
+    .unwrap();
+    let lose = || {
+        region.distrust();
+        Ok::<_, Errno>("done")
+    };
+    let lose_and_repair = || {
+        region.distrust();
+        region.reattach().map(|()| "done")
+    };
+    assert_eq!(region.reading(|| Ok::<_, Errno>(1)), Ok(1));
+    assert_eq!(region.writing(|| Ok::<_, Errno>(1)), Ok(1));
+    assert_eq!(
+        region.reading(|| Err::<(), _>(Errno::INVAL)),
+        Err(Errno::INVAL)
+    );
+    assert_eq!(region.reading(lose_and_repair), Err(Errno::STALE));
+    assert_eq!(region.writing(lose_and_repair), Err(Errno::STALE));
+    assert_eq!(region.writing(lose), Err(Errno::STALE));
+    assert_eq!(region.reading(|| Ok::<_, Errno>(1)), Err(Errno::STALE));
+    let begun = std::cell::Cell::new(false);
+    let write = || {
+        begun.set(true);
+        Ok::<_, Errno>(())
+    };
+    assert_eq!(region.writing(write), Err(Errno::STALE));
+    assert!(!begun.get(), "a change of a lost map is not even begun");
+    region.reattach().unwrap();
+    assert_eq!(region.reading(lose), Err(Errno::STALE));
+}
