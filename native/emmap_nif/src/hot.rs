@@ -219,6 +219,8 @@ unsafe fn ended_early(
     }
 }
 
+/// Raises `:nif_panicked`, as rustler does for cold NIFs: a panic is our mistake, and no error of the caller's argument.
+///
 /// # Safety
 /// As [`run`].
 #[cold]
@@ -226,7 +228,7 @@ unsafe fn ended_early(
 unsafe fn panicked(env: *mut ErlNifEnv, panic: Box<dyn Any + Send>) -> ErlNifTerm {
     drop(panic);
     // SAFETY: the caller's promise.
-    unsafe { raise(env, &ArgumentError("emmap panicked: please report it")) }
+    unsafe { raise(env, &atom::nif_panicked()) }
 }
 
 impl Elsewhere {

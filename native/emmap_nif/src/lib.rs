@@ -16,6 +16,8 @@ mod io;
 mod lines;
 mod metadata;
 mod open;
+#[cfg(feature = "panics")]
+mod panics;
 mod resource;
 mod search;
 mod terms;
@@ -35,4 +37,8 @@ fn load(env: Env, guarded: Term) -> bool {
     !guarded || emmap_core::guard::install().is_ok()
 }
 
+#[cfg(not(feature = "panics"))]
 rustler::init!("Elixir.Emmap.Native", load = load);
+// Beside the library that is tested, in one VM.
+#[cfg(feature = "panics")]
+rustler::init!("Elixir.Emmap.PanicTest.Native", load = load);
