@@ -16,10 +16,11 @@ fn pwrite<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     let position = call.position(1)?;
     let (data, count) = call.data(2)?;
     if region.appends() {
-        append(region, data, count, S::WAIT)?;
+        // SAFETY: `data` is a binary argument of this call, alive until it ends.
+        unsafe { append(region, data, count, S::WAIT) }?;
         return Ok(call.ok());
     }
-    // SAFETY: `data` is a binary argument of this call, alive until it ends.
+    // SAFETY: as above.
     let write = || unsafe { region.copy_in(position, data, count, S::WAIT, || true) };
     let source = Source::Bytes(data);
     // SAFETY: as above.
@@ -27,13 +28,21 @@ fn pwrite<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     change::<S>(call, region, position, count, write, past_end)
 }
 
-/// Appends the bytes of a binary argument, where waiting is allowed. Returns the end of the file.
+/// Appends bytes where waiting is allowed. Returns the end of the file.
+///
+/// # Safety
+/// As [`Region::append`].
 #[cold]
 #[inline(never)]
-pub fn append(region: &Region, data: *const u8, count: usize, wait: Wait) -> Result<u64, Early> {
+pub unsafe fn append(
+    region: &Region,
+    data: *const u8,
+    count: usize,
+    wait: Wait,
+) -> Result<u64, Early> {
     if wait == Wait::No {
         return Err(Early::Again);
     }
-    // SAFETY: `data` is a binary argument of this call, alive until it ends.
+    // SAFETY: the caller's promise.
     Ok(unsafe { region.append(data, count) }?)
 }
