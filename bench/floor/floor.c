@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 struct map {
@@ -70,6 +71,41 @@ NIF(open_map)
     return term;
 }
 
+// The system calls of an open and a close, no others: of a file whose map can grow into addresses set aside for it.
+#define RESERVED ((size_t)1 << 30)
+
+static unsigned char *map_small(const char *path, int *fd)
+{
+    struct stat stat;
+    unsigned char *base = MAP_FAILED;
+    *fd = open(path, O_RDWR | O_CLOEXEC);
+    if (*fd >= 0 && fstat(*fd, &stat) == 0)
+        base = mmap(NULL, RESERVED, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (base != MAP_FAILED)
+        mmap(base, (size_t)stat.st_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, *fd, 0);
+    return base;
+}
+
+NIF(open_small)
+{
+    (void)argc;
+    char path[4096];
+    int fd;
+    BADARG_UNLESS(enif_get_string(env, argv[0], path, sizeof path, ERL_NIF_LATIN1) > 0);
+    unsigned char *base = map_small(path, &fd);
+    return enif_make_tuple2(env, enif_make_int(env, fd), enif_make_uint64(env, (ErlNifUInt64)base));
+}
+
+NIF(close_small)
+{
+    (void)argc;
+    GET_NUMBER(fd, 0);
+    GET_NUMBER(base, 1);
+    munmap((void *)base, RESERVED);
+    close((int)fd);
+    return OK;
+}
+
 NIF(nop)
 {
     (void)env;
@@ -122,6 +158,10 @@ NIF(copy_in)
 static ErlNifFunc functions[] = {
     {"nop", 0, nop, 0},
     {"open", 2, open_map, 0},
+    {"open_small", 1, open_small, ERL_NIF_DIRTY_JOB_IO_BOUND},
+    {"close_small", 2, close_small, ERL_NIF_DIRTY_JOB_IO_BOUND},
+    {"open_on_scheduler", 1, open_small, 0},
+    {"close_on_scheduler", 2, close_small, 0},
     {"add", 3, add, 0},
     {"copy_out", 3, copy_out, 0},
     {"view", 3, view, 0},

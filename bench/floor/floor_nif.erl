@@ -4,6 +4,7 @@
 %% dispatch costs 10 to 15 ns. No module behind it can avoid these.
 -module(floor_nif).
 -export([nop/0, open/2, add/3, copy_out/3, view/3, copy_in/3]).
+-export([open_small/1, close_small/2, open_on_scheduler/1, close_on_scheduler/2]).
 -export([handle/1, handle/2, pread/3, pwrite/3]).
 -on_load(load/0).
 
@@ -11,6 +12,10 @@ load() -> erlang:load_nif(filename:rootname(code:which(?MODULE)), 0).
 
 nop() -> erlang:nif_error(not_loaded).
 open(_Path, _Length) -> erlang:nif_error(not_loaded).
+open_small(_Path) -> erlang:nif_error(not_loaded).
+close_small(_Fd, _Base) -> erlang:nif_error(not_loaded).
+open_on_scheduler(_Path) -> erlang:nif_error(not_loaded).
+close_on_scheduler(_Fd, _Base) -> erlang:nif_error(not_loaded).
 add(_Map, _Offset, _Value) -> erlang:nif_error(not_loaded).
 copy_out(_Map, _Offset, _Count) -> erlang:nif_error(not_loaded).
 view(_Map, _Offset, _Count) -> erlang:nif_error(not_loaded).

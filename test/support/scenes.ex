@@ -13,7 +13,7 @@ defmodule Emmap.Test.Scenes do
   @nameless [{{:open, 2}, :as_if_nothing}, {{:fstat, 1}, :as_if_nothing}]
 
   # Closing a map releases its pages where the system grants it.
-  @closing [{{:mmap, 4}, :as_if_nothing}]
+  @closing [{{:mmap, 3}, :as_if_nothing}]
   # Whether the directory has room is asked before the file is created, where that can be known.
   @room [{{:open, 2}, :as_if_nothing}, {{:fstat, 1}, :as_if_nothing}]
   # The link is looked at first, and then what it leads to.

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::os::HugePage;
 use crate::{os, Errno, Result};
 
 pub struct MappedFile {
@@ -14,6 +15,8 @@ pub struct MappedFile {
     /// Cleared by the first sync, which makes the name durable too.
     unsynced_name: AtomicBool,
     sparse: bool,
+    /// Whether its pages may be other than ordinary ones.
+    perhaps_huge: bool,
 }
 
 /// Which file it is, whatever its name: device and inode.
@@ -87,6 +90,7 @@ impl MappedFile {
             },
             unsynced_name: AtomicBool::new(true),
             sparse,
+            perhaps_huge: stat.preferred > os::page_size(),
         })
     }
 
@@ -96,6 +100,14 @@ impl MappedFile {
 
     pub fn name(&self) -> &Name {
         &self.name
+    }
+
+    /// The page size that a map of it is made of; see [`os::file_page_size`].
+    pub fn page_size(&self, huge: Option<HugePage>) -> Result<usize> {
+        match self.perhaps_huge {
+            true => os::file_page_size(self.fd(), huge),
+            false => Ok(os::map_page_size(huge)),
+        }
     }
 
     /// The size of the file in bytes, now.

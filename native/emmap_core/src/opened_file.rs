@@ -83,7 +83,7 @@ impl OpenedFile {
     /// that program's.
     fn is_written_by_others(&self, made: u64) -> bool {
         // hugetlbfs has no writes, and a map makes its file longer.
-        let page = os::file_page_size(self.file.fd(), None);
+        let page = self.file.page_size(None);
         page == Ok(os::page_size()) && self.file.size() != Ok(made)
     }
 }

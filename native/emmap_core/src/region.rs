@@ -232,7 +232,7 @@ impl Drop for Region {
         for range in self.ranges().iter() {
             let (at, mapped) = range.whole();
             // SAFETY: the pages lie inside the mapping (1: Alive), which ends here.
-            unsafe { os::release_pages(at, mapped) };
+            unsafe { os::release_large(at, mapped) };
         }
     }
 }

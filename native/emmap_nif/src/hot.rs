@@ -280,7 +280,7 @@ impl Call {
         elsewhere: &Elsewhere,
         arguments: [ErlNifTerm; N],
     ) -> ErlNifTerm {
-        assert_eq!(N, elsewhere.arity);
+        debug_assert_eq!(N, elsewhere.arity);
         // SAFETY: the Call invariant, and the line above.
         unsafe { elsewhere.go_on(self.env, arguments.as_ptr()) }
     }

@@ -61,8 +61,8 @@ fn put<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     let of = number_type(call)?;
     let bytes = value(call, of).ok_or_else(|| Early::Raise(out_of_range(of)))?;
     let count = of.size();
-    let write = move || region.put_number(position, bytes, count, S::WAIT);
-    let past_end = move || put_past_end(region, position, bytes, count);
+    let write = || region.put_number(position, bytes, count, S::WAIT);
+    let past_end = || put_past_end(region, position, bytes, count);
     change::<S>(call, region, position, count, write, past_end)
 }
 

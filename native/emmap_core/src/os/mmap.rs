@@ -305,6 +305,9 @@ pub unsafe fn advise_pages(at: *mut u8, len: usize, advice: Advice) -> Result<()
     check(unsafe { libc::madvise(at.cast(), len, advice) })
 }
 
+/// As much as is taken out of the page tables at once.
+const SLICE: usize = 16 << 20;
+
 /// Takes pages out of the page tables, a slice at a time: a single call for gigabytes would hold
 /// the lock on the address space, and every thread that allocates, for tens of milliseconds.
 ///
@@ -312,7 +315,6 @@ pub unsafe fn advise_pages(at: *mut u8, len: usize, advice: Advice) -> Result<()
 /// The range must lie inside a mapping of ours that starts at a page. What was written to private
 /// pages is lost; shared pages lose nothing.
 pub unsafe fn release_pages(at: *mut u8, len: usize) {
-    const SLICE: usize = 16 << 20;
     for from in (0..len).step_by(SLICE) {
         // SAFETY: the caller's promise.
         unsafe {
@@ -322,6 +324,17 @@ pub unsafe fn release_pages(at: *mut u8, len: usize) {
                 libc::MADV_DONTNEED,
             );
         }
+    }
+}
+
+/// As [`release_pages`], before the range is replaced or unmapped: little goes with that call.
+///
+/// # Safety
+/// As [`release_pages`].
+pub unsafe fn release_large(at: *mut u8, len: usize) {
+    if len > SLICE {
+        // SAFETY: the caller's promise.
+        unsafe { release_pages(at, len) }
     }
 }
 

@@ -24,6 +24,8 @@ pub struct Stat {
     pub changed: i64,
     /// Bytes of the blocks that the file has on its disk.
     pub allocated: u64,
+    /// How many bytes to read or write at a time. On hugetlbfs it is the size of a page.
+    pub preferred: usize,
 }
 
 #[allow(clippy::unnecessary_cast)] // the types of the fields differ between systems
@@ -49,6 +51,7 @@ pub fn stat(fd: BorrowedFd) -> Result<Stat> {
         modified: stat.st_mtime as i64,
         changed: stat.st_ctime as i64,
         allocated: u64::try_from(stat.st_blocks).unwrap_or(0) * BLOCK,
+        preferred: stat.st_blksize as usize,
     })
 }
 

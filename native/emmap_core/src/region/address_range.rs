@@ -22,6 +22,8 @@ pub(super) struct AddressRange {
     pub reservation: Reservation,
     /// Bytes mapped from the file, whole pages; beyond them are zeros that cannot be written.
     pub mapped: usize,
+    /// Nothing was mapped yet, so nobody reads the range.
+    fresh: bool,
 }
 
 impl AddressRange {
@@ -53,6 +55,7 @@ impl AddressRange {
             watch,
             reservation,
             mapped: 0,
+            fresh: true,
         })
     }
 
@@ -62,14 +65,14 @@ impl AddressRange {
     }
 
     /// Puts zero pages over all of the file, and so releases its pages and its disk space. For a map whose calls are
-    /// refused by now. Where the system grants no zero pages, the file's stay until the range is dropped.
-    pub fn clear(&self, shape: &Shape) {
+    /// refused by now. `false`: the system grants no zero pages, and the file's stay until the range is dropped.
+    pub fn clear(&self, shape: &Shape) -> bool {
         let (at, len) = self.whole();
         // SAFETY: the range lies inside the reservation, and no live binary shows it; replacing pages is one step, so
         // a call at work sees the old ones or zeros, and finds the fault of a closed map after these.
         unsafe {
-            os::release_pages(at, len);
-            let _ = os::zero_over(at, len, shape.protection);
+            os::release_large(at, len);
+            os::zero_over(at, len, shape.protection).is_ok()
         }
     }
 
@@ -88,9 +91,10 @@ impl AddressRange {
             return Ok(());
         }
         debug_assert!(bytes <= self.reservation.len());
+        let fresh = std::mem::take(&mut self.fresh);
         // SAFETY: `mapped .. bytes` lies inside the reservation and beyond every live binary but
         // those of a tail that was cut, which get their pages back.
-        unsafe { self.map(shape, file, self.mapped, bytes) }?;
+        unsafe { self.map(shape, file, self.mapped, bytes, fresh) }?;
         self.mapped = bytes;
         self.watch.set_mapped(bytes);
         Ok(())
@@ -133,7 +137,7 @@ impl AddressRange {
         }
         // SAFETY: what is given is mapped, whole pages, and shows zeros in the file's place;
         // readers see those or the file's bytes.
-        let again = |from, to| unsafe { self.map(shape, file, from, to) };
+        let again = |from, to| unsafe { self.map(shape, file, from, to, false) };
         if !shape.private && file.is_some() {
             again(lost.start, to)?;
         } else if file.is_some() || shape.page != os::page_size() {
@@ -150,13 +154,14 @@ impl AddressRange {
 
     /// # Safety
     /// `from .. to` must be whole pages inside the reservation that nobody uses, or that may become
-    /// the file's at any time.
+    /// the file's at any time. `fresh`: nobody reads them, and what fails is followed by dropping the range.
     unsafe fn map(
         &self,
         shape: &Shape,
         file: Option<&MappedFile>,
         from: usize,
         to: usize,
+        fresh: bool,
     ) -> Result<()> {
         // SAFETY: the caller's promise.
         let answer = unsafe {
@@ -165,7 +170,12 @@ impl AddressRange {
             match file {
                 Some(file) => {
                     let offset = shape.offset - shape.delta as u64 + from as u64;
-                    os::replace_by_file(at, len, protection, flags, file.fd(), offset)
+                    let fd = file.fd();
+                    // What fails may leave a hole, in which nothing else is put only where all is ours.
+                    match fresh && self.reservation.is_apart() {
+                        true => os::map_over(at, len, protection, flags, Some(fd), offset),
+                        false => os::replace_by_file(at, len, protection, flags, fd, offset),
+                    }
                 }
                 None => os::map_over(at, len, protection, flags, None, 0),
             }

@@ -64,7 +64,7 @@ impl Plan {
 
     fn of_file(file: &MappedFile, size: SizePlan, options: &Options) -> Result<Plan> {
         size.refuse_lent(file)?;
-        let page = os::file_page_size(file.fd(), options.huge)?;
+        let page = file.page_size(options.huge)?;
         Plan::new(options, Some(size), page)
     }
 
@@ -102,13 +102,20 @@ impl Plan {
         let file = undo.as_ref().map(|undo| undo.file());
         let (needed, wanted) = (self.needed, self.wanted);
         let mut range = AddressRange::new(shape, file, fault, needed, wanted, self.place)?;
-        if let Some(file) = file {
+        // A file that stays as it is need not be asked: the map itself will tell.
+        let probed = needed == 0 || self.size.is_none_or(|size| size.changes());
+        if let (Some(file), true) = (file, probed) {
             probe(shape, file)?;
         }
         if let Some((undo, size)) = undo.zip(self.size) {
             size.lengthen(undo)?;
         }
-        range.grow(shape, file, needed)?;
+        range
+            .grow(shape, file, needed)
+            .map_err(|error| match error {
+                Errno::IO if !probed => Errno::NODEV,
+                error => error,
+            })?;
         if let Some((file, size)) = file.zip(self.size) {
             size.cut(file)?;
         }

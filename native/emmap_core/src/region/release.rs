@@ -21,7 +21,7 @@ pub(super) struct FileSlot {
     /// `None`: anonymous memory.
     name: Option<Name>,
     file: Mutex<Option<Arc<MappedFile>>>,
-    /// How large the file was when its descriptor was released, in bytes.
+    /// How large the file was when its descriptor was released and pages of it stayed, in bytes.
     last_size: AtomicU64,
     /// Whether its name was removed. Once is enough: when nothing keeps the file any more, a new file of the same name
     /// may have the same inode.
@@ -64,11 +64,13 @@ impl FileSlot {
     }
 
     fn take(&self) -> Option<Arc<MappedFile>> {
-        let file = self.file().take();
-        let size = file.as_ref().and_then(|file| file.size().ok());
-        self.last_size
-            .fetch_max(size.unwrap_or(0), Ordering::Relaxed);
-        file
+        self.file().take()
+    }
+
+    /// Pages of a file that was taken stay mapped: how large it is tells how long it takes to give them back.
+    fn keep_size(&self, file: &MappedFile) {
+        let size = file.size().unwrap_or(0);
+        self.last_size.fetch_max(size, Ordering::Relaxed);
     }
 
     fn size(&self) -> u64 {
@@ -140,8 +142,10 @@ impl Region {
         // A signal handler that had asked for the descriptor is done with it.
         self.fault.await_losing();
         let file = self.file.take();
-        if !keep_pages {
-            ranges.iter().for_each(|range| range.clear(&self.shape));
+        let cleared = |range: &AddressRange| range.clear(&self.shape);
+        let kept = keep_pages || ranges.iter().filter(|range| !cleared(range)).count() > 0;
+        if let (Some(file), true) = (&file, kept) {
+            self.file.keep_size(file);
         }
         drop(file);
     }

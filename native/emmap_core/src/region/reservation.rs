@@ -14,7 +14,7 @@ use crate::{arena, os, Errno, Result};
 pub struct Reservation {
     start: *mut u8,
     len: usize,
-    _owner: Owner,
+    owner: Owner,
 }
 
 // SAFETY: the pointer is an address that this value owns; it is only handed out, never followed.
@@ -128,11 +128,7 @@ impl Reservation {
         };
         RESERVED.fetch_add(len, Ordering::Relaxed);
         COUNT.fetch_add(1, Ordering::Relaxed);
-        let reservation = Reservation {
-            start,
-            len,
-            _owner: owner,
-        };
+        let reservation = Reservation { start, len, owner };
         match leaves_room() {
             true => Ok(reservation),
             false => Err(Errno::NOMEM),
@@ -158,6 +154,11 @@ impl Reservation {
 
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// Whether nothing but maps of ours is put where it lies.
+    pub fn is_apart(&self) -> bool {
+        self.owner.of_arena
     }
 }
 

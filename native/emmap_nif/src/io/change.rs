@@ -29,30 +29,26 @@ pub fn change<S: Scheduler>(
             }
             return Ok(call.ok());
         }
-        match not_done(written, region, position, count) {
-            Early::Again if S::WAIT == Wait::Yes => {
-                if write_past_end()? {
-                    return Ok(call.ok());
-                }
-            }
-            early => return Err(early),
+        not_done::<S>(written, region, position, count)?;
+        if write_past_end()? {
+            return Ok(call.ok());
         }
     })
 }
 
-/// The bytes were not written. `Again`: where it may wait, they are to be written past the end of the map.
+/// The bytes were not written. `Ok`: they are to be written past the end of the map.
 #[cold]
 #[inline(never)]
-pub fn not_done(
+pub fn not_done<S: Scheduler>(
     written: emmap_core::Result<Written>,
     region: &Region,
     position: u64,
     count: usize,
-) -> Early {
-    match written {
-        Ok(Written::PastEnd) if !region.grows() => past_end(region, position, count).into(),
-        Ok(_) => Early::Again,
-        Err(error) => error.into(),
+) -> Result<(), Early> {
+    match written? {
+        Written::PastEnd if !region.grows() => Err(past_end(region, position, count).into()),
+        Written::PastEnd if S::WAIT == Wait::Yes => Ok(()),
+        _ => Err(Early::Again),
     }
 }
 

@@ -16,11 +16,10 @@ fn pwrite<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     let position = call.position(1)?;
     let (data, count) = call.data(2)?;
     if region.appends() {
-        // SAFETY: `data` is a binary argument of this call, alive until it ends.
-        unsafe { append(region, data, count, S::WAIT) }?;
+        append(region, data, count, S::WAIT)?;
         return Ok(call.ok());
     }
-    // SAFETY: as above.
+    // SAFETY: `data` is a binary argument of this call, alive until it ends.
     let write = || unsafe { region.copy_in(position, data, count, S::WAIT, || true) };
     let source = Source::Bytes(data);
     // SAFETY: as above.
@@ -28,21 +27,13 @@ fn pwrite<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     change::<S>(call, region, position, count, write, past_end)
 }
 
-/// Appends bytes where waiting is allowed. Returns the end of the file.
-///
-/// # Safety
-/// As [`Region::append`].
+/// Appends the bytes of a binary argument, where waiting is allowed. Returns the end of the file.
 #[cold]
 #[inline(never)]
-pub unsafe fn append(
-    region: &Region,
-    data: *const u8,
-    count: usize,
-    wait: Wait,
-) -> Result<u64, Early> {
+pub fn append(region: &Region, data: *const u8, count: usize, wait: Wait) -> Result<u64, Early> {
     if wait == Wait::No {
         return Err(Early::Again);
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: `data` is a binary argument of this call, alive until it ends.
     Ok(unsafe { region.append(data, count) }?)
 }

@@ -19,9 +19,7 @@ fn write<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     let region = handle.region()?;
     let (data, count) = call.data(1)?;
     if region.appends() {
-        // SAFETY: `data` is a binary argument of this call, alive until it ends.
-        let end = unsafe { append(region, data, count, S::WAIT) }?;
-        handle.cursor.set(end);
+        handle.cursor.set(append(region, data, count, S::WAIT)?);
         return Ok(call.ok());
     }
     if count > INLINE_BYTES && S::WAIT == Wait::No {
@@ -42,7 +40,7 @@ fn write<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
             }
             error
         };
-        // SAFETY: as above.
+        // SAFETY: `data` is a binary argument of this call, alive until it ends.
         let written = unsafe { region.copy_in(position, data, count, S::WAIT, claim) };
         match written.map_err(failed)? {
             Written::Done => {
@@ -52,10 +50,7 @@ fn write<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
                 return Ok(call.ok());
             }
             Written::Refused => continue,
-            other => match not_done(Ok(other), region, position, count) {
-                Early::Again if S::WAIT == Wait::Yes => (),
-                early => return Err(early),
-            },
+            other => not_done::<S>(Ok(other), region, position, count)?,
         }
         let source = Source::Bytes(data);
         // SAFETY: as above.
