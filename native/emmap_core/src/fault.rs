@@ -45,7 +45,7 @@ pub fn any() -> bool {
 }
 
 pub struct Fault {
-    /// The reason and the position of the byte that was touched; without a reason, how many were
+    /// With a fault: [`FAULT`], the reason, and the position of the byte that was touched. Without: how many were
     /// repaired.
     first: AtomicU64,
     count: AtomicU64,
@@ -92,18 +92,24 @@ impl Reason {
     }
 }
 
-/// What a map knew of its faults when it was taken.
+/// What a map knew of its faults when it was taken: its word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark(u64);
 
-/// Beside a fault that is being repaired; who records another takes it away.
-const REPAIRING: u64 = 1 << 63;
+/// There is a fault: the sign of the word, so that one comparison asks for it.
+const FAULT: u64 = 1 << 63;
 const REASON_SHIFT: u32 = 60;
 const REASON: u64 = 7 << REASON_SHIFT;
-const POSITION: u64 = (1 << REASON_SHIFT) - 1;
+/// Next to a fault that is being repaired; who records another takes it away.
+const REPAIRING: u64 = 1 << 59;
+const POSITION: u64 = REPAIRING - 1;
 
 fn word(position: u64, reason: Reason) -> u64 {
-    (reason as u64) << REASON_SHIFT | position.min(POSITION)
+    FAULT | (reason as u64) << REASON_SHIFT | position.min(POSITION)
+}
+
+fn is_fault(word: u64) -> bool {
+    word & FAULT != 0
 }
 
 impl Default for Fault {
@@ -131,7 +137,7 @@ impl Fault {
         // fault, which was recorded before the page was replaced.
         fence(Acquire);
         // What the question costs is measured by `bench/guard.exs`, with a build that never asks.
-        !cfg!(unguarded) && self.first.load(Relaxed) & REASON != 0
+        !cfg!(unguarded) && is_fault(self.first.load(Relaxed))
     }
 
     /// Before memory is touched.
@@ -147,14 +153,15 @@ impl Fault {
     /// Whether a page was lost before the mark was taken.
     #[inline]
     pub fn seen_before(mark: Mark) -> bool {
-        mark.0 & REASON != 0
+        is_fault(mark.0)
     }
 
     /// After memory was touched: whether all that was touched since `mark` was there.
     #[inline]
     pub fn since(&self, mark: Mark) -> bool {
         fence(Acquire);
-        cfg!(unguarded) || self.first.load(Relaxed) == mark.0 && mark.0 & REASON == 0
+        // No word is that of a fault without its sign: a mark that was taken with a fault is found with this comparison, too.
+        cfg!(unguarded) || self.first.load(Relaxed) == mark.0 & !FAULT
     }
 
     /// How many there were, repaired or not.
@@ -165,8 +172,10 @@ impl Fault {
     /// The position in the map that was touched first, and what every call answers because of it.
     pub fn first(&self) -> Option<(u64, Reason)> {
         let word = self.first.load(SeqCst);
+        if !is_fault(word) {
+            return None;
+        }
         let reason = match (word & REASON) >> REASON_SHIFT {
-            0 => return None,
             1 => Reason::Cut,
             2 => Reason::NoSpace,
             3 => Reason::Device,
@@ -199,26 +208,26 @@ impl Fault {
     /// Nothing repairs it.
     pub fn close(&self) {
         let before = self.first.swap(word(0, Reason::Closed), SeqCst);
-        if before & REASON != 0 && !Self::is_closed(before) {
+        if is_fault(before) && !Self::is_closed(before) {
             self.uncount();
         }
     }
 
     fn is_closed(word: u64) -> bool {
-        (word & REASON) >> REASON_SHIFT == Reason::Closed as u64
+        is_fault(word) && (word & REASON) >> REASON_SHIFT == Reason::Closed as u64
     }
 
     fn record(&self, new: u64) {
         let mut now = self.first.load(SeqCst);
         // The first one stays, unless it is about to be forgotten.
-        while !Self::is_closed(now) && (now & REASON == 0 || now & REPAIRING != 0) {
-            if now & REASON == 0 {
+        while !Self::is_closed(now) && (!is_fault(now) || now & REPAIRING != 0) {
+            if !is_fault(now) {
                 self.recount();
             }
             match self.first.compare_exchange(now, new, SeqCst, SeqCst) {
                 Ok(_) => break,
                 Err(other) => {
-                    if now & REASON == 0 {
+                    if !is_fault(now) {
                         self.uncount();
                     }
                     now = other;
@@ -287,7 +296,7 @@ impl Fault {
         self.await_losing();
         let mut before = self.first.load(SeqCst);
         loop {
-            if before & REASON == 0 || Self::is_closed(before) {
+            if !is_fault(before) || Self::is_closed(before) {
                 return None;
             }
             let repairing = before | REPAIRING;
@@ -312,7 +321,7 @@ impl Fault {
 impl Drop for Fault {
     fn drop(&mut self) {
         let first = self.first.load(SeqCst);
-        if first & REASON != 0 && !Self::is_closed(first) {
+        if is_fault(first) && !Self::is_closed(first) {
             self.uncount();
         }
     }

@@ -71,15 +71,27 @@ pub use past_end::Source;
 pub struct Region {
     // Declared before what they point into: fields are dropped in this order.
     ranges: Mutex<Vec<AddressRange>>,
-    fault: Box<Fault>,
     file: FileSlot,
-    /// Whether a live binary was handed out.
-    lent: Lent,
-    extent: Extent,
-    lock: Option<CopyLock>,
     failed_sync: Failed,
     shape: Shape,
+    hot: Hot,
 }
+
+/// What each read and each write looks at, in one cache line, where nothing changes often.
+#[repr(C, align(64))]
+struct Hot {
+    extent: Extent,
+    fault: Box<Fault>,
+    lock: Option<Box<CopyLock>>,
+    // As in the shape.
+    writable: bool,
+    grows: bool,
+    appends: bool,
+    /// Whether a live binary was handed out.
+    lent: Lent,
+}
+
+const _: () = assert!(size_of::<Hot>() == 64);
 
 impl Region {
     /// Opens, shapes and maps what `options` describe. Blocks on the disk.
@@ -106,22 +118,29 @@ impl Region {
     fn map(opened: Option<OpenedFile>, options: &Options) -> Result<Region> {
         let fault = Box::new(Fault::default());
         let (plan, range) = plan_and_map(opened.as_ref(), options, &fault)?;
-        Ok(Region {
-            extent: Extent::new(range.position_zero(&plan.shape), plan.len),
-            ranges: Mutex::new(vec![range]),
+        let shape = plan.shape;
+        let hot = Hot {
+            extent: Extent::new(range.position_zero(&shape), plan.len),
             fault,
-            file: FileSlot::new(opened.map(|opened| opened.file)),
+            lock: options.lock.then(Box::default),
+            writable: shape.writable,
+            grows: shape.grows,
+            appends: shape.appends,
             lent: Lent::default(),
-            lock: options.lock.then(CopyLock::default),
+        };
+        Ok(Region {
+            ranges: Mutex::new(vec![range]),
+            file: FileSlot::new(opened.map(|opened| opened.file)),
             failed_sync: Failed::default(),
-            shape: plan.shape,
+            shape,
+            hot,
         })
     }
 
     /// The size of the map in bytes.
     #[inline(always)]
     pub fn len(&self) -> usize {
-        self.extent.len()
+        self.hot.extent.len()
     }
 
     #[inline]
@@ -132,24 +151,24 @@ impl Region {
     /// A number that changes when the map becomes shorter: see [`Extent::shrinks`].
     #[inline]
     pub fn shrinks(&self) -> usize {
-        self.extent.shrinks()
+        self.hot.extent.shrinks()
     }
 
     #[inline]
     pub fn writable(&self) -> bool {
-        self.shape.writable
+        self.hot.writable
     }
 
     /// Whether a write past the end makes the map longer.
     #[inline]
     pub fn grows(&self) -> bool {
-        self.shape.grows
+        self.hot.grows
     }
 
     /// Whether every write goes to the end of the file.
     #[inline]
     pub fn appends(&self) -> bool {
-        self.shape.appends
+        self.hot.appends
     }
 
     /// The file behind the map, to be read as a file.
@@ -167,7 +186,7 @@ impl Region {
     /// Makes every call answer ESTALE until the next [`Region::reattach`]: what the file has is not what was
     /// mapped.
     pub fn distrust(&self) {
-        self.fault.note(0, Reason::Cut);
+        self.hot.fault.note(0, Reason::Cut);
     }
 
     /// The size of the file, or ESTALE when somebody cut it below the end of the map, which raises
@@ -186,7 +205,7 @@ impl Region {
         match self.size_on_disk()? {
             Some(on_disk) if self.is_short(on_disk) => {
                 let position = on_disk.saturating_sub(self.shape.offset);
-                self.fault.note(position, Reason::Cut);
+                self.hot.fault.note(position, Reason::Cut);
                 Err(Errno::STALE)
             }
             on_disk => Ok(on_disk),
@@ -204,7 +223,7 @@ impl Region {
 
     /// The whole pages around `start .. start + count`, which must lie inside the map.
     fn pages(&self, start: usize, count: usize) -> (*mut u8, usize) {
-        let base = self.extent.base();
+        let base = self.hot.extent.base();
         let from = base as usize + start;
         let into_page = from % self.shape.page;
         // SAFETY: `start` is inside the map, and the map begins `delta` bytes into its first page.

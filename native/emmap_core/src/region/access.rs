@@ -12,7 +12,7 @@ impl Region {
         &self,
         read: impl FnOnce() -> std::result::Result<T, E>,
     ) -> std::result::Result<T, E> {
-        let mark = self.fault.mark();
+        let mark = self.hot.fault.mark();
         let found = read()?;
         self.check_since(mark)?;
         Ok(found)
@@ -24,7 +24,7 @@ impl Region {
         &self,
         write: impl FnOnce() -> std::result::Result<T, E>,
     ) -> std::result::Result<T, E> {
-        let mark = self.fault.mark();
+        let mark = self.hot.fault.mark();
         if Fault::seen_before(mark) {
             self.first_fault()?;
         }
@@ -36,7 +36,7 @@ impl Region {
     /// The fault that every call returns, once a page was lost.
     #[inline(always)]
     pub fn check_fault(&self) -> Result<()> {
-        match self.fault.seen() {
+        match self.hot.fault.seen() {
             false => Ok(()),
             true => self.first_fault(),
         }
@@ -44,7 +44,7 @@ impl Region {
 
     #[inline(always)]
     fn check_since(&self, mark: Mark) -> Result<()> {
-        match self.fault.since(mark) {
+        match self.hot.fault.since(mark) {
             true => Ok(()),
             false => self.first_fault().and(Err(Errno::STALE)),
         }
@@ -53,7 +53,7 @@ impl Region {
     #[cold]
     #[inline(never)]
     fn first_fault(&self) -> Result<()> {
-        match self.fault.first() {
+        match self.hot.fault.first() {
             // Repaired in between.
             None => Ok(()),
             Some((_, reason)) => Err(reason.errno()),

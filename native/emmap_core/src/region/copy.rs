@@ -47,7 +47,7 @@ impl Region {
     /// The address of position 0. What was ever inside the map stays readable from there for as long as the region lives.
     #[inline(always)]
     pub fn base(&self) -> *mut u8 {
-        self.extent.base()
+        self.hot.extent.base()
     }
 
     /// The address of the byte at `start`; see [`Region::base`].
@@ -66,7 +66,7 @@ impl Region {
     /// `out` must have room for `count` bytes, outside of this region.
     #[inline(always)]
     pub unsafe fn copy_out(&self, start: usize, count: usize, out: *mut u8, wait: Wait) -> Read {
-        let Some(lock) = &self.lock else {
+        let Some(lock) = &self.hot.lock else {
             // SAFETY: the caller's promise.
             return Read::Done(unsafe { self.copy_out_once(start, count, out) });
         };
@@ -214,7 +214,7 @@ impl Region {
         let write = || self.at(position, count, write);
         // A position past the end of all addresses is in no stripe, and is not written to.
         let start = position as usize;
-        match (&self.lock, wait) {
+        match (&self.hot.lock, wait) {
             (None, _) => return write(),
             (Some(lock), Wait::No) => {
                 if let Some(_turn) = lock.try_write_one(start, count) {
@@ -234,7 +234,7 @@ impl Region {
         wait: Wait,
         write: impl FnOnce() -> Result<Written>,
     ) -> Result<Written> {
-        let _turn = match (&self.lock, wait) {
+        let _turn = match (&self.hot.lock, wait) {
             (None, _) => None,
             (Some(lock), Wait::Yes) => Some(lock.write(stripes)),
             (Some(lock), Wait::No) => match lock.try_write(stripes) {
@@ -264,7 +264,7 @@ impl Region {
 
     #[inline(always)]
     fn check_writable(&self) -> Result<()> {
-        match self.shape.writable {
+        match self.hot.writable {
             true => Ok(()),
             false => Err(Errno::ACCES),
         }

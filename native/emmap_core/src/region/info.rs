@@ -97,7 +97,7 @@ impl Region {
             // What it finds is a fault, and is told of below.
             let _ = self.check_size_under(&ranges);
         }
-        let first_fault = self.fault.first();
+        let first_fault = self.hot.fault.first();
         let file = self.file().ok().flatten();
         Info {
             path: self.file.name().map(|name| name.path().to_owned()),
@@ -109,14 +109,14 @@ impl Region {
             resizable: self.shape.resizable,
             grows: self.shape.grows,
             appends: self.shape.appends,
-            locking: self.lock.is_some(),
+            locking: self.hot.lock.is_some(),
             auto_unlink: self.shape.auto_unlink,
             max_size: Some(self.limit(&ranges)).filter(|max| *max < i64::MAX as u64),
             page_size: self.shape.page,
             resident_pages: 0,
             allocated: None,
             ranges: ranges.len(),
-            faults: self.fault.count(),
+            faults: self.hot.fault.count(),
             first_fault: first_fault.map(|(at, reason)| (at, reason.errno())),
             failed_sync: self.failed_sync.error(),
         }

@@ -61,7 +61,7 @@ impl Region {
             if !claim() {
                 return Ok(false);
             }
-            let exclusive = self.lock.as_ref().map(|lock| lock.write(Stripes::ALL));
+            let exclusive = self.hot.lock.as_ref().map(|lock| lock.write(Stripes::ALL));
             // Bytes in the place of others come last, when nothing can fail any more.
             let head = on_disk.saturating_sub(position).min(count as u64) as usize;
             let mut reached = on_disk;
@@ -141,7 +141,7 @@ impl Region {
     /// The map is `len` bytes long from here on, which are mapped.
     fn publish(&self, ranges: &[AddressRange], len: usize) {
         let last = &ranges[ranges.len() - 1];
-        self.extent.grow(last.position_zero(&self.shape), len);
+        self.hot.extent.grow(last.position_zero(&self.shape), len);
     }
 
     /// # Safety

@@ -14,7 +14,7 @@ impl Region {
     /// fixed size, or was cut again. Blocks on the disk.
     pub fn reattach(&self) -> Result<()> {
         let mut ranges = self.ranges();
-        if self.fault.has_thrown_away() {
+        if self.hot.fault.has_thrown_away() {
             // What was written to it is gone: it must be opened again.
             return Err(Errno::NOMEM);
         }
@@ -43,8 +43,8 @@ impl Region {
             return self.extend(ranges, None, on_disk);
         }
         let bytes = self.shape.bytes(to)?;
-        let exclusive = self.lock.as_ref().map(|lock| lock.write(Stripes::ALL));
-        self.extent.set_len(to);
+        let exclusive = self.hot.lock.as_ref().map(|lock| lock.write(Stripes::ALL));
+        self.hot.extent.set_len(to);
         drop(exclusive);
         // The tail is gone from the file, so there is nothing to keep should this fail; and what writes to it is refused.
         ranges
@@ -53,7 +53,7 @@ impl Region {
     }
 
     fn restore(&self, ranges: &[AddressRange]) -> Result<()> {
-        let Some(repair) = self.fault.repair() else {
+        let Some(repair) = self.hot.fault.repair() else {
             return self.check_size_under(ranges).map(drop);
         };
         if !self.covered()? {

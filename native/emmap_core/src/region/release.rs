@@ -88,7 +88,7 @@ impl Region {
     /// A live binary is about to be handed out. Call before looking whether the handle is closed.
     #[inline]
     pub fn lend(&self) {
-        if self.lent.lend() {
+        if self.hot.lent.lend() {
             self.note_lent();
         }
     }
@@ -102,7 +102,7 @@ impl Region {
 
     /// Whether a live binary was ever handed out.
     pub fn is_lent(&self) -> bool {
-        self.lent.is_lent()
+        self.hot.lent.is_lent()
     }
 
     pub(super) fn take_back_lent(&self) {
@@ -118,7 +118,7 @@ impl Region {
     pub fn release(&self) {
         let keep_pages = self.is_lent();
         if !keep_pages {
-            self.fault.close();
+            self.hot.fault.close();
             if self.shape.auto_unlink {
                 // With live binaries the name goes with the last of them.
                 self.file.unlink();
@@ -140,7 +140,7 @@ impl Region {
     fn release_under(&self, ranges: &[AddressRange], keep_pages: bool) {
         ranges.iter().for_each(AddressRange::forget_fd);
         // A signal handler that had asked for the descriptor is done with it.
-        self.fault.await_losing();
+        self.hot.fault.await_losing();
         let file = self.file.take();
         let cleared = |range: &AddressRange| range.clear(&self.shape);
         let kept = keep_pages || ranges.iter().filter(|range| !cleared(range)).count() > 0;

@@ -131,7 +131,7 @@ impl Region {
             }
         })?;
         let last = &ranges[ranges.len() - 1];
-        self.extent.grow(last.position_zero(&self.shape), len);
+        self.hot.extent.grow(last.position_zero(&self.shape), len);
         Ok(())
     }
 
@@ -150,7 +150,7 @@ impl Region {
         }
         let wanted = room.saturating_mul(2).max(bytes);
         let (shape, file) = (&self.shape, self.file()?);
-        let (file, fault) = (file.as_deref(), &self.fault);
+        let (file, fault) = (file.as_deref(), &self.hot.fault);
         AddressRange::new(shape, file, fault, bytes, wanted, Place::Anywhere).map(Some)
     }
 
@@ -187,8 +187,8 @@ impl Region {
         // The rest of the last page stays mapped, and must not come back when the file grows.
         let tail = (bytes.saturating_sub(self.shape.delta)).min(before) - to.min(before);
         let mut kept = vec![0u8; tail];
-        let exclusive = self.lock.as_ref().map(|lock| lock.write(Stripes::ALL));
-        self.extent.set_len(to);
+        let exclusive = self.hot.lock.as_ref().map(|lock| lock.write(Stripes::ALL));
+        self.hot.extent.set_len(to);
         // SAFETY: `to + tail` is at most the old length, and its page stays mapped (1: Alive).
         let at = unsafe {
             let at = self.pointer(to);
@@ -214,10 +214,10 @@ impl Region {
             });
             if again.is_err() {
                 // They cannot be shown, and must not be taken for zeros.
-                self.fault.note(to as u64, Reason::Device);
+                self.hot.fault.note(to as u64, Reason::Device);
                 return Err(error);
             }
-            self.extent.set_len(before);
+            self.hot.extent.set_len(before);
             return Err(error);
         }
         Ok(())
