@@ -61,8 +61,8 @@ fn put<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     let of = number_type(call)?;
     let bytes = value(call, of).ok_or_else(|| Early::Raise(out_of_range(of)))?;
     let count = of.size();
-    let write = || region.put_number(position, bytes, count, S::WAIT);
-    let past_end = || put_past_end(region, position, bytes, count);
+    let write = move || region.put_number(position, bytes, count, S::WAIT);
+    let past_end = move || put_past_end(region, position, bytes, count);
     change::<S>(call, region, position, count, write, past_end)
 }
 
@@ -137,10 +137,10 @@ fn fill<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     let count = call.count(2)?;
     let byte = call.int64(3).and_then(|byte| u8::try_from(byte).ok());
     let byte = byte.ok_or(Early::Raise(&WRONG))?;
-    let write = || region.fill(position, count, byte, S::WAIT);
+    let write = move || region.fill(position, count, byte, S::WAIT);
     let source = Source::Fill(byte);
     // SAFETY: no bytes are pointed to.
-    let past_end = || unsafe { region.write_past_end(position, source, count, || true) };
+    let past_end = move || unsafe { region.write_past_end(position, source, count, || true) };
     change::<S>(call, region, position, count, write, past_end)
 }
 
@@ -149,7 +149,7 @@ fn copy<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     let region = call.handle()?.region()?;
     let (from, to) = (call.position(1)?, call.position(2)?);
     let count = call.count(3)?;
-    let write = || region.copy_within(from, to, count, S::WAIT);
-    let past_end = || region.copy_past_end(from, to, count);
+    let write = move || region.copy_within(from, to, count, S::WAIT);
+    let past_end = move || region.copy_past_end(from, to, count);
     change::<S>(call, region, to, count, write, past_end)
 }

@@ -139,7 +139,7 @@ impl Region {
         wait: Wait,
         claim: impl FnOnce() -> bool,
     ) -> Result<Written> {
-        self.change(position, count, wait, |start| {
+        self.change(position, count, wait, move |start| {
             if !claim() {
                 return Ok(Written::Refused);
             }
@@ -160,7 +160,7 @@ impl Region {
         wait: Wait,
     ) -> Result<Written> {
         debug_assert!(matches!(size, 1 | 2 | 4 | 8));
-        self.change(position, size, wait, |start| {
+        self.change(position, size, wait, move |start| {
             // SAFETY: `start + size` is inside the map (1: Alive), which is writable; a number has at most MOST bytes, and
             // these are no map's.
             unsafe { copy_number(bytes.as_ptr(), self.pointer(start), size) };
@@ -211,23 +211,34 @@ impl Region {
         write: impl FnOnce(usize) -> Result<Written>,
     ) -> Result<Written> {
         self.check_writable()?;
-        let write = || self.at(position, count, write);
-        // A position past the end of all addresses is in no stripe, and is not written to.
-        let start = position as usize;
-        match (&self.hot.lock, wait) {
-            (None, _) => return write(),
-            (Some(lock), Wait::No) => {
-                if let Some(_turn) = lock.try_write_one(start, count) {
-                    return write();
-                }
-            }
-            (Some(_), Wait::Yes) => (),
-        }
-        self.change_striped(Stripes::of(start, count), wait, write)
+        let _turn = match (&self.hot.lock, wait) {
+            (None, _) => None,
+            // A position past the end of all addresses is in no stripe, and is not written to.
+            (Some(lock), Wait::No) => match lock.try_write_one(position as usize, count) {
+                None => return self.change_otherwise(position, count, wait, write),
+                turn => turn,
+            },
+            (Some(_), Wait::Yes) => return self.change_otherwise(position, count, wait, write),
+        };
+        self.at(position, count, write)
+    }
+
+    /// As [`Region::change`], of several stripes, where others are at work, or where waiting is allowed. (Owns what it is
+    /// given: a variable that a closure only refers to lies in memory, and not in a register.)
+    #[inline(never)]
+    fn change_otherwise(
+        &self,
+        position: u64,
+        count: usize,
+        wait: Wait,
+        write: impl FnOnce(usize) -> Result<Written>,
+    ) -> Result<Written> {
+        let stripes = Stripes::of(position as usize, count);
+        self.change_striped(stripes, wait, || self.at(position, count, write))
     }
 
     /// Runs `write` when no other copy is at work in these stripes.
-    #[inline(never)]
+    #[inline(always)]
     fn change_striped(
         &self,
         stripes: Stripes,

@@ -22,33 +22,36 @@ pub fn change<S: Scheduler>(
         return Err(Early::Again);
     }
     region.writing(|| loop {
-        let written = write();
-        if let Ok(Written::Done) = written {
-            if S::WAIT == Wait::No {
-                call.consumed(count);
+        match write() {
+            Ok(Written::Done) => {
+                if S::WAIT == Wait::No {
+                    call.consumed(count);
+                }
+                return Ok(call.ok());
             }
-            return Ok(call.ok());
-        }
-        not_done::<S>(written, region, position, count)?;
-        if write_past_end()? {
-            return Ok(call.ok());
+            Ok(Written::PastEnd) if S::WAIT == Wait::Yes && region.grows() => {
+                if write_past_end()? {
+                    return Ok(call.ok());
+                }
+            }
+            written => return Err(not_written(written, region, position, count)),
         }
     })
 }
 
-/// The bytes were not written. `Ok`: they are to be written past the end of the map.
+/// How a call goes on that has not written `count` bytes at `position`, and may not write them past the end of the map.
 #[cold]
 #[inline(never)]
-pub fn not_done<S: Scheduler>(
+pub fn not_written(
     written: emmap_core::Result<Written>,
     region: &Region,
     position: u64,
     count: usize,
-) -> Result<(), Early> {
-    match written? {
-        Written::PastEnd if !region.grows() => Err(past_end(region, position, count).into()),
-        Written::PastEnd if S::WAIT == Wait::Yes => Ok(()),
-        _ => Err(Early::Again),
+) -> Early {
+    match written {
+        Err(error) => error.into(),
+        Ok(Written::PastEnd) if !region.grows() => past_end(region, position, count).into(),
+        Ok(_) => Early::Again,
     }
 }
 

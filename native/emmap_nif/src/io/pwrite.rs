@@ -20,10 +20,10 @@ fn pwrite<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
         return Ok(call.ok());
     }
     // SAFETY: `data` is a binary argument of this call, alive until it ends.
-    let write = || unsafe { region.copy_in(position, data, count, S::WAIT, || true) };
+    let write = move || unsafe { region.copy_in(position, data, count, S::WAIT, || true) };
     let source = Source::Bytes(data);
     // SAFETY: as above.
-    let past_end = || unsafe { region.write_past_end(position, source, count, || true) };
+    let past_end = move || unsafe { region.write_past_end(position, source, count, || true) };
     change::<S>(call, region, position, count, write, past_end)
 }
 

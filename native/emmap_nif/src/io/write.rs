@@ -6,7 +6,7 @@ use emmap_core::region::{Source, Wait, Written};
 use emmap_core::Errno;
 use rustler::sys::ErlNifTerm;
 
-use super::change::not_done;
+use super::change::not_written;
 use super::pwrite::append;
 use crate::hot::{hot_nif, Call, Early, Scheduler, INLINE_BYTES};
 
@@ -50,7 +50,8 @@ fn write<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
                 return Ok(call.ok());
             }
             Written::Refused => continue,
-            other => not_done::<S>(Ok(other), region, position, count)?,
+            Written::PastEnd if S::WAIT == Wait::Yes && region.grows() => (),
+            other => return Err(not_written(Ok(other), region, position, count)),
         }
         let source = Source::Bytes(data);
         // SAFETY: as above.
