@@ -83,7 +83,8 @@ defmodule Emmap do
 
   import Emmap.Handle, only: [handle: 1, handle: 2, alone: 0, none!: 1, ref!: 1]
   require Emmap.Bare, as: Bare
-  alias Emmap.{Collected, Handle, Info, Iodata, Native, Options, Search, Typed}
+  require Emmap.Typed, as: Typed
+  alias Emmap.{Collected, Handle, Info, Iodata, Native, Options, Search}
 
   # For `inspect/1` alone: `Emmap.Handle` has the shape of a handle.
   @enforce_keys [:ref]
@@ -722,7 +723,7 @@ defmodule Emmap do
   @doc group: "Typed access", since: "1.0.0-rc.0"
   @spec get(t, position, Typed.t()) :: {:ok, Typed.number_read()} | :eof | failure
   def get(handle(ref), position, type),
-    do: Bare.value(Native.typed_get(ref, position, Typed.code(type)))
+    do: Bare.value(Native.typed_get(ref, position, Typed.inline_code(type)))
 
   def get(mem, _position, _type), do: none!(mem)
 
@@ -745,7 +746,7 @@ defmodule Emmap do
   @doc group: "Typed access", since: "1.0.0-rc.0"
   @spec put(t, position, Typed.t(), Typed.number_written()) :: :ok | failure
   def put(handle(ref), position, type, value) when is_integer(value) do
-    code = Typed.code(type)
+    code = Typed.inline_code(type)
 
     # Bit 3 is that of the floats.
     if Bitwise.band(code, 8) == 0,
@@ -754,7 +755,7 @@ defmodule Emmap do
   end
 
   def put(handle(ref), position, type, value),
-    do: Native.typed_put(ref, position, Typed.code(type), value)
+    do: Native.typed_put(ref, position, Typed.inline_code(type), value)
 
   def put(mem, _position, _type, _value), do: none!(mem)
 

@@ -48,6 +48,18 @@ defmodule Emmap.Typed do
             "alone or as {type, :big | :little | :native}"
   end
 
+  # As `code/1`, with a call only for a type that has an order: the call takes a sixth of the time of a read.
+  @doc false
+  defmacro inline_code(type) do
+    names =
+      Enum.flat_map(Enum.with_index(@names), fn {name, place} ->
+        quote(do: (unquote(name) -> unquote(place)))
+      end)
+
+    others = quote(do: (other -> unquote(__MODULE__).code(other)))
+    quote(do: case(unquote(type), do: unquote(names ++ others)))
+  end
+
   @floats for name <- [:f32, :f64],
               order <- 0..2,
               do: Enum.find_index(@names, &(&1 == name)) + 16 * order
