@@ -41,7 +41,8 @@ defmodule Bench.Core do
     IO.puts("\nthrough :file, the floor too")
     through_file(mem, live, floor, empty)
     raw(path, mem, empty)
-    readers(mem, floor)
+    two_processes(mem, floor)
+    reader_and_writer(mem)
   end
 
   defp direct(mem, live, floor, empty) do
@@ -122,27 +123,66 @@ defmodule Bench.Core do
 
   # Throughput of two processes on one handle compared with that of one. The floor takes no lock and counts no reference:
   # what it gains is what the machine has.
-  defp readers(mem, floor) do
+  defp two_processes(mem, floor) do
     calls = amount(1_000_000)
+    data = :crypto.strong_rand_bytes(64)
 
-    best =
-      best(
-        15,
-        for {side, act} <- [
-              ours: &pread(mem, &1, 64, calls),
-              floor: &floor_pread(floor, &1, 64, calls)
-            ],
-            readers <- [1, 2] do
-          {{side, readers}, fn -> together(for n <- 1..readers, do: fn -> act.(n * 4096) end) end}
-        end
+    for {name, ours, theirs} <- [
+          {"two readers of one handle get", &pread(mem, &1, 64, calls),
+           &floor_pread(floor, &1, 64, calls)},
+          {"two writers of different pages get", &pwrite(mem, &1, data, calls),
+           &floor_pwrite(floor, &1, data, calls)}
+        ] do
+      best =
+        best(
+          15,
+          for {side, act} <- [ours: ours, floor: theirs], processes <- [1, 2] do
+            act = fn -> together(for n <- 1..processes, do: fn -> act.(n * 4096) end) end
+            {{side, processes}, act}
+          end
+        )
+
+      [ours, floor] =
+        for side <- [:ours, :floor], do: decimals(2 * best[{side, 1}] / best[{side, 2}], 2)
+
+      IO.puts(
+        "#{name} #{ours} times the throughput of one (at least 1.7; the floor #{floor} times)"
       )
+    end
+  end
 
-    [ours, floor] =
-      for side <- [:ours, :floor], do: decimals(2 * best[{side, 1}] / best[{side, 2}], 2)
+  # One process writes without a pause while another reads, of the same page or of another. Each read is timed.
+  defp reader_and_writer(mem) do
+    data = :crypto.strong_rand_bytes(64)
+    writer = spawn_link(fn -> write_on(mem, 4096, data) end)
 
-    IO.puts(
-      "two readers of one handle get #{ours} times the throughput of one (at least 1.7; the floor #{floor} times)"
-    )
+    for {name, position} <- [{"of another page", 8192}, {"of the same page", 4096}] do
+      medians = for _ <- 1..rounds(15), do: median(mem, position, amount(50_000))
+      median = decimals(Enum.min(medians) / 1000, 2)
+      IO.puts("a reader #{name} next to a busy writer: median #{median} us (at most 0.5)")
+    end
+
+    Process.unlink(writer)
+    Process.exit(writer, :kill)
+  end
+
+  defp write_on(mem, position, data) do
+    :ok = Emmap.pwrite(mem, position, data)
+    write_on(mem, position, data)
+  end
+
+  # Nanoseconds, the clock included.
+  defp median(mem, position, calls) do
+    timed = fn ->
+      for _ <- 1..calls do
+        begun = System.monotonic_time(:nanosecond)
+        {:ok, _} = Emmap.pread(mem, position, 64)
+        System.monotonic_time(:nanosecond) - begun
+      end
+    end
+
+    times = Enum.sort(Task.await(Task.async(timed), :infinity))
+    Enum.at(times, div(length(times), 2))
   end
 end
 
