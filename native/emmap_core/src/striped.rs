@@ -49,7 +49,7 @@ fn of_stripe(position: u64, stripe: usize) -> Result<u64> {
 /// A number of this thread's own, small and dense: schedulers come first, and there is one for
 /// each core.
 #[inline]
-pub fn stripe() -> usize {
+pub(crate) fn stripe() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     const NONE: usize = usize::MAX;
     thread_local!(static STRIPE: Cell<usize> = const { Cell::new(NONE) });

@@ -21,7 +21,7 @@ use emmap_core::closing::{Closing, OpenHandles};
 use emmap_core::counters::Grid;
 use emmap_core::cursor::Cursor;
 use emmap_core::search::Patterns;
-use emmap_core::striped::{stripe, CACHE_LINE};
+use emmap_core::striped::CACHE_LINE;
 use emmap_core::Region;
 use rustler::sys::{
     enif_alloc_resource, enif_get_resource, enif_keep_resource, enif_make_resource,
@@ -51,7 +51,7 @@ pub struct Mapping {
     open_handles: OpenHandles,
 }
 
-/// A handle has at most so many viewers, and more schedulers than that share them.
+/// A handle has at most so many viewers, a power of two. More schedulers than that share them.
 const VIEWERS: usize = 8;
 
 struct Viewer {
@@ -85,6 +85,17 @@ pub enum Structure {
     Counters(Grid),
 }
 
+/// Which viewer a thread uses. Where its stack is tells threads apart well enough (two may share a viewer), and costs no
+/// call, as a variable of the thread does in a library that is loaded at run time.
+#[inline(always)]
+fn viewer_of_thread() -> usize {
+    // Multiples of any distance between stacks are spread by the golden ratio.
+    const GOLDEN_RATIO: u64 = 0x9E37_79B9_7F4A_7C15;
+    let on_stack = 0u8;
+    let stack = ptr::from_ref(&on_stack) as u64 >> 18;
+    (stack.wrapping_mul(GOLDEN_RATIO) >> (u64::BITS - VIEWERS.ilog2())) as usize
+}
+
 impl Handle {
     /// Where the counters are, on a handle of a counter file.
     #[inline(always)]
@@ -108,7 +119,7 @@ impl Handle {
     /// What a live binary refers to: a resource that keeps the mapping.
     #[inline(always)]
     pub fn owner(&self) -> *const c_void {
-        let place = &self.viewers[stripe() % VIEWERS];
+        let place = &self.viewers[viewer_of_thread()];
         match place.load(Ordering::Acquire) {
             viewer if viewer.is_null() => self.new_viewer(place).cast(),
             viewer => viewer.cast_const().cast(),
