@@ -722,6 +722,11 @@ defmodule Emmap do
   """
   @doc group: "Typed access", since: "1.0.0-rc.0"
   @spec get(t, position, Typed.t()) :: {:ok, Typed.number_read()} | :eof | failure
+  # The types of eight bytes, without a type to decode.
+  def get(handle(ref), position, :u64), do: Bare.integer(Native.get_u64(ref, position))
+  def get(handle(ref), position, :i64), do: Bare.integer(Native.get_i64(ref, position))
+  def get(handle(ref), position, :f64), do: Bare.value(Native.get_f64(ref, position))
+
   def get(handle(ref), position, type),
     do: Bare.value(Native.typed_get(ref, position, Typed.inline_code(type)))
 

@@ -57,6 +57,13 @@ defmodule Emmap.Native do
   def pieces(_handle, _root, _position, _stop, _size, _copies), do: not_loaded()
 
   # Hot: numbers and ranges within a map, as pread and pwrite.
+  @spec get_u64(handle, integer) :: non_neg_integer | :eof | failure
+  def get_u64(_handle, _position), do: not_loaded()
+  @spec get_i64(handle, integer) :: integer | :eof | failure
+  def get_i64(_handle, _position), do: not_loaded()
+  @spec get_f64(handle, integer) :: Emmap.Typed.number_read() | :eof | failure
+  def get_f64(_handle, _position), do: not_loaded()
+
   @spec typed_get(handle, integer, 0..41) ::
           integer | float | :nan | :infinity | :neg_infinity | :eof | failure
   def typed_get(_handle, _position, _type), do: not_loaded()

@@ -63,6 +63,27 @@ defmodule Emmap.TypedTest do
     end
   end
 
+  test "numbers of eight bytes, in two pages and at the end, with a lock and without" do
+    for options <- [[], [:nolock]] do
+      {:ok, mem} = Emmap.open([:anon, size: 8192] ++ options)
+
+      for type <- [:u64, :i64, :f64, {:u64, :big}] do
+        for at <- [4088, 4089, 4095, 4096, 8184] do
+          assert :ok = Emmap.put(mem, at, type, 7)
+          assert {:ok, value} = Emmap.get(mem, at, type)
+          assert value == 7
+        end
+
+        for at <- [8185, 8191, 8192, 1 <<< 62], do: assert(Emmap.get(mem, at, type) == :eof)
+        for at <- [-1, 1 <<< 70], do: assert(Emmap.get(mem, at, type) == {:error, :einval})
+        assert_raise ArgumentError, fn -> Emmap.get(mem, :start, type) end
+      end
+
+      :ok = Emmap.close(mem)
+      assert Emmap.get(mem, 0, :u64) == {:error, :closed}
+    end
+  end
+
   test "floats", %{mem: mem} do
     for {name, values} <- [
           f32: [0.0, -0.0, 1.5, -2.25, 3.4028234663852886e38, 1.401298464324817e-45],

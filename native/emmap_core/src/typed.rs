@@ -29,6 +29,16 @@ pub enum Number {
 pub const MOST: usize = 8;
 
 impl Type {
+    /// Those of eight bytes, in the byte order of this machine.
+    pub const U64: Type = Type::native(Kind::Unsigned, MOST);
+    pub const I64: Type = Type::native(Kind::Signed, MOST);
+    pub const F64: Type = Type::native(Kind::Float, MOST);
+
+    const fn native(kind: Kind, size: usize) -> Type {
+        let big = cfg!(target_endian = "big");
+        Type { kind, size, big }
+    }
+
     /// `code` is the place of the name in `u8 i8 u16 i16 u32 i32 u64 i64 f32 f64`, plus 0 for the byte
     /// order of this machine, 16 for little and 32 for big endian.
     #[inline(always)]

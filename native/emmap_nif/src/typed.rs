@@ -10,6 +10,9 @@ use crate::io::change::change;
 use crate::terms::{self, ArgumentError};
 
 hot_nif!("typed_get" / 3 = get, DirtyIo);
+hot_nif!("get_u64" / 2 = get_u64, DirtyIo);
+hot_nif!("get_i64" / 2 = get_i64, DirtyIo);
+hot_nif!("get_f64" / 2 = get_f64, DirtyIo);
 hot_nif!("typed_put" / 4 = put, DirtyIo);
 hot_nif!("fill" / 4 = fill, DirtyIo);
 hot_nif!("copy" / 4 = copy, DirtyIo);
@@ -27,18 +30,64 @@ fn get<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     let region = call.handle()?.region()?;
     let position = call.position(1)?;
     let of = number_type(call)?;
-    region.reading(|| {
-        let Some((start, count)) = region.locate(position, of.size()) else {
-            return Ok(call.eof());
-        };
-        let mut bytes = [0; MOST];
-        // SAFETY: `count` is at most the size of a number, for which there is room.
-        match unsafe { region.copy_out(start, count, bytes.as_mut_ptr(), S::WAIT) } {
-            Read::Busy => Err(Early::Again),
-            Read::Done(got) if got < of.size() => Ok(call.eof()),
-            Read::Done(_) => Ok(number(call, of.decode(bytes))),
-        }
+    region.reading(|| read::<S>(call, region, position, of))
+}
+
+#[inline(always)]
+fn read<S: Scheduler>(
+    call: &Call,
+    region: &Region,
+    position: u64,
+    of: Type,
+) -> Result<ErlNifTerm, Early> {
+    let Some((start, count)) = region.locate(position, of.size()) else {
+        return Ok(call.eof());
+    };
+    let mut bytes = [0; MOST];
+    // SAFETY: `count` is at most the size of a number, for which there is room.
+    match unsafe { region.copy_out(start, count, bytes.as_mut_ptr(), S::WAIT) } {
+        Read::Busy => Err(Early::Again),
+        Read::Done(got) if got < of.size() => Ok(call.eof()),
+        Read::Done(_) => Ok(number(call, of.decode(bytes))),
+    }
+}
+
+// get_u64(handle, position): as typed_get, of a type that is known where the library is compiled.
+#[inline(always)]
+fn get_u64<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
+    get_word::<S>(call, Type::U64)
+}
+
+#[inline(always)]
+fn get_i64<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
+    get_word::<S>(call, Type::I64)
+}
+
+#[inline(always)]
+fn get_f64<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
+    get_word::<S>(call, Type::F64)
+}
+
+/// A number of eight bytes.
+#[inline(always)]
+fn get_word<S: Scheduler>(call: &Call, of: Type) -> Result<ErlNifTerm, Early> {
+    let region = call.handle()?.region()?;
+    let position = call.position(1)?;
+    region.reading(|| match region.read_word(position) {
+        Some(bytes) => Ok(number(call, of.decode(bytes))),
+        None => read_again::<S>(*call, region, position, of),
     })
+}
+
+#[cold]
+#[inline(never)]
+fn read_again<S: Scheduler>(
+    call: Call,
+    region: &Region,
+    position: u64,
+    of: Type,
+) -> Result<ErlNifTerm, Early> {
+    read::<S>(&call, region, position, of)
 }
 
 #[inline(always)]

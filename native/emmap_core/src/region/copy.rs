@@ -150,6 +150,23 @@ impl Region {
         })
     }
 
+    /// The eight bytes at `position`, where none is waited for. `None`: another copy is in the way, or they lie in two
+    /// stripes, or not inside the map, so call [`Region::copy_out`].
+    #[inline(always)]
+    pub fn read_word(&self, position: u64) -> Option<[u8; MOST]> {
+        let read = || {
+            let start = checked_range(position, MOST, self.len())?;
+            // SAFETY: `start + MOST` is inside the map (1: Alive).
+            Some(unsafe { self.pointer(start).cast::<[u8; MOST]>().read() })
+        };
+        let Some(lock) = &self.hot.lock else {
+            return read();
+        };
+        let quiet = lock.quiet(position as usize, MOST)?;
+        let bytes = read()?;
+        quiet.still().then_some(bytes)
+    }
+
     /// Copies a number of `size` bytes, the first ones of `bytes`, to `position`.
     #[inline(always)]
     pub fn put_number(
