@@ -132,6 +132,18 @@ impl Stripes {
         ((start ^ last) >> STRIPE_SHIFT == 0).then_some((start >> STRIPE_SHIFT) % STRIPES)
     }
 
+    /// The two stripes of `count` bytes at `start` in ascending order, if there are two.
+    #[inline(always)]
+    fn two(start: usize, count: usize) -> Option<(usize, usize)> {
+        let last = start.checked_add(count)?.checked_sub(1)?;
+        let (one, other) = (start >> STRIPE_SHIFT, last >> STRIPE_SHIFT);
+        if other.wrapping_sub(one) != 1 {
+            return None;
+        }
+        let (one, other) = (one % STRIPES, other % STRIPES);
+        Some((one.min(other), one.max(other)))
+    }
+
     /// Those of `count` bytes at `start`.
     pub fn of(start: usize, count: usize) -> Stripes {
         let pages = (start % (1 << STRIPE_SHIFT))
@@ -204,7 +216,19 @@ impl CopyLock {
     /// several, or a writer is at work, so call [`CopyLock::read_short`].
     #[inline(always)]
     pub fn quiet(&self, start: usize, count: usize) -> Option<Quiet<'_>> {
-        let stripe = &*self.stripes[Stripes::one(start, count)?];
+        self.quiet_stripe(Stripes::one(start, count)?)
+    }
+
+    /// As [`CopyLock::quiet`], of two stripes.
+    #[inline(always)]
+    pub fn quiet_two(&self, start: usize, count: usize) -> Option<[Quiet<'_>; 2]> {
+        let (one, other) = Stripes::two(start, count)?;
+        Some([self.quiet_stripe(one)?, self.quiet_stripe(other)?])
+    }
+
+    #[inline(always)]
+    fn quiet_stripe(&self, at: usize) -> Option<Quiet<'_>> {
+        let stripe = &*self.stripes[at];
         // Pairs with the release in `Stripe::leave`.
         let word = stripe.word.load(Ordering::Acquire);
         (word & WRITER == 0).then_some(Quiet { stripe, word })
@@ -251,10 +275,24 @@ impl CopyLock {
     }
 
     /// The one stripe of `count` bytes at `start` for writing, if it is free. `None`: it is not, or there are several, so
-    /// call [`CopyLock::try_write`].
+    /// call [`CopyLock::try_write_two`].
     #[inline(always)]
     pub fn try_write_one(&self, start: usize, count: usize) -> Option<StripeGuard<'_>> {
-        let stripe = &*self.stripes[Stripes::one(start, count)?];
+        self.try_write_stripe(Stripes::one(start, count)?)
+    }
+
+    /// The two stripes of `count` bytes at `start` for writing, if both are free. `None`: they are not, or there are not
+    /// two, so call [`CopyLock::try_write`].
+    #[inline(always)]
+    pub fn try_write_two(&self, start: usize, count: usize) -> Option<[StripeGuard<'_>; 2]> {
+        let (one, other) = Stripes::two(start, count)?;
+        let one = self.try_write_stripe(one)?;
+        Some([one, self.try_write_stripe(other)?])
+    }
+
+    #[inline(always)]
+    fn try_write_stripe(&self, at: usize) -> Option<StripeGuard<'_>> {
+        let stripe = &*self.stripes[at];
         // A guard is made only of a stripe that was taken: its drop releases it.
         match stripe.enter(Turn::Any) {
             true => Some(StripeGuard {
@@ -428,10 +466,16 @@ mod tests {
             (7 * PAGE, PAGE),
             (7, PAGE),
             (usize::MAX, 1),
+            // From the last stripe to the first one.
+            (STRIPES * PAGE - 1, 2),
+            (64, PAGE),
+            (64, 2 * PAGE),
         ] {
             let stripes = each(start, count);
             let one = Stripes::one(start, count);
             assert_eq!(one, (stripes.len() == 1).then_some(stripes[0]));
+            let two = Stripes::two(start, count);
+            assert_eq!(two, (stripes.len() == 2).then(|| (stripes[0], stripes[1])));
         }
         let both = Stripes::of(0, 1).and(Stripes::of(3 * PAGE, 1));
         assert_eq!(both.each().collect::<Vec<_>>(), [0, 3]);
@@ -474,6 +518,9 @@ mod tests {
                         if let Some(_turn) = lock.try_write(some) {
                             fill(some, n);
                         }
+                        if let Some(_turn) = lock.try_write_two(at * PAGE, 2 * PAGE) {
+                            fill(Stripes::of(at * PAGE, 2 * PAGE), n);
+                        }
                         let _turn = lock.write(Stripes::ALL);
                         words.iter().for_each(|w| w[0].store(n, Ordering::Relaxed));
                     }
@@ -489,6 +536,11 @@ mod tests {
                     let [_, one, other] = copy()[at];
                     assert!(!quiet.still() || one == other);
                 }
+                if let Some(quiet) = lock.quiet_two(at * PAGE, 2 * PAGE) {
+                    let seen = copy();
+                    let whole = |at: usize| seen[at % STRIPES][1] == seen[at % STRIPES][2];
+                    assert!(!quiet.iter().all(|one| one.still()) || whole(at) && whole(at + 1));
+                }
             }
             stop.store(true, Ordering::Relaxed);
         });
@@ -500,7 +552,12 @@ mod tests {
         let (one, two) = (Stripes::of(0, 1), Stripes::of(0, PAGE + 1));
         let guard = lock.write(one);
         assert!(lock.try_write_one(0, 1).is_none() && lock.try_write(two).is_none());
+        assert!(lock.try_write_two(0, 2 * PAGE).is_none() && lock.quiet_two(0, 2 * PAGE).is_none());
         assert!(lock.quiet(0, 1).is_none());
+        // A refusal of the second of two releases the first.
+        let last = (STRIPES - 1) * PAGE;
+        assert!(lock.try_write_two(last, 2 * PAGE).is_none());
+        assert!(lock.try_write_one(last, 1).is_some());
         assert_eq!(lock.read_short(two, || 1), None);
         // The others are free, also after a refusal.
         assert!(lock.try_write_one(PAGE, 1).is_some());

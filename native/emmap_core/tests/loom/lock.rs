@@ -64,6 +64,55 @@ fn a_short_read_of_one_stripe_is_never_torn() {
     });
 }
 
+/// Writers of both stripes, and of one of them.
+#[test]
+fn a_short_read_of_two_stripes_without_a_loop_is_never_torn() {
+    loom::model(|| {
+        let map = Arc::new(Map::default());
+        let writer = spawn(&map, |map| {
+            {
+                let turn = map.lock.try_write_two(0, 2 * PAGE);
+                let _turn = turn.expect("nobody else writes");
+                map.fill(1);
+            }
+            let _turn = map.lock.try_write_one(PAGE, 1);
+            map.bytes[1].store(2, Relaxed);
+        });
+        if let Some(quiet) = map.lock.quiet_two(0, 2 * PAGE) {
+            let seen = map.copy();
+            if quiet.iter().all(|one| one.still()) {
+                assert!([[0, 0], [1, 1], [1, 2]].contains(&seen), "torn: {seen:?}");
+            }
+        }
+        writer.join().unwrap();
+        assert_eq!(map.copy(), [1, 2]);
+    });
+}
+
+/// One of both stripes does not write where another writes one of them.
+#[test]
+fn a_writer_of_two_stripes_excludes_one_of_the_second() {
+    loom::model(|| {
+        let map = Arc::new(Map::default());
+        let add = |map: &Map| {
+            let [first, second] = map.copy();
+            assert_eq!(first, second, "in the middle of another's write");
+            map.fill(first + 1);
+            1
+        };
+        let other = spawn(&map, move |map| {
+            let turn = map.lock.try_write_one(PAGE, 1);
+            turn.map_or(0, |_turn| add(map))
+        });
+        let turn = map.lock.try_write_two(0, 2 * PAGE);
+        let wrote = turn.map_or(0, |_turn| add(&map));
+        let wrote = wrote + other.join().unwrap();
+        assert_eq!(map.copy(), [wrote; 2]);
+        // Released, whether or not both were taken.
+        assert!(map.lock.try_write_two(0, 2 * PAGE).is_some());
+    });
+}
+
 /// With its second try, which holds off writers.
 #[test]
 fn a_short_read_is_never_torn() {
