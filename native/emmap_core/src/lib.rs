@@ -21,6 +21,7 @@
 //! | [`striped`] | integers that threads add to without waiting for each other |
 //! | [`store`] | what every file of a structure shares: its headers, its creation, its growth |
 //! | [`counters`] | files of persistent counters |
+//! | [`queue`] | files of queues |
 //! | [`buffer`] | memory for a large copy |
 //! | [`cursor`] | the file position of a handle |
 //! | [`byte_search`] | one byte in raw memory, found and counted |
@@ -51,6 +52,7 @@ pub mod mapped_file;
 pub mod opened_file;
 pub mod options;
 pub mod os;
+pub mod queue;
 pub mod region;
 pub mod search;
 pub mod source;

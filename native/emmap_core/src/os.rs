@@ -1,14 +1,20 @@
 //! The system calls, each with its answer as a `Result`, and the differences between systems.
 
+mod boot;
+mod byte_lock;
 mod file;
 mod file_lock;
+mod futex;
 mod map_flags;
 mod mmap;
 mod sigxfsz;
 mod stat;
 
+pub use boot::boot_id;
+pub use byte_lock::*;
 pub use file::*;
 pub use file_lock::{with_file_lock, FileLock};
+pub use futex::{futex_wait, futex_wake};
 pub use map_flags::{HugePage, MapFlags, Sharing};
 pub use mmap::*;
 pub use sigxfsz::without_sigxfsz;

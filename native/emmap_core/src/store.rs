@@ -8,19 +8,28 @@
 //! | [`create`] | a file that is complete before it gets its name |
 //! | [`grow`] | the order in which a file is changed to a larger layout |
 //! | [`mod@open`] | open, check, create, grow under the lock, map |
+//! | [`shared`] | the words and bytes that several programs change at once |
+//! | [`log`] | changes of several words that are made completely or not at all |
+//! | [`participants`] | who uses the file now |
+//! | [`exclusive`] | the lock, which is taken from a participant that died |
 //!
 //! A file gets its name only when it is complete, and a growth writes a second header next to the
 //! first. So a crash at any moment leaves the old state or the new one, and nothing in between.
 
 pub mod create;
+pub mod exclusive;
 pub mod grow;
 pub mod header;
+pub mod log;
 pub mod medium;
 pub mod open;
+pub mod participants;
+pub mod shared;
 
 pub use header::{Body, InForce};
 pub use medium::Medium;
 pub use open::{open, reattach, Absent, Opened};
+pub use shared::Shared;
 
 use std::convert::Infallible;
 

@@ -62,6 +62,15 @@ impl InForce {
         sequence: 0,
         place: 0,
     };
+
+    pub fn sequence(self) -> u64 {
+        self.sequence
+    }
+
+    /// Which of [`HEADERS`] it is.
+    pub fn place(self) -> usize {
+        self.place
+    }
 }
 
 const fn header_bytes<B: Body>() -> usize {
@@ -140,7 +149,11 @@ fn parse<B: Body>(header: &[u8], place: usize) -> std::result::Result<(B, InForc
 /// The header with this body that follows the one in force.
 fn next<B: Body>(body: &B, in_force: InForce) -> Result<Vec<u8>> {
     let sequence = in_force.sequence.checked_add(1);
-    let sequence = sequence.ok_or(Errno(libc::EOVERFLOW))?;
+    Ok(encode(body, sequence.ok_or(Errno(libc::EOVERFLOW))?))
+}
+
+/// The header with this body and sequence number.
+pub fn encode<B: Body>(body: &B, sequence: u64) -> Vec<u8> {
     let mut header = vec![0u8; const { header_bytes::<B>() }];
     let crc = header.len() - CRC_BYTES;
     header[..VERSION].copy_from_slice(&B::MAGIC);
@@ -150,7 +163,7 @@ fn next<B: Body>(body: &B, in_force: InForce) -> Result<Vec<u8>> {
     body.encode(&mut header[BODY..crc]);
     let sum = crc32fast::hash(&header[..crc]);
     header[crc..].copy_from_slice(&sum.to_le_bytes());
-    Ok(header)
+    header
 }
 
 /// The writes that put `body` in force: see [`super::Structure::commits`].

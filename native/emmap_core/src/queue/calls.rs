@@ -1,0 +1,236 @@
+//! The calls of a program on its queue: each takes the lock, and wakes whoever waits for what it did.
+
+use super::layout::{self, OWN};
+use super::participation::Queue;
+use super::record::Head;
+use super::waiting::Event;
+use super::{Claimed, Locked, Receipt, Result, Stop, Taken};
+use crate::region::Wait;
+use crate::store::shared::Mapped;
+use crate::store::Shared;
+use crate::Region;
+
+/// Payloads up to this are copied where the call was made, and up to [`UNDER_LOCK`] under the lock.
+pub const AT_ONCE: u64 = 64 << 10;
+const UNDER_LOCK: u64 = 1 << 20;
+
+impl Queue {
+    /// As [`Queue::with`], for what makes items or space available.
+    #[inline(always)]
+    pub fn with_waking<R>(
+        &self,
+        region: &Region,
+        wait: Wait,
+        event: Event,
+        mut act: impl FnMut(&Locked<Mapped>) -> Result<R>,
+    ) -> Result<R> {
+        let (result, waiters) = self.with(region, wait, |locked| {
+            let result = act(locked)?;
+            // Under the lock: whoever looks after it has set its bit sees what was done, or is seen here.
+            Ok((result, locked.shared.load(event.waiters())?))
+        })?;
+        if waiters != 0 {
+            self.wake(region, event)?;
+        }
+        Ok(result)
+    }
+
+    /// Takes the next item: its payload is copied to what `room` returns for it. `None`: there is none.
+    ///
+    /// # Safety
+    /// What `room` returns must have room for the payload, and be no map.
+    #[inline(always)]
+    pub unsafe fn pop(
+        &self,
+        region: &Region,
+        wait: Wait,
+        cursor: usize,
+        mut room: impl FnMut(&Head) -> *mut u8,
+    ) -> Result<Option<Taken>> {
+        let mut large = false;
+        let taken = self.with_waking(region, wait, Event::Space, |locked| {
+            large = false;
+            // SAFETY: the caller's promise.
+            let taken = unsafe {
+                locked.pop(cursor, |head| {
+                    large = head.length > limit(wait);
+                    (!large).then(|| room(head))
+                })?
+            };
+            match (taken, large) {
+                (None, false) if self.look_for_dead(locked, true)? > 0 => Err(Stop::Gone),
+                (taken, _) => Ok(taken),
+            }
+        });
+        match (taken, large, wait) {
+            // What a dead program had checked out is available now.
+            // SAFETY: the caller's promise.
+            (Err(Stop::Gone), _, _) => unsafe { self.pop(region, wait, cursor, room) },
+            (Ok(None), true, Wait::No) => Err(Stop::Busy),
+            // SAFETY: as above.
+            (Ok(None), true, Wait::Yes) => unsafe { self.pop_large(region, cursor, room) },
+            (taken, _, _) => taken,
+        }
+    }
+
+    /// As [`Queue::pop`], of a payload that is not copied under the lock: it is checked out meanwhile.
+    ///
+    /// # Safety
+    /// As [`Queue::pop`].
+    #[cold]
+    unsafe fn pop_large(
+        &self,
+        region: &Region,
+        cursor: usize,
+        mut room: impl FnMut(&Head) -> *mut u8,
+    ) -> Result<Option<Taken>> {
+        loop {
+            let claimed = self.check_out(region, Wait::Yes, cursor, 0, None)?;
+            let Some(claimed) = claimed else {
+                return Ok(None);
+            };
+            let out = room(&claimed.found.head);
+            // SAFETY: the caller's promise; the claim keeps the record.
+            match unsafe { self.copy_claimed(region, cursor, &claimed, out)? } {
+                Some(taken) => {
+                    match self.acknowledge(region, Wait::Yes, cursor, &claimed.receipt) {
+                        // Dropped meanwhile to make room.
+                        Err(Stop::Gone) => continue,
+                        done => return done.map(|()| Some(taken)),
+                    }
+                }
+                None => continue,
+            }
+        }
+    }
+
+    /// Copies the payload of a claim, without the lock. `None`: it was dropped meanwhile.
+    ///
+    /// # Safety
+    /// `out` must have room for the payload, and be no map.
+    pub unsafe fn copy_claimed(
+        &self,
+        region: &Region,
+        cursor: usize,
+        claimed: &Claimed,
+        out: *mut u8,
+    ) -> Result<Option<Taken>> {
+        // SAFETY: the caller's promise.
+        let copied =
+            region.reading(|| unsafe { claimed.found.copy_to(&Mapped::new(region), out) })?;
+        match copied {
+            Some(taken) => Ok(Some(taken)),
+            None => match self.acknowledge(region, Wait::Yes, cursor, &claimed.receipt) {
+                Ok(()) => Err(Stop::Corrupt(claimed.found.position)),
+                Err(Stop::Gone) => Ok(None),
+                Err(stop) => Err(stop),
+            },
+        }
+    }
+
+    /// Checks the next item out for `owner`. What dead programs have checked out is available again first.
+    #[inline(always)]
+    pub fn check_out(
+        &self,
+        region: &Region,
+        wait: Wait,
+        cursor: usize,
+        owner: u32,
+        most_attempts: Option<u16>,
+    ) -> Result<Option<Claimed>> {
+        self.with(region, wait, |locked| {
+            self.look_for_dead(locked, false)?;
+            match locked.check_out(cursor, owner, most_attempts)? {
+                None if self.look_for_dead(locked, true)? > 0 => {
+                    locked.check_out(cursor, owner, most_attempts)
+                }
+                claimed => Ok(claimed),
+            }
+        })
+    }
+
+    /// Acknowledges an item. [`Stop::Gone`]: the claim ended before.
+    #[inline(always)]
+    pub fn acknowledge(
+        &self,
+        region: &Region,
+        wait: Wait,
+        cursor: usize,
+        receipt: &Receipt,
+    ) -> Result<()> {
+        self.with_waking(region, wait, Event::Space, |locked| {
+            locked.acknowledge(cursor, receipt)
+        })
+    }
+
+    /// Writes acknowledgements to the stream, so that the next sync makes them durable.
+    pub fn record_acknowledgements(
+        &self,
+        region: &Region,
+        cursor: usize,
+        sequences: &[u64],
+    ) -> Result<()> {
+        let words = std::iter::once(cursor as u64).chain(sequences.iter().copied());
+        let payload: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
+        let content = super::tail::content(super::record::ACKS, Default::default(), &payload);
+        self.with(region, Wait::Yes, |locked| {
+            if !locked.fits_in_segment(content.room()) {
+                return Err(Stop::Full);
+            }
+            // SAFETY: the payload is alive.
+            unsafe { locked.push(layout::ITEMS, &content).map(drop) }
+        })
+    }
+
+    /// Makes an item available again, in its place. [`Stop::Gone`]: the claim ended before.
+    pub fn release(
+        &self,
+        region: &Region,
+        wait: Wait,
+        cursor: usize,
+        receipt: &Receipt,
+    ) -> Result<()> {
+        self.with_waking(region, wait, Event::Items, |locked| {
+            locked.release_claim(cursor, receipt)
+        })
+    }
+
+    /// Makes everything available again that `owner` has checked out.
+    pub fn release_owner(&self, region: &Region, wait: Wait, owner: u32) -> Result<u64> {
+        self.with_waking(region, wait, Event::Items, |locked| {
+            locked.release_all(locked.slot, Some(owner))
+        })
+    }
+
+    /// How many items a cursor can take, and how many are checked out. Takes no lock.
+    pub fn lengths(&self, region: &Region, cursor: usize) -> crate::Result<(u64, u64)> {
+        region.reading(|| {
+            let shared = Mapped::new(region);
+            self.unlocked(&shared).lengths(cursor).map_err(posix)
+        })
+    }
+
+    /// The bytes from the oldest item that the queue's own cursor needs to the tail. Takes no lock.
+    pub fn bytes(&self, region: &Region) -> crate::Result<u64> {
+        region.reading(|| {
+            let shared = Mapped::new(region);
+            let tail = shared.load(layout::stream::at(layout::ITEMS) + layout::stream::TAIL)?;
+            let floor = self.unlocked(&shared).floor_of(OWN).map_err(posix)?;
+            Ok(tail.saturating_sub(floor))
+        })
+    }
+}
+
+fn limit(wait: Wait) -> u64 {
+    match wait {
+        Wait::No => AT_ONCE,
+        Wait::Yes => UNDER_LOCK,
+    }
+}
+
+fn posix(stop: Stop) -> crate::Errno {
+    match stop {
+        Stop::Posix(error) => error,
+        _ => crate::Errno::IO,
+    }
+}

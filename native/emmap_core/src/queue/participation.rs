@@ -1,0 +1,513 @@
+//! The part of this program in a queue: opening, closing, the lock around each call, and what happens around calls.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::Arc;
+
+use super::admission::Limits;
+use super::layout::{self, participant, DATA, STREAMS};
+use super::record::{self, Extension};
+use super::summary::{Layout, Request};
+use super::tail::{check_length, fill};
+use super::waiting::Event;
+use super::{recovery, Content, Locked, Result, Stop};
+use crate::region::Wait;
+use crate::store::exclusive::{self, Taken};
+use crate::store::participants::{Others, Presence};
+use crate::store::shared::Mapped;
+use crate::store::{self, log, Absent, Shared};
+use crate::{os, Errno, Region};
+
+/// What came of a push.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushed {
+    At(u64),
+    Duplicate,
+}
+
+/// The part of this program in an open queue.
+pub struct Queue {
+    presence: Arc<Presence>,
+    segment_size: u64,
+    /// The random number of the file.
+    file: u64,
+    /// Counts checkouts, to look for the dead now and then.
+    checkouts: AtomicU32,
+    /// Whether this handle was ended.
+    left: AtomicBool,
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        if !*self.left.get_mut() {
+            // Not closed: the claims end with the presence, or when this program opens the queue again.
+            self.presence.remove_user();
+        }
+    }
+}
+
+/// Checks the state of a file that this program enters, and rebuilds it after a reboot. The caller holds the lock of the file.
+fn enter_as(
+    presence: &Presence,
+    region: &Region,
+    layout: &Layout,
+    shared: &Mapped,
+    file: BorrowedFd,
+) -> crate::Result<()> {
+    let inode = os::stat(file)?.inode;
+    let alone = presence.is_alone();
+    if !is_current(shared, inode)? || (alone && !is_as_closed(shared)?) {
+        if !alone {
+            return Err(Errno::BUSY);
+        }
+        let sync = || region.sync(None, true);
+        recovery::recover(shared, layout, sync).map_err(errno_of)?;
+        region.check_fault()?;
+        set_current(shared, inode)?;
+        // The epoch is what the lock's owner is known by; recovery has cleared it.
+        let owner = presence.owner();
+        shared.store(participant::PLACE.of(owner.slot()), owner.epoch())?;
+    }
+    shared.store(layout::CLEAN, 0)
+}
+
+/// Opens the queue at `path`, and creates it unless it must exist. Blocks on the disk.
+pub fn open(path: &Path, request: &Request) -> std::result::Result<(Region, Queue), store::Error> {
+    let absent = match request.existing {
+        true => Absent::Refuse,
+        false => Absent::Create,
+    };
+    let store::Opened { region, layout } = store::open::<Layout>(path, request, absent)?;
+    let queue = Queue::enter(&region, &layout)?;
+    Ok((region, queue))
+}
+
+impl Queue {
+    fn enter(region: &Region, layout: &Layout) -> crate::Result<Queue> {
+        let file = region.clone_file()?;
+        let segment_size = layout.summary.segment_size;
+        // Whoever opens or closes does so alone.
+        let lock = os::FileLock::wait(file.as_fd())?;
+        let shared = Mapped::new(region);
+        let presence = Presence::enter(file.as_fd(), &shared, &participant::PLACE)?;
+        let first = presence.add_user();
+        let entered = enter_as(&presence, region, layout, &shared, file.as_fd());
+        drop(lock);
+        if let Err(error) = entered {
+            presence.remove_user();
+            return Err(error);
+        }
+        let queue = Queue {
+            presence,
+            segment_size,
+            file: layout.summary.file,
+            checkouts: AtomicU32::new(0),
+            left: AtomicBool::new(false),
+        };
+        let slot = queue.presence.owner().slot();
+        let dead = |other: u32| !queue.presence.is_taken(other);
+        queue
+            .with(region, Wait::Yes, |locked| {
+                // What an earlier program in this slot left, if this program does not have it already.
+                if first {
+                    locked.clean_up(slot)?;
+                }
+                locked.clean_up_dead(dead)
+            })
+            .map_err(errno_of)?;
+        Ok(queue)
+    }
+
+    /// Ends this handle. With the last of this program its claims end; a file that no other program uses is marked as
+    /// closed, with a checksum. A program that does not come this far loses nothing.
+    pub fn leave(&self, region: &Region) -> crate::Result<()> {
+        if self.left.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let file = region.clone_file()?;
+        let _lock = os::FileLock::wait(file.as_fd())?;
+        if !self.presence.remove_user() {
+            return Ok(());
+        }
+        let alone = self.presence.is_alone();
+        self.with(region, Wait::Yes, |locked| {
+            locked.clean_up(locked.slot)?;
+            if alone {
+                locked.clean_up_dead(|_| true)?;
+                locked.write_header()?;
+                let closed = checksum(locked.shared)?;
+                locked.shared.store(layout::CLEAN, closed)?;
+            }
+            Ok(())
+        })
+        .map_err(errno_of)
+    }
+
+    /// As [`Region::reattach`], if the file is still the one that was opened.
+    pub fn reattach(&self, region: &Region) -> std::result::Result<(), store::Error> {
+        store::reattach(region, |now: &Layout| {
+            let same =
+                now.summary.segment_size == self.segment_size && now.summary.file == self.file;
+            match same {
+                true => Ok(()),
+                false => Err(store::BadFormat::Content.into()),
+            }
+        })?;
+        // A call that met the fault may have released the lock of a page that is gone.
+        let me = self.presence.owner();
+        exclusive::release_own(&Mapped::new(region), layout::LOCK, me)?;
+        Ok(())
+    }
+
+    pub fn segment_size(&self) -> u64 {
+        self.segment_size
+    }
+
+    pub fn slot(&self) -> u32 {
+        self.presence.owner().slot()
+    }
+
+    /// Runs `act` under the lock. It runs again after the file was made longer, or a header was brought to the disk, as it
+    /// asked for. [`Stop::Busy`]: that takes time, and the caller may not wait.
+    #[inline(always)]
+    pub fn with<R>(
+        &self,
+        region: &Region,
+        wait: Wait,
+        mut act: impl FnMut(&Locked<Mapped>) -> Result<R>,
+    ) -> Result<R> {
+        loop {
+            // A fault outweighs whatever was found in the pages that were put in place of the lost ones.
+            let result = region.writing(|| Ok::<_, Errno>(self.attempt(region, wait, &mut act)))?;
+            match result {
+                Err(Stop::Grow(to)) if wait == Wait::Yes => self.grow(region, to)?,
+                Err(Stop::Checkpoint) if wait == Wait::Yes => self.checkpoint(region)?,
+                Err(Stop::Grow(_) | Stop::Checkpoint) => return Err(Stop::Busy),
+                result => return result,
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn attempt<R>(
+        &self,
+        region: &Region,
+        wait: Wait,
+        act: &mut impl FnMut(&Locked<Mapped>) -> Result<R>,
+    ) -> Result<R> {
+        let shared = Mapped::new(region);
+        let Some(_guard) = self.lock(&shared, wait)? else {
+            return Err(Stop::Busy);
+        };
+        let locked = Locked {
+            shared: &shared,
+            segment_size: self.segment_size,
+            slot: self.slot(),
+            may_wait: wait == Wait::Yes,
+            new_salt: super::segment::new_salt,
+        };
+        // Another program may have made the file longer than this map is.
+        let needed = DATA
+            + shared
+                .load(layout::SEGMENTS)?
+                .saturating_mul(self.segment_size);
+        match needed > shared.len() {
+            true => Err(Stop::Grow(needed)),
+            false => act(&locked),
+        }
+    }
+
+    #[inline(always)]
+    fn lock<'a>(&self, shared: &'a Mapped<'a>, wait: Wait) -> Result<Option<Guard<'a>>> {
+        let me = self.presence.owner();
+        let others = Others {
+            presence: &self.presence,
+            shared,
+            place: &participant::PLACE,
+        };
+        let taken = exclusive::acquire(shared, layout::LOCK, me, &others, wait)?;
+        let Some(taken) = taken else {
+            return Ok(None);
+        };
+        let guard = Guard(shared);
+        if taken == Taken::FromDead {
+            log::replay(shared, &layout::LOG)?;
+        }
+        Ok(Some(guard))
+    }
+
+    /// Makes the file at least `to` bytes long, and tells all who use it.
+    #[cold]
+    fn grow(&self, region: &Region, to: u64) -> Result<()> {
+        region.grow(to)?;
+        region.writing(|| {
+            let shared = Mapped::new(region);
+            let _guard = self.lock(&shared, Wait::Yes)?;
+            let segments = ((shared.len() - DATA) / self.segment_size).min(layout::MOST_SEGMENTS);
+            if segments > shared.load(layout::SEGMENTS)? {
+                shared.store(layout::SEGMENTS, segments)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Brings the current floors to the disk, so that what they passed can be used again.
+    #[cold]
+    fn checkpoint(&self, region: &Region) -> Result<()> {
+        self.synced(region, || region.sync(Some((0, DATA)), true), false)
+    }
+
+    /// Brings everything to the disk that was done so far. Blocks on the disk.
+    pub fn sync(&self, region: &Region) -> Result<()> {
+        self.synced(region, || region.sync(None, true), true)
+    }
+
+    /// Writes a header, syncs, and notes what is known to be on the disk then: the header, and with `all` what was pushed.
+    fn synced(
+        &self,
+        region: &Region,
+        sync: impl FnOnce() -> crate::Result<()>,
+        all: bool,
+    ) -> Result<()> {
+        let before = self.with(region, Wait::Yes, |locked| {
+            locked.write_header()?;
+            let mut tails = [(0, 0); STREAMS];
+            for (stream, tail) in tails.iter_mut().enumerate() {
+                let at = layout::stream::at(stream);
+                *tail = (
+                    locked.shared.load(at + layout::stream::TAIL)?,
+                    locked.shared.load(at + layout::stream::SEQUENCE)?,
+                );
+            }
+            Ok((
+                locked.shared.load(layout::HEADER)?,
+                locked.summary()?,
+                tails,
+            ))
+        })?;
+        sync()?;
+        let (header, summary, tails) = before;
+        self.with(region, Wait::Yes, |locked| {
+            // A header that was written meanwhile may have reached the disk in part.
+            let current = locked.shared.load(layout::HEADER)? == header;
+            locked.note_synced(current.then_some(&summary), all.then_some(&tails))
+        })
+    }
+
+    /// Adds an item. What is larger than a segment is copied without the lock; [`Stop::Busy`] if the caller may not wait
+    /// for that.
+    ///
+    /// # Safety
+    /// The payload must have as many readable bytes as it says.
+    #[inline(always)]
+    pub unsafe fn push(
+        &self,
+        region: &Region,
+        wait: Wait,
+        (flags, payload, length): (u32, *const u8, usize),
+        limits: &Limits,
+    ) -> Result<Pushed> {
+        check_length(length as u64)?;
+        let mut content = Content {
+            flags,
+            extension: Extension::default(),
+            payload,
+            length,
+        };
+        if let Some((producer, number)) = limits.identity {
+            content.flags |= record::IDENTITY;
+            content.extension = Extension::identity(producer, number);
+        }
+        let room = content.room();
+        if room > self.segment_size - super::segment::RECORDS {
+            // SAFETY: the caller's promise.
+            return unsafe { self.push_large(region, wait, &content, limits) };
+        }
+        self.with_waking(region, wait, Event::Items, |locked| {
+            let Some(producer) = locked.admit(room, limits)? else {
+                return Ok(Pushed::Duplicate);
+            };
+            // SAFETY: the caller's promise.
+            let sequence = unsafe { locked.push_item(&content, producer)? };
+            locked.enforce_lag()?;
+            Ok(Pushed::At(sequence))
+        })
+    }
+
+    /// # Safety
+    /// As [`Queue::push`].
+    #[cold]
+    unsafe fn push_large(
+        &self,
+        region: &Region,
+        wait: Wait,
+        content: &Content,
+        limits: &Limits,
+    ) -> Result<Pushed> {
+        if wait == Wait::No {
+            return Err(Stop::Busy);
+        }
+        // One at a time: a slot has one reservation.
+        let _turn = self.presence.turn();
+        let reserved = self.with(region, wait, |locked| {
+            match locked.admit(content.room(), limits)? {
+                None => Ok(None),
+                Some(_) => locked.reserve(layout::ITEMS, content).map(Some),
+            }
+        })?;
+        let Some(reserved) = reserved else {
+            return Ok(Pushed::Duplicate);
+        };
+        // SAFETY: the caller's promise.
+        let filled = region.writing(|| unsafe { fill(&Mapped::new(region), content, &reserved) });
+        self.with_waking(region, wait, Event::Items, |locked| {
+            let crc = match filled {
+                Ok(crc) => crc,
+                Err(error) => {
+                    locked.give_back()?;
+                    return Err(error.into());
+                }
+            };
+            let Some(producer) = locked.admit_again(limits)? else {
+                locked.give_back()?;
+                return Ok(Pushed::Duplicate);
+            };
+            let pushed = locked.push_reserved(content, reserved, crc, producer);
+            if pushed.is_err() {
+                locked.give_back()?;
+            }
+            locked.enforce_lag()?;
+            Ok(Pushed::At(pushed?))
+        })
+    }
+
+    /// Makes available again what dead participants have checked out: always, or one call in 64.
+    #[inline(always)]
+    pub fn look_for_dead<S: Shared>(&self, locked: &Locked<S>, always: bool) -> Result<u64> {
+        const EVERY: u32 = 64;
+        let count = self.checkouts.fetch_add(1, Ordering::Relaxed);
+        match always || count.is_multiple_of(EVERY) {
+            true => locked.clean_up_dead(|slot| !self.presence.is_taken(slot)),
+            false => Ok(0),
+        }
+    }
+
+    /// Whether another program has claims: whoever waits for items has to look whether it lives.
+    pub fn others_have_claims(&self, region: &Region) -> crate::Result<bool> {
+        let shared = Mapped::new(region);
+        for slot in (0..store::participants::SLOTS).filter(|slot| *slot != self.slot()) {
+            let at = participant::PLACE.of(slot) + participant::HAS_CLAIMS;
+            if shared.load(at)? != 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The state without the lock, for what reads single words.
+    pub(super) fn unlocked<'a, S: Shared>(&self, shared: &'a S) -> Locked<'a, S> {
+        Locked {
+            shared,
+            segment_size: self.segment_size,
+            slot: self.slot(),
+            may_wait: true,
+            new_salt: super::segment::new_salt,
+        }
+    }
+
+    pub fn presence(&self) -> &Arc<Presence> {
+        &self.presence
+    }
+}
+
+/// The lock, until it is dropped.
+struct Guard<'a>(&'a Mapped<'a>);
+
+impl Drop for Guard<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // The lock is inside of the map: it was taken there.
+        let _ = exclusive::release(self.0, layout::LOCK);
+    }
+}
+
+impl<S: Shared> Locked<'_, S> {
+    /// Notes what is known to be on the disk.
+    pub fn note_synced(
+        &self,
+        header: Option<&super::summary::Summary>,
+        tails: Option<&[(u64, u64); STREAMS]>,
+    ) -> Result<()> {
+        let mut change = self.change();
+        for stream in 0..STREAMS {
+            let word = 8 * stream as u64;
+            if let Some(tails) = tails {
+                let (position, sequence) = tails[stream];
+                if position > self.load(layout::DURABLE_POSITION + word)? {
+                    change.set(layout::DURABLE_POSITION + word, position)?;
+                    change.set(layout::DURABLE_SEQUENCE + word, sequence)?;
+                }
+            }
+            if let Some(summary) = header {
+                change.set(layout::SYNCED_FLOOR + word, summary.floor(stream))?;
+            }
+        }
+        if header.is_some() {
+            let synced = self.load(layout::SYNCED_HEADER)?;
+            change.set(layout::SYNCED_HEADER, u64::from(synced == 0))?;
+        }
+        Ok(change.commit()?)
+    }
+}
+
+/// Whether the control area is of this boot, and of this file.
+fn is_current<S: Shared>(shared: &S, inode: u64) -> crate::Result<bool> {
+    let boot = os::boot_id();
+    let words = [boot as u64, (boot >> 64) as u64, inode];
+    for (index, word) in words.into_iter().enumerate() {
+        if shared.load(layout::BOOT + 8 * index as u64)? != word {
+            return Ok(false);
+        }
+    }
+    Ok(boot != 0)
+}
+
+fn set_current<S: Shared>(shared: &S, inode: u64) -> crate::Result<()> {
+    let boot = os::boot_id();
+    shared.store(layout::BOOT + 8, (boot >> 64) as u64)?;
+    shared.store(layout::INODE, inode)?;
+    shared.store(layout::BOOT, boot as u64)
+}
+
+/// Whether the control area is as the last participant left it, if that closed it.
+fn is_as_closed<S: Shared>(shared: &S) -> crate::Result<bool> {
+    let clean = shared.load(layout::CLEAN)?;
+    Ok(clean == 0 || clean == checksum(shared)?)
+}
+
+/// The mark of a closed file.
+fn checksum<S: Shared>(shared: &S) -> crate::Result<u64> {
+    let mut control = vec![0; (DATA - layout::LOCK) as usize];
+    shared.read(layout::LOCK, &mut control)?;
+    // Not what changes between the mark and the next open.
+    let mut clear = |at: u64, bytes: u64| {
+        let at = (at - layout::LOCK) as usize;
+        control[at..at + bytes as usize].fill(0);
+    };
+    clear(layout::LOCK, 8);
+    clear(layout::CLEAN, 8);
+    for slot in 0..store::participants::SLOTS {
+        clear(participant::PLACE.of(slot), 8);
+    }
+    Ok(1 << 32 | u64::from(crc32c::crc32c(&control)))
+}
+
+fn errno_of(stop: Stop) -> Errno {
+    match stop {
+        Stop::Posix(error) => error,
+        Stop::Full => Errno::NOSPC,
+        Stop::Busy | Stop::Grow(_) | Stop::Checkpoint => Errno::BUSY,
+        Stop::Corrupt(_) | Stop::Gone => Errno::IO,
+    }
+}

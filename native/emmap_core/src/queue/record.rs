@@ -1,0 +1,301 @@
+//! One record: a header, an extension, a payload, and a checksum over all of it and the salt of its segment.
+
+use std::mem::MaybeUninit;
+
+use super::segment::Segment;
+use super::Stop;
+use crate::source;
+use crate::store::Shared;
+use crate::{Errno, Result};
+
+pub const HEADER: u64 = 24;
+/// 1 GiB.
+pub const MOST_PAYLOAD: u64 = 1 << 30;
+/// No extension of this version is longer.
+const MOST_EXTENSION: u64 = 24;
+
+/// The payload is an Erlang term in the external format.
+pub const TERM: u32 = 1;
+/// The extension begins with the identity of a producer.
+pub const IDENTITY: u32 = 2;
+/// Acknowledgements, which are no item.
+pub const ACKS: u32 = 4;
+/// The extension is that of a dead letter.
+pub const DEAD_LETTER: u32 = 8;
+
+/// What a record is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Content {
+    pub flags: u32,
+    pub extension: Extension,
+    pub payload: *const u8,
+    pub length: usize,
+}
+
+/// Up to three words before the payload.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extension {
+    bytes: [u8; MOST_EXTENSION as usize],
+    length: usize,
+}
+
+impl Extension {
+    pub fn new(words: &[u64]) -> Extension {
+        let mut extension = Extension::default();
+        for word in words {
+            let at = extension.length;
+            extension.bytes[at..at + 8].copy_from_slice(&word.to_le_bytes());
+            extension.length += 8;
+        }
+        extension
+    }
+
+    /// Of a push with an identity.
+    pub fn identity(producer: [u8; 16], number: u64) -> Extension {
+        let mut extension = Extension::new(&[0, 0, number]);
+        extension.bytes[..16].copy_from_slice(&producer);
+        extension
+    }
+
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> u64 {
+        self.length as u64
+    }
+
+    pub fn word(&self, index: usize) -> u64 {
+        let at = index * 8;
+        u64::from_le_bytes(self.bytes[at..at + 8].try_into().expect("eight bytes"))
+    }
+
+    pub fn producer(&self) -> [u8; 16] {
+        self.bytes[..16].try_into().expect("sixteen bytes")
+    }
+}
+
+/// The header of a record.
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
+    /// As it is in the file.
+    bytes: [u8; HEADER as usize],
+    pub length: u64,
+    pub sequence: u64,
+    pub flags: u32,
+    extension: u64,
+}
+
+impl Head {
+    pub fn is_item(&self) -> bool {
+        self.flags & ACKS == 0
+    }
+
+    /// How much room the record takes.
+    #[inline(always)]
+    pub fn room(&self) -> u64 {
+        room(self.extension, self.length)
+    }
+}
+
+#[inline(always)]
+fn room(extension: u64, length: u64) -> u64 {
+    (HEADER + extension + length).next_multiple_of(8)
+}
+
+impl Content {
+    #[inline(always)]
+    pub fn room(&self) -> u64 {
+        room(self.extension.length as u64, self.length as u64)
+    }
+}
+
+/// How much is copied at once.
+const PIECE: usize = 4096;
+
+/// Writes a record at a file offset, where nobody reads yet.
+///
+/// # Safety
+/// The payload must have as many readable bytes as it says.
+#[inline(always)]
+pub unsafe fn write<S: Shared>(
+    shared: &S,
+    at: u64,
+    salt: u64,
+    sequence: u64,
+    content: &Content,
+) -> Result<()> {
+    // In pieces through memory of our own: what is written is what the checksum is of, though the payload may be a
+    // live binary that changes.
+    let mut piece = MaybeUninit::<[u8; PIECE]>::uninit();
+    let start = piece.as_mut_ptr().cast::<u8>();
+    let extension = content.extension.length;
+    let before = HEADER as usize + extension;
+    let first = content.length.min(PIECE - before);
+    // SAFETY: a header, an extension and `first` bytes fit in `piece`, and all of them are written here before they are
+    // referred to; the payload by the caller's promise.
+    let bytes = unsafe {
+        let head = Head::raw(sequence, content);
+        start.cast::<[u8; HEADER as usize]>().write_unaligned(head);
+        let from = content.extension.bytes.as_ptr();
+        std::ptr::copy_nonoverlapping(from, start.add(HEADER as usize), extension);
+        source::copy_intact(content.payload, start.add(before), first)?;
+        std::slice::from_raw_parts_mut(start, before + first)
+    };
+    let mut crc = crc32c::crc32c_append(salt as u32, &bytes[4..]);
+    if first == content.length {
+        bytes[..4].copy_from_slice(&crc.to_le_bytes());
+        return shared.write(at, bytes);
+    }
+    shared.write(at, bytes)?;
+    let (mut to, mut done) = (at + bytes.len() as u64, first);
+    while done < content.length {
+        let count = PIECE.min(content.length - done);
+        // SAFETY: `piece` has room for `count` bytes, which are then its own; the payload by the caller's promise.
+        let bytes = unsafe {
+            source::copy_intact(content.payload.add(done), start, count)?;
+            std::slice::from_raw_parts(start, count)
+        };
+        crc = crc32c::crc32c_append(crc, bytes);
+        shared.write(to, bytes)?;
+        to += count as u64;
+        done += count;
+    }
+    shared.write(at, &crc.to_le_bytes())
+}
+
+/// Writes the header and the extension of a record whose payload is there, with this checksum of its own.
+pub fn write_head<S: Shared>(
+    shared: &S,
+    at: u64,
+    salt: u64,
+    sequence: u64,
+    content: &Content,
+    payload_crc: u32,
+) -> Result<()> {
+    let mut head = Head::raw(sequence, content);
+    let extension = &content.extension.bytes[..content.extension.length];
+    let start = crc32c::crc32c_append(salt as u32, &head[4..]);
+    let start = crc32c::crc32c_append(start, extension);
+    let crc = crc32c::crc32c_combine(start, payload_crc, content.length);
+    head[..4].copy_from_slice(&crc.to_le_bytes());
+    shared.write(at + HEADER, extension)?;
+    shared.write(at, &head)
+}
+
+/// The header of the record at a file offset, if it can be one that ends before `end`. Its checksum is not compared.
+#[inline(always)]
+pub fn head<S: Shared>(shared: &S, at: u64, end: u64) -> Result<Option<Head>> {
+    let room_left = end.saturating_sub(at);
+    if room_left < HEADER {
+        return Ok(None);
+    }
+    let mut bytes = [0u8; HEADER as usize];
+    shared.read(at, &mut bytes)?;
+    let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+    let head = Head {
+        bytes,
+        length: u64::from(word(4)),
+        sequence: u64::from_le_bytes(bytes[8..16].try_into().expect("eight bytes")),
+        flags: word(16),
+        extension: u64::from(word(20)),
+    };
+    let possible = head.length <= MOST_PAYLOAD
+        && head.extension <= MOST_EXTENSION
+        && head.extension.is_multiple_of(8)
+        && head.room() <= room_left;
+    Ok(possible.then_some(head))
+}
+
+impl Head {
+    /// Copies the payload to `out` and returns the extension, if the checksum of what was copied is right.
+    ///
+    /// # Safety
+    /// `out` must have room for the payload, and be no map.
+    #[inline(always)]
+    pub unsafe fn copy_to<S: Shared>(
+        &self,
+        shared: &S,
+        at: u64,
+        salt: u64,
+        out: *mut u8,
+    ) -> Result<Option<Extension>> {
+        let mut crc = self.crc_of_start(salt);
+        let extension = self.extension(shared, at)?;
+        if extension.length > 0 {
+            crc = crc32c::crc32c_append(crc, &extension.bytes[..extension.length]);
+        }
+        let length = self.length as usize;
+        // SAFETY: `out` has room by the caller's promise, and the bytes are its own once they are copied.
+        let payload = unsafe {
+            shared.copy_out(at + HEADER + self.extension, out, length)?;
+            std::slice::from_raw_parts(out, length)
+        };
+        crc = crc32c::crc32c_append(crc, payload);
+        Ok((crc == self.crc()).then_some(extension))
+    }
+
+    /// Whether the checksum is right. Needs no memory for the payload.
+    pub fn is_sound<S: Shared>(&self, shared: &S, at: u64, salt: u64) -> Result<bool> {
+        let mut crc = self.crc_of_start(salt);
+        let mut piece = [0u8; 4096];
+        let (mut from, mut left) = (at + HEADER, (self.extension + self.length) as usize);
+        while left > 0 {
+            let count = left.min(piece.len());
+            shared.read(from, &mut piece[..count])?;
+            crc = crc32c::crc32c_append(crc, &piece[..count]);
+            (from, left) = (from + count as u64, left - count);
+        }
+        Ok(crc == self.crc())
+    }
+
+    pub fn extension<S: Shared>(&self, shared: &S, at: u64) -> Result<Extension> {
+        let mut extension = Extension::default();
+        if self.extension > 0 {
+            extension.length = self.extension as usize;
+            shared.read(at + HEADER, &mut extension.bytes[..extension.length])?;
+        }
+        Ok(extension)
+    }
+
+    /// Where the payload is, and how long.
+    pub fn payload(&self, at: u64) -> (u64, u64) {
+        (at + HEADER + self.extension, self.length)
+    }
+
+    fn crc(&self) -> u32 {
+        u32::from_le_bytes(self.bytes[..4].try_into().expect("four bytes"))
+    }
+
+    fn crc_of_start(&self, salt: u64) -> u32 {
+        crc32c::crc32c_append(salt as u32, &self.bytes[4..])
+    }
+
+    /// The bytes of a header, without the checksum.
+    fn raw(sequence: u64, content: &Content) -> [u8; HEADER as usize] {
+        let mut bytes = [0u8; HEADER as usize];
+        bytes[4..8].copy_from_slice(&(content.length as u32).to_le_bytes());
+        bytes[8..16].copy_from_slice(&sequence.to_le_bytes());
+        bytes[16..20].copy_from_slice(&content.flags.to_le_bytes());
+        bytes[20..24].copy_from_slice(&(content.extension.length as u32).to_le_bytes());
+        bytes
+    }
+}
+
+/// The next position after `position` in the same segment where a sound record begins, for a reader that met damage.
+pub fn next_sound<S: Shared>(
+    shared: &S,
+    segment: &Segment,
+    position: u64,
+    end: u64,
+) -> std::result::Result<Option<u64>, Stop> {
+    let mut position = position + 8;
+    while position + HEADER <= end {
+        let at = segment.offset_of(position).ok_or(Errno::IO)?;
+        if let Some(head) = head(shared, at, segment.offset_of_end(end))? {
+            let later = head.sequence >= segment.first_sequence && head.flags < 16;
+            if later && head.is_sound(shared, at, segment.salt)? {
+                return Ok(Some(position));
+            }
+        }
+        position += 8;
+    }
+    Ok(None)
+}

@@ -1,0 +1,94 @@
+//! Waiting for items and for space, without polling: who waits sets a bit, and who makes the wait pointless wakes only where
+//! a bit is set.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use super::layout;
+use super::participation::Queue;
+use crate::store::shared::Mapped;
+use crate::store::Shared;
+use crate::{os, Errno, Region, Result};
+
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    Items,
+    Space,
+}
+
+impl Event {
+    fn word(self) -> u64 {
+        match self {
+            Event::Items => layout::ITEMS_EVENT,
+            Event::Space => layout::SPACE_EVENT,
+        }
+    }
+
+    /// The word with a bit for each slot that waits.
+    pub(super) fn waiters(self) -> u64 {
+        match self {
+            Event::Items => layout::ITEMS_WAITERS,
+            Event::Space => layout::SPACE_WAITERS,
+        }
+    }
+}
+
+/// The half of a word that a futex is.
+fn futex(region: &Region, event: Event) -> Result<&AtomicU32> {
+    let low_half = if cfg!(target_endian = "little") { 0 } else { 4 };
+    // The map stays where it is for as long as the region lives, and a page that was lost is there again.
+    let word = region.word_mut(event.word())?;
+    // SAFETY: a half of a word inside of the map (1: Alive in `region.rs`), aligned to four bytes.
+    Ok(unsafe { &*word.as_ptr().cast::<u8>().add(low_half).cast::<AtomicU32>() })
+}
+
+impl Queue {
+    /// Says that this program waits, to be told of what happens from now on. Look again after it, then
+    /// [`Queue::wait`].
+    pub fn set_waiting(&self, region: &Region, event: Event, waits: bool) -> Result<()> {
+        let bit = 1u64 << self.slot();
+        let (set, clear) = if waits { (bit, 0) } else { (0, bit) };
+        region.writing(|| {
+            let shared = Mapped::new(region);
+            shared.update(event.waiters(), set, clear).map(drop)
+        })
+    }
+
+    /// The number of the event, to be read before looking whether it is still worth waiting.
+    pub fn event(&self, region: &Region, event: Event) -> Result<u32> {
+        region.reading(|| Ok(futex(region, event)?.load(Ordering::SeqCst)))
+    }
+
+    /// Waits until the event has another number, or for `timeout`. It may return early.
+    pub fn wait(
+        &self,
+        region: &Region,
+        event: Event,
+        number: u32,
+        timeout: Option<Duration>,
+    ) -> Result<()> {
+        let timeout = match self.others_have_claims(region)? {
+            // The death of a program with claims makes items available, and wakes nobody.
+            true => Some(timeout.map_or(LOOK, |timeout| timeout.min(LOOK))),
+            false => timeout,
+        };
+        os::futex_wait(futex(region, event)?, number, timeout);
+        region.check_fault()
+    }
+
+    /// Wakes all who wait, in any program.
+    #[cold]
+    pub fn wake(&self, region: &Region, event: Event) -> Result<()> {
+        region.writing(|| {
+            region
+                .word_mut(event.word())?
+                .fetch_add(1, Ordering::SeqCst);
+            os::futex_wake(futex(region, event)?);
+            Ok::<_, Errno>(())
+        })
+    }
+}
+
+/// How often those who wait look for the dead, while another program has claims.
+const LOOK: Duration = Duration::from_millis(4);

@@ -1,0 +1,95 @@
+//! Changes of several words that a writer makes completely or not at all, wherever it dies.
+//!
+//! The words are written to a log first; the number of entries is the commit; then they are applied, and the number becomes
+//! 0. Who takes the lock from a dead writer applies the log again.
+
+use super::Shared;
+use crate::{Errno, Result};
+
+/// Where the log of a structure is.
+#[derive(Clone, Copy)]
+pub struct Place {
+    /// The word with the number of entries that must be applied.
+    pub length: u64,
+    /// The entries: the offset of a word, and its value.
+    pub entries: u64,
+    /// How many entries there is room for.
+    pub capacity: u64,
+}
+
+const ENTRY: u64 = 16;
+
+/// A change under way. Nothing has happened until [`Change::commit`].
+pub struct Change<'a, S> {
+    shared: &'a S,
+    place: &'static Place,
+    length: u64,
+    /// The first entries, to be applied without being read again.
+    first: [(u64, u64); FIRST],
+}
+
+const FIRST: usize = 8;
+
+impl<'a, S: Shared> Change<'a, S> {
+    /// One at a time: the caller holds the lock.
+    #[inline(always)]
+    pub fn new(shared: &'a S, place: &'static Place) -> Change<'a, S> {
+        Change {
+            shared,
+            place,
+            length: 0,
+            first: [(0, 0); FIRST],
+        }
+    }
+
+    #[inline(always)]
+    pub fn set(&mut self, at: u64, value: u64) -> Result<()> {
+        if self.length == self.place.capacity {
+            return Err(Errno(libc::E2BIG));
+        }
+        let entry = self.place.entries + self.length * ENTRY;
+        self.shared.store(entry, at)?;
+        self.shared.store(entry + 8, value)?;
+        if let Some(first) = self.first.get_mut(self.length as usize) {
+            *first = (at, value);
+        }
+        self.length += 1;
+        Ok(())
+    }
+
+    #[inline(always)]
+    pub fn commit(self) -> Result<()> {
+        let (shared, place) = (self.shared, self.place);
+        match self.length {
+            0 => Ok(()),
+            // One store is a commit of its own.
+            1 => shared.store(self.first[0].0, self.first[0].1),
+            length => {
+                shared.store(place.length, length)?;
+                for (at, value) in &self.first[..(length as usize).min(FIRST)] {
+                    shared.store(*at, *value)?;
+                }
+                if length > FIRST as u64 {
+                    apply(shared, place, FIRST as u64..length)?;
+                }
+                shared.store(place.length, 0)
+            }
+        }
+    }
+}
+
+#[cold]
+fn apply<S: Shared>(shared: &S, place: &Place, entries: std::ops::Range<u64>) -> Result<()> {
+    for number in entries {
+        let entry = place.entries + number * ENTRY;
+        shared.store(shared.load(entry)?, shared.load(entry + 8)?)?;
+    }
+    Ok(())
+}
+
+/// Completes the change of a writer that died. The caller holds its lock.
+pub fn replay<S: Shared>(shared: &S, place: &Place) -> Result<()> {
+    let length = shared.load(place.length)?;
+    apply(shared, place, 0..length.min(place.capacity))?;
+    shared.store(place.length, 0)
+}

@@ -1,0 +1,148 @@
+//! Who uses a structure's file now: each program that opened it has a slot, and holds the kernel's lock of one byte for as
+//! long as it lives.
+//!
+//! Nothing here depends on process numbers, which differ between containers, or on time.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::exclusive::{Owner, Peers};
+use super::Shared;
+use crate::mapped_file::Identity;
+use crate::{os, Errno, Result};
+
+/// How many programs can use a file at once.
+pub const SLOTS: u32 = 64;
+/// The byte of slot 0: beyond the end of any file.
+const FIRST_BYTE: u64 = 1 << 62;
+
+/// Where the slots of a structure are: the first word of each is its epoch.
+#[derive(Clone, Copy)]
+pub struct Place {
+    pub slots: u64,
+    pub bytes_of_each: u64,
+}
+
+impl Place {
+    pub fn of(&self, slot: u32) -> u64 {
+        self.slots + u64::from(slot) * self.bytes_of_each
+    }
+}
+
+/// The part of this program in a file, shared by all of its handles of the file. It ends with the last of them, or with
+/// the program.
+pub struct Presence {
+    file: File,
+    identity: Identity,
+    owner: Owner,
+    turn: Mutex<()>,
+    /// How many handles this program has open.
+    users: AtomicUsize,
+}
+
+static PRESENT: Mutex<BTreeMap<Identity, Weak<Presence>>> = Mutex::new(BTreeMap::new());
+
+impl Presence {
+    /// Takes a slot of the file, or the one that this program has already.
+    ///
+    /// EUSERS: all slots are taken. EBUSY where the system knows no locks of single bytes and another program has the file.
+    pub fn enter<S: Shared>(fd: BorrowedFd, shared: &S, place: &Place) -> Result<Arc<Presence>> {
+        let identity = Identity::of(&os::stat(fd)?);
+        let mut present = PRESENT.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(presence) = present.get(&identity).and_then(Weak::upgrade) {
+            return Ok(presence);
+        }
+        let presence = Arc::new(Presence::take_slot(fd, identity, shared, place)?);
+        present.retain(|_, presence| presence.strong_count() > 0);
+        present.insert(identity, Arc::downgrade(&presence));
+        Ok(presence)
+    }
+
+    /// Another handle of this program is open. Whether it is the only one.
+    pub fn add_user(&self) -> bool {
+        self.users.fetch_add(1, Ordering::AcqRel) == 0
+    }
+
+    /// Whether that was the last.
+    pub fn remove_user(&self) -> bool {
+        self.users.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    fn take_slot<S: Shared>(
+        fd: BorrowedFd,
+        identity: Identity,
+        shared: &S,
+        place: &Place,
+    ) -> Result<Presence> {
+        let file = os::reopen(fd)?;
+        for slot in 0..SLOTS {
+            if os::try_lock_byte(&file, FIRST_BYTE + u64::from(slot))? {
+                // Nobody else changes it: the slot is ours.
+                let epoch = (shared.load(place.of(slot))? + 1) & (u64::MAX >> 8);
+                shared.store(place.of(slot), epoch)?;
+                let owner = Owner::new(slot, epoch);
+                return Ok(Presence {
+                    file,
+                    identity,
+                    owner,
+                    turn: Mutex::new(()),
+                    users: AtomicUsize::new(0),
+                });
+            }
+            if cfg!(not(target_os = "linux")) {
+                return Err(Errno::BUSY);
+            }
+        }
+        Err(Errno(libc::EUSERS))
+    }
+
+    pub fn owner(&self) -> Owner {
+        self.owner
+    }
+
+    /// Which file it is.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Held by the thread of this program that uses what a slot has only once.
+    pub fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether any program has the slot, this one not asked about.
+    pub fn is_taken(&self, slot: u32) -> bool {
+        // An error is no proof of a death.
+        os::is_byte_locked(&self.file, FIRST_BYTE + u64::from(slot)).unwrap_or(true)
+    }
+
+    /// Whether no other program participates.
+    pub fn is_alone(&self) -> bool {
+        (0..SLOTS).all(|slot| slot == self.owner.slot() || !self.is_taken(slot))
+    }
+}
+
+/// The participants of a file as the lock asks for them.
+pub struct Others<'a, S> {
+    pub presence: &'a Presence,
+    pub shared: &'a S,
+    pub place: &'static Place,
+}
+
+impl<S: Shared> Peers for Others<'_, S> {
+    fn is_alive(&self, owner: Owner) -> bool {
+        let slot = owner.slot();
+        if slot >= SLOTS {
+            // Not one of ours: a damaged word.
+            return false;
+        }
+        // A slot that another program has by now was left by its owner.
+        let epoch = self.shared.load(self.place.of(slot));
+        epoch == Ok(owner.epoch())
+            && slot != self.presence.owner.slot()
+            && self.presence.is_taken(slot)
+    }
+}
