@@ -19,6 +19,12 @@ groups = [
   "Joining",
   "Counting",
   "Summing",
+  "Pushing",
+  "Popping",
+  "At-least-once delivery",
+  "Readers",
+  "Asking",
+  "Supervision",
   "Reading all",
   "Inspecting"
 ]
@@ -46,6 +52,7 @@ groups = [
     Maps: [Emmap, Emmap.Options, Emmap.Typed, Emmap.Search, Emmap.File, Emmap.Error],
     "Streams and devices": [Emmap.Stream, Emmap.Device],
     Counters: [Emmap.Counters, Emmap.Counters.Cluster],
+    Queues: [Emmap.Queue],
     Files: [Emmap.Inspection],
     Erlang: [:emmap]
   ],

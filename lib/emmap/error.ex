@@ -4,7 +4,7 @@ defmodule Emmap.Error do
 
   `reason` is what the function without `!` returns in `{:error, reason}`: a POSIX name such as
   `:enoent`, `:eacces`, `:enospc`, or `:closed`. What the *caller* did wrong raises
-  `ArgumentError` instead. `kind` is which kind of file it was about: `:counters`, or `nil` for any file.
+  `ArgumentError` instead. `kind` is which kind of file it was about: `:counters`, `:queue`, or `nil` for any file.
 
       iex> Emmap.open!("no/such/file")
       ** (Emmap.Error) could not open "no/such/file": no such file or directory
@@ -20,7 +20,7 @@ defmodule Emmap.Error do
           op: atom,
           path: Path.t() | nil,
           reason: term,
-          kind: :counters | nil
+          kind: :counters | :queue | nil
         }
 
   @impl true
@@ -48,6 +48,7 @@ defmodule Emmap.Error do
   defp describe(_kind, reason), do: inspect(reason)
 
   defp file(:counters), do: "counter file"
+  defp file(:queue), do: "queue file"
   defp file(nil), do: "file of this format"
 
   defp other_names(%{asked: [], file: file}),

@@ -129,6 +129,10 @@ defmodule Emmap.Native do
   def counter_compare_exchange(_handle, _index, _expected, _new), do: not_loaded()
 
   # Cold.
+  # The payload; of a term in a tuple.
+  @type queue_item :: binary | {binary}
+  @type queue_failure :: failure | {:error, {:corrupt, non_neg_integer} | :full | :gone}
+
   @spec counters_open(binary, map) ::
           {:ok, handle, non_neg_integer, pos_integer, [String.t()]}
           | failure
@@ -139,6 +143,85 @@ defmodule Emmap.Native do
   # On the caller's scheduler: at most 2048 words, and at least one counter.
   @spec counters_range(handle, non_neg_integer, non_neg_integer) :: {:ok, [integer]} | failure
   def counters_range(_handle, _from, _count), do: not_loaded()
+
+  @spec queue_open(binary, map) ::
+          {:ok, handle} | failure | {:error, {:bad_format, atom}}
+  def queue_open(_path, _wanted), do: not_loaded()
+  @spec queue_close(handle) :: :ok | failure
+  def queue_close(_handle), do: not_loaded()
+  @spec queue_reattach(handle) :: :ok | failure | {:error, {:bad_format, atom}}
+  def queue_reattach(_handle), do: not_loaded()
+  @spec queue_push(handle, binary, 0 | 1) :: :ok | failure
+  def queue_push(_handle, _payload, _term), do: not_loaded()
+
+  @spec queue_push_as(handle, binary, 0 | 1, integer, 0 | 1, binary, non_neg_integer) ::
+          :ok | :duplicate | failure
+  def queue_push_as(_handle, _payload, _term, _most, _drop, _producer, _number), do: not_loaded()
+  @spec queue_pop(handle, non_neg_integer) :: queue_item | :empty | queue_failure
+  def queue_pop(_handle, _cursor), do: not_loaded()
+  @spec queue_peek(handle, non_neg_integer) :: queue_item | :empty | queue_failure
+  def queue_peek(_handle, _cursor), do: not_loaded()
+  @spec queue_peek_last(handle, non_neg_integer) :: queue_item | :empty | queue_failure
+  def queue_peek_last(_handle, _cursor), do: not_loaded()
+
+  @spec queue_look(handle, non_neg_integer, non_neg_integer) ::
+          {queue_item, non_neg_integer, non_neg_integer, non_neg_integer}
+          | :empty
+          | queue_failure
+  def queue_look(_handle, _cursor, _position), do: not_loaded()
+
+  @spec queue_after_damage(handle, non_neg_integer, non_neg_integer) ::
+          non_neg_integer | queue_failure
+  def queue_after_damage(_handle, _cursor, _position), do: not_loaded()
+
+  @spec queue_check_out(handle, non_neg_integer, non_neg_integer) ::
+          {queue_item, non_neg_integer, pos_integer, non_neg_integer} | :empty | queue_failure
+  def queue_check_out(_handle, _cursor, _most_attempts), do: not_loaded()
+
+  @spec queue_acknowledge(
+          handle,
+          non_neg_integer,
+          non_neg_integer,
+          non_neg_integer,
+          non_neg_integer
+        ) :: :ok | failure
+  def queue_acknowledge(_handle, _cursor, _sequence, _attempts, _claim), do: not_loaded()
+
+  @spec queue_release(
+          handle,
+          non_neg_integer,
+          non_neg_integer,
+          non_neg_integer,
+          non_neg_integer
+        ) :: :ok | failure
+  def queue_release(_handle, _cursor, _sequence, _attempts, _claim), do: not_loaded()
+  @spec queue_record(handle, non_neg_integer, [non_neg_integer]) :: :ok | queue_failure
+  def queue_record(_handle, _cursor, _sequences), do: not_loaded()
+
+  @spec queue_lengths(handle, non_neg_integer) ::
+          {non_neg_integer, non_neg_integer} | failure
+  def queue_lengths(_handle, _cursor), do: not_loaded()
+  @spec queue_bytes(handle) :: non_neg_integer | failure
+  def queue_bytes(_handle), do: not_loaded()
+  @spec queue_sync(handle) :: :ok | queue_failure
+  def queue_sync(_handle), do: not_loaded()
+  @spec queue_durable(handle) :: {:ok, pos_integer} | queue_failure
+  def queue_durable(_handle), do: not_loaded()
+  @spec queue_wait(handle, boolean) :: {:ok, pos_integer} | queue_failure
+  def queue_wait(_handle, _space), do: not_loaded()
+  @spec queue_stop_waiting(handle, boolean, pos_integer) :: :ok
+  def queue_stop_waiting(_handle, _space, _ticket), do: not_loaded()
+
+  @spec queue_reader(handle, binary, non_neg_integer) ::
+          {:ok, non_neg_integer} | queue_failure
+  def queue_reader(_handle, _name, _max_lag), do: not_loaded()
+  @spec queue_delete_reader(handle, binary) :: :ok | queue_failure
+  def queue_delete_reader(_handle, _name), do: not_loaded()
+  @spec queue_clear(handle, non_neg_integer) :: :ok | queue_failure
+  def queue_clear(_handle, _cursor), do: not_loaded()
+  @spec queue_info(handle) :: {:ok, map} | queue_failure
+  def queue_info(_handle), do: not_loaded()
+
   @spec counters_reattach(handle, [String.t()]) :: :ok | failure | {:error, {:bad_format, atom}}
   def counters_reattach(_handle, _names), do: not_loaded()
   @spec open(map) :: {:ok, handle, root} | failure

@@ -5,6 +5,7 @@ defmodule Emmap.DocTest do
   doctest Emmap.Counters.Cluster
   doctest Emmap.Device
   doctest Emmap.Error
+  doctest Emmap.Queue
   doctest Emmap.Stream
 
   test "every NIF says its scheduler, and every stub has a NIF" do

@@ -113,14 +113,14 @@ fn compare_exchange(call: &Call) -> Result<ErlNifTerm, Early> {
     })
 }
 
-fn why(bad: BadFormat) -> rustler::Atom {
+/// What `{:bad_format, why}` says. What a header of counters describes is the table of names.
+pub fn why(bad: BadFormat) -> rustler::Atom {
     match bad {
         BadFormat::Kind => reasons::kind(),
         BadFormat::Version => reasons::version(),
         BadFormat::Endianness => reasons::endianness(),
         BadFormat::Length => reasons::length(),
         BadFormat::Checksum => reasons::checksum(),
-        // What a header of counters describes is the table of names.
         BadFormat::Content => reasons::names(),
     }
 }
@@ -151,7 +151,7 @@ fn counters_open<'a>(env: Env<'a>, path: Binary<'a>, wanted: Wanted) -> Term<'a>
     match counters::open(path, &request) {
         Ok(opened) => {
             let grid = Grid::from(&opened.layout);
-            let reference = new_structure(env, opened.region, Structure::Counters(grid));
+            let reference = new_structure(env, opened.region, |_| Structure::Counters(grid));
             let names = opened.layout.names;
             (atom::ok(), reference, grid.count(), grid.stripes(), names).encode(env)
         }

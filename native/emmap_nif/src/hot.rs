@@ -4,21 +4,24 @@
 //! up in a hash map and counts a reference: together 35 ns on a call whose work takes 5. A hot
 //! NIF is a raw C function that decodes in place. It still catches panics, which costs nothing
 //! until one happens. Only [`crate::io`], [`crate::atomics`], [`crate::counters`], [`crate::lines`],
-//! [`crate::search`] and [`crate::typed`] are written this way.
+//! [`crate::queue`], [`crate::search`] and [`crate::typed`] are written this way.
 
 mod arguments;
 mod results;
 
 use std::any::Any;
 use std::ffi::CStr;
+use std::mem::MaybeUninit;
 use std::os::raw::c_int;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use emmap_core::region::Wait;
 use emmap_core::Errno;
-use rustler::sys::{enif_consume_timeslice, enif_schedule_nif, ErlNifEnv, ErlNifTerm};
+use rustler::sys::{
+    enif_consume_timeslice, enif_schedule_nif, enif_self, ErlNifEnv, ErlNifPid, ErlNifTerm,
+};
 use rustler::types::atom;
-use rustler::{Atom, SchedulerFlags};
+use rustler::{Atom, Env, SchedulerFlags};
 
 use results::{encode, raise};
 
@@ -260,6 +263,24 @@ pub struct Call {
 }
 
 impl Call {
+    /// The environment, for what is not made here.
+    pub fn with_env<T>(&self, act: impl FnOnce(Env<'_>) -> T) -> T {
+        let lifetime = ();
+        // SAFETY: the Call invariant; nothing of it outlives `act`.
+        act(unsafe { Env::new(&lifetime, self.env) })
+    }
+
+    /// The process that calls.
+    #[inline(always)]
+    pub fn pid(&self) -> ErlNifPid {
+        let mut pid = MaybeUninit::uninit();
+        // SAFETY: the Call invariant; a NIF has a process, so `pid` is set.
+        unsafe {
+            enif_self(self.env, pid.as_mut_ptr());
+            pid.assume_init()
+        }
+    }
+
     /// Tells the scheduler about a copy: a call of a NIF counts as one reduction, whatever it did.
     #[inline(always)]
     pub fn consumed(&self, bytes: usize) {

@@ -5,7 +5,7 @@
 //!
 //! - *cold* ones ([`open`], [`control`], [`metadata`]) are plain `#[rustler::nif]`, on a dirty scheduler when they
 //!   can wait for a disk;
-//! - *hot* ones ([`io`], [`atomics`], [`counters`], [`lines`], [`search`], [`typed`]) are declared with [`hot::hot_nif`], which says why.
+//! - *hot* ones ([`io`], [`atomics`], [`counters`], [`lines`], [`queue`], [`search`], [`typed`]) are declared with [`hot::hot_nif`], which says why.
 
 mod atomics;
 mod control;
@@ -18,6 +18,7 @@ mod metadata;
 mod open;
 #[cfg(feature = "panics")]
 mod panics;
+mod queue;
 mod resource;
 mod search;
 mod terms;
@@ -34,6 +35,7 @@ fn load(env: Env, guarded: Term) -> bool {
         return false;
     }
     metadata::keep_type();
+    queue::keep_type();
     !guarded || emmap_core::guard::install().is_ok()
 }
 

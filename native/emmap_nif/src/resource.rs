@@ -28,8 +28,9 @@ use rustler::sys::{
     enif_make_resource_binary, enif_open_resource_type, enif_release_resource, ErlNifEnv,
     ErlNifResourceFlags, ErlNifResourceType, ErlNifTerm,
 };
-use rustler::{Decoder, Env, NifResult, Term};
+use rustler::{Decoder, Env, NifResult, ResourceArc, Term};
 
+use crate::queue::OpenQueue;
 use crate::terms::{ArgumentError, Failure, NOT_A_HANDLE};
 
 static MAPPING: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
@@ -78,11 +79,50 @@ pub struct Handle {
 }
 
 /// What a handle's file is, beyond bytes.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub enum Structure {
     None,
     /// Where the counters are.
     Counters(Grid),
+    Queue(ResourceArc<OpenQueue>),
+}
+
+/// A region that stays for as long as this does.
+pub struct KeptRegion(*mut Mapping);
+
+// SAFETY: a mapping is a resource of the VM, which any thread may keep and release; its region is `Sync`.
+unsafe impl Send for KeptRegion {}
+// SAFETY: as above.
+unsafe impl Sync for KeptRegion {}
+
+impl KeptRegion {
+    /// # Safety
+    /// `mapping` must be a live resource of type `MAPPING`.
+    unsafe fn of(mapping: *mut Mapping) -> KeptRegion {
+        // SAFETY: the caller's promise; `drop` releases what is kept here.
+        unsafe { enif_keep_resource(mapping.cast_const().cast()) };
+        KeptRegion(mapping)
+    }
+}
+
+impl std::ops::Deref for KeptRegion {
+    type Target = Region;
+
+    #[inline(always)]
+    fn deref(&self) -> &Region {
+        // SAFETY: the mapping is kept, and has its region until its destructor.
+        match unsafe { &(*self.0).region } {
+            Some(region) => region,
+            None => unreachable!("a mapping has its region until its destructor"),
+        }
+    }
+}
+
+impl Drop for KeptRegion {
+    fn drop(&mut self) {
+        // SAFETY: it was kept in `of`.
+        unsafe { enif_release_resource(self.0.cast_const().cast()) };
+    }
 }
 
 /// Which viewer a thread uses. Where its stack is tells threads apart well enough (two may share a viewer), and costs no
@@ -102,7 +142,16 @@ impl Handle {
     pub fn counters(&self) -> Result<&Grid, &'static ArgumentError> {
         match &self.structure {
             Structure::Counters(grid) => Ok(grid),
-            Structure::None => Err(&NOT_A_HANDLE),
+            _ => Err(&NOT_A_HANDLE),
+        }
+    }
+
+    /// The queue, on a handle of a queue's file.
+    #[inline(always)]
+    pub fn queue(&self) -> Result<&ResourceArc<OpenQueue>, &'static ArgumentError> {
+        match &self.structure {
+            Structure::Queue(queue) => Ok(queue),
+            _ => Err(&NOT_A_HANDLE),
         }
     }
 
@@ -207,11 +256,15 @@ pub struct NewHandle<'a> {
 
 /// Makes the first handle on a region.
 pub fn new_handle<'a>(env: Env<'a>, region: Region, direct: bool) -> NewHandle<'a> {
-    first_handle(env, region, direct, Structure::None)
+    first_handle(env, region, direct, |_| Structure::None)
 }
 
 /// Makes the first handle on the file of a structure.
-pub fn new_structure<'a>(env: Env<'a>, region: Region, structure: Structure) -> Term<'a> {
+pub fn new_structure<'a>(
+    env: Env<'a>,
+    region: Region,
+    structure: impl FnOnce(KeptRegion) -> Structure,
+) -> Term<'a> {
     first_handle(env, region, false, structure).reference
 }
 
@@ -219,7 +272,7 @@ fn first_handle<'a>(
     env: Env<'a>,
     region: Region,
     direct: bool,
-    structure: Structure,
+    structure: impl FnOnce(KeptRegion) -> Structure,
 ) -> NewHandle<'a> {
     let mapping = Mapping {
         region: Some(Box::new(region)),
@@ -231,6 +284,7 @@ fn first_handle<'a>(
     // allocation gives us is released below, when the handle has its own.
     unsafe {
         let object = alloc(&MAPPING, mapping);
+        let structure = structure(KeptRegion::of(object));
         let handle = handle_on(env, object, direct, structure);
         enif_release_resource(object.cast());
         handle
@@ -247,7 +301,7 @@ pub fn dup_handle<'a>(env: Env<'a>, handle: &Handle) -> Result<NewHandle<'a>, Fa
                 env,
                 handle.mapping,
                 handle.direct,
-                handle.structure,
+                handle.structure.clone(),
             )),
             false => Err(Failure::Closed),
         }

@@ -57,6 +57,13 @@ impl Call {
         unsafe { enif_make_double(self.env, value) }
     }
 
+    /// A tuple.
+    #[inline(always)]
+    pub fn tuple(&self, terms: &[ErlNifTerm]) -> ErlNifTerm {
+        // SAFETY: terms of this environment.
+        unsafe { enif_make_tuple_from_array(self.env, terms.as_ptr(), terms.len() as c_uint) }
+    }
+
     /// A tuple of two.
     #[inline(always)]
     pub fn pair(&self, one: ErlNifTerm, other: ErlNifTerm) -> ErlNifTerm {

@@ -1,0 +1,803 @@
+defmodule Emmap.Queue do
+  @moduledoc """
+  A queue in a file: first in, first out, for any number of processes, VMs and programs at once, and
+  still there after `kill -9`.
+
+      iex> path = Path.join(System.tmp_dir!(), "emmap_doc.queue")
+      iex> _ = File.rm(path)
+      iex> {:ok, q} = Emmap.Queue.open(path)
+      iex> Emmap.Queue.push(q, {:event, 1})
+      :ok
+      iex> Emmap.Queue.push(q, {:event, 2})
+      :ok
+      iex> Emmap.Queue.length(q)
+      2
+      iex> Emmap.Queue.pop(q)
+      {:ok, {:event, 1}}
+      iex> {:ok, item, receipt} = Emmap.Queue.checkout(q)
+      iex> item
+      {:event, 2}
+      iex> Emmap.Queue.ack(q, receipt)
+      :ok
+      iex> Emmap.Queue.pop(q)
+      :empty
+      iex> Emmap.Queue.close(q)
+      :ok
+
+  ## The contract
+
+    * There is no process in front of the file, and no server. Every function may be called by any process, in any VM that
+      has opened the file, and each participant may die at any instruction: the others go on.
+    * A push whose call has returned survives the death of the process and of the VM. It survives a power failure once a sync
+      has covered it: `durable: true`, or `sync/1`.
+    * An item that was popped or acknowledged is not delivered again. An item that was checked out and whose process, VM or
+      program ends is available again at once, in its place. After a power failure, items may be delivered again whose
+      acknowledgement was not durable.
+    * Opening never depends on how the queue was left. After `kill -9` it takes constant time. After a reboot, what was not
+      synced is checked, a torn end is dropped, and `info/1` reports it.
+    * An item is a term of up to 1 GiB (1,073,741,824 bytes) in the external term format, or with `format: :binary` a binary.
+
+  ## Return values
+
+  A function that finds nothing returns `:empty`. Errors of the system are `{:error, reason}` with a POSIX
+  atom or `:closed`; besides
+
+    * `{:error, :full}` – the queue is as large as `:max_size` allows
+    * `{:error, :gone}` – the receipt is not valid any more
+    * `{:error, {:corrupt, position}}` – the item at this position (in bytes, from the first item ever pushed) is damaged.
+      The call has moved past it: the next call returns the next item that is intact.
+
+  ## Costs
+
+  A push, a pop, a checkout and an acknowledgement take the lock of the queue for less than a microsecond; `length/1` and
+  `bytes/1` take constant time and no lock. Space is used again when no reader needs it: a queue that stays short does not grow
+  its file.
+  """
+  @moduledoc since: "1.0.0-rc.0"
+
+  alias Emmap.{Native, Structure}
+  alias Emmap.Queue.{Options, Waiting}
+
+  @dead_letters 32
+
+  @enforce_keys [:ref, :path]
+  defstruct [
+    :ref,
+    :path,
+    :reader,
+    cursor: 0,
+    term: 1,
+    to_binary: [],
+    to_term: [:safe],
+    max_size: -1,
+    full: :error,
+    durable: false,
+    max_attempts: 0
+  ]
+
+  @typedoc "An open queue, or a reader of it. It is valid in every process of this node; `:path` and `:reader` may be read."
+  @opaque t :: %__MODULE__{}
+  @typedoc "A queue, or the name that it was started with: see `start_link/1`."
+  @type queue :: t | atom
+  @typedoc "Acknowledges one delivery of one item."
+  @opaque receipt :: {non_neg_integer, pos_integer, non_neg_integer}
+  @typedoc "Why a call failed: see \"Return values\"."
+  @type failure ::
+          {:error, :file.posix() | :closed | :full | :gone | {:corrupt, non_neg_integer}}
+  @typedoc "See `open/2`."
+  @type option ::
+          {:format, :term | :binary}
+          | {:compressed, 0..9}
+          | {:safe, boolean}
+          | {:max_size, pos_integer | :infinity}
+          | {:full, :error | :block | :drop_oldest}
+          | {:durable, boolean}
+          | {:max_attempts, pos_integer | :infinity}
+          | {:segment_size, pos_integer}
+          | {:create, boolean}
+
+  # Opening and closing
+
+  @doc """
+  Opens the queue of a file, and creates the file if there is none. The directory must exist.
+
+  Options, of this handle unless noted:
+
+    * `format: :term` – items are terms; `:binary`: items are binaries, stored as they are
+    * `compressed: 0` – the compression level of terms, to 9
+    * `safe: true` – terms are read as by `:erlang.binary_to_term(binary, [:safe])`: an item with an unknown atom or an external
+      function raises `ArgumentError`
+    * `max_size: :infinity` – how many bytes the queue may have when this handle pushes, as `bytes/1` counts them
+    * `full: :error` – what a push does at `:max_size`: `:error` returns `{:error, :full}`; `:block` waits, for the
+      `:timeout` of the push; `:drop_oldest` drops the oldest items, which `info/1` counts
+    * `durable: false` – whether a push and an acknowledgement return only when they are on the disk
+    * `max_attempts: :infinity` – after how many deliveries without an acknowledgement an item is set aside: see
+      `dead_letters/1`
+    * `create: true` – `false`: the file must exist, or the result is `{:error, :enoent}`
+    * `segment_size: 262_144` – of a new file: the file grows and is recycled in pieces of so many bytes
+
+  Errors: those of `Emmap.open/2`; `{:bad_format, why}` if the file is not a queue's: not one at all (`:kind`), of an
+  unknown `:version`, of a machine of the other `:endianness`, shorter than its header says (`:length`), or both headers are damaged
+  (`:checksum`); `:eusers` if 64 programs have the queue open. On systems other than Linux, one VM at a time can have a queue open; the others get
+  `:ebusy`.
+  """
+  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @spec open(Path.t() | :file.name_all(), [option]) :: {:ok, t} | {:error, term}
+  def open(path, options \\ []) do
+    path = Emmap.Path.bytes!(path)
+    given = Options.open!(options)
+
+    wanted = %{
+      segment_size: Map.get(given, :segment_size),
+      existing: not Map.get(given, :create, true)
+    }
+
+    Structure.open(path, &Native.queue_open(&1, wanted), fn path, {:ok, ref} ->
+      configured(%__MODULE__{ref: ref, path: path}, given)
+    end)
+  end
+
+  @doc "As `open/2`, but returns the queue alone and raises `Emmap.Error` on failure."
+  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @spec open!(Path.t() | :file.name_all(), [option]) :: t
+  def open!(path, options \\ []), do: path |> open(options) |> Structure.opened!(:queue, path)
+
+  defp configured(queue, given) do
+    level = Map.get(given, :compressed, 0)
+
+    %{
+      queue
+      | term: if(Map.get(given, :format, :term) == :term, do: 1, else: 0),
+        to_binary: if(level > 0, do: [compressed: level], else: []),
+        to_term: if(Map.get(given, :safe, true), do: [:safe], else: []),
+        max_size: unless_infinity(Map.get(given, :max_size, :infinity), -1),
+        full: Map.get(given, :full, :error),
+        durable: Map.get(given, :durable, false),
+        max_attempts: unless_infinity(Map.get(given, :max_attempts, :infinity), 0)
+    }
+  end
+
+  defp unless_infinity(:infinity, instead), do: instead
+  defp unless_infinity(number, _instead), do: number
+
+  @doc """
+  Closes the queue for all processes that hold this handle: each later call returns `{:error, :closed}`. What they have checked out is
+  available to others. All items are in the file; to have them on the disk, call `sync/1` first.
+  """
+  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @spec close(queue) :: :ok | failure
+  def close(queue), do: Native.queue_close(queue!(queue).ref)
+
+  @doc """
+  Returns `:ok` when everything that was done so far, by any participant, is on the disk.
+  """
+  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @spec sync(queue) :: :ok | failure
+  def sync(queue), do: Native.queue_sync(queue!(queue).ref)
+
+  @doc """
+  Repairs a queue whose file was truncated or whose disk failed, once the file is whole again: see `Emmap.reattach/1`.
+  """
+  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @spec reattach(queue) :: :ok | {:error, term}
+  def reattach(queue), do: Structure.reattach(queue!(queue), &Native.queue_reattach/1)
+
+  @doc """
+  Returns what is known of the queue:
+
+    * `:path`, `:size` of the file in bytes, `:faults` (pages that were lost)
+    * `:length`, `:checked_out`, `:dead_letters`, each a number of items; `:bytes` (see `bytes/1`)
+    * `:dropped` – items dropped by `full: :drop_oldest`
+    * `:readers` – a map for each reader: `:name`, `:length`, `:checked_out`, `:max_lag` (0: none), `:lost` (items skipped because of it)
+    * `:recovered` – `nil`, or what the last open after a reboot found: `:items`, and `:dropped_bytes` of a torn end
+    * `:segment_size` in bytes
+  """
+  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @spec info(queue) :: map
+  def info(queue) do
+    queue = queue!(queue)
+
+    case Native.queue_info(queue.ref) do
+      {:ok, info} ->
+        {recoveries, info} = Map.pop!(info, :recoveries)
+        {recovered, info} = Map.split(info, [:recovered_items, :dropped_bytes])
+
+        recovered =
+          if recoveries > 0,
+            do: %{items: recovered.recovered_items, dropped_bytes: recovered.dropped_bytes}
+
+        queue
+        |> Structure.info(:queue)
+        |> Map.merge(info)
+        |> Map.put(:recovered, recovered)
+
+      {:error, reason} ->
+        Structure.failed!(queue, :queue, :read, reason)
+    end
+  end
+
+  # Pushing
+
+  @doc """
+  Adds an item. Options:
+
+    * `durable: true` – returns when the item is on the disk. One sync serves all processes that wait
+    * `id: {producer, number}` – drops the item, and returns `:duplicate`, if this producer has pushed this number or a
+      higher one. `producer` is any term; a queue remembers up to 1,024 producers (`{:error, :eusers}`)
+    * `timeout: :infinity` – with `full: :block`, how many milliseconds to wait for space; then `{:error, :full}`
+
+  Raises `ArgumentError` if the item of a queue with `format: :binary` is not a binary. Larger items than 1 GiB are
+  `{:error, :emsgsize}`.
+  """
+  @doc group: "Pushing", since: "1.0.0-rc.0"
+  @spec push(queue, term, durable: boolean, id: {term, non_neg_integer}, timeout: timeout) ::
+          :ok | :duplicate | failure
+  def push(queue, item, options \\ [])
+
+  def push(%__MODULE__{max_size: -1, durable: false, ref: ref, term: term} = queue, item, []),
+    do: Native.queue_push(ref, payload(queue, item), term)
+
+  def push(queue, item, options) do
+    queue = queue!(queue)
+    given = Options.push!(options)
+    payload = payload(queue, item)
+    timeout = if queue.full == :block, do: Map.get(given, :timeout, :infinity), else: 0
+
+    pushed =
+      Waiting.retry(queue.ref, true, timeout, {:error, :full}, fn ->
+        push_as(queue, payload, Map.get(given, :id))
+      end)
+
+    durably(queue, pushed, Map.get(given, :durable, queue.durable))
+  end
+
+  defp push_as(queue, payload, id) do
+    {producer, number} = identity(id)
+    drop = if queue.full == :drop_oldest, do: 1, else: 0
+    Native.queue_push_as(queue.ref, payload, queue.term, queue.max_size, drop, producer, number)
+  end
+
+  # A producer in another language computes the MD5 of its name.
+  defp identity(nil), do: {<<>>, 0}
+  defp identity({producer, number}) when is_binary(producer), do: {:erlang.md5(producer), number}
+
+  defp identity({producer, number}),
+    do: {:erlang.md5(:erlang.term_to_binary(producer, minor_version: 2)), number}
+
+  defp durably(queue, result, true) when result in [:ok, :duplicate] do
+    with :ok <- Waiting.durable(queue.ref), do: result
+  end
+
+  defp durably(_queue, result, _durable), do: result
+
+  defp payload(%{term: 1, to_binary: []}, item), do: :erlang.term_to_binary(item)
+  defp payload(%{term: 1, to_binary: options}, item), do: :erlang.term_to_binary(item, options)
+  defp payload(%{term: 0}, item) when is_binary(item), do: item
+
+  defp payload(%{term: 0}, item),
+    do: raise(ArgumentError, "the items of this queue are binaries, got #{inspect(item)}")
+
+  @doc """
+  Adds items in order: `{:ok, n}`, the number of items. With `durable: true` one sync covers all of them. A call that fails has pushed the first items: `{:error, reason, n}`.
+  """
+  @doc group: "Pushing", since: "1.0.0-rc.0"
+  @spec push_many(queue, Enumerable.t(), durable: boolean, timeout: timeout) ::
+          {:ok, non_neg_integer} | {:error, term, non_neg_integer}
+  def push_many(queue, items, options \\ []) do
+    queue = queue!(queue)
+    given = Options.push!(options)
+    each = options |> Keyword.take([:timeout])
+    quick = %{queue | durable: false}
+
+    pushed =
+      Enum.reduce_while(items, {:ok, 0}, fn item, {:ok, count} ->
+        case push(quick, item, each) do
+          :ok -> {:cont, {:ok, count + 1}}
+          {:error, reason} -> {:halt, {:error, reason, count}}
+        end
+      end)
+
+    with {:ok, count} <- pushed do
+      case durably(queue, :ok, Map.get(given, :durable, queue.durable)) do
+        :ok -> {:ok, count}
+        {:error, reason} -> {:error, reason, count}
+      end
+    end
+  end
+
+  # Popping
+
+  @doc """
+  Takes the oldest item. It is gone from the queue when the call returns: where that must not be lost, use `checkout/2`.
+  """
+  @doc group: "Popping", since: "1.0.0-rc.0"
+  @spec pop(queue) :: {:ok, term} | :empty | failure
+  def pop(%__MODULE__{ref: ref, cursor: cursor} = queue) do
+    case Native.queue_pop(ref, cursor) do
+      {payload} -> {:ok, :erlang.binary_to_term(payload, queue.to_term)}
+      payload when is_binary(payload) -> {:ok, payload}
+      other -> other
+    end
+  end
+
+  def pop(queue), do: pop(queue!(queue))
+
+  @doc """
+  As `pop/1`, and waits up to `timeout` milliseconds for an item. A process that waits uses no CPU.
+  """
+  @doc group: "Popping", since: "1.0.0-rc.0"
+  @spec pop(queue, timeout) :: {:ok, term} | :empty | failure
+  def pop(queue, timeout) do
+    queue = queue!(queue)
+    Waiting.retry(queue.ref, false, Options.timeout!(timeout), :empty, fn -> pop(queue) end)
+  end
+
+  @doc """
+  Takes up to `:max_items` (1,000) items of up to `:max_bytes` (1 MiB) in all: `{:ok, items}`, oldest first; at least
+  one item, or `:empty`. `:timeout` (0) is how many milliseconds to wait for the first. An item that cannot be read ends the batch; alone, it is the result.
+  """
+  @doc group: "Popping", since: "1.0.0-rc.0"
+  @spec pop_many(queue, max_items: pos_integer, max_bytes: pos_integer, timeout: timeout) ::
+          {:ok, [term, ...]} | :empty | failure
+  def pop_many(queue, options \\ []) do
+    queue = queue!(queue)
+    batch(queue, options, fn -> pop_sized(queue) end)
+  end
+
+  defp pop_sized(%{ref: ref, cursor: cursor} = queue) do
+    case Native.queue_pop(ref, cursor) do
+      {payload} -> {:erlang.binary_to_term(payload, queue.to_term), byte_size(payload)}
+      payload when is_binary(payload) -> {payload, byte_size(payload)}
+      other -> other
+    end
+  end
+
+  defp batch(queue, options, take) do
+    given = Options.pop_many!(options)
+    most = {Map.get(given, :max_items, 1000), Map.get(given, :max_bytes, 1_048_576)}
+    timeout = Map.get(given, :timeout, 0)
+
+    case Waiting.retry(queue.ref, false, timeout, :empty, take) do
+      {item, bytes} when is_integer(bytes) -> {:ok, more(take, most, 1, bytes, [item])}
+      other -> other
+    end
+  end
+
+  defp more(take, {items, bytes} = most, count, sum, taken) when count < items and sum < bytes do
+    case take.() do
+      {item, size} when is_integer(size) ->
+        more(take, most, count + 1, sum + size, [item | taken])
+
+      _ ->
+        Enum.reverse(taken)
+    end
+  end
+
+  defp more(_take, _most, _count, _sum, taken), do: Enum.reverse(taken)
+
+  @doc "Returns the oldest item, and leaves it in the queue."
+  @doc group: "Popping", since: "1.0.0-rc.0"
+  @spec peek(queue) :: {:ok, term} | :empty | failure
+  def peek(queue) do
+    queue = queue!(queue)
+    item(queue, Native.queue_peek(queue.ref, queue.cursor))
+  end
+
+  @doc "Returns the newest item, and leaves it in the queue."
+  @doc group: "Popping", since: "1.0.0-rc.0"
+  @spec peek_last(queue) :: {:ok, term} | :empty | failure
+  def peek_last(queue) do
+    queue = queue!(queue)
+    item(queue, Native.queue_peek_last(queue.ref, queue.cursor))
+  end
+
+  defp item(queue, {payload}), do: {:ok, :erlang.binary_to_term(payload, queue.to_term)}
+  defp item(_queue, payload) when is_binary(payload), do: {:ok, payload}
+  defp item(_queue, other), do: other
+
+  # At-least-once delivery
+
+  @doc """
+  Checks the oldest item out: `{:ok, item, receipt}`. It stays in the queue until `ack/3`, and nobody else gets it meanwhile. It is available
+  again, first in order, with `nack/2`, or when this process, its VM or its program ends.
+
+  With `:max_items` or `:max_bytes`, a batch: `{:ok, [{item, receipt}]}`, as `pop_many/2`. `:timeout` (0) is how many
+  milliseconds to wait for the first item.
+  """
+  @doc group: "At-least-once delivery", since: "1.0.0-rc.0"
+  @spec checkout(queue, max_items: pos_integer, max_bytes: pos_integer, timeout: timeout) ::
+          {:ok, term, receipt} | {:ok, [{term, receipt}, ...]} | :empty | failure
+  def checkout(queue, options \\ [])
+
+  def checkout(%__MODULE__{ref: ref, cursor: cursor} = queue, []) do
+    case Native.queue_check_out(ref, cursor, queue.max_attempts) do
+      {{payload}, sequence, attempts, claim} ->
+        {:ok, :erlang.binary_to_term(payload, queue.to_term), {sequence, attempts, claim}}
+
+      {payload, sequence, attempts, claim} ->
+        {:ok, payload, {sequence, attempts, claim}}
+
+      other ->
+        other
+    end
+  end
+
+  def checkout(queue, options) do
+    queue = queue!(queue)
+
+    case Map.new(options) do
+      given when is_map_key(given, :max_items) or is_map_key(given, :max_bytes) ->
+        batch(queue, options, fn -> checkout_sized(queue) end)
+
+      _ ->
+        timeout = Map.get(Options.pop_many!(options), :timeout, 0)
+        Waiting.retry(queue.ref, false, timeout, :empty, fn -> checkout(queue, []) end)
+    end
+  end
+
+  defp checkout_sized(queue) do
+    case Native.queue_check_out(queue.ref, queue.cursor, queue.max_attempts) do
+      {{payload}, sequence, attempts, claim} ->
+        item = :erlang.binary_to_term(payload, queue.to_term)
+        {{item, {sequence, attempts, claim}}, byte_size(payload)}
+
+      {payload, sequence, attempts, claim} ->
+        {{payload, {sequence, attempts, claim}}, byte_size(payload)}
+
+      other ->
+        other
+    end
+  end
+
+  @doc """
+  Acknowledges an item, or a list of them: it is not delivered again. `{:error, :gone}`: the receipt is not valid any more, because the item was
+  acknowledged or released before, or dropped for space. Of a list all that are valid are acknowledged.
+
+  With `durable: true` it is not delivered again after a power failure either, once the call has returned.
+  """
+  @doc group: "At-least-once delivery", since: "1.0.0-rc.0"
+  @spec ack(queue, receipt | [receipt], durable: boolean) :: :ok | failure
+  def ack(queue, receipts, options \\ [])
+
+  def ack(
+        %__MODULE__{ref: ref, cursor: cursor, durable: false},
+        {sequence, attempts, claim},
+        []
+      ),
+      do: Native.queue_acknowledge(ref, cursor, sequence, attempts, claim)
+
+  def ack(queue, receipts, options) do
+    queue = queue!(queue)
+    durable? = Map.get(Options.ack!(options), :durable, queue.durable)
+    receipts = List.wrap(receipts)
+
+    if durable? do
+      sequences = for {sequence, _, _} <- receipts, do: sequence
+
+      # In the stream first: an acknowledgement that returned is found again, and one that did not may be.
+      with :ok <- each(receipts, &acknowledge(queue, &1)),
+           :ok <- Native.queue_record(queue.ref, queue.cursor, sequences),
+           do: Waiting.durable(queue.ref)
+    else
+      each(receipts, &acknowledge(queue, &1))
+    end
+  end
+
+  defp acknowledge(queue, {sequence, attempts, claim}),
+    do: Native.queue_acknowledge(queue.ref, queue.cursor, sequence, attempts, claim)
+
+  @doc """
+  Makes an item, or a list of them, available again, each in its place. `{:error, :gone}` as `ack/3`.
+  """
+  @doc group: "At-least-once delivery", since: "1.0.0-rc.0"
+  @spec nack(queue, receipt | [receipt]) :: :ok | failure
+  def nack(queue, receipts) do
+    queue = queue!(queue)
+
+    each(List.wrap(receipts), fn {sequence, attempts, claim} ->
+      Native.queue_release(queue.ref, queue.cursor, sequence, attempts, claim)
+    end)
+  end
+
+  # All of them, and the first error.
+  defp each(receipts, act) do
+    Enum.reduce(receipts, :ok, fn receipt, result ->
+      case act.(receipt) do
+        :ok -> result
+        error when result == :ok -> error
+        _ -> result
+      end
+    end)
+  end
+
+  @doc "Returns how many times the item was delivered, with this delivery."
+  @doc group: "At-least-once delivery", since: "1.0.0-rc.0"
+  @spec attempts(receipt) :: pos_integer
+  def attempts({_sequence, attempts, _claim}), do: attempts
+
+  @doc """
+  Checks an item out, calls `fun` with it, and acknowledges it when `fun` returns: `{:ok, result}`. When `fun` raises,
+  throws or exits, the item is available again, and the exception goes on.
+
+      iex> q = Emmap.Queue.open!(Path.join(System.tmp_dir!(), "emmap_doc_take.queue"))
+      iex> Emmap.Queue.clear(q)
+      iex> Emmap.Queue.push(q, 20)
+      iex> Emmap.Queue.take(q, fn n -> n + 1 end)
+      {:ok, 21}
+      iex> Emmap.Queue.take(q, fn n -> n + 1 end)
+      :empty
+  """
+  @doc group: "At-least-once delivery", since: "1.0.0-rc.0"
+  @spec take(queue, (term -> result)) :: {:ok, result} | :empty | failure when result: term
+  def take(queue, fun) when is_function(fun, 1) do
+    queue = queue!(queue)
+
+    with {:ok, item, receipt} <- checkout(queue) do
+      result =
+        try do
+          fun.(item)
+        catch
+          kind, reason ->
+            nack(queue, receipt)
+            :erlang.raise(kind, reason, __STACKTRACE__)
+        end
+
+      with :ok <- ack(queue, receipt), do: {:ok, result}
+    end
+  end
+
+  @doc """
+  Returns the items that were set aside after `:max_attempts` deliveries, oldest first, each with the number of its attempts.
+  """
+  @doc group: "At-least-once delivery", since: "1.0.0-rc.0"
+  @spec dead_letters(queue) :: [{term, pos_integer}]
+  def dead_letters(queue) do
+    queue = %{queue!(queue) | cursor: @dead_letters}
+
+    queue
+    |> walk([], fn {item, _sequence, attempts}, all -> {:cont, [{item, attempts} | all]} end)
+    |> Enum.reverse()
+  end
+
+  @doc "Takes the oldest of the items that were set aside."
+  @doc group: "At-least-once delivery", since: "1.0.0-rc.0"
+  @spec pop_dead_letter(queue) :: {:ok, term} | :empty | failure
+  def pop_dead_letter(queue), do: pop(%{queue!(queue) | cursor: @dead_letters})
+
+  # Readers
+
+  @doc """
+  Returns the reader with this name, and creates it if there is none: a cursor of its own, which sees every item that is pushed from then on,
+  whatever others take. All functions that take items work on a reader. A queue has up to 31; `{:error, :eusers}`.
+
+  Space is used again when all readers have passed it: the slowest one determines the size of the file. With `max_lag:`, in bytes, a reader
+  that falls further behind skips the oldest items, and `info/1` counts them.
+
+  A name has 1 to 62 bytes. A reader is in the file, and stays until `delete_reader/2`.
+  """
+  @doc group: "Readers", since: "1.0.0-rc.0"
+  @spec reader(queue, String.t(), max_lag: pos_integer | :infinity) :: {:ok, t} | failure
+  def reader(queue, name, options \\ []) do
+    queue = queue!(queue)
+    lag = options |> Options.reader!() |> Map.get(:max_lag, :infinity) |> unless_infinity(0)
+
+    with {:ok, cursor} <- Native.queue_reader(queue.ref, name!(name), lag),
+         do: {:ok, %{queue | cursor: cursor, reader: name}}
+  end
+
+  @doc "Deletes a reader. `{:error, :gone}`: there is none of this name."
+  @doc group: "Readers", since: "1.0.0-rc.0"
+  @spec delete_reader(queue, String.t()) :: :ok | failure
+  def delete_reader(queue, name), do: Native.queue_delete_reader(queue!(queue).ref, name!(name))
+
+  defp name!(name) when is_binary(name) and byte_size(name) in 1..62, do: name
+
+  defp name!(name),
+    do:
+      raise(
+        ArgumentError,
+        "the name of a reader is a string of 1 to 62 bytes, got #{inspect(name)}"
+      )
+
+  # Asking
+
+  @doc "Returns how many items can be taken. Items that are checked out are not counted. Takes constant time."
+  @doc group: "Asking", since: "1.0.0-rc.0"
+  @spec length(queue) :: non_neg_integer
+  def length(queue) do
+    queue = queue!(queue)
+
+    case Native.queue_lengths(queue.ref, queue.cursor) do
+      {available, _checked_out} when is_integer(available) -> available
+      {:error, reason} -> Structure.failed!(queue, :queue, :read, reason)
+    end
+  end
+
+  @doc "Whether no item can be taken. Takes constant time."
+  @doc group: "Asking", since: "1.0.0-rc.0"
+  @spec empty?(queue) :: boolean
+  def empty?(queue), do: __MODULE__.length(queue) == 0
+
+  @doc """
+  Returns how many bytes of the file lie between the oldest item that was not acknowledged and the newest, with headers
+  and padding. Takes constant time.
+  """
+  @doc group: "Asking", since: "1.0.0-rc.0"
+  @spec bytes(queue) :: non_neg_integer
+  def bytes(queue) do
+    queue = queue!(queue)
+
+    case Native.queue_bytes(queue.ref) do
+      bytes when is_integer(bytes) -> bytes
+      {:error, reason} -> Structure.failed!(queue, :queue, :read, reason)
+    end
+  end
+
+  @doc "Drops all items, also those that are checked out. Other readers keep theirs."
+  @doc group: "Asking", since: "1.0.0-rc.0"
+  @spec clear(queue) :: :ok | failure
+  def clear(queue) do
+    queue = queue!(queue)
+    Native.queue_clear(queue.ref, queue.cursor)
+  end
+
+  @doc """
+  Copies all items of a damaged queue that are intact to a new one: `{:ok, %{items: copied, damaged: gaps}}`. The queue itself is not changed.
+  """
+  @doc group: "Asking", since: "1.0.0-rc.0"
+  @spec salvage(queue, Path.t() | :file.name_all()) ::
+          {:ok, %{items: non_neg_integer, damaged: non_neg_integer}} | {:error, term}
+  def salvage(queue, path) do
+    queue = queue!(queue)
+
+    with {:ok, copy} <- open(path) do
+      try do
+        salvage(queue, copy, 0, %{items: 0, damaged: 0})
+      after
+        close(copy)
+      end
+    end
+  end
+
+  defp salvage(queue, copy, position, found) do
+    case Native.queue_look(queue.ref, queue.cursor, position) do
+      :empty ->
+        {:ok, found}
+
+      {{payload}, _sequence, _attempts, next} ->
+        with :ok <- Native.queue_push(copy.ref, payload, 1),
+             do: salvage(queue, copy, next, %{found | items: found.items + 1})
+
+      {payload, _sequence, _attempts, next} ->
+        with :ok <- Native.queue_push(copy.ref, payload, 0),
+             do: salvage(queue, copy, next, %{found | items: found.items + 1})
+
+      {:error, {:corrupt, damaged}} ->
+        next = Native.queue_after_damage(queue.ref, queue.cursor, damaged)
+
+        if is_integer(next),
+          do: salvage(queue, copy, next, %{found | damaged: found.damaged + 1}),
+          else: next
+
+      {:error, _} = error ->
+        error
+    end
+  end
+
+  # Walking
+
+  @doc false
+  # Calls `fun` with `{item, sequence, attempts}` of each item that the cursor has not taken, and an accumulator.
+  def walk(queue, acc, fun), do: walk(queue, 0, acc, fun)
+
+  defp walk(queue, position, acc, fun) do
+    case look(queue, position) do
+      :empty ->
+        acc
+
+      {found, next} ->
+        case fun.(found, acc) do
+          {:cont, acc} -> walk(queue, next, acc, fun)
+          {:halt, acc} -> acc
+        end
+    end
+  end
+
+  @doc false
+  # The first item at or after a position that the cursor has not taken, and where the next begins. Skips what is damaged.
+  def look(%__MODULE__{} = queue, position) do
+    case Native.queue_look(queue.ref, queue.cursor, position) do
+      :empty ->
+        :empty
+
+      {{payload}, sequence, attempts, next} ->
+        {{:erlang.binary_to_term(payload, queue.to_term), sequence, attempts}, next}
+
+      {payload, sequence, attempts, next} ->
+        {{payload, sequence, attempts}, next}
+
+      {:error, {:corrupt, damaged}} ->
+        look(queue, Native.queue_after_damage(queue.ref, queue.cursor, damaged))
+
+      {:error, reason} ->
+        Structure.failed!(queue, :queue, :read, reason)
+    end
+  end
+
+  # Supervision
+
+  @doc """
+  Starts a process that has the queue open for as long as it lives, to keep it in a supervision tree. Options: those of
+  `open/2`, and
+
+    * `:path` – the file, required
+    * `:name` – an atom; each function takes it in place of the queue, at the cost of a look-up in `:persistent_term`
+
+  The process takes no part in any call.
+  """
+  @doc group: "Supervision", since: "1.0.0-rc.0"
+  @spec start_link(keyword) :: GenServer.on_start()
+  def start_link(options), do: Emmap.Queue.Owner.start_link(options)
+
+  @doc "A child specification for `start_link/1`. Its id is the `:name`, or else the `:path`."
+  @doc group: "Supervision", since: "1.0.0-rc.0"
+  @spec child_spec(keyword) :: Supervisor.child_spec()
+  def child_spec(options) do
+    id = options[:name] || options[:path]
+    %{id: {__MODULE__, id}, start: {__MODULE__, :start_link, [options]}}
+  end
+
+  defp queue!(%__MODULE__{} = queue), do: queue
+
+  defp queue!(name) when is_atom(name) do
+    case :persistent_term.get({__MODULE__, name}, nil) do
+      nil -> raise ArgumentError, "no queue is started with the name #{inspect(name)}"
+      queue -> queue
+    end
+  end
+
+  defp queue!(other), do: Structure.refuse!(other, __MODULE__, "a queue")
+
+  defimpl Enumerable do
+    # Peeks, oldest first: what others take meanwhile may be missing. Items that were released are not seen.
+    def count(_queue), do: {:error, __MODULE__}
+    def member?(_queue, _item), do: {:error, __MODULE__}
+    def slice(_queue), do: {:error, __MODULE__}
+    def reduce(queue, acc, fun), do: next(queue, 0, acc, fun)
+
+    defp next(_queue, _position, {:halt, acc}, _fun), do: {:halted, acc}
+
+    defp next(queue, position, {:suspend, acc}, fun),
+      do: {:suspended, acc, &next(queue, position, &1, fun)}
+
+    defp next(queue, position, {:cont, acc}, fun) do
+      case Emmap.Queue.look(queue, position) do
+        :empty -> {:done, acc}
+        {{item, _sequence, _attempts}, next} -> next(queue, next, fun.(item, acc), fun)
+      end
+    end
+  end
+
+  defimpl Collectable do
+    def into(queue), do: {queue, &push/2}
+
+    defp push(queue, {:cont, item}) do
+      case Emmap.Queue.push(queue, item) do
+        {:error, reason} -> Emmap.Structure.failed!(queue, :queue, :write, reason)
+        _ -> queue
+      end
+    end
+
+    defp push(queue, :done), do: queue
+    defp push(_queue, :halt), do: :ok
+  end
+
+  defimpl Inspect do
+    def inspect(%{path: path, reader: reader} = queue, _opts) do
+      "#Emmap.Queue<#{Kernel.inspect(path)}#{reader && ", reader: #{Kernel.inspect(reader)}"}, length: #{Emmap.Queue.length(queue)}>"
+    rescue
+      error in Emmap.Error -> "#Emmap.Queue<#{Kernel.inspect(path)}, #{error.reason}>"
+      ArgumentError -> "#Emmap.Queue<#{Kernel.inspect(path)}, not of this node>"
+    end
+  end
+end

@@ -1,0 +1,63 @@
+defmodule Emmap.Queue.Waiting do
+  @moduledoc false
+  # Waiting for items or space: a process registers, tries once more, and is sent a message when it should look again.
+
+  alias Emmap.Native
+
+  @doc """
+  Calls `try` until it returns something else than `again`, at most for `timeout` milliseconds.
+  """
+  @spec retry(reference, boolean, timeout, result, (() -> result)) :: result when result: term
+  def retry(ref, space?, timeout, again, try) do
+    case try.() do
+      ^again when timeout != 0 -> wait(ref, space?, deadline(timeout), again, try)
+      result -> result
+    end
+  end
+
+  defp wait(ref, space?, deadline, again, try) do
+    with {:ok, ticket} <- Native.queue_wait(ref, space?) do
+      # What came before the registration is seen now, and what comes after it sends a message.
+      case try.() do
+        ^again ->
+          receive do
+            {:emmap_queue, ^ticket} -> wait(ref, space?, deadline, again, try)
+          after
+            left(deadline) ->
+              stop(ref, space?, ticket)
+              try.()
+          end
+
+        result ->
+          stop(ref, space?, ticket)
+          result
+      end
+    end
+  end
+
+  defp stop(ref, space?, ticket) do
+    Native.queue_stop_waiting(ref, space?, ticket)
+
+    receive do
+      {:emmap_queue, ^ticket} -> :ok
+    after
+      0 -> :ok
+    end
+  end
+
+  @doc "Waits until everything that was done so far is on the disk: one sync serves all that wait."
+  @spec durable(reference) :: :ok | {:error, term}
+  def durable(ref) do
+    with {:ok, ticket} <- Native.queue_durable(ref) do
+      receive do
+        {:emmap_queue, ^ticket, result} -> result
+      end
+    end
+  end
+
+  defp deadline(:infinity), do: :infinity
+  defp deadline(timeout), do: System.monotonic_time(:millisecond) + timeout
+
+  defp left(:infinity), do: :infinity
+  defp left(deadline), do: max(deadline - System.monotonic_time(:millisecond), 0)
+end

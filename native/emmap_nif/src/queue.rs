@@ -1,0 +1,94 @@
+//! The NIFs of queues. The hot ones push, pop, check out and acknowledge; the cold ones open, close, sync and ask.
+//!
+//! | module | its one job |
+//! | --- | --- |
+//! | [`calls`] | the hot NIFs |
+//! | [`cold`] | the cold NIFs |
+//! | [`owners`] | which process has checked out what |
+//! | [`notify`] | threads that wait for the processes, and send them messages |
+
+mod calls;
+mod cold;
+mod notify;
+mod owners;
+
+use std::sync::Arc;
+
+use emmap_core::queue::{Queue, Stop};
+use rustler::{Env, LocalPid, Monitor, Resource};
+
+use crate::hot::Early;
+use crate::resource::KeptRegion;
+use notify::{Syncing, Waiting};
+use owners::Owners;
+
+mod reasons {
+    rustler::atoms! {
+        corrupt,
+        full,
+        gone,
+        empty,
+        duplicate,
+        emmap_queue,
+        bad_format,
+        content,
+    }
+}
+
+/// What the processes of this program share of an open queue.
+pub struct OpenQueue {
+    pub part: Arc<Part>,
+    owners: Owners,
+}
+
+/// What the threads need, too.
+pub struct Part {
+    pub region: KeptRegion,
+    pub queue: Queue,
+    items: Waiting,
+    space: Waiting,
+    syncs: Syncing,
+}
+
+impl OpenQueue {
+    fn new(region: KeptRegion, queue: Queue) -> OpenQueue {
+        OpenQueue {
+            part: Arc::new(Part {
+                region,
+                queue,
+                items: Waiting::default(),
+                space: Waiting::default(),
+                syncs: Syncing::default(),
+            }),
+            owners: Owners::default(),
+        }
+    }
+}
+
+#[rustler::resource_impl(name = "emmap_queue")]
+impl Resource for OpenQueue {
+    const IMPLEMENTS_DOWN: bool = true;
+
+    /// A process ended: what it has checked out is available again.
+    fn down<'a>(&'a self, _env: Env<'a>, pid: LocalPid, _monitor: Monitor) {
+        if let Some(owner) = self.owners.remove(&pid) {
+            notify::release(&self.part, owner);
+        }
+    }
+}
+
+/// Keeps the type for the life of the VM: see `resource::keep_types`. (A queue cannot be made without a file; the VM does
+/// not unload a library that has opened a type which rustler keeps.)
+pub fn keep_type() {}
+
+impl From<Stop> for Early {
+    fn from(stop: Stop) -> Early {
+        match stop {
+            Stop::Posix(error) => error.into(),
+            Stop::Full => Early::Reason(reasons::full()),
+            Stop::Gone => Early::Reason(reasons::gone()),
+            Stop::Busy | Stop::Grow(_) | Stop::Checkpoint => Early::Again,
+            Stop::Corrupt(_) => unreachable!("told with its position"),
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! The cold NIFs of queues.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use emmap_core::queue::layout::{self, cursor, CURSORS};
+use emmap_core::queue::waiting::Event;
+use emmap_core::queue::{self, Request, Stop};
+use emmap_core::region::Wait;
+use emmap_core::store::{BadFormat, Error, Shared};
+use emmap_core::Errno;
+use rustler::types::atom;
+use rustler::{Binary, Encoder, Env, NifMap, NifResult, ResourceArc, Term};
+
+use super::{reasons, OpenQueue, Part};
+use crate::counters;
+use crate::resource::{new_structure, HandleRef, Structure};
+use crate::terms::{answer, Failure};
+
+/// What `Emmap.Queue.open/2` asks for, checked there.
+#[derive(NifMap)]
+struct Wanted {
+    segment_size: Option<u64>,
+    existing: bool,
+}
+
+// `{:ok, reference}`. Reads headers, may create, recover and sync.
+#[rustler::nif(schedule = "DirtyIo")]
+fn queue_open<'a>(env: Env<'a>, path: Binary<'a>, wanted: Wanted) -> Term<'a> {
+    if path.as_slice().contains(&0) {
+        return Failure::from(Errno::INVAL).encode(env);
+    }
+    let path = Path::new(OsStr::from_bytes(path.as_slice()));
+    let request = Request {
+        segment_size: wanted.segment_size,
+        existing: wanted.existing,
+    };
+    match queue::open(path, &request) {
+        Ok((region, queue)) => {
+            let reference = new_structure(env, region, |region| {
+                Structure::Queue(ResourceArc::new(OpenQueue::new(region, queue)))
+            });
+            (atom::ok(), reference).encode(env)
+        }
+        Err(Error::Posix(error)) => Failure::from(error).encode(env),
+        Err(Error::BadFormat(bad)) => {
+            (atom::error(), (reasons::bad_format(), why(bad))).encode(env)
+        }
+        Err(Error::Mismatch(never)) => match never {},
+    }
+}
+
+// Waits for the lock of the file.
+#[rustler::nif(schedule = "DirtyIo")]
+fn queue_close<'a>(env: Env<'a>, handle: HandleRef<'a>) -> NifResult<Term<'a>> {
+    let queue = handle.0.queue()?;
+    if handle.0.region().is_err() {
+        return Ok(Failure::Closed.encode(env));
+    }
+    // What a dead or full disk keeps from being noted is found by the next who opens the file.
+    let _ = queue.part.queue.leave(&queue.part.region);
+    let closed = handle.0.close();
+    queue.part.wake_all();
+    Ok(answer(env, closed))
+}
+
+fn why(bad: BadFormat) -> rustler::Atom {
+    match bad {
+        BadFormat::Content => reasons::content(),
+        bad => counters::why(bad),
+    }
+}
+
+/// Runs `act` on the part of an open queue.
+fn on_part<'a, T: Encoder>(
+    env: Env<'a>,
+    handle: &HandleRef<'a>,
+    act: impl FnOnce(&Arc<Part>) -> Result<T, Stop>,
+) -> NifResult<Term<'a>> {
+    let queue = handle.0.queue()?;
+    if let Err(closed) = handle.0.region() {
+        return Ok(closed.encode(env));
+    }
+    Ok(match act(&queue.part) {
+        Ok(result) => result.encode(env),
+        Err(Stop::Posix(error)) => Failure::from(error).encode(env),
+        Err(Stop::Full) => (atom::error(), reasons::full()).encode(env),
+        Err(Stop::Gone) => (atom::error(), reasons::gone()).encode(env),
+        Err(Stop::Corrupt(position)) => (atom::error(), (reasons::corrupt(), position)).encode(env),
+        Err(Stop::Busy | Stop::Grow(_) | Stop::Checkpoint) => {
+            Failure::from(Errno::BUSY).encode(env)
+        }
+    })
+}
+
+// Reads headers, and maps the file again.
+#[rustler::nif(schedule = "DirtyIo")]
+fn queue_reattach<'a>(env: Env<'a>, handle: HandleRef<'a>) -> NifResult<Term<'a>> {
+    let queue = handle.0.queue()?;
+    if let Err(closed) = handle.0.region() {
+        return Ok(closed.encode(env));
+    }
+    Ok(match queue.part.queue.reattach(&queue.part.region) {
+        Ok(()) => atom::ok().encode(env),
+        Err(Error::Posix(error)) => Failure::from(error).encode(env),
+        Err(Error::BadFormat(bad)) => {
+            (atom::error(), (reasons::bad_format(), why(bad))).encode(env)
+        }
+        Err(Error::Mismatch(never)) => match never {},
+    })
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn queue_sync<'a>(env: Env<'a>, handle: HandleRef<'a>) -> NifResult<Term<'a>> {
+    on_part(env, &handle, |part| {
+        part.queue.sync(&part.region).map(|()| atom::ok())
+    })
+}
+
+// `{:ok, ticket}`: a message with it has the result of a sync that begins now.
+#[rustler::nif(schedule = "Normal")]
+fn queue_durable<'a>(env: Env<'a>, handle: HandleRef<'a>) -> NifResult<Term<'a>> {
+    let pid = env.pid();
+    on_part(env, &handle, |part| Ok((atom::ok(), part.sync(pid)?)))
+}
+
+fn event(space: bool) -> Event {
+    match space {
+        true => Event::Space,
+        false => Event::Items,
+    }
+}
+
+// `{:ok, ticket}`: a message with it says to look again.
+#[rustler::nif(schedule = "Normal")]
+fn queue_wait<'a>(env: Env<'a>, handle: HandleRef<'a>, space: bool) -> NifResult<Term<'a>> {
+    let pid = env.pid();
+    on_part(env, &handle, |part| {
+        Ok((atom::ok(), part.wait(event(space), pid)?))
+    })
+}
+
+#[rustler::nif(schedule = "Normal")]
+fn queue_stop_waiting<'a>(
+    env: Env<'a>,
+    handle: HandleRef<'a>,
+    space: bool,
+    ticket: u64,
+) -> NifResult<Term<'a>> {
+    let queue = handle.0.queue()?;
+    queue.part.stop_waiting(event(space), ticket);
+    Ok(atom::ok().encode(env))
+}
+
+// `{:ok, cursor}`: creates a reader unless there is one of the name, durably.
+#[rustler::nif(schedule = "DirtyIo")]
+fn queue_reader<'a>(
+    env: Env<'a>,
+    handle: HandleRef<'a>,
+    name: Binary<'a>,
+    most_lag: u64,
+) -> NifResult<Term<'a>> {
+    on_part(env, &handle, |part| {
+        let (queue, region) = (&part.queue, &*part.region);
+        let name = name.as_slice();
+        let (reader, created) = queue.with(region, Wait::Yes, |locked| {
+            Ok(match locked.find_reader(name)? {
+                Some(reader) => {
+                    locked.set_most_lag(reader, most_lag)?;
+                    (reader, false)
+                }
+                None => (locked.create_reader(name, most_lag)?, true),
+            })
+        })?;
+        if created {
+            queue.sync(region)?;
+        }
+        Ok((atom::ok(), reader as u64))
+    })
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn queue_delete_reader<'a>(
+    env: Env<'a>,
+    handle: HandleRef<'a>,
+    name: Binary<'a>,
+) -> NifResult<Term<'a>> {
+    on_part(env, &handle, |part| {
+        let (queue, region) = (&part.queue, &*part.region);
+        queue.with_waking(region, Wait::Yes, Event::Space, |locked| {
+            let reader = locked.find_reader(name.as_slice())?.ok_or(Stop::Gone)?;
+            locked.delete_reader(reader)
+        })?;
+        queue.sync(region).map(|()| atom::ok())
+    })
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn queue_clear<'a>(env: Env<'a>, handle: HandleRef<'a>, cursor: u64) -> NifResult<Term<'a>> {
+    on_part(env, &handle, |part| {
+        let cursor = usize::try_from(cursor).unwrap_or(CURSORS).min(CURSORS - 1);
+        part.queue
+            .with_waking(&part.region, Wait::Yes, Event::Space, |locked| {
+                locked.clear(cursor)
+            })
+            .map(|()| atom::ok())
+    })
+}
+
+// Where one who walks over all items goes on after damage.
+#[rustler::nif(schedule = "DirtyIo")]
+fn queue_after_damage<'a>(
+    env: Env<'a>,
+    handle: HandleRef<'a>,
+    cursor: u64,
+    position: u64,
+) -> NifResult<Term<'a>> {
+    on_part(env, &handle, |part| {
+        let cursor = usize::try_from(cursor).unwrap_or(CURSORS).min(CURSORS - 1);
+        part.queue.with(&part.region, Wait::Yes, |locked| {
+            locked.after_damage(cursor, position)
+        })
+    })
+}
+
+// Acknowledgements that the next sync makes durable.
+#[rustler::nif(schedule = "DirtyIo")]
+fn queue_record<'a>(
+    env: Env<'a>,
+    handle: HandleRef<'a>,
+    cursor: u64,
+    sequences: Vec<u64>,
+) -> NifResult<Term<'a>> {
+    on_part(env, &handle, |part| {
+        let cursor = usize::try_from(cursor).unwrap_or(CURSORS).min(CURSORS - 1);
+        // Each fits in a segment.
+        for sequences in sequences.chunks(4096) {
+            part.queue
+                .record_acknowledgements(&part.region, cursor, sequences)?;
+        }
+        Ok(atom::ok())
+    })
+}
+
+/// A reader, and how far it is.
+#[derive(NifMap)]
+struct Reader {
+    name: String,
+    length: u64,
+    checked_out: u64,
+    max_lag: u64,
+    lost: u64,
+}
+
+#[derive(NifMap)]
+struct Info {
+    length: u64,
+    checked_out: u64,
+    bytes: u64,
+    dead_letters: u64,
+    dropped: u64,
+    segment_size: u64,
+    recoveries: u64,
+    recovered_items: u64,
+    dropped_bytes: u64,
+    readers: Vec<Reader>,
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn queue_info<'a>(env: Env<'a>, handle: HandleRef<'a>) -> NifResult<Term<'a>> {
+    on_part(env, &handle, |part| {
+        let (queue, region) = (&part.queue, &*part.region);
+        let bytes = queue.bytes(region)?;
+        let info = queue.with(region, Wait::Yes, |locked| {
+            let word = |at: u64| Ok::<_, Stop>(locked.shared.load(at)?);
+            let mut readers = Vec::new();
+            for number in locked.cursors()? {
+                if !(layout::OWN + 1..layout::DEAD_CURSOR).contains(&number) {
+                    continue;
+                }
+                let (length, checked_out) = locked.lengths(number)?;
+                let name = locked.name(number)?.unwrap_or_default();
+                readers.push(Reader {
+                    name: String::from_utf8_lossy(&name).into_owned(),
+                    length,
+                    checked_out,
+                    max_lag: word(cursor::at(number) + cursor::MOST_LAG)?,
+                    lost: word(cursor::at(number) + cursor::LOST)?,
+                });
+            }
+            let (length, checked_out) = locked.lengths(layout::OWN)?;
+            Ok(Info {
+                length,
+                checked_out,
+                bytes,
+                dead_letters: locked.lengths(layout::DEAD_CURSOR)?.0,
+                dropped: word(layout::DROPPED)?,
+                segment_size: queue.segment_size(),
+                recoveries: word(layout::RECOVERIES)?,
+                recovered_items: word(layout::RECOVERED_ITEMS)?,
+                dropped_bytes: word(layout::TORN_BYTES)?,
+                readers,
+            })
+        })?;
+        Ok((atom::ok(), info))
+    })
+}

@@ -1,0 +1,240 @@
+//! Threads that wait for the processes: for items, for space, and for the disk. Each is started when somebody waits, and
+//! ends some time after nobody does.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use emmap_core::queue::layout::{CURSORS, OWN};
+use emmap_core::queue::waiting::Event;
+use emmap_core::queue::Stop;
+use emmap_core::region::Wait;
+use emmap_core::Errno;
+use rustler::types::atom;
+use rustler::{Encoder, LocalPid, OwnedEnv};
+
+use super::{reasons, Part};
+use crate::terms::Failure;
+
+/// How long a thread stays that has nothing to do.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// A number that each message of ours has once.
+static TICKET: AtomicU64 = AtomicU64::new(1);
+
+struct Waiter {
+    pid: LocalPid,
+    ticket: u64,
+}
+
+#[derive(Default)]
+struct List {
+    waiters: Vec<Waiter>,
+    /// Whether the thread runs.
+    runs: bool,
+}
+
+/// The processes that wait for items, or for space.
+#[derive(Default)]
+pub struct Waiting {
+    list: Mutex<List>,
+    changed: Condvar,
+}
+
+/// The processes that wait for a sync.
+#[derive(Default)]
+pub struct Syncing {
+    list: Mutex<List>,
+    changed: Condvar,
+}
+
+fn lock(list: &Mutex<List>) -> MutexGuard<'_, List> {
+    list.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Part {
+    fn waiting(&self, event: Event) -> &Waiting {
+        match event {
+            Event::Items => &self.items,
+            Event::Space => &self.space,
+        }
+    }
+
+    /// Sends the process a message with the ticket, once it should look again. It looks again after this call, too.
+    pub fn wait(self: &Arc<Part>, event: Event, pid: LocalPid) -> emmap_core::Result<u64> {
+        let ticket = TICKET.fetch_add(1, Ordering::Relaxed);
+        let waiting = self.waiting(event);
+        let mut list = lock(&waiting.list);
+        self.queue.set_waiting(&self.region, event, true)?;
+        list.waiters.push(Waiter { pid, ticket });
+        if !list.runs {
+            let part = self.clone();
+            spawn("emmap_wait", move || part.wait_for(event))?;
+            list.runs = true;
+        }
+        waiting.changed.notify_one();
+        Ok(ticket)
+    }
+
+    /// The process does not wait any more.
+    pub fn stop_waiting(&self, event: Event, ticket: u64) {
+        let mut list = lock(&self.waiting(event).list);
+        list.waiters.retain(|waiter| waiter.ticket != ticket);
+    }
+
+    /// Tells all who wait to look again: the queue is closed.
+    pub fn wake_all(&self) {
+        for event in [Event::Items, Event::Space] {
+            let _ = self.queue.wake(&self.region, event);
+            // Where that is not possible any more.
+            let waiters = std::mem::take(&mut lock(&self.waiting(event).list).waiters);
+            std::thread::spawn(move || send(&waiters, None));
+        }
+    }
+
+    /// The thread: as long as somebody waits, until the event has another number or there is something.
+    fn wait_for(&self, event: Event) {
+        let waiting = self.waiting(event);
+        loop {
+            let mut list = lock(&waiting.list);
+            if list.waiters.is_empty() {
+                let _ = self.queue.set_waiting(&self.region, event, false);
+                let waited = waiting.changed.wait_timeout(list, IDLE);
+                let (again, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+                list = again;
+                if timeout.timed_out() && list.waiters.is_empty() {
+                    list.runs = false;
+                    return;
+                }
+                continue;
+            }
+            drop(list);
+            if let Err(_error) = self.wait_once(event) {
+                // Each process meets the error itself.
+                let waiters = std::mem::take(&mut lock(&waiting.list).waiters);
+                send(&waiters, None);
+            }
+        }
+    }
+
+    fn wait_once(&self, event: Event) -> emmap_core::Result<()> {
+        let number = self.queue.event(&self.region, event)?;
+        // Readers have waiters, too: one who finds nothing waits again.
+        let some = match event {
+            Event::Items => self.available()?,
+            Event::Space => 0,
+        };
+        if some == 0 {
+            self.queue.wait(&self.region, event, number, None)?;
+            if event == Event::Items && self.queue.others_have_claims(&self.region)? {
+                self.look_for_dead();
+            }
+        }
+        let changed = self.queue.event(&self.region, event)? != number;
+        if changed || some > 0 {
+            let mut list = lock(&self.waiting(event).list);
+            let waiters = std::mem::take(&mut list.waiters);
+            drop(list);
+            send(&waiters, None);
+        }
+        Ok(())
+    }
+
+    fn available(&self) -> emmap_core::Result<u64> {
+        let mut most = 0;
+        for cursor in OWN..CURSORS - 1 {
+            most = most.max(self.queue.lengths(&self.region, cursor)?.0);
+            if cursor == OWN && most > 0 {
+                break;
+            }
+        }
+        Ok(most)
+    }
+
+    fn look_for_dead(&self) {
+        let looked = self
+            .queue
+            .with_waking(&self.region, Wait::Yes, Event::Items, |locked| {
+                self.queue.look_for_dead(locked, true)
+            });
+        let _ = looked;
+    }
+
+    /// Sends the process the result of a sync that begins after this call.
+    pub fn sync(self: &Arc<Part>, pid: LocalPid) -> emmap_core::Result<u64> {
+        let ticket = TICKET.fetch_add(1, Ordering::Relaxed);
+        let mut list = lock(&self.syncs.list);
+        list.waiters.push(Waiter { pid, ticket });
+        if !list.runs {
+            let part = self.clone();
+            spawn("emmap_sync", move || part.sync_all())?;
+            list.runs = true;
+        }
+        self.syncs.changed.notify_one();
+        Ok(ticket)
+    }
+
+    /// The thread: one sync for all who wait by then.
+    fn sync_all(&self) {
+        loop {
+            let mut list = lock(&self.syncs.list);
+            if list.waiters.is_empty() {
+                let waited = self.syncs.changed.wait_timeout(list, IDLE);
+                let (again, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+                list = again;
+                if timeout.timed_out() && list.waiters.is_empty() {
+                    list.runs = false;
+                    return;
+                }
+                continue;
+            }
+            let waiters = std::mem::take(&mut list.waiters);
+            drop(list);
+            let synced = self.queue.sync(&self.region);
+            send(&waiters, Some(synced));
+        }
+    }
+}
+
+/// Makes available what a process had checked out that ended.
+pub fn release(part: &Arc<Part>, owner: u32) {
+    if let Err(Stop::Busy) = part.queue.release_owner(&part.region, Wait::No, owner) {
+        // Not on a scheduler.
+        let part = part.clone();
+        let _ = spawn("emmap_release", move || {
+            let _ = part.queue.release_owner(&part.region, Wait::Yes, owner);
+        });
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> emmap_core::Result<()> {
+    let thread = std::thread::Builder::new()
+        .name(name.into())
+        .stack_size(256 << 10);
+    let spawned = thread.spawn(move || {
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+    });
+    spawned.map(drop).map_err(|_| Errno(libc::EAGAIN))
+}
+
+/// `{:emmap_queue, ticket}`, or with the result of a sync `{:emmap_queue, ticket, result}`.
+fn send(waiters: &[Waiter], result: Option<Result<(), Stop>>) {
+    let mut env = OwnedEnv::new();
+    for waiter in waiters {
+        // A process that ended needs no message.
+        let _ = env.send_and_clear(&waiter.pid, |env| {
+            let kind = reasons::emmap_queue();
+            match result {
+                None => (kind, waiter.ticket).encode(env),
+                Some(Ok(())) => (kind, waiter.ticket, atom::ok()).encode(env),
+                Some(Err(stop)) => {
+                    let error = match stop {
+                        Stop::Posix(error) => error,
+                        _ => Errno::IO,
+                    };
+                    (kind, waiter.ticket, Failure::from(error)).encode(env)
+                }
+            }
+        });
+    }
+}
