@@ -427,6 +427,7 @@ defmodule Emmap.InspectionTest do
       end
     end
 
+    @tag timeout: 180_000
     test "a file with holes is said to have what the same one without has", %{path: path} do
       seed = System.unique_integer([:positive])
       :rand.seed(:exsss, seed)
