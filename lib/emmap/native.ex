@@ -209,7 +209,7 @@ defmodule Emmap.Native do
   def queue_durable(_handle), do: not_loaded()
   @spec queue_wait(handle, boolean) :: {:ok, pos_integer} | queue_failure
   def queue_wait(_handle, _space), do: not_loaded()
-  @spec queue_stop_waiting(handle, boolean, pos_integer) :: :ok
+  @spec queue_stop_waiting(handle, boolean, pos_integer) :: boolean
   def queue_stop_waiting(_handle, _space, _ticket), do: not_loaded()
 
   @spec queue_reader(handle, binary, non_neg_integer) ::

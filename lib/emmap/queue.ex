@@ -37,6 +37,9 @@ defmodule Emmap.Queue do
       synced is checked, a torn end is dropped, and `info/1` reports it.
     * An item is a term of up to 1 GiB (1,073,741,824 bytes) in the external term format, or with `format: :binary` a binary.
 
+  A queue is `Enumerable`: the functions of `Enum` and `Stream` look at the items that can be taken, oldest first, and
+  take none. It is `Collectable`: `Enum.into(items, q)` pushes them.
+
   ## Return values
 
   A function that finds nothing returns `:empty`. Errors of the system are `{:error, reason}` with a POSIX
@@ -474,7 +477,7 @@ defmodule Emmap.Queue do
     if durable? do
       sequences = for {sequence, _, _} <- receipts, do: sequence
 
-      # In the stream first: an acknowledgement that returned is found again, and one that did not may be.
+      # A sync covers what is in the stream: an acknowledgement that returned is found there after a power failure.
       with :ok <- each(receipts, &acknowledge(queue, &1)),
            :ok <- Native.queue_record(queue.ref, queue.cursor, sequences),
            do: Waiting.durable(queue.ref)
@@ -759,7 +762,7 @@ defmodule Emmap.Queue do
   defp queue!(other), do: Structure.refuse!(other, __MODULE__, "a queue")
 
   defimpl Enumerable do
-    # Peeks, oldest first: what others take meanwhile may be missing. Items that were released are not seen.
+    # Peeks, oldest first: what others take meanwhile may be missing.
     def count(_queue), do: {:error, __MODULE__}
     def member?(_queue, _item), do: {:error, __MODULE__}
     def slice(_queue), do: {:error, __MODULE__}

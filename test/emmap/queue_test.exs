@@ -139,6 +139,7 @@ defmodule Emmap.QueueTest do
       assert Queue.info(q).checked_out == 2
       assert Queue.nack(q, b) == :ok
       assert Queue.nack(q, a) == :ok
+      assert Enum.to_list(q) == [:a, :b, :c, :d]
       assert Queue.nack(q, a) == {:error, :gone}
       assert Queue.ack(q, a) == {:error, :gone}
       {:ok, [{:a, a}, {:b, b}, {:c, c}]} = Queue.checkout(q, max_items: 3)

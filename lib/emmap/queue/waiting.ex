@@ -35,13 +35,12 @@ defmodule Emmap.Queue.Waiting do
     end
   end
 
+  # No message stays behind.
   defp stop(ref, space?, ticket) do
-    Native.queue_stop_waiting(ref, space?, ticket)
-
-    receive do
-      {:emmap_queue, ^ticket} -> :ok
-    after
-      0 -> :ok
+    unless Native.queue_stop_waiting(ref, space?, ticket) do
+      receive do
+        {:emmap_queue, ^ticket} -> :ok
+      end
     end
   end
 

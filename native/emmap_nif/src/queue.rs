@@ -12,6 +12,7 @@ mod cold;
 mod notify;
 mod owners;
 
+use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
 
 use emmap_core::queue::{Queue, Stop};
@@ -48,6 +49,7 @@ pub struct Part {
     items: Waiting,
     space: Waiting,
     syncs: Syncing,
+    closed: AtomicBool,
 }
 
 impl OpenQueue {
@@ -59,6 +61,7 @@ impl OpenQueue {
                 items: Waiting::default(),
                 space: Waiting::default(),
                 syncs: Syncing::default(),
+                closed: AtomicBool::new(false),
             }),
             owners: Owners::default(),
         }

@@ -448,30 +448,51 @@ impl<S: Shared> Locked<'_, S> {
         Ok(last.checked_sub(1))
     }
 
+    /// The first released item at or after a position. What is damaged is left to the call that takes it.
+    pub(super) fn released_from(&self, cursor: usize, from: u64) -> Result<Option<Found>> {
+        let mut next = self.first_released(cursor)?.map_or(0, |claim| claim + 1);
+        let mut left = self.most_claims();
+        while next != 0 {
+            let at = self.claim_at(cursor, next - 1)?;
+            if self.load(at + claim::POSITION)? >= from {
+                if let Some(found) = self.find_record(at)? {
+                    return Ok(Some(found));
+                }
+            }
+            next = halves(self.load(at + claim::RELEASED)?).1;
+            left = left.checked_sub(1).ok_or(Errno::IO)?;
+        }
+        Ok(None)
+    }
+
     /// The record of a claim. Where it is damaged, the claim ends.
     pub(super) fn found_of(&self, cursor: usize, claim: u32) -> Result<Found> {
         let at = self.claim_at(cursor, claim)?;
+        match self.find_record(at)? {
+            Some(found) => Ok(found),
+            None => {
+                let position = self.load(at + claim::POSITION)?;
+                self.drop_claim(cursor, claim)?;
+                Err(Stop::Corrupt(position))
+            }
+        }
+    }
+
+    /// The record of the claim at an offset, if it can be that one.
+    fn find_record(&self, at: u64) -> Result<Option<Found>> {
         let position = self.load(at + claim::POSITION)?;
         let number = self.load(at + claim::SEGMENT)?.wrapping_sub(1);
-        let found = match self.segment(number) {
+        match self.segment(number) {
             Ok(segment) if segment.contains(position) => {
                 let end = segment.end();
                 let bound = self.load(self.end_word(number))?;
                 let bound = if bound == 0 { end } else { bound.min(end) };
                 let sequence = self.load(at + claim::SEQUENCE)?;
-                self.found_at(number, position, segment.delta(), bound)?
-                    .filter(|found| found.head.sequence == sequence)
+                let found = self.found_at(number, position, segment.delta(), bound)?;
+                Ok(found.filter(|found| found.head.sequence == sequence))
             }
-            Ok(_) | Err(Errno::IO) => None,
-            Err(error) => return Err(error.into()),
-        };
-        match found {
-            Some(found) => Ok(found),
-            None => {
-                let released = self.state(cursor, claim)?.kind == RELEASED;
-                self.end_claim(cursor, claim, released)?;
-                Err(Stop::Corrupt(position))
-            }
+            Ok(_) | Err(Errno::IO) => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 

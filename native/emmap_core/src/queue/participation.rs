@@ -497,6 +497,8 @@ fn checksum<S: Shared>(shared: &S) -> crate::Result<u64> {
     };
     clear(layout::LOCK, 8);
     clear(layout::CLEAN, 8);
+    // The events, and who waits for them.
+    clear(layout::ITEMS_EVENT, 32);
     for slot in 0..store::participants::SLOTS {
         clear(participant::PLACE.of(slot), 8);
     }

@@ -253,8 +253,8 @@ impl<S: Shared> Locked<'_, S> {
         }
     }
 
-    /// Copies the first item at or after a position that the cursor has not taken, and takes nothing: for one who
-    /// walks over all of them. Returns where the next begins, too.
+    /// Copies the first item at or after a position that the cursor can take, and takes nothing: for one who walks over all
+    /// of them. Returns where the next begins, too.
     ///
     /// # Safety
     /// As [`Locked::pop`].
@@ -264,9 +264,16 @@ impl<S: Shared> Locked<'_, S> {
         from: u64,
         room: impl FnOnce(&Head) -> Option<*mut u8>,
     ) -> Result<Option<(Taken, u64)>> {
+        let next = self.load(cursor::at(cursor) + cursor::NEXT)?;
+        if let Some(found) = self.released_from(cursor, from)? {
+            let after = found.position + found.head.room();
+            // SAFETY: the caller's promise.
+            let taken = unsafe { self.copy_found(&found, room)? };
+            return Ok(taken.map(|taken| (taken, after)));
+        }
         let stream_number = layout::stream_of(cursor);
         let stream = stream::at(stream_number);
-        let mut position = from.max(self.load(cursor::at(cursor) + cursor::NEXT)?);
+        let mut position = from.max(next);
         let tail = self.load(stream + stream::TAIL)?;
         let mut segment = None::<Segment>;
         while position < tail {

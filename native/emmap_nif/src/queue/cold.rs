@@ -60,10 +60,9 @@ fn queue_close<'a>(env: Env<'a>, handle: HandleRef<'a>) -> NifResult<Term<'a>> {
         return Ok(Failure::Closed.encode(env));
     }
     // What a dead or full disk keeps from being noted is found by the next who opens the file.
+    queue.part.close();
     let _ = queue.part.queue.leave(&queue.part.region);
-    let closed = handle.0.close();
-    queue.part.wake_all();
-    Ok(answer(env, closed))
+    Ok(answer(env, handle.0.close()))
 }
 
 fn why(bad: BadFormat) -> rustler::Atom {
@@ -142,6 +141,7 @@ fn queue_wait<'a>(env: Env<'a>, handle: HandleRef<'a>, space: bool) -> NifResult
     })
 }
 
+// `false`: the message is on the way, or was sent.
 #[rustler::nif(schedule = "Normal")]
 fn queue_stop_waiting<'a>(
     env: Env<'a>,
@@ -150,8 +150,7 @@ fn queue_stop_waiting<'a>(
     ticket: u64,
 ) -> NifResult<Term<'a>> {
     let queue = handle.0.queue()?;
-    queue.part.stop_waiting(event(space), ticket);
-    Ok(atom::ok().encode(env))
+    Ok(queue.part.stop_waiting(event(space), ticket).encode(env))
 }
 
 // `{:ok, cursor}`: creates a reader unless there is one of the name, durably.

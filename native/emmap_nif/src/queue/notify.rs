@@ -65,6 +65,10 @@ impl Part {
         let ticket = TICKET.fetch_add(1, Ordering::Relaxed);
         let waiting = self.waiting(event);
         let mut list = lock(&waiting.list);
+        // Under the lock of the list: `close` takes it after it has said so.
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(Errno::CLOSED);
+        }
         self.queue.set_waiting(&self.region, event, true)?;
         list.waiters.push(Waiter { pid, ticket });
         if !list.runs {
@@ -76,19 +80,23 @@ impl Part {
         Ok(ticket)
     }
 
-    /// The process does not wait any more.
-    pub fn stop_waiting(&self, event: Event, ticket: u64) {
+    /// The process does not wait any more. `false`: its message is on the way, or was sent.
+    pub fn stop_waiting(&self, event: Event, ticket: u64) -> bool {
         let mut list = lock(&self.waiting(event).list);
+        let before = list.waiters.len();
         list.waiters.retain(|waiter| waiter.ticket != ticket);
+        list.waiters.len() < before
     }
 
-    /// Tells all who wait to look again: the queue is closed.
-    pub fn wake_all(&self) {
+    /// Nobody can wait any more; those who do look again, and find that the queue is closed. The region must not have been
+    /// released yet: the threads wait for words in it.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
         for event in [Event::Items, Event::Space] {
+            let list = lock(&self.waiting(event).list);
+            self.waiting(event).changed.notify_all();
+            drop(list);
             let _ = self.queue.wake(&self.region, event);
-            // Where that is not possible any more.
-            let waiters = std::mem::take(&mut lock(&self.waiting(event).list).waiters);
-            std::thread::spawn(move || send(&waiters, None));
         }
     }
 
@@ -97,6 +105,12 @@ impl Part {
         let waiting = self.waiting(event);
         loop {
             let mut list = lock(&waiting.list);
+            if self.closed.load(Ordering::SeqCst) {
+                list.runs = false;
+                let waiters = std::mem::take(&mut list.waiters);
+                drop(list);
+                return send(&waiters, None);
+            }
             if list.waiters.is_empty() {
                 let _ = self.queue.set_waiting(&self.region, event, false);
                 let waited = waiting.changed.wait_timeout(list, IDLE);
@@ -119,6 +133,9 @@ impl Part {
 
     fn wait_once(&self, event: Event) -> emmap_core::Result<()> {
         let number = self.queue.event(&self.region, event)?;
+        if self.closed.load(Ordering::SeqCst) {
+            return Ok(());
+        }
         // Readers have waiters, too: one who finds nothing waits again.
         let some = match event {
             Event::Items => self.available()?,
