@@ -14,7 +14,7 @@ use super::waiting::Event;
 use super::{recovery, Content, Locked, Result, Stop};
 use crate::region::Wait;
 use crate::store::exclusive::{self, Taken};
-use crate::store::participants::{Others, Presence};
+use crate::store::participants::{Others, Presence, EVENTS};
 use crate::store::shared::Mapped;
 use crate::store::{self, log, Absent, Shared};
 use crate::{os, Errno, Region};
@@ -34,12 +34,15 @@ pub struct Queue {
     file: u64,
     /// Counts checkouts, to look for the dead now and then.
     checkouts: AtomicU32,
+    /// Whether this handle waits for each event.
+    pub(super) waits: [AtomicBool; EVENTS],
     /// Whether this handle was ended.
     left: AtomicBool,
 }
 
 impl Drop for Queue {
     fn drop(&mut self) {
+        self.forget_waiting();
         if !*self.left.get_mut() {
             // Not closed: the claims end with the presence, or when this program opens the queue again.
             self.presence.remove_user();
@@ -103,6 +106,7 @@ impl Queue {
             segment_size,
             file: layout.summary.file,
             checkouts: AtomicU32::new(0),
+            waits: Default::default(),
             left: AtomicBool::new(false),
         };
         let slot = queue.presence.owner().slot();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::layout;
 use super::participation::Queue;
+use crate::store::participants::EVENTS;
 use crate::store::shared::Mapped;
 use crate::store::Shared;
 use crate::{os, Errno, Region, Result};
@@ -44,9 +45,14 @@ fn futex(region: &Region, event: Event) -> Result<&AtomicU32> {
 }
 
 impl Queue {
-    /// Says that this program waits, to be told of what happens from now on. Look again after it, then
-    /// [`Queue::wait`].
+    /// Says that this handle waits, to be told of what happens from now on. Look again after it, then
+    /// [`Queue::wait`]. The handles of a program share one bit, which is set as long as one of them waits.
     pub fn set_waiting(&self, region: &Region, event: Event, waits: bool) -> Result<()> {
+        let mut waiting = self.presence().waiting();
+        self.count_waiting(&mut waiting, event as usize, waits);
+        if !waits && waiting[event as usize] > 0 {
+            return Ok(());
+        }
         let bit = 1u64 << self.slot();
         let (set, clear) = if waits { (bit, 0) } else { (0, bit) };
         region.writing(|| {
@@ -55,26 +61,45 @@ impl Queue {
         })
     }
 
+    /// This handle ends, and waits for nothing.
+    pub(super) fn forget_waiting(&self) {
+        let mut waiting = self.presence().waiting();
+        for event in [Event::Items, Event::Space] {
+            self.count_waiting(&mut waiting, event as usize, false);
+        }
+    }
+
+    fn count_waiting(&self, waiting: &mut [usize; EVENTS], event: usize, waits: bool) {
+        // Under the lock of the counts.
+        match (self.waits[event].swap(waits, Ordering::Relaxed), waits) {
+            (false, true) => waiting[event] += 1,
+            (true, false) => waiting[event] -= 1,
+            _ => (),
+        }
+    }
+
     /// The number of the event, to be read before looking whether it is still worth waiting.
     pub fn event(&self, region: &Region, event: Event) -> Result<u32> {
         region.reading(|| Ok(futex(region, event)?.load(Ordering::SeqCst)))
     }
 
-    /// Waits until the event has another number, or for `timeout`. It may return early.
+    /// Waits until the event has another number, or for `timeout`. It may return early. Returns whether a signal
+    /// interrupted it.
     pub fn wait(
         &self,
         region: &Region,
         event: Event,
         number: u32,
         timeout: Option<Duration>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let timeout = match self.others_have_claims(region)? {
             // The death of a program with claims makes items available, and wakes nobody.
             true => Some(timeout.map_or(LOOK, |timeout| timeout.min(LOOK))),
             false => timeout,
         };
-        os::futex_wait(futex(region, event)?, number, timeout);
-        region.check_fault()
+        let interrupted = os::futex_wait(futex(region, event)?, number, timeout);
+        region.check_fault()?;
+        Ok(interrupted)
     }
 
     /// Wakes all who wait, in any program.

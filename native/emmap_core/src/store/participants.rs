@@ -16,6 +16,8 @@ use crate::{os, Errno, Result};
 
 /// How many programs can use a file at once.
 pub const SLOTS: u32 = 64;
+/// How many events a structure can have that programs wait for.
+pub const EVENTS: usize = 2;
 /// The byte of slot 0: beyond the end of any file.
 const FIRST_BYTE: u64 = 1 << 62;
 
@@ -39,6 +41,8 @@ pub struct Presence {
     identity: Identity,
     owner: Owner,
     turn: Mutex<()>,
+    /// How many handles wait for each of the events of a structure.
+    waiting: Mutex<[usize; EVENTS]>,
     /// How many handles this program has open.
     users: AtomicUsize,
 }
@@ -52,10 +56,12 @@ impl Presence {
     pub fn enter<S: Shared>(fd: BorrowedFd, shared: &S, place: &Place) -> Result<Arc<Presence>> {
         let identity = Identity::of(&os::stat(fd)?);
         let mut present = PRESENT.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(presence) = present.get(&identity).and_then(Weak::upgrade) {
+        let known = present.get(&identity).and_then(Weak::upgrade);
+        if let Some(presence) = known {
             return Ok(presence);
         }
-        let presence = Arc::new(Presence::take_slot(fd, identity, shared, place)?);
+        let presence = Presence::take_slot(fd, identity, shared, place)?;
+        let presence = Arc::new(presence);
         present.retain(|_, presence| presence.strong_count() > 0);
         present.insert(identity, Arc::downgrade(&presence));
         Ok(presence)
@@ -88,6 +94,7 @@ impl Presence {
                     file,
                     identity,
                     owner,
+                    waiting: Mutex::new([0; EVENTS]),
                     turn: Mutex::new(()),
                     users: AtomicUsize::new(0),
                 });
@@ -111,6 +118,11 @@ impl Presence {
     /// Held by the thread of this program that uses what a slot has only once.
     pub fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many handles of this program wait for each event.
+    pub fn waiting(&self) -> MutexGuard<'_, [usize; EVENTS]> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether any program has the slot, this one not asked about.

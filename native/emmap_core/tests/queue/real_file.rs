@@ -149,3 +149,29 @@ fn threads_lose_nothing() {
     });
     assert_eq!(queue.lengths(&region, OWN), Ok((0, 0)));
 }
+
+#[test]
+fn one_handle_that_stops_waiting_leaves_the_others_waiting() {
+    use emmap_core::queue::layout::ITEMS_WAITERS;
+    use emmap_core::queue::waiting::Event::Items;
+    use emmap_core::store::Shared;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("q");
+    let ((region, one), (_, two), (_, three)) = (open(&path), open(&path), open(&path));
+    let waits = || {
+        one.with(&region, Wait::Yes, |locked| {
+            Ok(locked.shared.load(ITEMS_WAITERS)?)
+        })
+    };
+    for handle in [&one, &one, &two, &three] {
+        handle.set_waiting(&region, Items, true).unwrap();
+    }
+    assert_ne!(waits(), Ok(0));
+    one.set_waiting(&region, Items, false).unwrap();
+    assert_ne!(waits(), Ok(0));
+    // One that was never told that nobody waits.
+    drop(two);
+    assert_ne!(waits(), Ok(0));
+    three.set_waiting(&region, Items, false).unwrap();
+    assert_eq!(waits(), Ok(0));
+}
