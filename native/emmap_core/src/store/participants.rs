@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -40,6 +40,8 @@ pub struct Presence {
     file: File,
     identity: Identity,
     owner: Owner,
+    /// The process that took the slot.
+    process: u32,
     turn: Mutex<()>,
     /// How many handles wait for each of the events of a structure.
     waiting: Mutex<[usize; EVENTS]>,
@@ -55,12 +57,14 @@ impl Presence {
     /// EUSERS: all slots are taken. EBUSY where the system knows no locks of single bytes and another program has the file.
     pub fn enter<S: Shared>(fd: BorrowedFd, shared: &S, place: &Place) -> Result<Arc<Presence>> {
         let identity = Identity::of(&os::stat(fd)?);
+        // A forked child is a program of its own: its parent may die before it.
+        let process = std::process::id();
         let mut present = PRESENT.lock().unwrap_or_else(PoisonError::into_inner);
         let known = present.get(&identity).and_then(Weak::upgrade);
-        if let Some(presence) = known {
+        if let Some(presence) = known.filter(|known| known.process == process) {
             return Ok(presence);
         }
-        let presence = Presence::take_slot(fd, identity, shared, place)?;
+        let presence = Presence::take_slot(fd, (identity, process), shared, place)?;
         let presence = Arc::new(presence);
         present.retain(|_, presence| presence.strong_count() > 0);
         present.insert(identity, Arc::downgrade(&presence));
@@ -79,7 +83,7 @@ impl Presence {
 
     fn take_slot<S: Shared>(
         fd: BorrowedFd,
-        identity: Identity,
+        (identity, process): (Identity, u32),
         shared: &S,
         place: &Place,
     ) -> Result<Presence> {
@@ -94,6 +98,7 @@ impl Presence {
                     file,
                     identity,
                     owner,
+                    process,
                     waiting: Mutex::new([0; EVENTS]),
                     turn: Mutex::new(()),
                     users: AtomicUsize::new(0),
@@ -118,6 +123,11 @@ impl Presence {
     /// Held by the thread of this program that uses what a slot has only once.
     pub fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The descriptor whose lock the presence is. A forked child has to close it, or it keeps the lock of its parent.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 
     /// How many handles of this program wait for each event.
