@@ -25,6 +25,8 @@ static TICKET: AtomicU64 = AtomicU64::new(1);
 struct Waiter {
     pid: LocalPid,
     ticket: u64,
+    /// The number of the event before the process looked for the last time.
+    number: u32,
 }
 
 #[derive(Default)]
@@ -70,7 +72,12 @@ impl Part {
             return Err(Errno::CLOSED);
         }
         self.queue.set_waiting(&self.region, event, true)?;
-        list.waiters.push(Waiter { pid, ticket });
+        let number = self.queue.event(&self.region, event)?;
+        list.waiters.push(Waiter {
+            pid,
+            ticket,
+            number,
+        });
         if !list.runs {
             let part = self.clone();
             spawn("emmap_wait", move || part.wait_for(event))?;
@@ -136,19 +143,24 @@ impl Part {
         if self.closed.load(Ordering::SeqCst) {
             return Ok(());
         }
+        // What came after a process looked, and before this.
+        let missed = {
+            let list = lock(&self.waiting(event).list);
+            list.waiters.iter().any(|waiter| waiter.number != number)
+        };
         // Readers have waiters, too: one who finds nothing waits again.
         let some = match event {
             Event::Items => self.available()?,
             Event::Space => 0,
         };
-        if some == 0 {
+        if some == 0 && !missed {
             self.queue.wait(&self.region, event, number, None)?;
             if event == Event::Items && self.queue.others_have_claims(&self.region)? {
                 self.look_for_dead();
             }
         }
         let changed = self.queue.event(&self.region, event)? != number;
-        if changed || some > 0 {
+        if changed || missed || some > 0 {
             let mut list = lock(&self.waiting(event).list);
             let waiters = std::mem::take(&mut list.waiters);
             drop(list);
@@ -181,7 +193,11 @@ impl Part {
     pub fn sync(self: &Arc<Part>, pid: LocalPid) -> emmap_core::Result<u64> {
         let ticket = TICKET.fetch_add(1, Ordering::Relaxed);
         let mut list = lock(&self.syncs.list);
-        list.waiters.push(Waiter { pid, ticket });
+        list.waiters.push(Waiter {
+            pid,
+            ticket,
+            number: 0,
+        });
         if !list.runs {
             let part = self.clone();
             spawn("emmap_sync", move || part.sync_all())?;
