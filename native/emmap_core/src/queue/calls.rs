@@ -8,7 +8,7 @@ use super::{Claimed, Locked, Receipt, Result, Stop, Taken};
 use crate::region::Wait;
 use crate::store::shared::Mapped;
 use crate::store::Shared;
-use crate::Region;
+use crate::{Errno, Region};
 
 /// Payloads up to this are copied where the call was made, and up to [`UNDER_LOCK`] under the lock.
 pub const AT_ONCE: u64 = 64 << 10;
@@ -210,14 +210,25 @@ impl Queue {
         })
     }
 
-    /// The bytes from the oldest item that the queue's own cursor needs to the tail. Takes no lock.
-    pub fn bytes(&self, region: &Region) -> crate::Result<u64> {
-        region.reading(|| {
+    /// The bytes from the oldest item that the queue's own cursor needs to the tail. Takes no lock, unless another program
+    /// has made the file longer than this map is.
+    pub fn bytes(&self, region: &Region, wait: Wait) -> Result<u64> {
+        let unlocked = region.reading(|| {
             let shared = Mapped::new(region);
-            let tail = shared.load(layout::stream::at(layout::ITEMS) + layout::stream::TAIL)?;
-            let floor = self.unlocked(&shared).floor_of(OWN).map_err(posix)?;
-            Ok(tail.saturating_sub(floor))
-        })
+            self.unlocked(&shared).bytes()
+        });
+        match unlocked {
+            // The oldest claim may be in a segment behind the end of the map.
+            Err(Stop::Posix(Errno::INVAL)) => self.with(region, wait, |locked| locked.bytes()),
+            bytes => bytes,
+        }
+    }
+}
+
+impl<S: Shared> Locked<'_, S> {
+    fn bytes(&self) -> Result<u64> {
+        let tail = self.load(layout::stream::at(layout::ITEMS) + layout::stream::TAIL)?;
+        Ok(tail.saturating_sub(self.floor_of(OWN)?))
     }
 }
 

@@ -98,7 +98,7 @@ fn a_short_queue_does_not_grow_and_a_limit_holds() {
     }
     assert!(region.len() < 262_144 + 4 * 262_144, "{}", region.len());
     let most = Limits {
-        most_bytes: Some(queue.bytes(&region).unwrap()),
+        most_bytes: Some(queue.bytes(&region, Wait::Yes).unwrap()),
         ..Limits::default()
     };
     assert_eq!(push(&region, &queue, b"more", &most), Err(Stop::Full));
@@ -174,4 +174,24 @@ fn one_handle_that_stops_waiting_leaves_the_others_waiting() {
     assert_ne!(waits(), Ok(0));
     three.set_waiting(&region, Items, false).unwrap();
     assert_eq!(waits(), Ok(0));
+}
+
+#[test]
+fn bytes_are_counted_where_another_map_made_the_file_longer() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("q");
+    // As two programs: each has a map of its own.
+    let ((region, queue), (other_region, other)) = (open(&path), open(&path));
+    push(&other_region, &other, b"item", &Limits::default()).unwrap();
+    let claimed = other.check_out(&other_region, Wait::Yes, OWN, 1, None);
+    let claimed = claimed.unwrap().expect("an item");
+    assert!(other_region.len() > region.len());
+    assert_eq!(queue.bytes(&region, Wait::No), Err(Stop::Busy));
+    let bytes = other.bytes(&other_region, Wait::No).unwrap();
+    assert!(bytes > 0);
+    assert_eq!(queue.bytes(&region, Wait::Yes), Ok(bytes));
+    assert_eq!(queue.bytes(&region, Wait::No), Ok(bytes));
+    other
+        .acknowledge(&other_region, Wait::Yes, OWN, &claimed.receipt)
+        .unwrap();
 }

@@ -23,7 +23,7 @@ hot_nif!("queue_check_out" / 3 = check_out, DirtyIo);
 hot_nif!("queue_acknowledge" / 5 = acknowledge, DirtyIo);
 hot_nif!("queue_release" / 5 = release, DirtyIo);
 hot_nif!("queue_lengths" / 2 = lengths);
-hot_nif!("queue_bytes" / 1 = bytes);
+hot_nif!("queue_bytes" / 1 = bytes, DirtyIo);
 
 /// The queue of argument 0, unless it is closed.
 #[inline(always)]
@@ -356,8 +356,8 @@ fn lengths(call: &Call) -> Result<ErlNifTerm, Early> {
 }
 
 // queue_bytes(handle) -> bytes
-fn bytes(call: &Call) -> Result<ErlNifTerm, Early> {
+fn bytes<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     let queue = open(call)?;
     let part = &queue.part;
-    Ok(call.uint64(part.queue.bytes(&part.region)?))
+    Ok(call.uint64(part.queue.bytes(&part.region, S::WAIT)?))
 }

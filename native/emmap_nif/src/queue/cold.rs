@@ -271,7 +271,7 @@ struct Info {
 fn queue_info<'a>(env: Env<'a>, handle: HandleRef<'a>) -> NifResult<Term<'a>> {
     on_part(env, &handle, |part| {
         let (queue, region) = (&part.queue, &*part.region);
-        let bytes = queue.bytes(region)?;
+        let bytes = queue.bytes(region, Wait::Yes)?;
         let info = queue.with(region, Wait::Yes, |locked| {
             let word = |at: u64| Ok::<_, Stop>(locked.shared.load(at)?);
             let mut readers = Vec::new();
