@@ -117,6 +117,7 @@ defmodule Emmap.MixProject do
       files:
         ~w(lib native/.cargo native/Cargo.toml native/Cargo.lock native/emmap_core/src native/emmap_nif/src) ++
           ~w(native/emmap_core/Cargo.toml native/emmap_nif/Cargo.toml) ++
+          ~w(native/emmap_c/Cargo.toml native/emmap_c/src native/emmap_c/include) ++
           ~w(mix.exs README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE .formatter.exs) ++
           ~w(docs guides livebooks) ++
           checksums()

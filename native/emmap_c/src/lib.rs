@@ -1,0 +1,33 @@
+//! The C library of emmap. `include/emmap.h` declares and documents every function; this crate has no logic of its own beyond
+//! what C needs: pointers in, numbers out, and no panic past the boundary.
+//!
+//! | module | its one job |
+//! | --- | --- |
+//! | [`boundary`] | errors and panics as negative numbers, pointers as references |
+//! | [`fork`] | what a forked child must not keep |
+//! | [`queue`] | queues |
+//! | [`counters`] | counters |
+//! | [`map`] | maps to read |
+
+#![allow(non_camel_case_types)] // the names of C
+
+mod boundary;
+mod counters;
+mod fork;
+mod map;
+mod queue;
+
+use std::ffi::{c_char, c_int};
+
+/// The version of this library, and that of the header it belongs to.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");
+
+#[no_mangle]
+pub extern "C" fn emmap_version() -> *const c_char {
+    VERSION.as_ptr().cast()
+}
+
+#[no_mangle]
+pub extern "C" fn emmap_init() -> c_int {
+    boundary::call(|| emmap_core::guard::install().map(|()| 0))
+}
