@@ -193,6 +193,51 @@ defmodule Emmap.QueuePythonTest do
     {for({item, receipt} <- all, do: {item, Queue.attempts(receipt)}), at}
   end
 
+  test "Python is killed at random: what it has acknowledged stays away, all else comes back",
+       context do
+    %{queue: q, python: python} = context
+    for n <- 1..20_000, do: Queue.push(q, "#{n}")
+    rounds = 10
+
+    told =
+      for round <- 1..rounds do
+        port =
+          python.("""
+          say(os.getpid())
+          while found := q.checkout(timeout=60):
+              item, receipt = found
+              q.ack(receipt)
+              os.write(1, item + b"\\n")
+          """)
+
+        pid = line!(port)
+        Process.sleep(3 * round)
+        {_, 0} = System.cmd("kill", ["-9", pid])
+        lines(port)
+      end
+
+    told = Enum.concat(told)
+    rest = Stream.repeatedly(fn -> Queue.pop(q) end) |> Enum.take_while(&(&1 != :empty))
+    rest = for {:ok, item} <- rest, do: item
+    assert told != [] and rest != []
+    all = told ++ rest
+    assert all == Enum.uniq(all)
+    # Those that were acknowledged and not told: no more than one for each death.
+    assert (20_000 - length(all)) in 0..rounds
+    assert %{length: 0, checked_out: 0} = Queue.info(q)
+  end
+
+  # All that a program has said until it ended.
+  defp lines(port) do
+    receive do
+      {^port, {:data, {:eol, line}}} -> [line | lines(port)]
+      {^port, {:data, {:noeol, _}}} -> lines(port)
+      {^port, {:exit_status, 137}} -> []
+    after
+      120_000 -> flunk("Python does not end")
+    end
+  end
+
   test "Python drops what it has pushed before, and gives back what it does not want", context do
     %{queue: q, python: python} = context
 

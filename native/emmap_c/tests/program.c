@@ -345,6 +345,37 @@ static void forking(void) {
     close(done[1]);
 }
 
+/* A damaged item is told with its position, and skipped. */
+static void damage(void) {
+    emmap_queue *queue = open_queue("damage");
+    char buffer[64];
+    emmap_item item;
+    emmap_receipt receipt;
+    for (int i = 0; i < 6; i++) push(queue, "an item, and what is in it");
+    SAME(emmap_queue_pop(queue, EMMAP_QUEUE, buffer, sizeof buffer, &item), EMMAP_TAKEN);
+    uint64_t each = (24 + item.length + 7) / 8 * 8;
+    /* The last byte of the second item, and of the fourth: the first segment begins at 262,144, and its position is 0. */
+    FILE *file = fopen(in_directory("damage"), "r+");
+    for (int i = 1; i <= 3; i += 2) {
+        fseek(file, (long)(262144 + item.position + i * each + 24 + item.length - 1), SEEK_SET);
+        fputc('?', file);
+    }
+    fclose(file);
+    uint64_t first = item.position;
+    SAME(emmap_queue_pop(queue, EMMAP_QUEUE, buffer, sizeof buffer, &item), -EBADMSG);
+    SAME(item.position, first + each);
+    SAME(emmap_queue_pop(queue, EMMAP_QUEUE, buffer, sizeof buffer, &item), EMMAP_TAKEN);
+    SAME(item.sequence, 2);
+    SAME(emmap_queue_checkout(queue, EMMAP_QUEUE, 0, buffer, sizeof buffer, &item, &receipt), -EBADMSG);
+    SAME(item.position, first + 3 * each);
+    SAME(emmap_queue_checked_out(queue, EMMAP_QUEUE), 0);
+    SAME(emmap_queue_checkout(queue, EMMAP_QUEUE, 0, buffer, sizeof buffer, &item, &receipt), EMMAP_TAKEN);
+    SAME(item.sequence, 4);
+    SAME(emmap_queue_ack(queue, &receipt), 0);
+    expect(queue, EMMAP_QUEUE, "an item, and what is in it");
+    SAME(emmap_queue_close(queue), 0);
+}
+
 static void counting(void) {
     emmap_counters *counters = NULL;
     int64_t value = 0;
@@ -406,6 +437,7 @@ int main(int count, char **arguments) {
     readers();
     waiting();
     forking();
+    damage();
     counting();
     /* Nothing above takes a signal. */
     struct sigaction same;
