@@ -157,6 +157,34 @@ defmodule Emmap.Native do
   @spec queue_push_as(handle, binary, 0 | 1, integer, 0 | 1, binary, non_neg_integer) ::
           :ok | :duplicate | failure
   def queue_push_as(_handle, _payload, _term, _most, _drop, _producer, _number), do: not_loaded()
+
+  @spec queue_push_many(handle, [binary], 0 | 1, integer, 0 | 1) ::
+          {non_neg_integer, :ok | queue_failure} | failure
+  def queue_push_many(_handle, _payloads, _term, _most, _drop), do: not_loaded()
+
+  @spec queue_pop_many(handle, non_neg_integer, pos_integer, pos_integer, 0 | 1) ::
+          {[queue_item, ...], non_neg_integer} | :empty | queue_failure
+  def queue_pop_many(_handle, _cursor, _items, _bytes, _more), do: not_loaded()
+
+  @spec queue_check_out_many(
+          handle,
+          non_neg_integer,
+          non_neg_integer,
+          pos_integer,
+          pos_integer,
+          0 | 1
+        ) ::
+          {[{queue_item, non_neg_integer, pos_integer, non_neg_integer}], non_neg_integer}
+          | :empty
+          | queue_failure
+  def queue_check_out_many(_handle, _cursor, _most_attempts, _items, _bytes, _more),
+    do: not_loaded()
+
+  @spec queue_acknowledge_many(handle, non_neg_integer, [
+          {non_neg_integer, pos_integer, non_neg_integer}
+        ]) :: :ok | queue_failure
+  def queue_acknowledge_many(_handle, _cursor, _receipts), do: not_loaded()
+
   @spec queue_pop(handle, non_neg_integer) :: queue_item | :empty | queue_failure
   def queue_pop(_handle, _cursor), do: not_loaded()
   @spec queue_peek(handle, non_neg_integer) :: queue_item | :empty | queue_failure

@@ -289,23 +289,79 @@ defmodule Emmap.Queue do
   def push_many(queue, items, options \\ []) do
     queue = queue!(queue)
     given = Options.push!(options)
-    each = options |> Keyword.take([:timeout])
-    quick = %{queue | durable: false}
+    timeout = if queue.full == :block, do: Map.get(given, :timeout, :infinity), else: 0
 
-    pushed =
-      Enum.reduce_while(items, {:ok, 0}, fn item, {:ok, count} ->
-        case push(quick, item, each) do
-          :ok -> {:cont, {:ok, count + 1}}
-          {:error, reason} -> {:halt, {:error, reason, count}}
-        end
-      end)
-
-    with {:ok, count} <- pushed do
+    with {:ok, count} <- push_all(queue, items, timeout) do
       case durably(queue, :ok, Map.get(given, :durable, queue.durable)) do
         :ok -> {:ok, count}
         {:error, reason} -> {:error, reason, count}
       end
     end
+  end
+
+  # As much as one call may push at once.
+  @chunk_items 500
+  @chunk_bytes 65_536
+
+  defp push_all(queue, items, timeout) do
+    pushed =
+      Enum.reduce_while(items, {[], 0, 0, 0}, fn item, {payloads, items, bytes, count} ->
+        payload = payload(queue, item)
+        {payloads, items, bytes} = {[payload | payloads], items + 1, bytes + byte_size(payload)}
+
+        if items == @chunk_items or bytes >= @chunk_bytes do
+          case push_chunk(queue, Enum.reverse(payloads), timeout, count) do
+            {:ok, count} -> {:cont, {[], 0, 0, count}}
+            error -> {:halt, error}
+          end
+        else
+          {:cont, {payloads, items, bytes, count}}
+        end
+      end)
+
+    case pushed do
+      {payloads, _items, _bytes, count} ->
+        push_chunk(queue, Enum.reverse(payloads), timeout, count)
+
+      error ->
+        error
+    end
+  end
+
+  defp push_chunk(_queue, [], _timeout, count), do: {:ok, count}
+
+  defp push_chunk(queue, payloads, timeout, count) do
+    case push_payloads(queue, payloads) do
+      {0, {:error, :full}} when timeout != 0 ->
+        full = {0, {:error, :full}}
+        try = fn -> push_payloads(queue, payloads) end
+        waited = Waiting.retry(queue.ref, true, timeout, full, try)
+        pushed_chunk(queue, payloads, timeout, count, waited)
+
+      pushed ->
+        pushed_chunk(queue, payloads, timeout, count, pushed)
+    end
+  end
+
+  defp pushed_chunk(queue, payloads, timeout, count, pushed) do
+    case pushed do
+      {n, :ok} ->
+        push_chunk(queue, Enum.drop(payloads, n), timeout, count + n)
+
+      {n, {:error, :full}} when n > 0 and timeout != 0 ->
+        push_chunk(queue, Enum.drop(payloads, n), timeout, count + n)
+
+      {n, {:error, reason}} ->
+        {:error, reason, count + n}
+
+      {:error, reason} ->
+        {:error, reason, count}
+    end
+  end
+
+  defp push_payloads(queue, payloads) do
+    drop = if queue.full == :drop_oldest, do: 1, else: 0
+    Native.queue_push_many(queue.ref, payloads, queue.term, queue.max_size, drop)
   end
 
   # Popping
@@ -337,46 +393,51 @@ defmodule Emmap.Queue do
 
   @doc """
   Takes up to `:max_items` (1,000) items of up to `:max_bytes` (1 MiB) in all: `{:ok, items}`, oldest first; at least
-  one item, or `:empty`. `:timeout` (0) is how many milliseconds to wait for the first. An item that cannot be read ends the batch; alone, it is the result.
+  one item, or `:empty`. `:timeout` (0) is how many milliseconds to wait for the first. An item that is damaged ends the
+  batch, and is the result of the next call.
   """
   @doc group: "Popping", since: "1.0.0-rc.0"
   @spec pop_many(queue, max_items: pos_integer, max_bytes: pos_integer, timeout: timeout) ::
           {:ok, [term, ...]} | :empty | failure
   def pop_many(queue, options \\ []) do
     queue = queue!(queue)
-    batch(queue, options, fn -> pop_sized(queue) end)
+
+    batch(queue, options, fn items, bytes, more ->
+      Native.queue_pop_many(queue.ref, queue.cursor, items, bytes, more)
+    end)
+    |> each_item(&payload_item(queue, &1))
   end
 
-  defp pop_sized(%{ref: ref, cursor: cursor} = queue) do
-    case Native.queue_pop(ref, cursor) do
-      {payload} -> {:erlang.binary_to_term(payload, queue.to_term), byte_size(payload)}
-      payload when is_binary(payload) -> {payload, byte_size(payload)}
-      other -> other
-    end
-  end
+  defp each_item({:ok, items}, fun), do: {:ok, Enum.map(items, fun)}
+  defp each_item(other, _fun), do: other
 
+  defp payload_item(queue, {payload}), do: :erlang.binary_to_term(payload, queue.to_term)
+  defp payload_item(_queue, payload), do: payload
+
+  # One call of `take` returns as much as it may hold the lock for.
   defp batch(queue, options, take) do
     given = Options.pop_many!(options)
-    most = {Map.get(given, :max_items, 1000), Map.get(given, :max_bytes, 1_048_576)}
+    {items, bytes} = {Map.get(given, :max_items, 1000), Map.get(given, :max_bytes, 1_048_576)}
     timeout = Map.get(given, :timeout, 0)
+    first = fn -> take.(items, bytes, 0) end
 
-    case Waiting.retry(queue.ref, false, timeout, :empty, take) do
-      {item, bytes} when is_integer(bytes) -> {:ok, more(take, most, 1, bytes, [item])}
+    case Waiting.retry(queue.ref, false, timeout, :empty, first) do
+      {taken, sum} -> more(take, items - Kernel.length(taken), bytes - sum, taken)
       other -> other
     end
   end
 
-  defp more(take, {items, bytes} = most, count, sum, taken) when count < items and sum < bytes do
-    case take.() do
-      {item, size} when is_integer(size) ->
-        more(take, most, count + 1, sum + size, [item | taken])
+  defp more(take, items, bytes, taken) when items > 0 and bytes > 0 do
+    case take.(items, bytes, 1) do
+      {again, sum} when is_list(again) ->
+        more(take, items - Kernel.length(again), bytes - sum, taken ++ again)
 
       _ ->
-        Enum.reverse(taken)
+        {:ok, taken}
     end
   end
 
-  defp more(_take, _most, _count, _sum, taken), do: Enum.reverse(taken)
+  defp more(_take, _items, _bytes, taken), do: {:ok, taken}
 
   @doc "Returns the oldest item, and leaves it in the queue."
   @doc group: "Popping", since: "1.0.0-rc.0"
@@ -430,25 +491,23 @@ defmodule Emmap.Queue do
 
     case Map.new(options) do
       given when is_map_key(given, :max_items) or is_map_key(given, :max_bytes) ->
-        batch(queue, options, fn -> checkout_sized(queue) end)
+        batch(queue, options, fn items, bytes, more ->
+          Native.queue_check_out_many(
+            queue.ref,
+            queue.cursor,
+            queue.max_attempts,
+            items,
+            bytes,
+            more
+          )
+        end)
+        |> each_item(fn {payload, sequence, attempts, claim} ->
+          {payload_item(queue, payload), {sequence, attempts, claim}}
+        end)
 
       _ ->
         timeout = Map.get(Options.pop_many!(options), :timeout, 0)
         Waiting.retry(queue.ref, false, timeout, :empty, fn -> checkout(queue, []) end)
-    end
-  end
-
-  defp checkout_sized(queue) do
-    case Native.queue_check_out(queue.ref, queue.cursor, queue.max_attempts) do
-      {{payload}, sequence, attempts, claim} ->
-        item = :erlang.binary_to_term(payload, queue.to_term)
-        {{item, {sequence, attempts, claim}}, byte_size(payload)}
-
-      {payload, sequence, attempts, claim} ->
-        {{payload, {sequence, attempts, claim}}, byte_size(payload)}
-
-      other ->
-        other
     end
   end
 
@@ -474,20 +533,22 @@ defmodule Emmap.Queue do
     durable? = Map.get(Options.ack!(options), :durable, queue.durable)
     receipts = List.wrap(receipts)
 
-    if durable? do
+    acknowledged =
+      receipts
+      |> Enum.chunk_every(@chunk_items)
+      |> each(&Native.queue_acknowledge_many(queue.ref, queue.cursor, &1))
+
+    if durable? and acknowledged in [:ok, {:error, :gone}] do
       sequences = for {sequence, _, _} <- receipts, do: sequence
 
-      # A sync covers what is in the stream: an acknowledgement that returned is found there after a power failure.
-      with :ok <- each(receipts, &acknowledge(queue, &1)),
-           :ok <- Native.queue_record(queue.ref, queue.cursor, sequences),
-           do: Waiting.durable(queue.ref)
+      # In the stream, too: an acknowledgement that returned is found again, and one that did not may be.
+      with :ok <- Native.queue_record(queue.ref, queue.cursor, sequences),
+           :ok <- Waiting.durable(queue.ref),
+           do: acknowledged
     else
-      each(receipts, &acknowledge(queue, &1))
+      acknowledged
     end
   end
-
-  defp acknowledge(queue, {sequence, attempts, claim}),
-    do: Native.queue_acknowledge(queue.ref, queue.cursor, sequence, attempts, claim)
 
   @doc """
   Makes an item, or a list of them, available again, each in its place. `{:error, :gone}` as `ack/3`.

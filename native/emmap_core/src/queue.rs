@@ -17,12 +17,14 @@
 //! | [`recovery`] | the state after a reboot, from what is on the disk |
 //! | [`participation`] | the part of this program in a queue |
 //! | [`calls`] | what a program calls |
+//! | [`batches`] | many items in one call |
 //! | [`waiting`] | waiting for items and for space |
 //!
 //! Everything that changes the file is a method of [`Locked`], which exists while this program holds the lock. A method makes
 //! its changes with [`crate::store::log`], so that another program can take the lock at any instruction.
 
 pub mod admission;
+pub mod batches;
 pub mod calls;
 pub mod check;
 pub mod claims;

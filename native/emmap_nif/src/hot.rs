@@ -293,6 +293,16 @@ impl Call {
         }
     }
 
+    /// As [`Call::consumed`], of a batch: an item counts as a call of its own would, more or less.
+    pub fn consumed_items(&self, items: usize, bytes: usize) {
+        const ITEMS_OF_A_PERCENT: usize = 100;
+        let percent = items / ITEMS_OF_A_PERCENT + bytes / INLINE_BYTES;
+        if percent > 0 {
+            // SAFETY: the Call invariant.
+            unsafe { enif_consume_timeslice(self.env, percent.min(100) as c_int) };
+        }
+    }
+
     /// Goes on elsewhere, with other arguments.
     #[cold]
     #[inline(never)]

@@ -3,14 +3,18 @@
 //! | module | its one job |
 //! | --- | --- |
 //! | [`calls`] | the hot NIFs |
+//! | [`batches`] | the hot NIFs of many items |
+//! | [`untold`] | damage that a batch ended at, to be told by the next call |
 //! | [`cold`] | the cold NIFs |
 //! | [`owners`] | which process has checked out what |
 //! | [`notify`] | threads that wait for the processes, and send them messages |
 
+mod batches;
 mod calls;
 mod cold;
 mod notify;
 mod owners;
+mod untold;
 
 use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
@@ -22,6 +26,7 @@ use crate::hot::Early;
 use crate::resource::KeptRegion;
 use notify::{Syncing, Waiting};
 use owners::Owners;
+use untold::Untold;
 
 mod reasons {
     rustler::atoms! {
@@ -40,6 +45,7 @@ mod reasons {
 pub struct OpenQueue {
     pub part: Arc<Part>,
     owners: Owners,
+    untold: Untold,
 }
 
 /// What the threads need, too.
@@ -64,6 +70,7 @@ impl OpenQueue {
                 closed: AtomicBool::new(false),
             }),
             owners: Owners::default(),
+            untold: Untold::default(),
         }
     }
 }

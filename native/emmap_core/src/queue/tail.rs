@@ -18,6 +18,15 @@ pub struct Reserved {
     payload: u64,
 }
 
+/// Where the next record goes.
+struct Tail {
+    position: u64,
+    /// The file offset of the position.
+    offset: u64,
+    sequence: u64,
+    salt: u64,
+}
+
 impl<S: Shared> Locked<'_, S> {
     /// Whether a record with so much room lies in a segment of one.
     #[inline(always)]
@@ -49,29 +58,71 @@ impl<S: Shared> Locked<'_, S> {
         let at = stream::at(stream);
         let room = content.room();
         debug_assert!(self.fits_in_segment(room));
-        let mut tail = self.load(at + stream::TAIL)?;
-        if tail.checked_add(room).ok_or(Errno::IO)? > self.load(at + stream::LIMIT)? {
-            self.begin_segment(stream)?;
-            tail = self.load(at + stream::TAIL)?;
-        }
-        let number = self.load(at + stream::SEGMENT)?.wrapping_sub(1);
-        let offset = tail.wrapping_add(self.load(at + stream::DELTA)?);
-        if number >= self.segments()? || offset < layout::DATA {
-            return Err(Errno::IO.into());
-        }
-        let sequence = self.load(at + stream::SEQUENCE)?;
-        let salt = self.salt(number)?;
+        let tail = self.tail(stream, room)?;
         // SAFETY: the caller's promise.
-        unsafe { record::write(self.shared, offset, salt, sequence, content)? };
+        unsafe { record::write(self.shared, tail.offset, tail.salt, tail.sequence, content)? };
         let mut change = self.change();
-        change.set(at + stream::TAIL, tail + room)?;
+        change.set(at + stream::TAIL, tail.position + room)?;
         if content.flags & record::ACKS == 0 {
-            change.set(at + stream::SEQUENCE, sequence + 1)?;
-            change.set(at + stream::LAST, tail)?;
+            change.set(at + stream::SEQUENCE, tail.sequence + 1)?;
+            change.set(at + stream::LAST, tail.position)?;
         }
         also(&mut change)?;
         change.commit()?;
-        Ok(sequence)
+        Ok(tail.sequence)
+    }
+
+    /// Adds the first of these items, and all that follow it and fit in the same segment, as one change. Returns how many.
+    ///
+    /// # Safety
+    /// The payloads must have as many readable bytes as the contents say.
+    pub unsafe fn push_run(&self, contents: &[Content]) -> Result<usize> {
+        let at = stream::at(layout::ITEMS);
+        let Some(first) = contents.first() else {
+            return Ok(0);
+        };
+        let tail = self.tail(layout::ITEMS, first.room())?;
+        let limit = self.load(at + stream::LIMIT)?;
+        let (mut last, mut next, mut count) = (tail.position, tail.position, 0);
+        for content in contents {
+            let room = content.room();
+            if room > limit.saturating_sub(next) {
+                break;
+            }
+            let offset = tail.offset + (next - tail.position);
+            let sequence = tail.sequence + count;
+            // SAFETY: the caller's promise.
+            unsafe { record::write(self.shared, offset, tail.salt, sequence, content)? };
+            (last, next, count) = (next, next + room, count + 1);
+        }
+        let mut change = self.change();
+        change.set(at + stream::TAIL, next)?;
+        change.set(at + stream::SEQUENCE, tail.sequence + count)?;
+        change.set(at + stream::LAST, last)?;
+        change.commit()?;
+        Ok(count as usize)
+    }
+
+    /// Where a record with so much room goes.
+    #[inline(always)]
+    fn tail(&self, stream: usize, room: u64) -> Result<Tail> {
+        let at = stream::at(stream);
+        let mut position = self.load(at + stream::TAIL)?;
+        if position.checked_add(room).ok_or(Errno::IO)? > self.load(at + stream::LIMIT)? {
+            self.begin_segment(stream)?;
+            position = self.load(at + stream::TAIL)?;
+        }
+        let number = self.load(at + stream::SEGMENT)?.wrapping_sub(1);
+        let offset = position.wrapping_add(self.load(at + stream::DELTA)?);
+        if number >= self.segments()? || offset < layout::DATA {
+            return Err(Errno::IO.into());
+        }
+        Ok(Tail {
+            position,
+            offset,
+            sequence: self.load(at + stream::SEQUENCE)?,
+            salt: self.salt(number)?,
+        })
     }
 
     #[inline(always)]

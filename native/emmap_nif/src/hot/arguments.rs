@@ -5,8 +5,9 @@ use std::mem::MaybeUninit;
 use emmap_core::search::Patterns;
 use emmap_core::Errno;
 use rustler::sys::{
-    enif_compare, enif_get_double, enif_get_int64, enif_get_uint64, enif_inspect_binary,
-    enif_term_type, ErlNifBinary, ErlNifTerm, ErlNifTermType,
+    enif_compare, enif_get_double, enif_get_int64, enif_get_list_cell, enif_get_uint64,
+    enif_inspect_binary, enif_is_empty_list, enif_term_type, ErlNifBinary, ErlNifTerm,
+    ErlNifTermType,
 };
 
 use super::{Call, Early};
@@ -108,6 +109,34 @@ impl Call {
                     let binary = binary.assume_init();
                     Some((binary.data.cast_const(), binary.size))
                 }
+            }
+        }
+    }
+
+    /// Calls `act` with each binary of a list, until it returns `false`. They are valid during the call.
+    pub fn each_binary(
+        &self,
+        index: usize,
+        mut act: impl FnMut(*const u8, usize) -> bool,
+    ) -> Result<(), Early> {
+        const WRONG: ArgumentError = ArgumentError("not a list of binaries");
+        let mut list = self.argument(index);
+        let mut head = MaybeUninit::<ErlNifTerm>::uninit();
+        let mut binary = MaybeUninit::<ErlNifBinary>::uninit();
+        // SAFETY: the Call invariant; `head` and `list` are set when the answer is not 0, and so is `binary`.
+        unsafe {
+            while enif_get_list_cell(self.env, list, head.as_mut_ptr(), &mut list) != 0 {
+                if enif_inspect_binary(self.env, head.assume_init(), binary.as_mut_ptr()) == 0 {
+                    return Err(Early::Raise(&WRONG));
+                }
+                let binary = binary.assume_init_ref();
+                if !act(binary.data.cast_const(), binary.size) {
+                    return Ok(());
+                }
+            }
+            match enif_is_empty_list(self.env, list) {
+                0 => Err(Early::Raise(&WRONG)),
+                _ => Ok(()),
             }
         }
     }

@@ -27,7 +27,7 @@ hot_nif!("queue_bytes" / 1 = bytes, DirtyIo);
 
 /// The queue of argument 0, unless it is closed.
 #[inline(always)]
-fn open(call: &Call) -> Result<&ResourceArc<OpenQueue>, Early> {
+pub(super) fn open(call: &Call) -> Result<&ResourceArc<OpenQueue>, Early> {
     let handle = call.handle()?;
     let queue = handle.queue()?;
     handle.region()?;
@@ -35,7 +35,7 @@ fn open(call: &Call) -> Result<&ResourceArc<OpenQueue>, Early> {
 }
 
 #[inline(always)]
-fn cursor(call: &Call, index: usize) -> Result<usize, Early> {
+pub(super) fn cursor(call: &Call, index: usize) -> Result<usize, Early> {
     const WRONG: ArgumentError = ArgumentError("not a cursor of a queue");
     match call.int64(index) {
         Some(cursor) if (0..layout::CURSORS as i64).contains(&cursor) => Ok(cursor as usize),
@@ -44,7 +44,7 @@ fn cursor(call: &Call, index: usize) -> Result<usize, Early> {
 }
 
 #[inline(always)]
-fn flags(call: &Call, index: usize) -> u32 {
+pub(super) fn flags(call: &Call, index: usize) -> u32 {
     match call.int64(index) {
         Some(1) => record::TERM,
         _ => 0,
@@ -109,13 +109,13 @@ fn push_as<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
 }
 
 /// A binary for a payload, made where its length is known.
-struct Payload<'a> {
+pub(super) struct Payload<'a> {
     call: &'a Call,
     term: ErlNifTerm,
 }
 
 impl<'a> Payload<'a> {
-    fn new(call: &'a Call) -> Payload<'a> {
+    pub(super) fn new(call: &'a Call) -> Payload<'a> {
         Payload {
             call,
             term: call.ok(),
@@ -123,7 +123,7 @@ impl<'a> Payload<'a> {
     }
 
     #[inline(always)]
-    fn room(&mut self, head: &Head) -> *mut u8 {
+    pub(super) fn room(&mut self, head: &Head) -> *mut u8 {
         let (at, term) = self.call.new_binary(head.length as usize);
         self.term = term;
         at
@@ -131,7 +131,7 @@ impl<'a> Payload<'a> {
 
     /// The payload, bare; of a term a tuple of it.
     #[inline(always)]
-    fn item(&self, taken: &Taken) -> ErlNifTerm {
+    pub(super) fn item(&self, taken: &Taken) -> ErlNifTerm {
         self.call.consumed(taken.length as usize);
         match taken.flags & record::TERM {
             0 => self.term,
@@ -155,7 +155,7 @@ fn item(
 }
 
 #[cold]
-fn failed(call: &Call, stop: Stop) -> Result<ErlNifTerm, Early> {
+pub(super) fn failed(call: &Call, stop: Stop) -> Result<ErlNifTerm, Early> {
     match stop {
         Stop::Corrupt(position) => Ok(call.with_env(|env| {
             let reason = (reasons::corrupt(), position);
@@ -171,6 +171,9 @@ fn pop<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     let queue = open(call)?;
     let (part, mut payload) = (&queue.part, Payload::new(call));
     let cursor = cursor(call, 1)?;
+    if let Some(position) = queue.untold.take(cursor) {
+        return failed(call, Stop::Corrupt(position));
+    }
     let room = |head: &Head| payload.room(head);
     // SAFETY: the binary has room for the payload, and is part of no map.
     let taken = unsafe { part.queue.pop(&part.region, S::WAIT, cursor, room) };
@@ -253,16 +256,24 @@ fn look<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     }
 }
 
+/// How many deliveries an item may have; 0 is any number.
+pub(super) fn most_attempts(call: &Call, index: usize) -> Option<u16> {
+    match call.int64(index) {
+        Some(most @ 1..) => Some(u16::try_from(most).unwrap_or(u16::MAX)),
+        _ => None,
+    }
+}
+
 // queue_check_out(handle, cursor, most attempts or 0) -> {item, sequence, attempts, claim} | :empty
 #[inline(always)]
 fn check_out<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     let queue = open(call)?;
     let part = &queue.part;
     let cursor = cursor(call, 1)?;
-    let most = match call.int64(2) {
-        Some(most @ 1..) => Some(u16::try_from(most).unwrap_or(u16::MAX)),
-        _ => None,
-    };
+    if let Some(position) = queue.untold.take(cursor) {
+        return failed(call, Stop::Corrupt(position));
+    }
+    let most = most_attempts(call, 2);
     let owner = Owners::owner(call, queue);
     loop {
         let claimed = part
@@ -297,7 +308,7 @@ fn check_out<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
 }
 
 #[inline(always)]
-fn receipt(call: &Call, claimed: &Claimed, item: ErlNifTerm) -> ErlNifTerm {
+pub(super) fn receipt(call: &Call, claimed: &Claimed, item: ErlNifTerm) -> ErlNifTerm {
     let receipt = &claimed.receipt;
     call.tuple(&[
         item,

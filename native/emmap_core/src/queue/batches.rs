@@ -1,0 +1,186 @@
+//! Many items in one call: under one hold of the lock, unless the file must be made longer meanwhile.
+
+use super::participation::Queue;
+use super::record::Head;
+use super::segment::RECORDS;
+use super::waiting::Event;
+use super::{Claimed, Content, Limits, Receipt, Result, Stop, Taken};
+use crate::region::Wait;
+use crate::Region;
+
+impl Queue {
+    /// Adds items in order. Returns how many were added, and why not all of them were. The identity of a producer is of one
+    /// item, and is not looked at.
+    ///
+    /// # Safety
+    /// The payloads must have as many readable bytes as the contents say.
+    pub unsafe fn push_many(
+        &self,
+        region: &Region,
+        wait: Wait,
+        contents: &[Content],
+        limits: &Limits,
+    ) -> (usize, Result<()>) {
+        let limits = Limits {
+            identity: None,
+            ..*limits
+        };
+        let mut done = 0;
+        while let Some(first) = contents.get(done) {
+            let pushed = match self.is_large(first) {
+                true => {
+                    let item = (first.flags, first.payload, first.length);
+                    // SAFETY: the caller's promise.
+                    let pushed = unsafe { self.push(region, wait, item, &limits) };
+                    pushed.map(|_| done += 1)
+                }
+                // SAFETY: as above.
+                false => unsafe { self.push_small(region, wait, contents, &limits, &mut done) },
+            };
+            if let Err(stop) = pushed {
+                return (done, Err(stop));
+            }
+        }
+        (done, Ok(()))
+    }
+
+    /// Whether a record needs more than a segment of one.
+    fn is_large(&self, content: &Content) -> bool {
+        content.room() > self.segment_size() - RECORDS
+    }
+
+    /// Adds the items from the one with the number `done` on, up to a large one, and counts them in `done`.
+    ///
+    /// # Safety
+    /// As [`Queue::push_many`].
+    unsafe fn push_small(
+        &self,
+        region: &Region,
+        wait: Wait,
+        contents: &[Content],
+        limits: &Limits,
+        done: &mut usize,
+    ) -> Result<()> {
+        let small = |content: &Content| !self.is_large(content);
+        let count = contents[*done..]
+            .iter()
+            .take_while(|content| small(content));
+        let end = *done + count.count();
+        self.with_waking(region, wait, Event::Items, |locked| {
+            while *done < end {
+                let rest = &contents[*done..end];
+                let pushed = match limits.most_bytes {
+                    // SAFETY: the caller's promise.
+                    None => unsafe { locked.push_run(rest) },
+                    // SAFETY: as above.
+                    Some(_) => locked.admit(rest[0].room(), limits).and_then(|producer| {
+                        let Some(producer) = producer else {
+                            return Ok(1);
+                        };
+                        // SAFETY: as above.
+                        unsafe { locked.push_item(&rest[0], producer).map(|_| 1) }
+                    }),
+                };
+                match pushed {
+                    Ok(count) => *done += count,
+                    // Done, and then the rest.
+                    Err(stop @ (Stop::Grow(_) | Stop::Checkpoint)) if wait == Wait::Yes => {
+                        return Err(stop)
+                    }
+                    Err(Stop::Grow(_) | Stop::Checkpoint) => return Ok(Err(Stop::Busy)),
+                    // An `Ok`, so that those who wait are told of what was pushed before.
+                    Err(stop) => return Ok(Err(stop)),
+                }
+            }
+            locked.enforce_lag()?;
+            Ok(Ok(()))
+        })?
+    }
+
+    /// Takes items, each as [`Queue::pop`], until there is none or `room` returns nothing; `took` is given each. An item that
+    /// is damaged ends it, after those that were taken before.
+    ///
+    /// # Safety
+    /// What `room` returns must have room for the payload, and be no map.
+    pub unsafe fn pop_many(
+        &self,
+        region: &Region,
+        wait: Wait,
+        cursor: usize,
+        mut room: impl FnMut(&Head) -> Option<*mut u8>,
+        mut took: impl FnMut(&Taken),
+    ) -> Result<()> {
+        let mut some = false;
+        self.with_waking(region, wait, Event::Space, |locked| loop {
+            // SAFETY: the caller's promise.
+            match unsafe { locked.pop(cursor, &mut room) } {
+                Ok(Some(taken)) => {
+                    some = true;
+                    took(&taken);
+                }
+                // What a dead program had checked out is available now.
+                Ok(None) if !some && self.look_for_dead(locked, true)? > 0 => (),
+                Ok(None) => return Ok(Ok(())),
+                Err(stop @ Stop::Corrupt(_)) => return Ok(Err(stop)),
+                Err(stop) => return Err(stop),
+            }
+        })?
+    }
+
+    /// Checks items out for `owner`, each as [`Queue::check_out`], until there is none or `keep` returns `false`, which gives
+    /// the last one back.
+    pub fn check_out_many(
+        &self,
+        region: &Region,
+        wait: Wait,
+        cursor: usize,
+        owner: u32,
+        most_attempts: Option<u16>,
+        mut keep: impl FnMut(&Claimed) -> bool,
+    ) -> Result<()> {
+        let mut some = false;
+        self.with_waking(region, wait, Event::Space, |locked| {
+            self.look_for_dead(locked, false)?;
+            loop {
+                match locked.check_out(cursor, owner, most_attempts) {
+                    Ok(Some(claimed)) => {
+                        some = true;
+                        if !keep(&claimed) {
+                            locked.give_back_claim(cursor, &claimed.receipt)?;
+                            return Ok(Ok(()));
+                        }
+                    }
+                    Ok(None) if !some && self.look_for_dead(locked, true)? > 0 => (),
+                    Ok(None) => return Ok(Ok(())),
+                    Err(stop @ Stop::Corrupt(_)) => return Ok(Err(stop)),
+                    // More claims than there is room for at once: those that there are.
+                    Err(Stop::Grow(_) | Stop::Checkpoint) if some && wait == Wait::No => {
+                        return Ok(Ok(()))
+                    }
+                    Err(stop) => return Err(stop),
+                }
+            }
+        })?
+    }
+
+    /// Acknowledges items, all that are valid. [`Stop::Gone`]: the claim of one ended before.
+    pub fn acknowledge_many(
+        &self,
+        region: &Region,
+        wait: Wait,
+        cursor: usize,
+        receipts: &[Receipt],
+    ) -> Result<()> {
+        self.with_waking(region, wait, Event::Space, |locked| {
+            let mut result = Ok(());
+            for receipt in receipts {
+                match locked.acknowledge(cursor, receipt) {
+                    Ok(()) => (),
+                    Err(Stop::Gone) => result = Err(Stop::Gone),
+                    Err(stop) => return Err(stop),
+                }
+            }
+            Ok(result)
+        })?
+    }
+}

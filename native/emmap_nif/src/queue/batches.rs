@@ -1,0 +1,287 @@
+//! The hot NIFs of many items: each takes the lock once for as many as it may.
+
+use emmap_core::queue::calls::AT_ONCE;
+use emmap_core::queue::record::Head;
+use emmap_core::queue::{Claimed, Content, Extension, Limits, Receipt, Stop};
+use emmap_core::region::Wait;
+use rustler::sys::ErlNifTerm;
+use rustler::types::atom;
+use rustler::{Encoder, Term};
+
+use super::calls::{cursor, failed, flags, most_attempts, open, receipt, Payload};
+use super::owners::Owners;
+use super::{reasons, OpenQueue};
+use crate::hot::{hot_nif, Call, Early, Scheduler};
+use crate::terms::ArgumentError;
+
+hot_nif!("queue_push_many" / 5 = push_many, DirtyIo);
+hot_nif!("queue_pop_many" / 5 = pop_many, DirtyIo);
+hot_nif!("queue_check_out_many" / 6 = check_out_many, DirtyIo);
+hot_nif!("queue_acknowledge_many" / 3 = acknowledge_many, DirtyIo);
+
+/// What one call handles at most; the caller calls again for the rest.
+#[derive(Clone, Copy)]
+struct Most {
+    items: usize,
+    bytes: u64,
+}
+
+impl Most {
+    fn of<S: Scheduler>() -> Most {
+        match S::WAIT {
+            Wait::No => Most {
+                items: 500,
+                bytes: AT_ONCE,
+            },
+            Wait::Yes => Most {
+                items: 1000,
+                bytes: 1 << 20,
+            },
+        }
+    }
+
+    /// Also not more than arguments `items` and `items + 1` say.
+    fn or_fewer(self, call: &Call, items: usize) -> Result<Most, Early> {
+        const WRONG: ArgumentError = ArgumentError("not a number of items, or of bytes");
+        let number = |index| call.int64(index).and_then(|n| u64::try_from(n).ok());
+        let (Some(most), Some(bytes)) = (number(items), number(items + 1)) else {
+            return Err(Early::Raise(&WRONG));
+        };
+        Ok(Most {
+            items: self
+                .items
+                .min(usize::try_from(most).unwrap_or(usize::MAX))
+                .max(1),
+            bytes: self.bytes.min(bytes),
+        })
+    }
+}
+
+/// How much of a batch there is so far.
+#[derive(Default)]
+struct Sum {
+    items: usize,
+    bytes: u64,
+    /// Whether it is the rest of another one.
+    is_rest: bool,
+}
+
+impl Sum {
+    fn new(is_rest: bool) -> Sum {
+        Sum {
+            is_rest,
+            ..Sum::default()
+        }
+    }
+
+    /// Counts an item, unless the batch would be too large with it. The first of all is always in.
+    fn add(&mut self, length: u64, most: Most) -> bool {
+        let fits = self.items < most.items && self.bytes.saturating_add(length) <= most.bytes;
+        if !fits && !self.is_first() {
+            return false;
+        }
+        self.items += 1;
+        self.bytes += length;
+        true
+    }
+
+    fn is_first(&self) -> bool {
+        self.items == 0 && !self.is_rest
+    }
+}
+
+// queue_push_many(handle, payloads, 1 for terms, most bytes or -1, 1 to drop the oldest)
+// -> {how many were pushed, :ok | {:error, reason}}: with :ok, call again for the rest
+fn push_many<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
+    let queue = open(call)?;
+    let most = Most::of::<S>();
+    let flags = flags(call, 2);
+    let (mut contents, mut sum) = (Vec::with_capacity(64), Sum::default());
+    call.each_binary(1, |payload, length| {
+        let more = sum.add(length as u64, most);
+        if more {
+            contents.push(Content {
+                flags,
+                extension: Extension::default(),
+                payload,
+                length,
+            });
+        }
+        more
+    })?;
+    if S::WAIT == Wait::No && contents.first().is_some_and(|c| c.length as u64 > AT_ONCE) {
+        return Err(Early::Again);
+    }
+    let limits = Limits {
+        most_bytes: call.int64(3).and_then(|most| u64::try_from(most).ok()),
+        drop_oldest: call.int64(4) == Some(1),
+        identity: None,
+    };
+    let part = &queue.part;
+    // SAFETY: the payloads are binaries of an argument of this call, alive until it ends.
+    let (pushed, result) = unsafe {
+        part.queue
+            .push_many(&part.region, S::WAIT, &contents, &limits)
+    };
+    call.consumed_items(pushed, sum.bytes as usize);
+    let result = match result {
+        Ok(()) => call.ok(),
+        Err(Stop::Busy) if pushed > 0 => call.ok(),
+        Err(Stop::Busy) => return Err(Early::Again),
+        Err(Stop::Full) => call.pair(atom::error().as_c_arg(), reasons::full().as_c_arg()),
+        Err(Stop::Posix(error)) => {
+            let failure = crate::terms::Failure::from(error);
+            call.with_env(|env| failure.encode(env).as_c_arg())
+        }
+        Err(stop) => failed(call, stop)?,
+    };
+    Ok(call.pair(call.uint64(pushed as u64), result))
+}
+
+/// The batch as a tuple of its items and of their bytes; what ended it where nothing was taken. With argument `more` 1 the
+/// batch is the rest of another one.
+fn batch(
+    call: &Call,
+    queue: &OpenQueue,
+    cursor: usize,
+    items: &[ErlNifTerm],
+    sum: &Sum,
+    ended: Result<(), Stop>,
+) -> Result<ErlNifTerm, Early> {
+    match ended {
+        Err(Stop::Corrupt(position)) if sum.is_rest || !items.is_empty() => {
+            queue.untold.note(cursor, position)
+        }
+        // The others have changed nothing.
+        Err(stop) if items.is_empty() => return failed(call, stop),
+        _ => (),
+    }
+    if items.is_empty() {
+        return Ok(reasons::empty().as_c_arg());
+    }
+    call.consumed_items(items.len(), sum.bytes as usize);
+    Ok(call.pair(call.list(items), call.uint64(sum.bytes)))
+}
+
+// queue_pop_many(handle, cursor, most items, most bytes, 1 if it is the rest of a batch)
+// -> {[payload | {payload of a term}], their bytes} | :empty | {:error, {:corrupt, position}}
+fn pop_many<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
+    let queue = open(call)?;
+    let (part, cursor) = (&queue.part, cursor(call, 1)?);
+    let most = Most::of::<S>().or_fewer(call, 2)?;
+    let is_rest = call.int64(4) == Some(1);
+    if !is_rest {
+        if let Some(position) = queue.untold.take(cursor) {
+            return failed(call, Stop::Corrupt(position));
+        }
+    }
+    let (mut items, mut sum, mut large) = (Vec::with_capacity(64), Sum::new(is_rest), false);
+    let payload = std::cell::RefCell::new(Payload::new(call));
+    let room = |head: &Head| {
+        large = sum.is_first() && head.length > AT_ONCE;
+        (!large && sum.add(head.length, most)).then(|| payload.borrow_mut().room(head))
+    };
+    let took = |taken: &_| items.push(payload.borrow().item(taken));
+    // SAFETY: the binary has room for the payload, and is part of no map.
+    let ended = unsafe {
+        part.queue
+            .pop_many(&part.region, S::WAIT, cursor, room, took)
+    };
+    if !large {
+        return batch(call, queue, cursor, &items, &sum, ended);
+    }
+    // Alone, and where it may take long.
+    if S::WAIT == Wait::No {
+        return Err(Early::Again);
+    }
+    let mut payload = Payload::new(call);
+    let room = |head: &Head| payload.room(head);
+    // SAFETY: as above.
+    match unsafe { part.queue.pop(&part.region, S::WAIT, cursor, room) } {
+        Ok(Some(taken)) => {
+            let sum = Sum {
+                items: 1,
+                bytes: taken.length,
+                is_rest,
+            };
+            batch(call, queue, cursor, &[payload.item(&taken)], &sum, Ok(()))
+        }
+        Ok(None) => Ok(reasons::empty().as_c_arg()),
+        Err(stop) => batch(call, queue, cursor, &[], &sum, Err(stop)),
+    }
+}
+
+// queue_check_out_many(handle, cursor, most attempts or 0, most items, most bytes, 1 if it is the rest of a batch)
+// -> {[{item, sequence, attempts, claim}], their bytes} | :empty | {:error, {:corrupt, position}}
+fn check_out_many<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
+    let queue = open(call)?;
+    let (part, cursor) = (&queue.part, cursor(call, 1)?);
+    let most = Most::of::<S>().or_fewer(call, 3)?;
+    let is_rest = call.int64(5) == Some(1);
+    if !is_rest {
+        if let Some(position) = queue.untold.take(cursor) {
+            return failed(call, Stop::Corrupt(position));
+        }
+    }
+    let owner = Owners::owner(call, queue);
+    let (mut claims, mut sum, mut large) = (Vec::new(), Sum::new(is_rest), false);
+    let keep = |claimed: &Claimed| {
+        let length = claimed.found.head.length;
+        large = S::WAIT == Wait::No && sum.is_first() && length > AT_ONCE;
+        let keep = !large && sum.add(length, most);
+        if keep {
+            claims.push(*claimed);
+        }
+        keep
+    };
+    let mut ended = part.queue.check_out_many(
+        &part.region,
+        S::WAIT,
+        cursor,
+        owner,
+        most_attempts(call, 2),
+        keep,
+    );
+    if large {
+        return Err(Early::Again);
+    }
+    let mut items = Vec::with_capacity(claims.len());
+    for claimed in &claims {
+        let mut payload = Payload::new(call);
+        let out = payload.room(&claimed.found.head);
+        // SAFETY: the binary has room for the payload, and is part of no map.
+        match unsafe { part.queue.copy_claimed(&part.region, cursor, claimed, out) } {
+            Ok(Some(taken)) => items.push(receipt(call, claimed, payload.item(&taken))),
+            // Dropped meanwhile to make room.
+            Ok(None) => (),
+            Err(stop @ Stop::Corrupt(_)) => ended = Err(stop),
+            Err(stop) => return failed(call, stop),
+        }
+    }
+    batch(call, queue, cursor, &items, &sum, ended)
+}
+
+// queue_acknowledge_many(handle, cursor, [{sequence, attempts, claim}]) -> :ok | {:error, :gone}
+fn acknowledge_many<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
+    const WRONG: ArgumentError = ArgumentError("not receipts of a queue");
+    let queue = open(call)?;
+    let (part, cursor) = (&queue.part, cursor(call, 1)?);
+    let decoded = call.with_env(|env| {
+        // SAFETY: a term of this environment.
+        let term = unsafe { Term::new(env, call.argument(2)) };
+        term.decode::<Vec<(u64, u16, u32)>>()
+    });
+    let receipts: Vec<Receipt> = decoded
+        .map_err(|_| Early::Raise(&WRONG))?
+        .into_iter()
+        .map(|(sequence, attempts, claim)| Receipt {
+            claim,
+            attempts,
+            sequence,
+        })
+        .collect();
+    part.queue
+        .acknowledge_many(&part.region, S::WAIT, cursor, &receipts)?;
+    call.consumed_items(receipts.len(), 0);
+    Ok(call.ok())
+}
