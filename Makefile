@@ -2,7 +2,7 @@
 export LANG ?= C.UTF-8
 export ELIXIR_ERL_OPTIONS ?= +fnu
 
-.PHONY: build demo test test-all bad-days chaos twice loom fuzz bench lint docs setup clean
+.PHONY: build demo test test-all bad-days chaos queue-kills twice loom fuzz bench lint docs setup clean
 
 setup:
 	@tools/setup
@@ -32,6 +32,11 @@ bad-days: setup
 # files. SEED repeats a run's choices.
 chaos: setup
 	MIX_ENV=test mix run test/chaos.exs
+
+# Two VMs and two Rust programs on one queue, killed with -9 ROUNDS (2000) times at random, then a quarter as often across PID
+# namespaces. SEED repeats a run's choices.
+queue-kills: setup
+	MIX_ENV=test mix run test/queue_kills.exs
 
 # Which functions the VM survives on a live binary that another process writes to; SECONDS (4) for each.
 twice: setup

@@ -1,0 +1,42 @@
+defmodule Emmap.QueueKillsTest do
+  # A few of the kills that `make queue-kills` makes 2,000 of.
+  use ExUnit.Case, async: true
+  alias Emmap.Test.QueueKills
+
+  @moduletag :tmp_dir
+  @moduletag timeout: 600_000
+
+  test "20 kills of participants lose nothing", %{tmp_dir: directory} do
+    kills(directory, 20, [])
+  end
+
+  @tag :slow
+  test "300 kills of participants lose nothing", %{tmp_dir: directory} do
+    kills(directory, 300, [])
+  end
+
+  test "20 kills across PID namespaces lose nothing", %{tmp_dir: directory} do
+    case System.cmd("sh", ["-c", "unshare --pid --fork true"], stderr_to_stdout: true) do
+      {_, 0} -> kills(directory, 20, namespaces: true)
+      _ -> IO.puts("\nskipped: no PID namespaces here")
+    end
+  end
+
+  defp kills(directory, rounds, options) do
+    seed = :rand.uniform(1_000_000)
+    found = QueueKills.run(directory, rounds, seed, options)
+    assert found.problems == [], "seed #{seed}: #{inspect(found.problems)}"
+    assert found.kills == rounds
+    assert found.pushed > 10 * rounds and found.acknowledged > 10 * rounds
+  end
+
+  test "a waiting survivor gets what a dead program had checked out", %{tmp_dir: directory} do
+    # A quiet machine needs some milliseconds.
+    times = QueueKills.takeovers(directory, 10)
+    assert Enum.at(times, 5) < 1_000_000
+  end
+
+  test "1,000 acknowledged pushes are there after kill -9", %{tmp_dir: directory} do
+    assert {_, 1_000} = List.keyfind(QueueKills.kept(directory), "Emmap.Queue", 0)
+  end
+end

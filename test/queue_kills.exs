@@ -1,0 +1,55 @@
+# `make queue-kills ROUNDS=2000 SEED=1`: see Emmap.Test.QueueKills. What is wrong is printed, with the seed that repeats the
+# choices.
+alias Emmap.Test.QueueKills
+
+rounds = String.to_integer(System.get_env("ROUNDS", "2000"))
+seed = String.to_integer(System.get_env("SEED", "#{:rand.uniform(1_000_000)}"))
+directory = Path.join(System.tmp_dir!(), "emmap_queue_kills_#{System.pid()}")
+File.mkdir_p!(directory)
+IO.puts("seed #{seed}")
+
+namespaces? = match?({_, 0}, System.cmd("unshare", ~w(--pid --fork true), stderr_to_stdout: true))
+
+unless namespaces?, do: IO.puts("no PID namespaces: unshare is missing or not allowed")
+
+runs =
+  [{"one PID namespace", rounds, []}] ++
+    if(namespaces?,
+      do: [{"three PID namespaces", div(rounds, 4) + 1, [namespaces: true]}],
+      else: []
+    )
+
+results =
+  for {name, rounds, options} <- runs do
+    found = QueueKills.run(Path.join(directory, name), rounds, seed, options)
+    pushes = Enum.sort(found.pushes)
+
+    IO.puts("""
+    #{name}: #{found.kills} kills, #{found.pushed} acknowledged pushes, #{found.delivered} deliveries, \
+    #{found.acknowledged} acknowledgements
+      a survivor's push after a death: median #{Enum.at(pushes, div(length(pushes), 2))} us, \
+    longest #{List.last(pushes)} us
+    """)
+
+    Enum.each(found.problems, &IO.puts("  WRONG: #{&1}"))
+    found
+  end
+
+times = QueueKills.takeovers(directory, 50)
+
+IO.puts("""
+a waiting survivor has the dead one's item: median #{Enum.at(times, 25) / 1000} ms, longest #{List.last(times) / 1000} ms \
+(at most 10 on a quiet machine)
+
+of 1,000 acknowledged operations after kill -9 there are:
+""")
+
+for {name, count} <- QueueKills.kept(directory),
+    do: IO.puts("  #{String.pad_trailing(name, 12)} #{count}")
+
+if Enum.any?(results, &(&1.problems != [])) do
+  IO.puts("the files are in #{directory}")
+  System.halt(1)
+end
+
+File.rm_rf!(directory)
