@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use emmap_core::queue::layout::{CURSORS, OWN};
 use emmap_core::queue::waiting::Event;
 use emmap_core::queue::Stop;
 use emmap_core::region::Wait;
@@ -25,13 +24,13 @@ static TICKET: AtomicU64 = AtomicU64::new(1);
 struct Waiter {
     pid: LocalPid,
     ticket: u64,
-    /// The number of the event before the process looked for the last time.
-    number: u32,
 }
 
 #[derive(Default)]
 struct List {
     waiters: Vec<Waiter>,
+    /// The number that the event had when the first of them began to wait.
+    number: u32,
     /// Whether the thread runs.
     runs: bool,
 }
@@ -72,12 +71,11 @@ impl Part {
             return Err(Errno::CLOSED);
         }
         self.queue.set_waiting(&self.region, event, true)?;
-        let number = self.queue.event(&self.region, event)?;
-        list.waiters.push(Waiter {
-            pid,
-            ticket,
-            number,
-        });
+        if list.waiters.is_empty() {
+            // After the bit: what happens from now on changes the number, and what happened before is seen by the process.
+            list.number = self.queue.event(&self.region, event)?;
+        }
+        list.waiters.push(Waiter { pid, ticket });
         if !list.runs {
             let part = self.clone();
             spawn("emmap_wait", move || part.wait_for(event))?;
@@ -107,7 +105,7 @@ impl Part {
         }
     }
 
-    /// The thread: as long as somebody waits, until the event has another number or there is something.
+    /// The thread: as long as somebody waits, until the event has another number.
     fn wait_for(&self, event: Event) {
         let waiting = self.waiting(event);
         loop {
@@ -129,8 +127,9 @@ impl Part {
                 }
                 continue;
             }
+            let number = list.number;
             drop(list);
-            if let Err(_error) = self.wait_once(event) {
+            if let Err(_error) = self.wait_once(event, number) {
                 // Each process meets the error itself.
                 let waiters = std::mem::take(&mut lock(&waiting.list).waiters);
                 send(&waiters, None);
@@ -138,29 +137,12 @@ impl Part {
         }
     }
 
-    fn wait_once(&self, event: Event) -> emmap_core::Result<()> {
-        let number = self.queue.event(&self.region, event)?;
-        if self.closed.load(Ordering::SeqCst) {
-            return Ok(());
+    fn wait_once(&self, event: Event, number: u32) -> emmap_core::Result<()> {
+        self.queue.wait(&self.region, event, number, None)?;
+        if event == Event::Items && self.queue.others_have_claims(&self.region)? {
+            self.look_for_dead();
         }
-        // What came after a process looked, and before this.
-        let missed = {
-            let list = lock(&self.waiting(event).list);
-            list.waiters.iter().any(|waiter| waiter.number != number)
-        };
-        // Readers have waiters, too: one who finds nothing waits again.
-        let some = match event {
-            Event::Items => self.available()?,
-            Event::Space => 0,
-        };
-        if some == 0 && !missed {
-            self.queue.wait(&self.region, event, number, None)?;
-            if event == Event::Items && self.queue.others_have_claims(&self.region)? {
-                self.look_for_dead();
-            }
-        }
-        let changed = self.queue.event(&self.region, event)? != number;
-        if changed || missed || some > 0 {
+        if self.queue.event(&self.region, event)? != number {
             let mut list = lock(&self.waiting(event).list);
             let waiters = std::mem::take(&mut list.waiters);
             drop(list);
@@ -169,35 +151,21 @@ impl Part {
         Ok(())
     }
 
-    fn available(&self) -> emmap_core::Result<u64> {
-        let mut most = 0;
-        for cursor in OWN..CURSORS - 1 {
-            most = most.max(self.queue.lengths(&self.region, cursor)?.0);
-            if cursor == OWN && most > 0 {
-                break;
-            }
-        }
-        Ok(most)
-    }
-
+    /// Makes available what dead programs had checked out, and tells all who wait, if there was anything.
     fn look_for_dead(&self) {
-        let looked = self
-            .queue
-            .with_waking(&self.region, Wait::Yes, Event::Items, |locked| {
-                self.queue.look_for_dead(locked, true)
-            });
-        let _ = looked;
+        let looked = self.queue.with(&self.region, Wait::Yes, |locked| {
+            self.queue.look_for_dead(locked, true)
+        });
+        if let Ok(1..) = looked {
+            let _ = self.queue.wake(&self.region, Event::Items);
+        }
     }
 
     /// Sends the process the result of a sync that begins after this call.
     pub fn sync(self: &Arc<Part>, pid: LocalPid) -> emmap_core::Result<u64> {
         let ticket = TICKET.fetch_add(1, Ordering::Relaxed);
         let mut list = lock(&self.syncs.list);
-        list.waiters.push(Waiter {
-            pid,
-            ticket,
-            number: 0,
-        });
+        list.waiters.push(Waiter { pid, ticket });
         if !list.runs {
             let part = self.clone();
             spawn("emmap_sync", move || part.sync_all())?;
