@@ -127,8 +127,8 @@ impl Queue {
         })?
     }
 
-    /// Checks items out for `owner`, each as [`Queue::check_out`], until there is none or `keep` returns `false`, which gives
-    /// the last one back.
+    /// Checks items out for `owner`, each as [`Queue::check_out`], until there is none or `wants` is not true of the header of
+    /// the next; `took` is given each.
     pub fn check_out_many(
         &self,
         region: &Region,
@@ -136,19 +136,17 @@ impl Queue {
         cursor: usize,
         owner: u32,
         most_attempts: Option<u16>,
-        mut keep: impl FnMut(&Claimed) -> bool,
+        mut wants: impl FnMut(&Head) -> bool,
+        mut took: impl FnMut(Claimed),
     ) -> Result<()> {
         let mut some = false;
         self.with_waking(region, wait, Event::Space, |locked| {
             self.look_for_dead(locked, false)?;
             loop {
-                match locked.check_out(cursor, owner, most_attempts) {
+                match locked.check_out_if(cursor, owner, most_attempts, &mut wants) {
                     Ok(Some(claimed)) => {
                         some = true;
-                        if !keep(&claimed) {
-                            locked.give_back_claim(cursor, &claimed.receipt)?;
-                            return Ok(Ok(()));
-                        }
+                        took(claimed);
                     }
                     Ok(None) if !some && self.look_for_dead(locked, true)? > 0 => (),
                     Ok(None) => return Ok(Ok(())),

@@ -81,8 +81,9 @@ impl<S: Shared> Locked<'_, S> {
     /// The offset of a claim.
     #[inline(always)]
     pub(super) fn claim_at(&self, cursor: usize, claim: u32) -> crate::Result<u64> {
-        let each = self.claims_of_segment();
-        let index = u64::from(claim) / each;
+        // A power of two, as a segment's size is: a division takes as long as all the rest here.
+        let shift = self.claims_of_segment().trailing_zeros();
+        let index = u64::from(claim) >> shift;
         if index >= cursor::MOST_CLAIM_SEGMENTS {
             return Err(Errno::INVAL);
         }
@@ -91,7 +92,8 @@ impl<S: Shared> Locked<'_, S> {
             return Err(Errno::INVAL);
         }
         let offset = segment::offset_of(u64::from(number) - 1, self.segment_size);
-        Ok(offset + u64::from(claim) % each * claim::BYTES)
+        let place = u64::from(claim) - (index << shift);
+        Ok(offset + place * claim::BYTES)
     }
 
     /// The segment + 1 that holds claims, or 0.
@@ -244,22 +246,45 @@ impl<S: Shared> Locked<'_, S> {
         owner: u32,
         most_attempts: Option<u16>,
     ) -> Result<Option<Claimed>> {
+        self.check_out_if(cursor, owner, most_attempts, |_| true)
+    }
+
+    /// As [`Locked::check_out`], if `wants` is true of the item's header.
+    #[inline(always)]
+    pub fn check_out_if(
+        &self,
+        cursor: usize,
+        owner: u32,
+        most_attempts: Option<u16>,
+        wants: impl FnOnce(&Head) -> bool,
+    ) -> Result<Option<Claimed>> {
         while let Some(claim) = self.first_released(cursor)? {
             let state = self.state(cursor, claim)?;
             if most_attempts.is_some_and(|most| state.attempts >= most) {
                 self.bury(cursor, claim)?;
                 continue;
             }
-            return self.claim_again(cursor, claim, state, owner).map(Some);
+            let found = self.found_of(cursor, claim)?;
+            return match wants(&found.head) {
+                true => self
+                    .claim_again(cursor, (claim, found), state, owner)
+                    .map(Some),
+                false => Ok(None),
+            };
         }
         match self.next(cursor)? {
-            Some(found) => self.claim_new(cursor, found, owner).map(Some),
-            None => Ok(None),
+            Some(found) if wants(&found.head) => self.claim_new(cursor, found, owner).map(Some),
+            _ => Ok(None),
         }
     }
 
-    fn claim_again(&self, cursor: usize, claim: u32, state: State, owner: u32) -> Result<Claimed> {
-        let found = self.found_of(cursor, claim)?;
+    fn claim_again(
+        &self,
+        cursor: usize,
+        (claim, found): (u32, Found),
+        state: State,
+        owner: u32,
+    ) -> Result<Claimed> {
         let attempts = state.attempts.saturating_add(1);
         let claimed = State {
             kind: CLAIMED,

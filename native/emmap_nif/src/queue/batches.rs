@@ -225,14 +225,9 @@ fn check_out_many<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     }
     let owner = Owners::owner(call, queue);
     let (mut claims, mut sum, mut large) = (Vec::new(), Sum::new(is_rest), false);
-    let keep = |claimed: &Claimed| {
-        let length = claimed.found.head.length;
-        large = S::WAIT == Wait::No && sum.is_first() && length > AT_ONCE;
-        let keep = !large && sum.add(length, most);
-        if keep {
-            claims.push(*claimed);
-        }
-        keep
+    let wants = |head: &Head| {
+        large = S::WAIT == Wait::No && sum.is_first() && head.length > AT_ONCE;
+        !large && sum.add(head.length, most)
     };
     let mut ended = part.queue.check_out_many(
         &part.region,
@@ -240,7 +235,8 @@ fn check_out_many<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
         cursor,
         owner,
         most_attempts(call, 2),
-        keep,
+        wants,
+        |claimed: Claimed| claims.push(claimed),
     );
     if large {
         return Err(Early::Again);
