@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use super::segment::Segment;
-use super::Stop;
+use super::{checksum, Stop};
 use crate::source;
 use crate::store::Shared;
 use crate::{Errno, Result};
@@ -139,7 +139,7 @@ pub unsafe fn write<S: Shared>(
         source::copy_intact(content.payload, start.add(before), first)?;
         std::slice::from_raw_parts_mut(start, before + first)
     };
-    let mut crc = crc32c::crc32c_append(salt as u32, &bytes[4..]);
+    let mut crc = checksum::append(salt as u32, &bytes[4..]);
     if first == content.length {
         bytes[..4].copy_from_slice(&crc.to_le_bytes());
         return shared.write(at, bytes);
@@ -153,7 +153,7 @@ pub unsafe fn write<S: Shared>(
             source::copy_intact(content.payload.add(done), start, count)?;
             std::slice::from_raw_parts(start, count)
         };
-        crc = crc32c::crc32c_append(crc, bytes);
+        crc = checksum::append(crc, bytes);
         shared.write(to, bytes)?;
         to += count as u64;
         done += count;
@@ -172,8 +172,8 @@ pub fn write_head<S: Shared>(
 ) -> Result<()> {
     let mut head = Head::raw(sequence, content);
     let extension = &content.extension.bytes[..content.extension.length];
-    let start = crc32c::crc32c_append(salt as u32, &head[4..]);
-    let start = crc32c::crc32c_append(start, extension);
+    let start = checksum::append(salt as u32, &head[4..]);
+    let start = checksum::append(start, extension);
     let crc = crc32c::crc32c_combine(start, payload_crc, content.length);
     head[..4].copy_from_slice(&crc.to_le_bytes());
     shared.write(at + HEADER, extension)?;
@@ -220,7 +220,7 @@ impl Head {
         let mut crc = self.crc_of_start(salt);
         let extension = self.extension(shared, at)?;
         if extension.length > 0 {
-            crc = crc32c::crc32c_append(crc, &extension.bytes[..extension.length]);
+            crc = checksum::append(crc, &extension.bytes[..extension.length]);
         }
         let length = self.length as usize;
         // SAFETY: `out` has room by the caller's promise, and the bytes are its own once they are copied.
@@ -228,7 +228,7 @@ impl Head {
             shared.copy_out(at + HEADER + self.extension, out, length)?;
             std::slice::from_raw_parts(out, length)
         };
-        crc = crc32c::crc32c_append(crc, payload);
+        crc = checksum::append(crc, payload);
         Ok((crc == self.crc()).then_some(extension))
     }
 
@@ -240,7 +240,7 @@ impl Head {
         while left > 0 {
             let count = left.min(piece.len());
             shared.read(from, &mut piece[..count])?;
-            crc = crc32c::crc32c_append(crc, &piece[..count]);
+            crc = checksum::append(crc, &piece[..count]);
             (from, left) = (from + count as u64, left - count);
         }
         Ok(crc == self.crc())
@@ -265,7 +265,7 @@ impl Head {
     }
 
     fn crc_of_start(&self, salt: u64) -> u32 {
-        crc32c::crc32c_append(salt as u32, &self.bytes[4..])
+        checksum::append(salt as u32, &self.bytes[4..])
     }
 
     /// The bytes of a header, without the checksum.
