@@ -263,14 +263,19 @@ end
 defmodule Mix.Tasks.Compile.ErlangDocs do
   @moduledoc false
   # Makes the Erlang shell's `h(emmap, open)` and `ht(emmap)` show specs and types: writes them into the
-  # documentation chunk of `:emmap`, as Erlang has them there.
+  # documentation chunks of the modules for Erlang, as Erlang has them there.
   use Mix.Task.Compiler
 
-  @module :emmap
+  @modules [:emmap, :emmap_queue]
 
   @impl true
   def run(_args) do
-    path = Path.join(Mix.Project.compile_path(), "#{@module}.beam")
+    results = Enum.map(@modules, &rewrite/1)
+    if :ok in results, do: :ok, else: :noop
+  end
+
+  defp rewrite(module) do
+    path = Path.join(Mix.Project.compile_path(), "#{module}.beam")
 
     case File.read(path) do
       {:ok, beam} -> path |> write(beam, rewritten(beam, erlang_debug_info?()))
@@ -280,14 +285,14 @@ defmodule Mix.Tasks.Compile.ErlangDocs do
 
   # In OTP 27 and 28 `h/2` raises an error when a module has the debug information of another language. Elixir
   # itself wants its own, to check what is compiled a part at a time; so only those who use us get Erlang's:
-  # as a dependency we are compiled for `:prod`, and `:emmap` with every change.
+  # as a dependency we are compiled for `:prod`, and these modules with every change.
   defp erlang_debug_info? do
     Mix.env() == :prod and System.otp_release() in ["27", "28"]
   end
 
   @doc "The module with specs in its documentation and, if so wanted, debug information of Erlang's."
   def rewritten(beam, erlang_debug_info?) do
-    with {:ok, @module, chunks} = :beam_lib.all_chunks(beam),
+    with {:ok, _module, chunks} = :beam_lib.all_chunks(beam),
          {_, docs} <- List.keyfind(chunks, ~c"Docs", 0, :none),
          {:ok, {_, abstract_code: {:raw_abstract_v1, forms}}} <-
            :beam_lib.chunks(beam, [:abstract_code]) do

@@ -54,7 +54,7 @@ groups = [
     Counters: [Emmap.Counters, Emmap.Counters.Cluster],
     Queues: [Emmap.Queue],
     Files: [Emmap.Inspection],
-    Erlang: [:emmap]
+    Erlang: [:emmap, :emmap_queue]
   ],
   # In the order in which one needs them; functions say their own by `@doc group:`.
   groups_for_docs: for(group <- groups, do: {group, &(&1[:group] == group)}),

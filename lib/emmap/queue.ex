@@ -75,7 +75,9 @@ defmodule Emmap.Queue do
     max_size: -1,
     full: :error,
     durable: false,
-    max_attempts: 0
+    max_attempts: 0,
+    # Of `:emmap_queue`: closing deletes the file.
+    auto_unlink: false
   ]
 
   @typedoc "An open queue, or a reader of it. It is valid in every process of this node; `:path` and `:reader` may be read."
@@ -190,6 +192,7 @@ defmodule Emmap.Queue do
 
     * `:path`, `:size` of the file in bytes, `:faults` (pages that were lost)
     * `:length`, `:checked_out`, `:dead_letters`, each a number of items; `:bytes` (see `bytes/1`)
+    * `:tail` – where the next item goes, in bytes from the first item ever pushed
     * `:dropped` – items dropped by `full: :drop_oldest`
     * `:readers` – a map for each reader: `:name`, `:length`, `:checked_out`, `:max_lag` (0: none), `:lost` (items skipped because of it)
     * `:recovered` – `nil`, or what the last open after a reboot found: `:items`, and `:dropped_bytes` of a torn end
@@ -751,7 +754,7 @@ defmodule Emmap.Queue do
   # Walking
 
   @doc false
-  # Calls `fun` with `{item, sequence, attempts}` of each item that the cursor has not taken, and an accumulator.
+  # Calls `fun` with `{item, sequence, attempts}` of each item that can be taken, and an accumulator.
   def walk(queue, acc, fun), do: walk(queue, 0, acc, fun)
 
   defp walk(queue, position, acc, fun) do
@@ -768,7 +771,7 @@ defmodule Emmap.Queue do
   end
 
   @doc false
-  # The first item at or after a position that the cursor has not taken, and where the next begins. Skips what is damaged.
+  # The first item at or after a position that can be taken, and where the next begins. Skips what is damaged.
   def look(%__MODULE__{} = queue, position) do
     case Native.queue_look(queue.ref, queue.cursor, position) do
       :empty ->
