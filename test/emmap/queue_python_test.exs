@@ -196,11 +196,12 @@ defmodule Emmap.QueuePythonTest do
   test "Python is killed at random: what it has acknowledged stays away, all else comes back",
        context do
     %{queue: q, python: python} = context
-    for n <- 1..20_000, do: Queue.push(q, "#{n}")
-    rounds = 10
+    {rounds, each} = {10, 2_000}
 
     told =
       for round <- 1..rounds do
+        for n <- 1..each, do: Queue.push(q, "#{round} #{n}")
+
         port =
           python.("""
           say(os.getpid())
@@ -211,15 +212,14 @@ defmodule Emmap.QueuePythonTest do
           """)
 
         pid = line!(port)
-        Process.sleep(3 * round)
+        first = for _ <- 1..(round * 50), do: line!(port)
         {_, 0} = System.cmd("kill", ["-9", pid])
-        lines(port)
+        first ++ lines(port)
       end
 
     told = Enum.concat(told)
     rest = Stream.repeatedly(fn -> Queue.pop(q) end) |> Enum.take_while(&(&1 != :empty))
     rest = for {:ok, item} <- rest, do: item
-    assert told != [] and rest != []
     all = told ++ rest
     assert all == Enum.uniq(all)
     # Those that were acknowledged and not told: no more than one for each death.
