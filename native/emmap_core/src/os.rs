@@ -9,6 +9,7 @@ mod map_flags;
 mod mmap;
 mod sigxfsz;
 mod stat;
+mod tick;
 
 pub use boot::boot_id;
 pub use byte_lock::*;
@@ -19,6 +20,7 @@ pub use map_flags::{HugePage, MapFlags, Sharing};
 pub use mmap::*;
 pub use sigxfsz::without_sigxfsz;
 pub use stat::*;
+pub use tick::tick;
 
 use crate::{Errno, Result};
 

@@ -98,7 +98,8 @@ impl From<Stop> for Early {
             Stop::Full => Early::Reason(reasons::full()),
             Stop::Gone => Early::Reason(reasons::gone()),
             Stop::Busy | Stop::Grow(_) | Stop::Checkpoint => Early::Again,
-            Stop::Corrupt(_) => unreachable!("told with its position"),
+            // Told with its position, where it can be.
+            Stop::Corrupt(_) => Early::from(emmap_core::Errno::IO),
         }
     }
 }

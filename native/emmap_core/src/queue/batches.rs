@@ -134,8 +134,7 @@ impl Queue {
         region: &Region,
         wait: Wait,
         cursor: usize,
-        owner: u32,
-        most_attempts: Option<u16>,
+        (owner, most_attempts): (u32, Option<u16>),
         mut wants: impl FnMut(&Head) -> bool,
         mut took: impl FnMut(Claimed),
     ) -> Result<()> {

@@ -344,7 +344,7 @@ impl<S: Shared> Locked<'_, S> {
 
     /// Others look for claims of this program once it is dead.
     #[inline(always)]
-    fn note_claims(&self) -> Result<()> {
+    pub(super) fn note_claims(&self) -> Result<()> {
         let at = participant::PLACE.of(self.slot) + participant::HAS_CLAIMS;
         if self.load(at)? == 0 {
             self.shared.store(at, 1)?;

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
 
 use super::admission::Limits;
@@ -32,8 +32,8 @@ pub struct Queue {
     segment_size: u64,
     /// The random number of the file.
     file: u64,
-    /// Counts checkouts, to look for the dead now and then.
-    checkouts: AtomicU32,
+    /// The tick in which dead participants were looked for last.
+    looked: AtomicU64,
     /// Whether this handle waits for each event.
     pub(super) waits: [AtomicBool; EVENTS],
     /// Whether this handle was ended.
@@ -105,7 +105,7 @@ impl Queue {
             presence,
             segment_size,
             file: layout.summary.file,
-            checkouts: AtomicU32::new(0),
+            looked: AtomicU64::new(0),
             waits: Default::default(),
             left: AtomicBool::new(false),
         };
@@ -386,15 +386,17 @@ impl Queue {
         })
     }
 
-    /// Makes available again what dead participants have checked out: always, or one call in 64.
+    /// Makes available again what dead participants have checked out: always, or once in each tick of the system's clock
+    /// (1 to 10 milliseconds), for it asks the kernel about each that has claims.
     #[inline(always)]
     pub fn look_for_dead<S: Shared>(&self, locked: &Locked<S>, always: bool) -> Result<u64> {
-        const EVERY: u32 = 64;
-        let count = self.checkouts.fetch_add(1, Ordering::Relaxed);
-        match always || count.is_multiple_of(EVERY) {
-            true => locked.clean_up_dead(|slot| !self.presence.is_taken(slot)),
-            false => Ok(0),
+        let now = os::tick();
+        let due = self.looked.load(Ordering::Relaxed) != now;
+        if !always && !due {
+            return Ok(0);
         }
+        self.looked.store(now, Ordering::Relaxed);
+        locked.clean_up_dead(|slot| !self.presence.is_taken(slot))
     }
 
     /// Whether another program has claims: whoever waits for items has to look whether it lives.

@@ -187,6 +187,8 @@ impl<S: Shared> Locked<'_, S> {
 
     /// Sets segments aside for a payload that is larger than one. They are free again should this program die.
     pub fn reserve(&self, stream: usize, content: &Content) -> Result<Reserved> {
+        // Others look for what is left of a program only where this is set.
+        self.note_claims()?;
         self.recycle(stream)?;
         let span = (content.room() + RECORDS).div_ceil(self.segment_size);
         let number = self.free_segments(span)?;

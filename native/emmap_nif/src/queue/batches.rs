@@ -233,8 +233,7 @@ fn check_out_many<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
         &part.region,
         S::WAIT,
         cursor,
-        owner,
-        most_attempts(call, 2),
+        (owner, most_attempts(call, 2)),
         wants,
         |claimed: Claimed| claims.push(claimed),
     );
