@@ -425,7 +425,7 @@ defmodule Emmap.Queue do
     first = fn -> take.(items, bytes, 0) end
 
     case Waiting.retry(queue.ref, false, timeout, :empty, first) do
-      {taken, sum} -> more(take, items - Kernel.length(taken), bytes - sum, taken)
+      {taken, sum} when is_list(taken) -> more(take, items - Kernel.length(taken), bytes - sum, taken)
       other -> other
     end
   end

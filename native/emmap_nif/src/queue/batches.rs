@@ -1,8 +1,10 @@
 //! The hot NIFs of many items: each takes the lock once for as many as it may.
 
+use std::cell::RefCell;
+
 use emmap_core::queue::calls::AT_ONCE;
 use emmap_core::queue::record::Head;
-use emmap_core::queue::{Claimed, Content, Extension, Limits, Receipt, Stop};
+use emmap_core::queue::{Claimed, Content, Extension, Limits, Receipt, Stop, Taken};
 use emmap_core::region::Wait;
 use rustler::sys::ErlNifTerm;
 use rustler::types::atom;
@@ -74,15 +76,15 @@ impl Sum {
         }
     }
 
-    /// Counts an item, unless the batch would be too large with it. The first of all is always in.
-    fn add(&mut self, length: u64, most: Most) -> bool {
+    /// Whether an item may be in the batch, too. The first of all always may.
+    fn has_room(&self, length: u64, most: Most) -> bool {
         let fits = self.items < most.items && self.bytes.saturating_add(length) <= most.bytes;
-        if !fits && !self.is_first() {
-            return false;
-        }
+        fits || self.is_first()
+    }
+
+    fn add(&mut self, length: u64) {
         self.items += 1;
         self.bytes += length;
-        true
     }
 
     fn is_first(&self) -> bool {
@@ -98,8 +100,9 @@ fn push_many<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     let flags = flags(call, 2);
     let (mut contents, mut sum) = (Vec::with_capacity(64), Sum::default());
     call.each_binary(1, |payload, length| {
-        let more = sum.add(length as u64, most);
+        let more = sum.has_room(length as u64, most);
         if more {
+            sum.add(length as u64);
             contents.push(Content {
                 flags,
                 extension: Extension::default(),
@@ -170,23 +173,34 @@ fn pop_many<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     let (part, cursor) = (&queue.part, cursor(call, 1)?);
     let most = Most::of::<S>().or_fewer(call, 2)?;
     let is_rest = call.int64(4) == Some(1);
-    if !is_rest {
-        if let Some(position) = queue.untold.take(cursor) {
-            return failed(call, Stop::Corrupt(position));
+    match is_rest {
+        // The batch ends at the damage.
+        true if queue.untold.is_noted(cursor) => return Ok(reasons::empty().as_c_arg()),
+        true => (),
+        false => {
+            if let Some(position) = queue.untold.take(cursor) {
+                return failed(call, Stop::Corrupt(position));
+            }
         }
     }
-    let (mut items, mut sum, mut large) = (Vec::with_capacity(64), Sum::new(is_rest), false);
-    let payload = std::cell::RefCell::new(Payload::new(call));
+    let (mut items, mut large) = (Vec::with_capacity(64), false);
+    let state = RefCell::new((Payload::new(call), Sum::new(is_rest)));
     let room = |head: &Head| {
+        let (payload, sum) = &mut *state.borrow_mut();
         large = sum.is_first() && head.length > AT_ONCE;
-        (!large && sum.add(head.length, most)).then(|| payload.borrow_mut().room(head))
+        (!large && sum.has_room(head.length, most)).then(|| payload.room(head))
     };
-    let took = |taken: &_| items.push(payload.borrow().item(taken));
+    let took = |taken: &Taken| {
+        let (payload, sum) = &mut *state.borrow_mut();
+        sum.add(taken.length);
+        items.push(payload.item(taken));
+    };
     // SAFETY: the binary has room for the payload, and is part of no map.
     let ended = unsafe {
         part.queue
             .pop_many(&part.region, S::WAIT, cursor, room, took)
     };
+    let (_, sum) = state.into_inner();
     if !large {
         return batch(call, queue, cursor, &items, &sum, ended);
     }
@@ -218,16 +232,27 @@ fn check_out_many<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     let (part, cursor) = (&queue.part, cursor(call, 1)?);
     let most = Most::of::<S>().or_fewer(call, 3)?;
     let is_rest = call.int64(5) == Some(1);
-    if !is_rest {
-        if let Some(position) = queue.untold.take(cursor) {
-            return failed(call, Stop::Corrupt(position));
+    match is_rest {
+        // The batch ends at the damage.
+        true if queue.untold.is_noted(cursor) => return Ok(reasons::empty().as_c_arg()),
+        true => (),
+        false => {
+            if let Some(position) = queue.untold.take(cursor) {
+                return failed(call, Stop::Corrupt(position));
+            }
         }
     }
     let owner = Owners::owner(call, queue);
-    let (mut claims, mut sum, mut large) = (Vec::new(), Sum::new(is_rest), false);
+    let (mut large, state) = (false, RefCell::new((Vec::new(), Sum::new(is_rest))));
     let wants = |head: &Head| {
+        let (_, sum) = &*state.borrow();
         large = S::WAIT == Wait::No && sum.is_first() && head.length > AT_ONCE;
-        !large && sum.add(head.length, most)
+        !large && sum.has_room(head.length, most)
+    };
+    let took = |claimed: Claimed| {
+        let (claims, sum) = &mut *state.borrow_mut();
+        sum.add(claimed.found.head.length);
+        claims.push(claimed);
     };
     let mut ended = part.queue.check_out_many(
         &part.region,
@@ -235,8 +260,9 @@ fn check_out_many<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
         cursor,
         (owner, most_attempts(call, 2)),
         wants,
-        |claimed: Claimed| claims.push(claimed),
+        took,
     );
+    let (claims, sum) = state.into_inner();
     if large {
         return Err(Early::Again);
     }

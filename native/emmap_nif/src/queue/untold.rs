@@ -18,6 +18,10 @@ impl Untold {
         self.0[cursor].store(position + 1, Ordering::Relaxed);
     }
 
+    pub fn is_noted(&self, cursor: usize) -> bool {
+        self.0[cursor].load(Ordering::Relaxed) != 0
+    }
+
     /// The position of damage that nobody was told of. It is told once.
     #[inline(always)]
     pub fn take(&self, cursor: usize) -> Option<u64> {
