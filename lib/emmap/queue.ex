@@ -306,6 +306,14 @@ defmodule Emmap.Queue do
   @chunk_items 500
   @chunk_bytes 65_536
 
+  # One call takes as many of a list as it may.
+  defp push_all(%{term: 0} = queue, items, timeout) when is_list(items) do
+    case Enum.find(items, &(not is_binary(&1))) do
+      nil -> push_chunk(queue, items, timeout, 0)
+      wrong -> payload(queue, wrong)
+    end
+  end
+
   defp push_all(queue, items, timeout) do
     pushed =
       Enum.reduce_while(items, {[], 0, 0, 0}, fn item, {payloads, items, bytes, count} ->
@@ -425,8 +433,11 @@ defmodule Emmap.Queue do
     first = fn -> take.(items, bytes, 0) end
 
     case Waiting.retry(queue.ref, false, timeout, :empty, first) do
-      {taken, sum} when is_list(taken) -> more(take, items - Kernel.length(taken), bytes - sum, taken)
-      other -> other
+      {taken, sum} when is_list(taken) ->
+        more(take, items - Kernel.length(taken), bytes - sum, taken)
+
+      other ->
+        other
     end
   end
 
