@@ -157,9 +157,9 @@ defmodule Emmap.Test.QueueKills do
   defp stop(_world, state, place) do
     {worker, workers} = Map.pop!(state.workers, place)
 
-    # In a namespace, the program itself: unshare may die before it has said that its child shall die with it.
+    # In a namespace, the program, too: unshare may die before it has said that its child shall die with it.
     children = File.read!("/proc/#{worker.pid}/task/#{worker.pid}/children") |> String.split()
-    System.cmd("kill", ["-9" | children] ++ ["#{worker.pid}"], stderr_to_stdout: true)
+    System.cmd("kill", ["-9", "#{worker.pid}" | children], stderr_to_stdout: true)
     {status, output} = exit_of(worker.port, "")
 
     problems =
