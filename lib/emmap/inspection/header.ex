@@ -16,6 +16,7 @@ defmodule Emmap.Inspection.Header do
     * `:checksum` – the CRC-32 of all bytes before it; the last field
     * `:number` – must be anything (`nil`), or what `{why, valid?}` requires, a text and a function of all fields
     * `:hex` – any number, shown in hexadecimal
+    * `:bytes` – anything; a report does not have it among the fields
   """
   @type row :: {atom, non_neg_integer, pos_integer, String.t(), atom, term}
   @typedoc "Where the header is in the file, and its copy, if there is one; its size, and its fields, each as a map."
@@ -59,7 +60,7 @@ defmodule Emmap.Inspection.Header do
     %{header | bad: bad(header)}
   end
 
-  defp decode(:magic, bytes), do: bytes
+  defp decode(kind, bytes) when kind in [:magic, :bytes], do: bytes
   defp decode(_kind, bytes), do: :binary.decode_unsigned(bytes, :little)
 
   # In the order in which opening the file looks: a wrong field of this kind, and the error that it causes.

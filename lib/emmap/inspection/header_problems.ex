@@ -9,12 +9,7 @@ defmodule Emmap.Inspection.HeaderProblems do
   @spec of(Header.t(), Header.t() | nil) :: [Format.problem()]
   def of(%{flipped: {at, bit}} = header, _other) do
     field = Enum.find(header.table.fields, &(at in &1.at..(&1.at + &1.size - 1)))
-    [is, was] = for it <- [header, Header.restored(header)], do: value(it, field)
-
-    message =
-      "#{field.title}: bit #{bit} of this byte was flipped; " <>
-        "the field (at #{header.at + field.at}) is #{is} and was #{was}"
-
+    message = "#{field.title}: bit #{bit} of this byte was flipped#{values(header, field)}"
     [problem(:damage, header.at + at, 1, of_header(header, message))]
   end
 
@@ -48,6 +43,13 @@ defmodule Emmap.Inspection.HeaderProblems do
   def of(%{bad: :checksum} = header, other) do
     wrong = wrong(header, [:checksum, :sequence, :number], :damage)
     wrong ++ different(header, other, wrong)
+  end
+
+  defp values(_header, %{kind: :bytes}), do: ""
+
+  defp values(header, field) do
+    [is, was] = for it <- [header, Header.restored(header)], do: value(it, field)
+    "; the field (at #{header.at + field.at}) is #{is} and was #{was}"
   end
 
   defp wrong(header, kinds, severity) do

@@ -43,14 +43,21 @@ defmodule Emmap.Inspection.Headers do
     end
   end
 
-  @spec problems([Header.t()]) :: [Format.problem()]
-  def problems(headers) do
-    Enum.flat_map(headers, &HeaderProblems.of(&1, reference(&1, headers))) ++
-      growth_cut_short(headers, in_force(headers))
+  @doc "What is wrong with them. `:in_turn`: they are written in turn, so that an older one is as it should be."
+  @spec problems([Header.t()], :together | :in_turn) :: [Format.problem()]
+  def problems(headers, written \\ :together) do
+    Enum.flat_map(headers, &HeaderProblems.of(&1, reference(&1, headers, written))) ++
+      for(
+        problem <- growth_cut_short(headers, in_force(headers)),
+        written == :together or problem.severity == :damage,
+        do: problem
+      )
   end
 
   # What a damaged header is compared with: the other one, as it was.
-  defp reference(header, headers),
+  defp reference(_header, _headers, :in_turn), do: nil
+
+  defp reference(header, headers, :together),
     do: with(%{} = other <- other(header, headers), do: Header.restored(other))
 
   defp other(header, headers), do: Enum.find(headers, &(&1.at != header.at))
@@ -83,7 +90,7 @@ defmodule Emmap.Inspection.Headers do
 
       hidden =
         for %{kind: kind, name: name} <- header.table.fields,
-            kind in [:magic, :reserved],
+            kind in [:magic, :reserved, :bytes],
             do: name
 
       fields = if state != :none, do: Map.drop(header.fields, hidden)
