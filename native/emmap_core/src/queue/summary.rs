@@ -188,6 +188,12 @@ impl Structure for Layout {
         self.summary.file_size()
     }
 
+    fn allocated_from(&self) -> u64 {
+        // Also what is behind the headers in their pages: a header is written through the map, and a block smaller than a
+        // page that is a hole there would be lost on a full disk.
+        0
+    }
+
     fn body(&self) -> crate::Result<Summary> {
         Ok(self.summary.clone())
     }
@@ -220,7 +226,7 @@ impl<S: Shared> Locked<'_, S> {
 
     /// Writes the next header. What it says of the floors is true from now on; it is on the disk after the next sync.
     pub fn write_header(&self) -> Result<()> {
-        let sequence = self.load(layout::HEADER)? + 1;
+        let sequence = self.load(layout::HEADER)?.wrapping_add(1);
         let header = header::encode(&self.summary()?, sequence);
         let synced = self.load(layout::SYNCED_HEADER)?;
         // Never over the one that a power failure would leave.

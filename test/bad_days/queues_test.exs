@@ -1,0 +1,148 @@
+defmodule Emmap.BadDays.QueuesTest do
+  # What happens to the file of a queue.
+  use Emmap.Test.BadDay
+
+  setup %{path: path} do
+    File.rm!(path)
+    :ok
+  end
+
+  @open """
+  alias Emmap.Queue
+  q = Queue.open!(path, segment_size: 65_536)
+  item = fn n -> {n, String.duplicate("x", 1000)} end
+  """
+
+  test "1: a queue's file truncated while it is open", context do
+    assert {[{:error, :estale}], "estale", {:error, {:bad_format, :length}}, {:error, :estale},
+            :ok, {:ok, 0}, :ok,
+            100} =
+             child(
+               context,
+               @open <>
+                 """
+                 for n <- 0..99, do: :ok = Queue.push(q, item.(n))
+                 whole = File.read!(path)
+                 cut.(path, 5000)
+                 results = for call <- [
+                   &Queue.push(&1, 1), &Queue.pop/1, &Queue.pop_many/1, &Queue.checkout/1, &Queue.peek/1, &Queue.peek_last/1, &Queue.sync/1,
+                   &Queue.clear/1, &Queue.reader(&1, "r")
+                 ], uniq: true, do: call.(q)
+                 raised = try do Queue.length(q) rescue error in Emmap.Error -> to_string(error.reason) end
+                 refused = Queue.reattach(q)
+                 still = Queue.pop(q)
+                 File.write!(path, whole)
+                 back = Queue.reattach(q)
+                 {:ok, {n, _}} = Queue.pop(q)
+                 {results, raised, refused, still, back, {:ok, n}, Queue.push(q, :more), Queue.length(q)}
+                 """
+             )
+  end
+
+  for kind <- [:tmpfs, :ext4] do
+    test "12: disk full while pushing to a queue (#{kind})", context do
+      case disk(context, unquote(kind)) do
+        {:error, why} ->
+          skipped(context, why)
+
+        {:ok, disk} ->
+          assert {:ok, {:error, :enospc}, true, true, :ok, :ok} =
+                   child(
+                     %{context | path: Path.join(disk, "q")},
+                     @open <>
+                       """
+                       created = :ok
+                       pushed = Enum.find_value(0..100_000, fn n ->
+                         case Queue.push(q, item.(n)) do
+                           :ok -> nil
+                           error -> {n, error}
+                         end
+                       end)
+                       {n, error} = pushed
+                       kept = Queue.length(q) == n
+                       items = for i <- 0..(n - 1), do: Queue.pop(q) == {:ok, item.(i)}
+                       {created, error, kept, Enum.all?(items), Queue.push(q, :room_again), Queue.sync(q)}
+                       """
+                   )
+      end
+    end
+  end
+
+  test "14: the device fails when a queue syncs", context do
+    case Emmap.Test.CLibrary.build("inject", context.dir) do
+      {:error, why} ->
+        skipped(context, why)
+
+      {:ok, library} ->
+        File.write!(Path.join(context.dir, "control"), <<0::64*64>>)
+
+        # The first msync from anywhere in the process fails, and only the first.
+        assert {{:error, :eio}, {:error, :eio}, {:ok, 0}, :ok} =
+                 child(
+                   context,
+                   @open <>
+                     """
+                     :ok = Queue.push(q, item.(0))
+                     :ok = Queue.push(q, item.(1), durable: true)
+                     {:ok, control} = :file.open(dir <> "/control", [:read, :write])
+                     :ok = :file.pwrite(control, 0, for(word <- [0, 0xFFFF_FFFF_FFFF_FFFF, 7, 1, 5], do: <<word::native-64>>))
+                     durable = Queue.push(q, item.(2), durable: true)
+                     {:ok, {popped, _}} = Queue.pop(q)
+                     {durable, Queue.sync(q), {:ok, popped}, Queue.push(q, 3)}
+                     """,
+                   env: [
+                     {"LD_PRELOAD", library <> ".so"},
+                     {"EMMAP_INJECT", Path.join(context.dir, "control")}
+                   ]
+                 )
+    end
+  end
+
+  test "5: a queue's file deleted: its users go on, and a new open makes a new queue", context do
+    assert {:ok, {:ok, 1}, :ok, 0, :ok, {:ok, 2}} =
+             child(
+               context,
+               @open <>
+                 """
+                 :ok = Queue.push(q, 1)
+                 File.rm!(path)
+                 pushed = Queue.push(q, 2)
+                 popped = Queue.pop(q)
+                 new = Queue.open!(path)
+                 {pushed, popped, Queue.sync(q), Queue.length(new), Queue.push(new, 3), Queue.pop(q)}
+                 """
+             )
+  end
+
+  test "31: kill -9 while pushing: what returned is there, in order, and the file opens",
+       context do
+    for _ <- 1..5 do
+      assert {:died, _, output} =
+               attempt(
+                 context,
+                 @open <>
+                   """
+                   spawn(fn -> Process.sleep(300); System.cmd("kill", ["-9", System.pid()]) end)
+                   log = File.open!(dir <> "/returned", [:append, :raw])
+                   first = Queue.length(q)
+                   Enum.each(Stream.iterate(first, & &1 + 1), fn n ->
+                     :ok = Queue.push(q, item.(n))
+                     :ok = :file.write(log, "x")
+                   end)
+                   """
+               )
+
+      assert is_binary(output)
+    end
+
+    returned = File.stat!(Path.join(context.dir, "returned")).size
+    assert returned > 5
+    queue = Emmap.Queue.open!(context.path)
+    # The push that was going on when the program was killed may be there, too.
+    assert Emmap.Queue.length(queue) in returned..(returned + 5)
+    assert %{recovered: nil} = Emmap.Queue.info(queue)
+    numbers = for {n, _} <- queue, do: n
+    assert numbers == Enum.to_list(0..(length(numbers) - 1))
+    noted(context, {:ok, "none lost"})
+  end
+end
