@@ -98,6 +98,27 @@ pub fn recover<S: Shared>(
     Ok(())
 }
 
+/// A cursor that needs what is damaged meets it first: it is told, and goes on behind it.
+fn note_damage(
+    chain: &mut Chain,
+    summary: &Summary,
+    segment: &Segment,
+    position: u64,
+    expected: Option<u64>,
+) {
+    for (number, cursor) in summary.cursors.iter().enumerate() {
+        let start = &mut chain.starts[number];
+        let here = stream_of(number) == segment.stream && cursor.name.is_some();
+        if here && start.is_none() && position >= cursor.floor {
+            *start = Some(Start {
+                position,
+                sequence: expected.unwrap_or(cursor.sequence),
+                segment: *segment,
+            });
+        }
+    }
+}
+
 /// Clears the control area, but for the producers, of which each word is what was written at some time.
 fn clear<S: Shared>(shared: &S, segments: u64) -> Result<()> {
     let words = |from: u64, to: u64| (from..to).step_by(8);
@@ -225,6 +246,7 @@ impl<S: Shared> Locked<'_, S> {
             }
             if position < durable {
                 // Damage in front of what a sync has covered: what is behind it stays readable.
+                note_damage(&mut chain, summary, &here, position, expected);
                 let bound = here.end();
                 if let Some(at) = record::next_sound(self.shared, &here, position, bound)? {
                     (position, expected) = (at, None);
@@ -235,7 +257,12 @@ impl<S: Shared> Locked<'_, S> {
                     expected = Some(here.first_sequence);
                     continue;
                 }
-                chain.damaged = true;
+                if durable <= here.end() {
+                    // Whoever reads up to here is told.
+                    (position, expected) = (durable, Some(summary.durable_sequence[stream]));
+                } else {
+                    chain.damaged = true;
+                }
             }
             break;
         }

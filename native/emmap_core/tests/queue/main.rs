@@ -1,6 +1,7 @@
 //! The queue's protocol on memory whose writers stop at any store and which loses what was not synced, and on real files.
 
 mod crash;
+mod damage;
 mod kills;
 mod memory;
 mod model;
