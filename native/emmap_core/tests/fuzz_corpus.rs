@@ -11,6 +11,7 @@ use std::path::Path;
 fn the_corpus() {
     replay("options", fuzz::options::run);
     replay("counters", fuzz::counters::run);
+    replay("queue", fuzz::queue::run);
 }
 
 fn replay(target: &str, run: impl Fn(&[u8])) {

@@ -5,12 +5,14 @@
 //! | --- | --- |
 //! | [`options`] | any options on any small file |
 //! | [`counters`] | any bytes as a counter file |
+//! | [`queue`] | any bytes as a queue file |
 //! | [`bytes`] | numbers and choices out of bytes |
 //! | [`traces`] | what a run must not leave behind |
 
 pub mod bytes;
 pub mod counters;
 pub mod options;
+pub mod queue;
 pub mod traces;
 
 /// Where a run has its files: in memory, where the system has such, for they are synced often.

@@ -39,7 +39,7 @@ impl<S: Shared> Locked<'_, S> {
     pub fn admit(&self, room: u64, limits: &Limits) -> Result<Option<Producer>> {
         let producer = self.admit_again(limits)?;
         if let (Some(most), Some(_)) = (limits.most_bytes, producer) {
-            if self.used()? + room > most {
+            if self.used()?.saturating_add(room) > most {
                 if !limits.drop_oldest || room > most {
                     return Err(Stop::Full);
                 }
@@ -95,7 +95,7 @@ impl<S: Shared> Locked<'_, S> {
         for cursor in 0..DEAD_CURSOR {
             while self.is_active(cursor)? {
                 let floor = self.floor_of(cursor)?;
-                if floor >= tail || tail - floor + room <= most {
+                if floor >= tail || (tail - floor).saturating_add(room) <= most {
                     break;
                 }
                 let lost = self.drop_oldest(cursor)?;

@@ -62,10 +62,10 @@ impl Segment {
     }
 }
 
-/// The file offset of a segment.
+/// The file offset of a segment. Of a number that no segment has it is behind the end of every file.
 #[inline(always)]
 pub fn offset_of(number: u64, segment_size: u64) -> u64 {
-    DATA + number * segment_size
+    DATA + number.min(MOST_SEGMENTS) * segment_size
 }
 
 /// The header at a segment, if it is sound. `segments`: how many the file has.

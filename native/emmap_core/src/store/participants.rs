@@ -91,7 +91,7 @@ impl Presence {
         for slot in 0..SLOTS {
             if os::try_lock_byte(&file, FIRST_BYTE + u64::from(slot))? {
                 // Nobody else changes it: the slot is ours.
-                let epoch = (shared.load(place.of(slot))? + 1) & (u64::MAX >> 8);
+                let epoch = shared.load(place.of(slot))?.wrapping_add(1) & (u64::MAX >> 8);
                 shared.store(place.of(slot), epoch)?;
                 let owner = Owner::new(slot, epoch);
                 return Ok(Presence {
