@@ -68,7 +68,7 @@ fn content(bytes: &mut Bytes) -> Vec<u8> {
     if kind == 0 {
         return bytes.rest().to_vec();
     }
-    let mut file = base(kind % 2 == 0).to_vec();
+    let mut file = base(kind.is_multiple_of(2)).to_vec();
     let mend = bytes.byte();
     for _ in 0..bytes.below(MOST_EDITS) {
         edit(bytes, &mut file);
