@@ -111,7 +111,7 @@ defmodule Emmap.Queue do
     * `format: :term` – items are terms; `:binary`: items are binaries, stored as they are
     * `compressed: 0` – the compression level of terms, to 9
     * `safe: true` – terms are read as by `:erlang.binary_to_term(binary, [:safe])`: an item with an unknown atom or an external
-      function raises `ArgumentError`
+      function raises `ArgumentError`, and is gone if it was popped
     * `max_size: :infinity` – how many bytes the queue may have when this handle pushes, as `bytes/1` counts them
     * `full: :error` – what a push does at `:max_size`: `:error` returns `{:error, :full}`; `:block` waits, for the
       `:timeout` of the push; `:drop_oldest` drops the oldest items, which `info/1` counts

@@ -320,7 +320,10 @@ fn call(
                 false => unsafe { locked.peek(cursor, |head| room(head.length)) },
             });
         }
-        9 => drop((queue.lengths(region, cursor), queue.bytes(region))),
+        9 => drop((
+            queue.lengths(region, cursor),
+            queue.bytes(region, Wait::Yes),
+        )),
         10 => drop(queue.sync(region)),
         11 => {
             let (name, lag) = ([b'a' + bytes.byte() % 3], bytes.below(1 << 16) as u64);

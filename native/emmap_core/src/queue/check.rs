@@ -34,8 +34,11 @@ impl<S: Shared> Locked<'_, S> {
         for slot in 0..participants::SLOTS {
             let at = participant::PLACE.of(slot) + participant::RESERVATION;
             let (number, span) = halves(told("reservation", self.word(at))?);
-            for number in number..number + span {
-                holds("a segment is used twice", used.insert(u64::from(number)))?;
+            let (number, span) = (u64::from(number), u64::from(span));
+            let end = number + span;
+            holds("a reservation", end <= layout::MOST_SEGMENTS)?;
+            for number in number..end {
+                holds("a segment is used twice", used.insert(number))?;
             }
         }
         let segments = told("segments", self.segments().map_err(Into::into))?;

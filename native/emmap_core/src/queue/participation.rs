@@ -211,12 +211,14 @@ impl Queue {
             may_wait: wait == Wait::Yes,
             new_salt: super::segment::new_salt,
         };
-        // Another program may have made the file longer than this map is.
-        let needed = DATA
-            + shared
-                .load(layout::SEGMENTS)?
-                .saturating_mul(self.segment_size);
+        // Another program may have made the file longer than this map is; a word that is damaged makes nothing longer.
+        let needed = super::segment::offset_of(locked.segments()?, self.segment_size);
         match needed > shared.len() {
+            true if wait == Wait::Yes
+                && region.clone_file()?.metadata().map_err(Errno::from)?.len() < needed =>
+            {
+                Err(Errno::IO.into())
+            }
             true => Err(Stop::Grow(needed)),
             false => act(&locked),
         }
