@@ -9,7 +9,7 @@ use emmap_core::queue::calls::AT_ONCE;
 use emmap_core::queue::layout::{self, cursor};
 use emmap_core::queue::record::Head;
 use emmap_core::queue::waiting::Event;
-use emmap_core::queue::{self, Claimed, Limits, Pushed, Queue, Receipt, Request, Stop, Taken};
+use emmap_core::queue::{self, Limits, Pushed, Queue, Receipt, Request, Stop, Taken};
 use emmap_core::region::Wait;
 use emmap_core::store::shared::Mapped;
 use emmap_core::store::Shared;
@@ -248,34 +248,25 @@ impl emmap_queue {
         let cursor = self.cursor(reader)?;
         let (queue, region) = (&self.queue, &self.region);
         loop {
-            let claimed = queue.check_out(region, Wait::Yes, cursor, self.owner, most_attempts)?;
-            let Some(claimed) = claimed else {
-                return Ok(None);
+            let mut small = None;
+            let wants = |head: &Head| {
+                small = (!buffer.has_room(head)).then_some(head.length);
+                small.is_none()
             };
-            if !buffer.has_room(&claimed.found.head) {
-                self.give_back(cursor, &claimed)?;
-                return Err(Refused::Small(claimed.found.head.length));
-            }
+            let owner = (self.owner, most_attempts);
+            let claimed = queue.check_out_if(region, Wait::Yes, cursor, owner, wants)?;
+            let Some(claimed) = claimed else {
+                return match small {
+                    Some(length) => Err(Refused::Small(length)),
+                    None => Ok(None),
+                };
+            };
             // SAFETY: the caller's promise; it has room.
             match unsafe { queue.copy_claimed(region, cursor, &claimed, buffer.at)? } {
                 Some(taken) => return Ok(Some((taken, claimed.receipt))),
                 // Dropped meanwhile to make room.
                 None => continue,
             }
-        }
-    }
-
-    fn give_back(&self, cursor: usize, claimed: &Claimed) -> Result<()> {
-        // Another may have looked meanwhile, and wait now.
-        let back = self
-            .queue
-            .with_waking(&self.region, Wait::Yes, Event::Items, |locked| {
-                locked.give_back_claim(cursor, &claimed.receipt)
-            });
-        match back {
-            // Dropped meanwhile to make room.
-            Ok(()) | Err(Stop::Gone) => Ok(()),
-            Err(stop) => Err(errno(stop)),
         }
     }
 

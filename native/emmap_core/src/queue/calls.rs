@@ -138,11 +138,26 @@ impl Queue {
         owner: u32,
         most_attempts: Option<u16>,
     ) -> Result<Option<Claimed>> {
+        self.check_out_if(region, wait, cursor, (owner, most_attempts), |_| true)
+    }
+
+    /// As [`Queue::check_out`], if `wants` is true of the item's header. An item that is not wanted stays where it is: one that
+    /// was checked out for a moment would come after its successors elsewhere.
+    #[inline(always)]
+    pub fn check_out_if(
+        &self,
+        region: &Region,
+        wait: Wait,
+        cursor: usize,
+        (owner, most_attempts): (u32, Option<u16>),
+        mut wants: impl FnMut(&Head) -> bool,
+    ) -> Result<Option<Claimed>> {
         self.with(region, wait, |locked| {
             self.look_for_dead(locked, false)?;
-            match locked.check_out(cursor, owner, most_attempts)? {
+            let claimed = locked.check_out_if(cursor, owner, most_attempts, &mut wants)?;
+            match claimed {
                 None if self.look_for_dead(locked, true)? > 0 => {
-                    locked.check_out(cursor, owner, most_attempts)
+                    locked.check_out_if(cursor, owner, most_attempts, &mut wants)
                 }
                 claimed => Ok(claimed),
             }

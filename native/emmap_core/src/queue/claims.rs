@@ -410,16 +410,6 @@ impl<S: Shared> Locked<'_, S> {
         self.release_now(cursor, receipt.claim)
     }
 
-    /// As [`Locked::release_claim`], of an item that was not delivered: the attempt does not count.
-    pub fn give_back_claim(&self, cursor: usize, receipt: &Receipt) -> Result<()> {
-        let at = self.check_receipt(cursor, receipt)?;
-        let state = State::of(self.load(at + claim::STATE)?);
-        let attempts = state.attempts.saturating_sub(1);
-        self.shared
-            .store(at + claim::STATE, State { attempts, ..state }.word())?;
-        self.release_now(cursor, receipt.claim)
-    }
-
     fn release_now(&self, cursor: usize, claim: u32) -> Result<()> {
         let at = self.claim_at(cursor, claim)?;
         let state = State::of(self.load(at + claim::STATE)?);

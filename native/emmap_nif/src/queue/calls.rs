@@ -276,25 +276,20 @@ fn check_out<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     let most = most_attempts(call, 2);
     let owner = Owners::owner(call, queue);
     loop {
+        let mut large = false;
+        let wants = |head: &Head| {
+            large = S::WAIT == Wait::No && head.length > AT_ONCE;
+            !large
+        };
         let claimed = part
             .queue
-            .check_out(&part.region, S::WAIT, cursor, owner, most);
+            .check_out_if(&part.region, S::WAIT, cursor, (owner, most), wants);
         let claimed = match claimed {
             Ok(Some(claimed)) => claimed,
+            Ok(None) if large => return Err(Early::Again),
             Ok(None) => return Ok(reasons::empty().as_c_arg()),
             Err(stop) => return failed(call, stop),
         };
-        if S::WAIT == Wait::No && claimed.found.head.length > AT_ONCE {
-            // It is first in order for the same call where that may take long. An attempt is counted when it is delivered.
-            let back = part.queue.with(&part.region, Wait::No, |locked| {
-                locked.give_back_claim(cursor, &claimed.receipt)
-            });
-            match back {
-                Ok(()) => return Err(Early::Again),
-                Err(Stop::Busy) => (),
-                Err(stop) => return failed(call, stop),
-            }
-        }
         let mut payload = Payload::new(call);
         let out = payload.room(&claimed.found.head);
         // SAFETY: the binary has room for the payload, and is part of no map.
