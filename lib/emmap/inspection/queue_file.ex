@@ -69,10 +69,11 @@ defmodule Emmap.Inspection.QueueFile do
     {contents, problems} = described(source, header, control, limit)
 
     cond do
-      problems == [] or QueueControl.read(source, header.segment_size) == control ->
+      problems == [] or
+          (not longer?(source) and QueueControl.read(source, header.segment_size) == control) ->
         {contents, problems}
 
-      tries > 1 ->
+      tries > 1 and not longer?(source) ->
         contents(source, header, limit, tries - 1)
 
       true ->
@@ -80,6 +81,14 @@ defmodule Emmap.Inspection.QueueFile do
 
         {contents,
          [problem(:note, 8192, 0, text) | for(p <- problems, do: %{p | severity: :note})]}
+    end
+  end
+
+  # It grew after it was opened here, so that what is new is not read.
+  defp longer?(source) do
+    case File.stat(source.path) do
+      {:ok, %{size: size}} -> size > source.size
+      _ -> false
     end
   end
 
