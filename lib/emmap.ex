@@ -728,7 +728,7 @@ defmodule Emmap do
   def get(handle(ref), position, :f64), do: Bare.value(Native.get_f64(ref, position))
 
   def get(handle(ref), position, type),
-    do: Bare.value(Native.typed_get(ref, position, Typed.inline_code(type)))
+    do: Bare.value(Native.typed_get(ref, position, Typed.code(type)))
 
   def get(mem, _position, _type), do: none!(mem)
 

@@ -79,9 +79,7 @@ defmodule Emmap.Inspection.QueueControl do
     index = div(max(first - 1, 0), each)
 
     with true <- first > 0 and index < 64,
-         <<_::binary-size(at), _::binary-size(160), _::binary-size(index * 4), segment::little-32,
-           _::binary>> <-
-           area,
+         <<segment::little-32>> = binary_part(area, at + 160 + index * 4, 4),
          true <- segment > 0,
          claim = @segments + (segment - 1) * segment_size + rem(first - 1, each) * 64,
          <<position::little-64>> <- Source.read(source, claim + 16, 8) do
