@@ -81,11 +81,11 @@ defmodule Emmap.Queue do
   ]
 
   @typedoc "An open queue, or a reader of it. It is valid in every process of this node; `:path` and `:reader` may be read."
-  @opaque t :: %__MODULE__{}
+  @type t :: %__MODULE__{}
   @typedoc "A queue, or the name that it was started with: see `start_link/1`."
   @type queue :: t | atom
   @typedoc "Acknowledges one delivery of one item."
-  @opaque receipt :: {non_neg_integer, pos_integer, non_neg_integer}
+  @type receipt :: {non_neg_integer, pos_integer, non_neg_integer}
   @typedoc "Why a call failed: see \"Return values\"."
   @type failure ::
           {:error, :file.posix() | :closed | :full | :gone | {:corrupt, non_neg_integer}}
@@ -753,9 +753,10 @@ defmodule Emmap.Queue do
       {:error, {:corrupt, damaged}} ->
         next = Native.queue_after_damage(queue.ref, queue.cursor, damaged)
 
-        if is_integer(next),
-          do: salvage(queue, copy, next, %{found | damaged: found.damaged + 1}),
-          else: next
+        case next do
+          {:error, _} = error -> error
+          next -> salvage(queue, copy, next, %{found | damaged: found.damaged + 1})
+        end
 
       {:error, _} = error ->
         error

@@ -196,12 +196,12 @@ defmodule :emmap_queue do
 
   @doc "Adds a term: `ok`, or `{error, full}` with `fixed_size`."
   @doc since: "1.0.0-rc.0"
-  @spec push(queue, term) :: :ok | Queue.failure()
+  @spec push(queue, term) :: :ok | :duplicate | Queue.failure()
   def push(queue, term), do: Queue.push(queue, term)
 
   @doc "As `push/2`, compressed by a level from 0, which is none, to 9."
   @doc since: "1.0.0-rc.0"
-  @spec push(queue, term, 0..9) :: :ok | Queue.failure()
+  @spec push(queue, term, 0..9) :: :ok | :duplicate | Queue.failure()
   def push(queue, term, 0), do: Queue.push(%{queue | to_binary: []}, term)
 
   def push(queue, term, level) when is_integer(level) and level in 1..9,

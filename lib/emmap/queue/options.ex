@@ -70,6 +70,7 @@ defmodule Emmap.Queue.Options do
     given
   end
 
+  @spec wrong!(atom, term, String.t()) :: no_return
   defp wrong!(name, value, allowed),
     do: raise(ArgumentError, "#{name}: must be #{allowed}, got #{inspect(value)}")
 
