@@ -68,7 +68,6 @@ pub fn recover<S: Shared>(
     for stream in 0..STREAMS {
         chains.push(locked.find_chain(stream, summary, &sound)?);
     }
-    erase_others(&locked, &sound, &chains, &sync)?;
     for (stream, chain) in chains.iter().enumerate() {
         locked.rebuild_stream(stream, chain)?;
     }
@@ -81,14 +80,23 @@ pub fn recover<S: Shared>(
         shared.store(layout::DURABLE_POSITION + word, chain.tail)?;
         shared.store(layout::DURABLE_SEQUENCE + word, chain.sequence)?;
         shared.store(layout::SYNCED_FLOOR + word, summary.floor(stream))?;
+    }
+    shared.store(layout::HEADER, layout.in_force().sequence())?;
+    shared.store(layout::SYNCED_HEADER, layout.in_force().place() as u64)?;
+    if !sound.is_empty() {
+        // What the headers of segments told of floors is in a header before one of them is erased or used again.
+        locked.write_header()?;
+        sync()?;
+        locked.note_synced(Some(&locked.summary()?), None)?;
+    }
+    erase_others(&locked, &sound, &chains, &sync)?;
+    for (stream, chain) in chains.iter().enumerate() {
         locked.apply_acknowledgements(chain)?;
         if chain.damaged {
             // Whoever reads up to here meets the end of a segment, and that items are missing.
             locked.try_begin_segment(stream)?;
         }
     }
-    shared.store(layout::HEADER, layout.in_force().sequence())?;
-    shared.store(layout::SYNCED_HEADER, layout.in_force().place() as u64)?;
     shared.store(layout::RECOVERIES, recoveries)?;
     shared.store(layout::RECOVERED_ITEMS, chains[layout::ITEMS].items)?;
     shared.store(
@@ -268,7 +276,10 @@ impl<S: Shared> Locked<'_, S> {
         }
         chain.tail = position;
         chain.ends.push(position);
+        // Where the number of the item at the floor is not known, no number is given again that any segment has.
+        let highest = by_start.values().map(|segment| segment.first_sequence);
         chain.sequence = expected
+            .or(highest.max())
             .unwrap_or(here.first_sequence)
             .max(summary.durable_sequence[stream]);
         let later = by_start.range(here.start + 1..);

@@ -237,7 +237,7 @@ fn drain(program: &Program, cursor: usize, pushed: &Pushed) -> Result<Vec<u64>, 
 }
 
 fn wanted_images() -> u64 {
-    let images = std::env::var("EMMAP_QUEUE_IMAGES").ok();
+    let images = std::env::var("EMMAP_CRASH_IMAGES").ok();
     images
         .and_then(|images| images.parse().ok())
         .unwrap_or(3_000)
