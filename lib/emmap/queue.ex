@@ -481,6 +481,9 @@ defmodule Emmap.Queue do
 
   With `:max_items` or `:max_bytes`, a batch: `{:ok, [{item, receipt}]}`, as `pop_many/2`. `:timeout` (0) is how many
   milliseconds to wait for the first item.
+
+  On a full disk, at least 24 items of a queue (and of each reader) can be checked out at the same time: after that, `{:error, :enospc}`.
+  An item whose `:max_attempts` are used up is then delivered again, because it cannot be set aside.
   """
   @doc group: "At-least-once delivery", since: "1.0.0-rc.0"
   @spec checkout(queue, max_items: pos_integer, max_bytes: pos_integer, timeout: timeout) ::

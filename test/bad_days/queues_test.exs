@@ -68,6 +68,38 @@ defmodule Emmap.BadDays.QueuesTest do
     end
   end
 
+  test "12: items of a queue are checked out while the disk is full", context do
+    case disk(context, :tmpfs) do
+      {:error, why} ->
+        skipped(context, why)
+
+      {:ok, disk} ->
+        assert {[1, 2], {:error, :enospc}, :ok, 24, :ok} =
+                 child(
+                   %{context | path: Path.join(disk, "q")},
+                   """
+                   alias Emmap.Queue
+                   q = Queue.open!(path, segment_size: 65_536, max_attempts: 1)
+                   item = fn n -> {n, String.duplicate("x", 1000)} end
+                   full = Enum.find_value(0..100_000, fn n ->
+                     with :ok <- Queue.push(q, item.(n)), do: nil
+                   end)
+                   # Without room to set it aside, an item whose attempts are used up is delivered again.
+                   attempts = for _ <- 1..2 do
+                     {:ok, {0, _}, receipt} = Queue.checkout(q)
+                     Queue.nack(q, receipt)
+                     Queue.attempts(receipt)
+                   end
+                   # More claims than the control area has room for need a segment.
+                   {:ok, items} = Queue.checkout(q, max_items: 50)
+                   acked = Queue.ack(q, Enum.map(items, &elem(&1, 1)))
+                   {:ok, _} = Queue.pop_many(q)
+                   {attempts, full, acked, length(items), Queue.push(q, :room_again)}
+                   """
+                 )
+    end
+  end
+
   test "14: the device fails when a queue syncs", context do
     case Emmap.Test.CLibrary.build("inject", context.dir) do
       {:error, why} ->

@@ -73,8 +73,8 @@ defmodule Emmap.QueueFormatsTest do
              %{number: 32, stream: :dead_letters}
            ] = report.contents.cursors
 
-    assert %{all: 5, of_streams: 4, other: 1, free: 0} = report.contents.segment_count
-    assert [%{number: 0}, %{number: 1, span: 2}, %{number: 4}] = report.contents.segments
+    assert %{all: 4, of_streams: 4, other: 0, free: 0} = report.contents.segment_count
+    assert [%{number: 0}, %{number: 1, span: 2}, %{number: 3}] = report.contents.segments
 
     assert [%{items_checked: 14, all_checked: true}, %{items_checked: 1}] =
              report.contents.streams
@@ -115,6 +115,30 @@ defmodule Emmap.QueueFormatsTest do
     end
   end
 
+  test "the first item that is checked out, wherever its claim is", %{tmp_dir: directory} do
+    path = Path.join(directory, "claims")
+    queue = Queue.open!(path, segment_size: @segment)
+    for n <- 0..39, do: :ok = Queue.push(queue, n)
+    {:ok, items} = Queue.checkout(queue, max_items: 30)
+
+    cursor = fn ->
+      {:ok, %{status: :sound, contents: contents}} = Inspection.file(path)
+      assert %{all: 2, of_streams: 1, other: 1} = contents.segment_count
+      hd(contents.cursors)
+    end
+
+    # Positions of items begin after the segment's header.
+    assert %{floor: 64, checked_out: 30, next: next} = cursor.()
+    each = div(next - 64, 30)
+
+    # 24 claims are in the control area, the others in a segment.
+    for count <- [1, 23, 24, 29, 30] do
+      for {_, receipt} <- Enum.take(items, count), do: Queue.ack(queue, receipt)
+      assert %{floor: floor, checked_out: checked_out} = cursor.()
+      assert {floor, checked_out} == {64 + count * each, 30 - count}
+    end
+  end
+
   # Where, and what the report has of it.
   for {what, at, expected} <- [
         {"a header", 24, {:damage, 24, "header at 0, segment size"}},
@@ -126,8 +150,8 @@ defmodule Emmap.QueueFormatsTest do
          {:damage, @segments + @segment + 64, "checksum"}},
         {"the length of a record", @segments + 224 + 7,
          {:damage, @segments + 224, "its length is wrong"}},
-        {"a dead letter", @segments + 4 * @segment + 100,
-         {:damage, @segments + 4 * @segment + 64, "dead letters"}}
+        {"a dead letter", @segments + 3 * @segment + 100,
+         {:damage, @segments + 3 * @segment + 64, "dead letters"}}
       ] do
     test "a flipped bit in #{what} is found", %{path: path} do
       {severity, at, message} = unquote(Macro.escape(expected))
@@ -161,7 +185,7 @@ defmodule Emmap.QueueFormatsTest do
 
     File.write!(path, binary_part(bytes, 0, @segments + @segment))
     assert {:ok, %{status: :damaged, bad_format: nil} = short} = Inspection.file(path)
-    assert Enum.any?(short.problems, &(&1.message =~ "5 segments end at"))
+    assert Enum.any?(short.problems, &(&1.message =~ "4 segments end at"))
 
     File.write!(path, binary_part(bytes, 0, 300_000))
     assert {:ok, %{status: :damaged, bad_format: :length, contents: nil}} = Inspection.file(path)

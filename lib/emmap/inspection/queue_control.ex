@@ -9,6 +9,9 @@ defmodule Emmap.Inspection.QueueControl do
   @streams [items: 8832, dead_letters: 8960]
   @cursors 24_576
   @dead_cursor 32
+  # The claims of a cursor that are in the control area.
+  @claims 208_896
+  @first_claims 24
 
   @doc "Where the segments begin."
   def segments_at, do: @segments
@@ -55,7 +58,7 @@ defmodule Emmap.Inspection.QueueControl do
         number: number,
         name: name(number, binary_part(area, at + 96, min(word(area, at + 88), 62))),
         stream: if(number == @dead_cursor, do: :dead_letters, else: :items),
-        floor: floor(source, area, at, segment_size),
+        floor: floor(source, area, number, segment_size),
         next: word(area, at + 8),
         sequence: word(area, at + 16),
         checked_out: max(outstanding - released, 0),
@@ -72,20 +75,34 @@ defmodule Emmap.Inspection.QueueControl do
   defp name(_number, name), do: name
 
   # The position of the first outstanding claim, or else of the next item.
-  defp floor(source, area, at, segment_size) do
+  defp floor(source, area, number, segment_size) do
+    at = @cursors - @control + number * 512
     next = word(area, at + 8)
     <<first::32, _last::32>> = <<word(area, at + 40)::64>>
-    each = div(segment_size, 64)
-    index = div(max(first - 1, 0), each)
 
-    with true <- first > 0 and index < 64,
-         <<segment::little-32>> = binary_part(area, at + 160 + index * 4, 4),
-         true <- segment > 0,
-         claim = @segments + (segment - 1) * segment_size + rem(first - 1, each) * 64,
+    with true <- first > 0,
+         claim when claim != nil <- claim_at(area, number, first - 1, segment_size),
          <<position::little-64>> <- Source.read(source, claim + 16, 8) do
       min(position, next)
     else
       _ -> next
+    end
+  end
+
+  # The offset of a claim in the file.
+  defp claim_at(_area, number, claim, _segment_size) when claim < @first_claims,
+    do: @claims + (number * @first_claims + claim) * 64
+
+  defp claim_at(area, number, claim, segment_size) do
+    each = div(segment_size, 64)
+    index = div(claim - @first_claims, each)
+    at = @cursors - @control + number * 512 + 160 + index * 4
+
+    with true <- index < 64,
+         <<segment::little-32>> when segment > 0 <- binary_part(area, at, 4) do
+      @segments + (segment - 1) * segment_size + rem(claim - @first_claims, each) * 64
+    else
+      _ -> nil
     end
   end
 

@@ -308,20 +308,8 @@ impl emmap_queue {
 
     /// The number of the reader with this name, which is created if there is none.
     pub fn reader(&self, name: &[u8], most_lag: u64) -> Result<u32> {
-        let found = self.queue.with(&self.region, Wait::Yes, |locked| {
-            Ok(match locked.find_reader(name)? {
-                Some(reader) => {
-                    locked.set_most_lag(reader, most_lag)?;
-                    (reader, false)
-                }
-                None => (locked.create_reader(name, most_lag)?, true),
-            })
-        });
-        let (reader, created) = found.map_err(errno)?;
-        if created {
-            self.sync()?;
-        }
-        Ok(reader as u32)
+        let reader = self.queue.reader(&self.region, name, most_lag);
+        reader.map(|reader| reader as u32).map_err(errno)
     }
 
     pub fn delete_reader(&self, name: &[u8]) -> Result<()> {

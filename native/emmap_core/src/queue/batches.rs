@@ -6,7 +6,7 @@ use super::segment::RECORDS;
 use super::waiting::Event;
 use super::{Claimed, Content, Limits, Receipt, Result, Stop, Taken};
 use crate::region::Wait;
-use crate::Region;
+use crate::{Errno, Region};
 
 impl Queue {
     /// Adds items in order. Returns how many were added, and why not all of them were. The identity of a producer is of one
@@ -139,7 +139,7 @@ impl Queue {
         mut took: impl FnMut(Claimed),
     ) -> Result<()> {
         let mut some = false;
-        self.with_waking(region, wait, Event::Space, |locked| {
+        let taken = self.with_waking(region, wait, Event::Space, |locked| {
             self.look_for_dead(locked, false)?;
             loop {
                 match locked.check_out_if(cursor, owner, most_attempts, &mut wants) {
@@ -157,7 +157,14 @@ impl Queue {
                     Err(stop) => return Err(stop),
                 }
             }
-        })?
+        });
+        match taken {
+            // As in `check_out_if`.
+            Err(Stop::Posix(Errno::NOSPC)) if most_attempts.is_some() => {
+                self.check_out_many(region, wait, cursor, (owner, None), wants, took)
+            }
+            taken => taken?,
+        }
     }
 
     /// Acknowledges items, all that are valid. [`Stop::Gone`]: the claim of one ended before.

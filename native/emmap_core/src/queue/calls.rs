@@ -152,16 +152,41 @@ impl Queue {
         (owner, most_attempts): (u32, Option<u16>),
         mut wants: impl FnMut(&Head) -> bool,
     ) -> Result<Option<Claimed>> {
-        self.with(region, wait, |locked| {
-            self.look_for_dead(locked, false)?;
-            let claimed = locked.check_out_if(cursor, owner, most_attempts, &mut wants)?;
-            match claimed {
-                None if self.look_for_dead(locked, true)? > 0 => {
-                    locked.check_out_if(cursor, owner, most_attempts, &mut wants)
+        let mut most_attempts = most_attempts;
+        loop {
+            let claimed = self.with(region, wait, |locked| {
+                self.look_for_dead(locked, false)?;
+                let claimed = locked.check_out_if(cursor, owner, most_attempts, &mut wants)?;
+                match claimed {
+                    None if self.look_for_dead(locked, true)? > 0 => {
+                        locked.check_out_if(cursor, owner, most_attempts, &mut wants)
+                    }
+                    claimed => Ok(claimed),
                 }
-                claimed => Ok(claimed),
+            });
+            match claimed {
+                // No room to set an item aside: it is delivered once more, and stands in nobody's way.
+                Err(Stop::Posix(Errno::NOSPC)) if most_attempts.is_some() => most_attempts = None,
+                claimed => return claimed,
             }
-        })
+        }
+    }
+
+    /// The reader with this name, with a new limit of its lag. One that is created is on the disk when this returns.
+    pub fn reader(&self, region: &Region, name: &[u8], most_lag: u64) -> Result<usize> {
+        let (reader, created) = self.with(region, Wait::Yes, |locked| {
+            Ok(match locked.find_reader(name)? {
+                Some(reader) => {
+                    locked.set_most_lag(reader, most_lag)?;
+                    (reader, false)
+                }
+                None => (locked.create_reader(name, most_lag)?, true),
+            })
+        })?;
+        if created {
+            self.sync(region)?;
+        }
+        Ok(reader)
     }
 
     /// Acknowledges an item. [`Stop::Gone`]: the claim ended before.

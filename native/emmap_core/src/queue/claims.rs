@@ -81,9 +81,12 @@ impl<S: Shared> Locked<'_, S> {
     /// The offset of a claim.
     #[inline(always)]
     pub(super) fn claim_at(&self, cursor: usize, claim: u32) -> crate::Result<u64> {
+        let Some(claim) = u64::from(claim).checked_sub(claim::FIRST_CLAIMS) else {
+            return Ok(claim::first_at(cursor) + u64::from(claim) * claim::BYTES);
+        };
         // A power of two, as a segment's size is: a division takes as long as all the rest here.
         let shift = self.claims_of_segment().trailing_zeros();
-        let index = u64::from(claim) >> shift;
+        let index = claim >> shift;
         if index >= cursor::MOST_CLAIM_SEGMENTS {
             return Err(Errno::INVAL);
         }
@@ -92,7 +95,7 @@ impl<S: Shared> Locked<'_, S> {
             return Err(Errno::INVAL);
         }
         let offset = segment::offset_of(u64::from(number) - 1, self.segment_size);
-        let place = u64::from(claim) - (index << shift);
+        let place = claim - (index << shift);
         Ok(offset + place * claim::BYTES)
     }
 
@@ -178,7 +181,7 @@ impl<S: Shared> Locked<'_, S> {
     }
 
     fn most_claims(&self) -> u64 {
-        self.claims_of_segment() * cursor::MOST_CLAIM_SEGMENTS
+        claim::FIRST_CLAIMS + self.claims_of_segment() * cursor::MOST_CLAIM_SEGMENTS
     }
 
     /// Changes how many claims there are.
@@ -210,8 +213,10 @@ impl<S: Shared> Locked<'_, S> {
         if u64::from(used) >= self.most_claims() {
             return Err(Errno::NOSPC.into());
         }
-        if u64::from(used) % self.claims_of_segment() == 0 {
-            self.add_claim_segment(cursor, u64::from(used) / self.claims_of_segment())?;
+        if let Some(more) = u64::from(used).checked_sub(claim::FIRST_CLAIMS) {
+            if more % self.claims_of_segment() == 0 {
+                self.add_claim_segment(cursor, more / self.claims_of_segment())?;
+            }
         }
         change.set(at, pair(0, used + 1))?;
         Ok(used)

@@ -143,6 +143,16 @@ pub mod claim {
     pub const OUTSTANDING: u64 = 32;
     /// The same in the list of released ones; of a free one the next free, + 1.
     pub const RELEASED: u64 = 40;
+
+    /// So many of each cursor are in the control area: items can be checked out while the disk is full.
+    pub const FIRST_CLAIMS: u64 = 24;
+    const FIRST: u64 = super::BITMAP + super::MOST_SEGMENTS / 8;
+    pub const END: u64 = first_at(super::CURSORS);
+
+    #[inline(always)]
+    pub const fn first_at(cursor: usize) -> u64 {
+        FIRST + cursor as u64 * FIRST_CLAIMS * BYTES
+    }
 }
 
 pub const PRODUCERS: u64 = 45_056;
@@ -182,5 +192,5 @@ const _: () = {
     assert!(participant::PLACE.slots + 64 * 64 <= 24_576);
     assert!(24_576 + CURSORS as u64 * 512 <= PRODUCERS && cursor::END <= 512);
     assert!(PRODUCERS + MOST_PRODUCERS * PRODUCER_BYTES <= BITMAP);
-    assert!(BITMAP + MOST_SEGMENTS / 8 <= DATA);
+    assert!(claim::END <= DATA);
 };

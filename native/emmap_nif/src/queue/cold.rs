@@ -162,20 +162,7 @@ fn queue_reader<'a>(
     most_lag: u64,
 ) -> NifResult<Term<'a>> {
     on_part(env, &handle, |part| {
-        let (queue, region) = (&part.queue, &*part.region);
-        let name = name.as_slice();
-        let (reader, created) = queue.with(region, Wait::Yes, |locked| {
-            Ok(match locked.find_reader(name)? {
-                Some(reader) => {
-                    locked.set_most_lag(reader, most_lag)?;
-                    (reader, false)
-                }
-                None => (locked.create_reader(name, most_lag)?, true),
-            })
-        })?;
-        if created {
-            queue.sync(region)?;
-        }
+        let reader = part.queue.reader(&part.region, name.as_slice(), most_lag)?;
         Ok((atom::ok(), reader as u64))
     })
 }
