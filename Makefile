@@ -2,7 +2,7 @@
 export LANG ?= C.UTF-8
 export ELIXIR_ERL_OPTIONS ?= +fnu
 
-.PHONY: build demo test test-all bad-days chaos queue-kills twice loom fuzz bench lint docs setup clean
+.PHONY: build demo test test-all test-broker bad-days chaos queue-kills twice loom fuzz bench lint docs setup clean
 
 setup:
 	@tools/setup
@@ -17,12 +17,17 @@ demo: setup
 test: setup
 	mix test
 	cargo test --quiet --locked --manifest-path native/Cargo.toml
-	@echo "left out: tests tagged :slow (run them with 'make test-all')"
+	@echo "left out: tests tagged :slow (run them with 'make test-all'), and :broker ('make test-broker')"
 
 test-all: setup
 	mix test --include slow
 	EMMAP_CRASH_IMAGES=100000 cargo test --quiet --locked --manifest-path native/Cargo.toml
 	$(MAKE) loom
+
+# The outbox of examples/ with a RabbitMQ that it starts: MESSAGES (100000), and meanwhile KILLS (50) with -9 of the pushing and
+# the forwarding VM, and RESTARTS (10) of the broker. SEED repeats a run's choices. Says so where RabbitMQ is missing.
+test-broker: setup
+	mix test --only broker test/examples/outbox_broker_test.exs
 
 # Every row of what must be survived, each in a VM of its own, as a table with what the user got.
 bad-days: setup
