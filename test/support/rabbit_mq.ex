@@ -27,7 +27,8 @@ defmodule Emmap.Test.RabbitMQ do
     File.mkdir_p!(directory)
     [amqp, distribution, epmd_port] = free_ports(3)
     arguments = ["-port", "#{epmd_port}", "-address", "127.0.0.1"]
-    epmd = spawn!(System.find_executable("epmd"), arguments, [], Path.join(directory, "epmd.log"))
+    program = System.find_executable("epmd") || Path.join(:code.root_dir(), "bin/epmd")
+    epmd = spawn!(program, arguments, [], Path.join(directory, "epmd.log"))
 
     server = %{
       directory: directory,
