@@ -18,24 +18,25 @@ defmodule OutboxBrokerTest do
   @max_size 131_072
   @segment_size 65_536
 
+  unless RabbitMQ.home() do
+    @moduletag skip: "no RabbitMQ"
+    if :broker in ExUnit.configuration()[:include], do: IO.puts(RabbitMQ.missing())
+  end
+
   setup_all do
-    if RabbitMQ.home() do
-      build = Path.join(System.tmp_dir!(), "emmap_outbox_#{System.pid()}")
-      compile!(build)
-      on_exit(fn -> File.rm_rf!(build) end)
+    {:ok, _} = Application.ensure_all_started(:logger)
+    build = Path.join(System.tmp_dir!(), "emmap_outbox_#{System.pid()}")
+    compile!(build)
+    on_exit(fn -> File.rm_rf!(build) end)
 
-      for ebin <- Path.wildcard(Path.join(RabbitMQ.libraries(), "*/ebin")),
-          do: Code.append_path(ebin)
+    for ebin <- Path.wildcard(Path.join(RabbitMQ.libraries(), "*/ebin")),
+        do: Code.append_path(ebin)
 
-      ebin = Path.join(build, "lib/outbox/ebin")
-      Code.append_path(ebin)
-      {:ok, _} = Application.ensure_all_started(:logger)
-      {:ok, _} = Application.ensure_all_started(:amqp_client)
-      Code.require_file(Path.join(@scripts, "client.exs"))
-      {:ok, ebin: ebin, client: OutboxTest.Client}
-    else
-      :ok
-    end
+    ebin = Path.join(build, "lib/outbox/ebin")
+    Code.append_path(ebin)
+    {:ok, _} = Application.ensure_all_started(:amqp_client)
+    Code.require_file(Path.join(@scripts, "client.exs"))
+    {:ok, ebin: ebin, client: OutboxTest.Client}
   end
 
   # As its user would, warnings being errors.
@@ -50,126 +51,120 @@ defmodule OutboxBrokerTest do
     {:ok, path: Path.join(directory, "outbox.queue"), server: Path.join(directory, "server")}
   end
 
-  if RabbitMQ.home() do
-    test "kills of pushing and forwarding VMs and restarts of the broker lose nothing", context do
-      messages = setting("MESSAGES", 100_000)
-      kills = setting("KILLS", 50)
-      restarts = setting("RESTARTS", 10)
-      seed = setting("SEED", :rand.uniform(1_000_000))
-      :rand.seed(:exsss, {seed, seed, seed})
-      started = System.monotonic_time(:millisecond)
+  test "kills of pushing and forwarding VMs and restarts of the broker lose nothing", context do
+    messages = setting("MESSAGES", 100_000)
+    kills = setting("KILLS", 50)
+    restarts = setting("RESTARTS", 10)
+    seed = setting("SEED", :rand.uniform(1_000_000))
+    :rand.seed(:exsss, {seed, seed, seed})
+    started = System.monotonic_time(:millisecond)
 
-      each = div(messages, @producers)
-      queue = Queue.open!(context.path, segment_size: @segment_size)
-      watch = watch(queue, context.path)
+    each = div(messages, @producers)
+    queue = Queue.open!(context.path, segment_size: @segment_size)
+    watch = watch(queue, context.path)
 
-      world = %{
-        queue: queue,
-        path: context.path,
-        ebin: context.ebin,
-        count: each,
-        directory: context.tmp_dir,
-        broker: RabbitMQ.start!(context.server)
-      }
+    world = %{
+      queue: queue,
+      path: context.path,
+      ebin: context.ebin,
+      count: each,
+      directory: context.tmp_dir,
+      broker: RabbitMQ.start!(context.server)
+    }
 
-      world = world |> start(:pusher) |> start(:forwarder)
-      kinds = for n <- 1..kills//1, do: if(rem(n, 2) == 0, do: :pusher, else: :forwarder)
-      events = Enum.shuffle(kinds ++ List.duplicate(:broker, restarts))
+    world = world |> start(:pusher) |> start(:forwarder)
+    kinds = for n <- 1..kills//1, do: if(rem(n, 2) == 0, do: :pusher, else: :forwarder)
+    events = Enum.shuffle(kinds ++ List.duplicate(:broker, restarts))
 
-      world =
-        events
-        |> Enum.with_index(1)
-        |> Enum.map(fn {event, n} -> {event, n / (length(events) + 1)} end)
-        |> happen(world)
+    world =
+      events
+      |> Enum.with_index(1)
+      |> Enum.map(fn {event, n} -> {event, n / (length(events) + 1)} end)
+      |> happen(world)
 
-      assert wait_for_end(world.pusher) == 0
-      wait_until_empty(world)
-      memory = peak_memory(world.forwarder)
-      RabbitMQ.kill!(world.forwarder)
-      arrived = context.client.drain(world.broker.port, "orders")
-      RabbitMQ.end!(world.broker)
+    assert wait_for_end(world.pusher) == 0
+    wait_until_empty(world)
+    memory = peak_memory(world.forwarder)
+    RabbitMQ.kill!(world.forwarder)
+    arrived = context.client.drain(world.broker.port, "orders")
+    RabbitMQ.end!(world.broker)
 
-      found = judge(arrived)
-      interruptions = Enum.count(kinds, &(&1 == :forwarder)) + restarts
-      {bytes, file} = largest(watch)
-      seconds = div(System.monotonic_time(:millisecond) - started, 1_000)
+    found = judge(arrived)
+    interruptions = Enum.count(kinds, &(&1 == :forwarder)) + restarts
+    {bytes, file} = largest(watch)
+    seconds = div(System.monotonic_time(:millisecond) - started, 1_000)
 
-      IO.puts("""
+    IO.puts("""
 
-      seed #{seed}: #{messages} messages of #{@producers} producers, #{kills} kills, #{restarts} restarts, #{seconds} s
-        arrived #{length(arrived)}, of these again #{found.again}, in #{length(found.rewinds)} pieces of at most \
-      #{Enum.max(found.rewinds, fn -> 0 end)}
-        the queue had at most #{bytes} bytes, its file #{file}; the forwarder's VM at the end #{memory} kB at most
-      """)
+    seed #{seed}: #{messages} messages of #{@producers} producers, #{kills} kills, #{restarts} restarts, #{seconds} s
+      arrived #{length(arrived)}, of these again #{found.again}, in #{length(found.rewinds)} pieces of at most \
+    #{Enum.max(found.rewinds, fn -> 0 end)}
+      the queue had at most #{bytes} bytes, its file #{file}; the forwarder's VM at the end #{memory} kB at most
+    """)
 
-      # Each message, and each producer's in order.
-      for producer <- 1..@producers do
-        assert found.first[producer] == Enum.to_list(1..each)
-      end
-
-      # Again came only what was in flight at an interruption.
-      assert Enum.all?(found.rewinds, &(&1 <= @max_items))
-      assert length(found.rewinds) <= interruptions
-
-      # The queue became full and no larger: with the rest of a segment that the next record does not fit in, and the file with
-      # its header, a segment that is being filled, and one for what is checked out.
-      assert restarts == 0 or bytes > @max_size - 300
-      assert bytes <= @max_size + 300
-      assert file <= 262_144 + @max_size + 2 * @segment_size
+    # Each message, and each producer's in order.
+    for producer <- 1..@producers do
+      assert found.first[producer] == Enum.to_list(1..each)
     end
 
-    test "a queue that is deleted is declared again, and nothing is lost", context do
-      broker = RabbitMQ.start!(context.server)
-      queue = Queue.open!(context.path)
-      outbox!(queue, broker)
-      push(queue, 1..1_000)
+    # Again came only what was in flight at an interruption.
+    assert Enum.all?(found.rewinds, &(&1 <= @max_items))
+    assert length(found.rewinds) <= interruptions
+
+    # The queue became full and no larger: with the rest of a segment that the next record does not fit in, and the file with
+    # its header, a segment that is being filled, and one for what is checked out.
+    assert restarts == 0 or bytes > @max_size - 300
+    assert bytes <= @max_size + 300
+    assert file <= 262_144 + @max_size + 2 * @segment_size
+  end
+
+  test "a queue that is deleted is declared again, and nothing is lost", context do
+    broker = RabbitMQ.start!(context.server)
+    queue = Queue.open!(context.path)
+    outbox!(queue, broker)
+    push(queue, 1..1_000)
+    wait_until_empty(%{queue: queue})
+    assert length(context.client.drain(broker.port, "orders")) == 1_000
+    context.client.delete(broker.port, "orders")
+    push(queue, 1_001..2_000)
+    wait_until_empty(%{queue: queue})
+    assert context.client.drain(broker.port, "orders") == for(n <- 1_001..2_000, do: "#{n}")
+    RabbitMQ.end!(broker)
+  end
+
+  test "what the broker refuses is set aside, and what is behind it arrives", context do
+    broker = RabbitMQ.start!(context.server)
+    queue = Queue.open!(context.path, max_attempts: 20)
+    push(queue, 1..100)
+    # Its routing key is too long for the protocol; this one is no message at all.
+    :ok = Queue.push(queue, {String.duplicate("k", 300), "payload"})
+    :ok = Queue.push(queue, :no_message)
+    push(queue, 101..200)
+    outbox!(queue, broker)
+    wait_until_empty(%{queue: queue})
+    assert [{{_, "payload"}, 20}, {:no_message, 20}] = Queue.dead_letters(queue)
+    arrived = context.client.drain(broker.port, "orders")
+    assert Enum.uniq(arrived) == for(n <- 1..200, do: "#{n}")
+    RabbitMQ.end!(broker)
+  end
+
+  test "a connection ends with its forwarder", context do
+    broker = RabbitMQ.start!(context.server)
+    queue = Queue.open!(context.path)
+    outbox = outbox!(queue, broker)
+
+    for n <- 1..5 do
+      push(queue, [n])
       wait_until_empty(%{queue: queue})
-      assert length(context.client.drain(broker.port, "orders")) == 1_000
-      context.client.delete(broker.port, "orders")
-      push(queue, 1_001..2_000)
-      wait_until_empty(%{queue: queue})
-      assert context.client.drain(broker.port, "orders") == for(n <- 1_001..2_000, do: "#{n}")
-      RabbitMQ.end!(broker)
+      Process.exit(:sys.get_state(outbox).forwarder, :kill)
     end
 
-    test "what the broker refuses is set aside, and what is behind it arrives", context do
-      broker = RabbitMQ.start!(context.server)
-      queue = Queue.open!(context.path, max_attempts: 20)
-      push(queue, 1..100)
-      # Its routing key is too long for the protocol; this one is no message at all.
-      :ok = Queue.push(queue, {String.duplicate("k", 300), "payload"})
-      :ok = Queue.push(queue, :no_message)
-      push(queue, 101..200)
-      outbox!(queue, broker)
-      wait_until_empty(%{queue: queue})
-      assert [{{_, "payload"}, 20}, {:no_message, 20}] = Queue.dead_letters(queue)
-      arrived = context.client.drain(broker.port, "orders")
-      assert Enum.uniq(arrived) == for(n <- 1..200, do: "#{n}")
-      RabbitMQ.end!(broker)
-    end
-
-    test "a connection ends with its forwarder", context do
-      broker = RabbitMQ.start!(context.server)
-      queue = Queue.open!(context.path)
-      outbox = outbox!(queue, broker)
-
-      for n <- 1..5 do
-        push(queue, [n])
-        wait_until_empty(%{queue: queue})
-        Process.exit(:sys.get_state(outbox).forwarder, :kill)
-      end
-
-      push(queue, [6])
-      wait_until_empty(%{queue: queue})
-      wait(fn -> connections() == 1 end)
-      stop_supervised!(Outbox)
-      wait(fn -> connections() == 0 end)
-      RabbitMQ.end!(broker)
-    end
-  else
-    test "with RabbitMQ" do
-      IO.puts("\n#{RabbitMQ.missing()}")
-    end
+    push(queue, [6])
+    wait_until_empty(%{queue: queue})
+    wait(fn -> connections() == 1 end)
+    stop_supervised!(Outbox)
+    wait(fn -> connections() == 0 end)
+    RabbitMQ.end!(broker)
   end
 
   defp setting(name, default), do: String.to_integer(System.get_env(name, "#{default}"))
