@@ -38,8 +38,8 @@ bad-days: setup
 chaos: setup
 	MIX_ENV=test mix run test/chaos.exs
 
-# Two VMs and two Rust programs on one queue, killed with -9 ROUNDS (2000) times at random, then a quarter as often across PID
-# namespaces. SEED repeats a run's choices.
+# Two VMs, two Rust programs and a Python program on one queue, killed with -9 ROUNDS (2000) times at random, then a quarter as
+# often across PID namespaces. SEED repeats a run's choices.
 queue-kills: setup
 	MIX_ENV=test mix run test/queue_kills.exs
 

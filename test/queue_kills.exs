@@ -11,21 +11,26 @@ IO.puts("seed #{seed}")
 namespaces? = match?({_, 0}, System.cmd("unshare", ~w(--pid --fork true), stderr_to_stdout: true))
 
 unless namespaces?, do: IO.puts("no PID namespaces: unshare is missing or not allowed")
+if QueueKills.left_out(), do: IO.puts(QueueKills.left_out())
 
 runs =
   [{"one PID namespace", rounds, []}] ++
     if(namespaces?,
-      do: [{"three PID namespaces", div(rounds, 4) + 1, [namespaces: true]}],
+      do: [{"four PID namespaces", div(rounds, 4) + 1, [namespaces: true]}],
       else: []
     )
 
 results =
   for {name, rounds, options} <- runs do
-    found = QueueKills.run(Path.join(directory, name), rounds, seed, options)
+    {time, found} =
+      :timer.tc(fn -> QueueKills.run(Path.join(directory, name), rounds, seed, options) end)
+
     pushes = Enum.sort(found.pushes)
+    kills = Enum.map_join(found.kills, ", ", fn {kind, count} -> "#{count} of #{kind}" end)
 
     IO.puts("""
-    #{name}: #{found.kills} kills, #{found.pushed} acknowledged pushes, #{found.delivered} deliveries, \
+    #{name}, #{div(time, 1_000_000)} s: #{found.kills |> Map.values() |> Enum.sum()} kills (#{kills}), \
+    #{found.pushed} acknowledged pushes, #{found.delivered} deliveries, \
     #{found.acknowledged} acknowledgements
       a survivor's push after a death: median #{Enum.at(pushes, div(length(pushes), 2))} us, \
     longest #{List.last(pushes)} us

@@ -26,7 +26,12 @@ defmodule Emmap.QueueKillsTest do
     seed = :rand.uniform(1_000_000)
     found = QueueKills.run(directory, rounds, seed, options)
     assert found.problems == [], "seed #{seed}: #{inspect(found.problems)}"
-    assert found.kills == rounds
+    if QueueKills.left_out(), do: IO.puts("\n" <> QueueKills.left_out())
+    assert found.kills |> Map.values() |> Enum.sum() == rounds
+    # One of each kind that is there; in as few as 20 kills one may be spared.
+    if rounds > 100 and QueueKills.left_out() == nil,
+      do: assert(Enum.sort(Map.keys(found.kills)) == [:python, :rust, :vm])
+
     assert found.pushed > 10 * rounds and found.acknowledged > 10 * rounds
   end
 

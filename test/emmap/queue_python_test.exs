@@ -2,33 +2,19 @@ defmodule Emmap.QueuePythonTest do
   # A queue that a VM and a Python program share, by the module that the guide shows.
   use ExUnit.Case, async: true
   alias Emmap.Queue
+  alias Emmap.Test.Python
 
   @moduletag :tmp_dir
   @moduletag timeout: 600_000
 
-  @missing for program <- ~w(python3 cargo), System.find_executable(program) == nil, do: program
+  @missing Python.missing()
 
   if @missing != [], do: @moduletag(skip: "no #{Enum.join(@missing, " and no ")} here")
 
-  @native Path.expand("../../native", __DIR__)
-  @guide Path.expand("../../guides/python", __DIR__)
   @items 10_000
 
   setup_all do
-    if @missing == [] do
-      target = Path.expand(System.get_env("CARGO_TARGET_DIR") || Path.join(@native, "target"))
-      # In the directory that the NIF library was built in, so that most of it is there already.
-      arguments = ~w(build --quiet --release --locked --package emmap_c --target-dir) ++ [target]
-      {said, status} = System.cmd("cargo", arguments, cd: @native, stderr_to_stdout: true)
-      assert status == 0, said
-      triple = System.get_env("CARGO_BUILD_TARGET") || ""
-      extension = if :os.type() == {:unix, :darwin}, do: "dylib", else: "so"
-      library = Path.join([target, triple, "release", "libemmap_c.#{extension}"])
-      assert File.exists?(library)
-      %{library: library}
-    else
-      :ok
-    end
+    if @missing == [], do: %{library: Python.library!()}, else: :ok
   end
 
   setup %{tmp_dir: directory} = context do
@@ -50,12 +36,6 @@ defmodule Emmap.QueuePythonTest do
     #{code}
     """)
 
-    environment = [
-      {~c"EMMAP_LIBRARY", to_charlist(context.library)},
-      {~c"PYTHONPATH", to_charlist(@guide)},
-      {~c"PYTHONDONTWRITEBYTECODE", ~c"1"}
-    ]
-
     # Not through a shell: a signal must reach the program itself.
     port =
       Port.open({:spawn_executable, System.find_executable("python3")}, [
@@ -63,7 +43,7 @@ defmodule Emmap.QueuePythonTest do
         :exit_status,
         line: 10_000,
         args: [script, path],
-        env: environment
+        env: Python.environment(context.library)
       ])
 
     {:os_pid, pid} = Port.info(port, :os_pid)

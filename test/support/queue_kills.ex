@@ -1,14 +1,25 @@
 defmodule Emmap.Test.QueueKills do
   @moduledoc """
-  Two VMs and two Rust programs on one queue, each a producer, a consumer that acknowledges, and a reader, and each killed
-  with -9 at random times. What they noted of what they did is compared with what the queue delivers in the end.
+  Two VMs, two Rust programs and a Python program on one queue, each a producer, a consumer that acknowledges, and a reader,
+  and each killed with -9 at random times. What they noted of what they did is compared with what the queue delivers in the end.
   """
 
   alias Emmap.Queue
-  alias Emmap.Test.QueueWorker
+  alias Emmap.Test.{Python, QueueWorker}
 
   @kinds %{1 => :pushed, 2 => :delivered, 3 => :acknowledged, 4 => :released}
   @manifest Path.expand("../../native/Cargo.toml", __DIR__)
+  @python Path.expand("queue_worker.py", __DIR__)
+  # The workers that are killed, each in its place. Those with an identity push with it, and go on under it.
+  @workers %{
+    0 => %{program: :rust, identity: true},
+    1 => %{program: :rust, identity: false},
+    2 => %{program: :vm, identity: true},
+    3 => %{program: :vm, identity: false},
+    4 => %{program: :python, identity: true}
+  }
+  # Each of these has a PID namespace of its own, where there are namespaces.
+  @in_namespace [0, 2, 4]
   # The most that a consumer checks out at once: what it may have acknowledged without having noted it.
   @batch 4
   # So often a new file is begun, and everything is compared.
@@ -24,12 +35,12 @@ defmodule Emmap.Test.QueueKills do
 
   @doc """
   Kills `rounds` participants. Returns how much was done and how long survivors needed; `:problems` lists what is wrong. With
-  `namespaces: true`, one VM and one program each live in a PID namespace of their own.
+  `namespaces: true`, one of each kind lives in a PID namespace of its own. Without Python here, the others do it alone.
   """
   def run(directory, rounds, seed, options \\ []) do
     :rand.seed(:exsss, {seed, seed, seed})
-    program = program!()
-    empty = %{kills: 0, pushed: 0, delivered: 0, acknowledged: 0, pushes: [], problems: []}
+    programs = programs!()
+    empty = %{kills: %{}, pushed: 0, delivered: 0, acknowledged: 0, pushes: [], problems: []}
 
     rounds
     |> files()
@@ -37,14 +48,44 @@ defmodule Emmap.Test.QueueKills do
     |> Enum.reduce(empty, fn {kills, index}, sum ->
       folder = Path.join(directory, "#{index}")
       File.mkdir_p!(folder)
-      found = one_file(program, folder, kills, options)
+      found = one_file(programs, folder, kills, options)
       if found.problems == [], do: File.rm_rf!(folder)
 
       Map.merge(sum, found, fn
         key, before, new when key in [:problems, :pushes] -> before ++ new
+        :kills, before, new -> Map.merge(before, new, fn _, before, new -> before + new end)
         _key, before, new -> before + new
       end)
     end)
+  end
+
+  @doc "Says what is left out here, or nothing."
+  def left_out do
+    case Python.missing() do
+      [] -> nil
+      missing -> "skipped: the Python program, for there is no #{Enum.join(missing, " and no ")}"
+    end
+  end
+
+  # What each kind of worker is started with: without Python, without that kind.
+  defp programs! do
+    # So that a VM can start while the others work.
+    nice = [System.find_executable("nice"), "-n", "10"]
+    programs = %{rust: nice ++ [program!()], vm: [System.find_executable("erl") | vm_arguments()]}
+
+    case Python.missing() do
+      [] ->
+        python = nice ++ [Python.executable!(), @python]
+        Map.merge(programs, %{python: python, library: Python.library!()})
+
+      _ ->
+        programs
+    end
+  end
+
+  defp vm_arguments do
+    ~w(-noinput -noshell +fnu +S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none) ++
+      ["-pa", Application.app_dir(:emmap, "ebin"), Application.app_dir(:elixir, "ebin")]
   end
 
   defp files(rounds) when rounds > @kills_of_a_file,
@@ -52,26 +93,28 @@ defmodule Emmap.Test.QueueKills do
 
   defp files(rounds), do: [rounds]
 
-  defp one_file(program, folder, kills, options) do
+  defp one_file(programs, folder, kills, options) do
     path = Path.join(folder, "queue")
     queue = Queue.open!(path, format: :binary, segment_size: 65_536, max_size: 2_097_152)
     {:ok, reader} = Queue.reader(queue, "audit")
-    world = %{program: program, folder: folder, path: path, queue: queue, options: options}
+    world = %{programs: programs, folder: folder, path: path, queue: queue, options: options}
+
+    places = for {place, %{program: program}} <- @workers, programs[program], do: place
 
     workers =
-      for place <- 0..3, into: %{}, do: {place, start(world, place, 0, place * 1_000_000, 0)}
+      for place <- places, into: %{}, do: {place, start(world, place, 0, place * 1_000_000, 0)}
 
-    state = %{workers: workers, ended: [], pushes: [], own: 0, problems: []}
+    state = %{workers: workers, ended: [], kills: %{}, pushes: [], own: 0, problems: []}
     state = Enum.reduce(1..kills, state, fn _, state -> kill_one(world, state) end)
-    state = Enum.reduce(0..3, state, fn place, state -> elem(stop(world, state, place), 0) end)
+    state = Enum.reduce(places, state, fn place, state -> elem(stop(world, state, place), 0) end)
     # What the queue's own consumer and the reader have left.
     left = %{"consumer" => drain(queue), "reader" => drain(reader)}
-    check = check(program, path)
+    check = check(path)
     :ok = Queue.close(queue)
     found = judge(state, left)
 
     %{
-      kills: kills,
+      kills: state.kills,
       pushed: found.pushed,
       delivered: found.delivered,
       acknowledged: found.acknowledged,
@@ -80,33 +123,36 @@ defmodule Emmap.Test.QueueKills do
     }
   end
 
-  # Places 0 and 1 are programs, 2 and 3 are VMs. Even ones push with an identity, and go on under it.
   defp start(world, place, incarnation, producer, first) do
     logs = Path.join(world.folder, "#{place}-#{incarnation}")
-    identity = rem(place, 2) == 0
+    %{program: kind, identity: identity} = @workers[place]
+    program = world.programs[kind]
+    arguments = [world.path, logs, "#{producer}", "#{first}", if(identity, do: "1", else: "0")]
 
     command =
-      if place < 2 do
-        [world.program, "work", world.path, logs, "#{producer}", "#{first}"] ++
-          [if(identity, do: "1", else: "0")]
-      else
-        code =
-          "'Elixir.Emmap.Test.QueueWorker':work(" <>
-            "<<\"#{world.path}\">>,<<\"#{logs}\">>,#{producer},#{first},#{identity})."
+      case kind do
+        :rust ->
+          program ++ ["work" | arguments]
 
-        [System.find_executable("erl"), "-noinput", "-noshell"] ++
-          ~w(+fnu +S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none) ++
-          ["-pa", Application.app_dir(:emmap, "ebin"), Application.app_dir(:elixir, "ebin")] ++
-          ["-eval", code]
+        :python ->
+          program ++ arguments
+
+        :vm ->
+          code =
+            "'Elixir.Emmap.Test.QueueWorker':work(" <>
+              "<<\"#{world.path}\">>,<<\"#{logs}\">>,#{producer},#{first},#{identity})."
+
+          program ++ ["-eval", code]
       end
 
     command =
-      if world.options[:namespaces] && place in [0, 2],
+      if namespace?(world, place),
         do:
           [System.find_executable("unshare"), "--pid", "--fork", "--kill-child=SIGKILL"] ++
             command,
         else: command
 
+    environment = if kind == :python, do: Python.environment(world.programs.library), else: []
     [executable | arguments] = command
 
     port =
@@ -115,7 +161,7 @@ defmodule Emmap.Test.QueueKills do
         :exit_status,
         :stderr_to_stdout,
         args: arguments,
-        env: [{~c"ERL_CRASH_DUMP", ~c"/dev/null"}]
+        env: [{~c"ERL_CRASH_DUMP", ~c"/dev/null"} | environment]
       ])
 
     {:os_pid, pid} = Port.info(port, :os_pid)
@@ -133,20 +179,45 @@ defmodule Emmap.Test.QueueKills do
 
   defp kill_one(world, state) do
     Process.sleep(:rand.uniform(30))
-    # One that works, most of the time.
-    working = for {place, worker} <- state.workers, working?(worker), do: place
-    place = Enum.random(if(working == [], do: [0, 1, 2, 3], else: working))
+    place = choose(state)
     {state, worker} = stop(world, state, place)
+    state = put_in(state.kills[@workers[place].program], kills(state, place) + 1)
     state = probe(world, state)
 
     {producer, first} =
-      case rem(place, 2) do
-        0 -> {worker.producer, next_number(worker)}
-        1 -> {worker.producer + 1, 0}
-      end
+      if @workers[place].identity,
+        do: {worker.producer, next_number(worker)},
+        else: {worker.producer + 1, 0}
 
     started = start(world, place, worker.incarnation + 1, producer, first)
     put_in(state.workers[place], started)
+  end
+
+  # One that works, most of the time, and of these often one of the kind that was killed least: a VM takes so long to start
+  # that it would hardly ever be killed.
+  defp choose(state) do
+    all = Map.keys(state.workers)
+    working = for place <- all, working?(state.workers[place]), do: place
+    seldom = fn places -> places |> Enum.shuffle() |> Enum.min_by(&kills(state, &1)) end
+
+    case :rand.uniform(10) do
+      1 -> Enum.random(all)
+      2 -> all |> seldom.() |> await_work(state, 500)
+      _ when working == [] -> Enum.random(all)
+      n when n < 6 -> Enum.random(working)
+      _ -> seldom.(working)
+    end
+  end
+
+  defp kills(state, place), do: Map.get(state.kills, @workers[place].program, 0)
+
+  defp await_work(place, state, left) do
+    if left > 0 and not working?(state.workers[place]) do
+      Process.sleep(10)
+      await_work(place, state, left - 1)
+    else
+      place
+    end
   end
 
   defp working?(worker) do
@@ -154,11 +225,9 @@ defmodule Emmap.Test.QueueKills do
   end
 
   # Kills a worker. It must not have ended before.
-  defp stop(_world, state, place) do
+  defp stop(world, state, place) do
     {worker, workers} = Map.pop!(state.workers, place)
-
-    # In a namespace, the program, too: unshare may die before it has said that its child shall die with it.
-    children = File.read!("/proc/#{worker.pid}/task/#{worker.pid}/children") |> String.split()
+    children = if namespace?(world, place), do: children(worker.pid), else: []
     System.cmd("kill", ["-9", "#{worker.pid}" | children], stderr_to_stdout: true)
     {status, output} = exit_of(worker.port, "")
 
@@ -175,6 +244,28 @@ defmodule Emmap.Test.QueueKills do
     }
 
     {state, worker}
+  end
+
+  defp namespace?(world, place), do: world.options[:namespaces] && place in @in_namespace
+
+  # The program in a namespace, to be killed, too: unshare may die before it has said that its child shall die with it. Once
+  # it is stopped, it starts none any more.
+  defp children(pid) do
+    System.cmd("kill", ["-STOP", "#{pid}"], stderr_to_stdout: true)
+    await_stop(pid, 1_000)
+    String.split(File.read!("/proc/#{pid}/task/#{pid}/children"))
+  end
+
+  defp await_stop(_pid, 0), do: :ok
+
+  defp await_stop(pid, left) do
+    # The state comes after the name, which is in parentheses.
+    [_, state] = Regex.run(~r/\) (.)/, File.read!("/proc/#{pid}/stat"))
+
+    if state not in ["T", "Z"] do
+      Process.sleep(1)
+      await_stop(pid, left - 1)
+    end
   end
 
   defp exit_of(port, output) do
@@ -219,8 +310,8 @@ defmodule Emmap.Test.QueueKills do
     end
   end
 
-  defp check(program, path) do
-    case System.cmd(program, ["check", path], stderr_to_stdout: true) do
+  defp check(path) do
+    case System.cmd(program!(), ["check", path], stderr_to_stdout: true) do
       {"sound\n", 0} -> []
       {output, _} -> ["the state is not sound: #{output}"]
     end
