@@ -29,7 +29,7 @@ results =
     kills = Enum.map_join(found.kills, ", ", fn {kind, count} -> "#{count} of #{kind}" end)
 
     IO.puts("""
-    #{name}, #{div(time, 1_000_000)} s: #{found.kills |> Map.values() |> Enum.sum()} kills (#{kills}), \
+    #{name}, #{div(time, 1_000_000)} s: #{found.kills |> Map.values() |> Enum.sum()} kills (#{kills}; #{found.at_stores} at a store), \
     #{found.pushed} acknowledged pushes, #{found.delivered} deliveries, \
     #{found.acknowledged} acknowledgements
       a survivor's push after a death: median #{Enum.at(pushes, div(length(pushes), 2))} us, \

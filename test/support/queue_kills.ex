@@ -1,7 +1,8 @@
 defmodule Emmap.Test.QueueKills do
   @moduledoc """
   Two VMs, two Rust programs and a Python program on one queue, each a producer, a consumer that acknowledges, and a reader,
-  and each killed with -9 at random times. What they noted of what they did is compared with what the queue delivers in the end.
+  and each killed with -9 at random times; every other Rust program ends itself instead, after a random store, mostly with the
+  lock of the queue. What they noted of what they did is compared with what the queue delivers in the end.
   """
 
   alias Emmap.Queue
@@ -40,7 +41,16 @@ defmodule Emmap.Test.QueueKills do
   def run(directory, rounds, seed, options \\ []) do
     :rand.seed(:exsss, {seed, seed, seed})
     programs = programs!()
-    empty = %{kills: %{}, pushed: 0, delivered: 0, acknowledged: 0, pushes: [], problems: []}
+
+    empty = %{
+      kills: %{},
+      at_stores: 0,
+      pushed: 0,
+      delivered: 0,
+      acknowledged: 0,
+      pushes: [],
+      problems: []
+    }
 
     rounds
     |> files()
@@ -104,7 +114,16 @@ defmodule Emmap.Test.QueueKills do
     workers =
       for place <- places, into: %{}, do: {place, start(world, place, 0, place * 1_000_000, 0)}
 
-    state = %{workers: workers, ended: [], kills: %{}, pushes: [], own: 0, problems: []}
+    state = %{
+      workers: workers,
+      ended: [],
+      kills: %{},
+      at_stores: 0,
+      pushes: [],
+      own: 0,
+      problems: []
+    }
+
     state = Enum.reduce(1..kills, state, fn _, state -> kill_one(world, state) end)
     state = Enum.reduce(places, state, fn place, state -> elem(stop(world, state, place), 0) end)
     # What the queue's own consumer and the reader have left.
@@ -115,6 +134,7 @@ defmodule Emmap.Test.QueueKills do
 
     %{
       kills: state.kills,
+      at_stores: state.at_stores,
       pushed: found.pushed,
       delivered: found.delivered,
       acknowledged: found.acknowledged,
@@ -227,8 +247,16 @@ defmodule Emmap.Test.QueueKills do
   # Kills a worker. It must not have ended before.
   defp stop(world, state, place) do
     {worker, workers} = Map.pop!(state.workers, place)
-    children = if namespace?(world, place), do: children(worker.pid), else: []
-    System.cmd("kill", ["-9", "#{worker.pid}" | children], stderr_to_stdout: true)
+    at_store? = @workers[place].program == :rust and working?(worker) and :rand.uniform(2) == 1
+
+    if at_store? do
+      # A push has about 20 stores, a checkout and an acknowledgement as many.
+      Port.command(worker.port, "die #{:rand.uniform(60)}\n")
+    else
+      children = if namespace?(world, place), do: children(worker.pid), else: []
+      System.cmd("kill", ["-9", "#{worker.pid}" | children], stderr_to_stdout: true)
+    end
+
     {status, output} = exit_of(worker.port, "")
 
     problems =
@@ -240,6 +268,7 @@ defmodule Emmap.Test.QueueKills do
       state
       | workers: workers,
         ended: [worker | state.ended],
+        at_stores: state.at_stores + if(at_store?, do: 1, else: 0),
         problems: state.problems ++ problems
     }
 

@@ -2,18 +2,24 @@
 //! reader. What was done is written to logs when it was done, for `test/queue_kills.exs` to judge.
 //!
 //! `queue_worker work FILE LOGS PRODUCER FIRST IDENTITY`: the logs are LOGS.producer, LOGS.consumer, and LOGS.reader;
-//! the items are of PRODUCER, numbered from FIRST; with IDENTITY 1 they are pushed with the producer's identity.
+//! the items are of PRODUCER, numbered from FIRST; with IDENTITY 1 they are pushed with the producer's identity. A line
+//! `die N` on its input ends it after the Nth store from then on, mostly with the lock of the queue.
 //! `queue_worker hold FILE`: checks an item out, says so, and keeps it. `queue_worker check FILE`: what must hold at all
 //! times does. `queue_worker bounce FILE ROUNDS`: a futex round trip with another thread, for a benchmark.
 
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use emmap_core::queue::{self, Limits, Pushed, Queue, Request, Stop};
+use emmap_core::queue::waiting::Event;
+use emmap_core::queue::{
+    self, Claimed, Content, Extension, Limits, Locked, Pushed, Queue, Receipt, Request, Stop,
+};
 use emmap_core::region::Wait;
+use emmap_core::store::shared::Mapped;
+use emmap_core::store::Shared;
 use emmap_core::{os, Region};
 
 const PUSHED: u64 = 1;
@@ -67,6 +73,92 @@ fn now() -> u64 {
     now.expect("after 1970").as_nanos() as u64
 }
 
+/// How many stores there are until this program ends.
+static LEFT: AtomicU64 = AtomicU64::new(u64::MAX);
+
+fn is_doomed() -> bool {
+    LEFT.load(Ordering::Relaxed) != u64::MAX
+}
+
+/// The map of the queue, whose stores are counted.
+struct Mortal<'a>(&'a Mapped<'a>);
+
+/// Ends this program as a kill does: no other code of any of its threads runs. The first process of a PID namespace cannot
+/// kill itself.
+fn after_store() {
+    if LEFT.fetch_sub(1, Ordering::Relaxed) <= 1 {
+        // SAFETY: takes no pointers, and does not return.
+        unsafe { libc::_exit(128 + libc::SIGKILL) }
+    }
+}
+
+impl Shared for Mortal<'_> {
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+
+    fn load(&self, at: u64) -> emmap_core::Result<u64> {
+        self.0.load(at)
+    }
+
+    fn store(&self, at: u64, value: u64) -> emmap_core::Result<()> {
+        self.0.store(at, value)?;
+        after_store();
+        Ok(())
+    }
+
+    fn compare_exchange(&self, at: u64, current: u64, new: u64) -> emmap_core::Result<bool> {
+        let exchanged = self.0.compare_exchange(at, current, new)?;
+        after_store();
+        Ok(exchanged)
+    }
+
+    fn update(&self, at: u64, set: u64, clear: u64) -> emmap_core::Result<u64> {
+        let before = self.0.update(at, set, clear)?;
+        after_store();
+        Ok(before)
+    }
+
+    unsafe fn copy_out(&self, at: u64, out: *mut u8, count: usize) -> emmap_core::Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.copy_out(at, out, count) }
+    }
+
+    unsafe fn copy_in(&self, at: u64, data: *const u8, count: usize) -> emmap_core::Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.copy_in(at, data, count)? };
+        after_store();
+        Ok(())
+    }
+}
+
+/// Runs `act` under the lock, which ends this program at a store.
+fn doomed<R>(
+    region: &Region,
+    queue: &Queue,
+    event: Event,
+    act: impl Fn(&Locked<Mortal>) -> queue::Result<R>,
+) -> queue::Result<R> {
+    queue.with_waking(region, Wait::Yes, event, |locked| {
+        act(&Locked {
+            shared: &Mortal(locked.shared),
+            segment_size: locked.segment_size,
+            slot: locked.slot,
+            may_wait: locked.may_wait,
+            new_salt: locked.new_salt,
+        })
+    })
+}
+
+/// Follows what the input says.
+fn obey() {
+    for line in std::io::stdin().lines() {
+        let line = line.expect("a line");
+        let stores = line.strip_prefix("die ").expect("no other command");
+        LEFT.store(stores.parse().expect("a number"), Ordering::Relaxed);
+    }
+}
+
 /// One write for each record, so that a kill does not tear it.
 struct Log(File);
 
@@ -117,6 +209,7 @@ fn work(file: &str, logs: &str, producer: u64, first: u64, identity: bool) {
         scope.spawn(|| produce(&region, &queue, logs, producer, first, identity));
         scope.spawn(|| consume(&region, &queue, logs, "consumer", queue::layout::OWN));
         scope.spawn(|| consume(&region, &queue, logs, "reader", reader));
+        obey();
     });
 }
 
@@ -132,10 +225,7 @@ fn produce(region: &Region, queue: &Queue, logs: &str, producer: u64, first: u64
             identity: identity.then_some((id, number)),
         };
         loop {
-            // SAFETY: the item is alive.
-            let pushed =
-                unsafe { queue.push(region, Wait::Yes, (0, item.as_ptr(), item.len()), &limits) };
-            match pushed {
+            match push(region, queue, &item, &limits) {
                 Ok(Pushed::At(_) | Pushed::Duplicate) => break,
                 Err(Stop::Full) => std::thread::sleep(Duration::from_millis(1)),
                 Err(stop) => panic!("push: {stop:?}"),
@@ -148,11 +238,64 @@ fn produce(region: &Region, queue: &Queue, logs: &str, producer: u64, first: u64
     }
 }
 
+fn push(region: &Region, queue: &Queue, item: &[u8], limits: &Limits) -> queue::Result<Pushed> {
+    if !is_doomed() || item.len() > 60_000 {
+        // SAFETY: the item is alive.
+        return unsafe { queue.push(region, Wait::Yes, (0, item.as_ptr(), item.len()), limits) };
+    }
+    let mut content = Content {
+        flags: 0,
+        extension: Extension::default(),
+        payload: item.as_ptr(),
+        length: item.len(),
+    };
+    if let Some((producer, number)) = limits.identity {
+        content.flags |= queue::record::IDENTITY;
+        content.extension = Extension::identity(producer, number);
+    }
+    doomed(region, queue, Event::Items, |locked| {
+        let Some(producer) = locked.admit(content.room(), limits)? else {
+            return Ok(Pushed::Duplicate);
+        };
+        // SAFETY: the item is alive.
+        unsafe { locked.push_item(&content, producer).map(Pushed::At) }
+    })
+}
+
+fn check_out(region: &Region, queue: &Queue, cursor: usize) -> queue::Result<Option<Claimed>> {
+    match is_doomed() {
+        false => queue.check_out(region, Wait::Yes, cursor, 1, None),
+        true => doomed(region, queue, Event::Space, |locked| {
+            locked.check_out(cursor, 1, None)
+        }),
+    }
+}
+
+fn acknowledge(region: &Region, queue: &Queue, cursor: usize, receipt: &Receipt) {
+    let done = match is_doomed() {
+        false => queue.acknowledge(region, Wait::Yes, cursor, receipt),
+        true => doomed(region, queue, Event::Space, |locked| {
+            locked.acknowledge(cursor, receipt)
+        }),
+    };
+    done.expect("the claim is ours");
+}
+
+fn release(region: &Region, queue: &Queue, cursor: usize, receipt: &Receipt) {
+    let done = match is_doomed() {
+        false => queue.release(region, Wait::Yes, cursor, receipt),
+        true => doomed(region, queue, Event::Items, |locked| {
+            locked.release_claim(cursor, receipt)
+        }),
+    };
+    done.expect("the claim is ours");
+}
+
 fn consume(region: &Region, queue: &Queue, logs: &str, name: &str, cursor: usize) {
     let mut log = Log::new(logs, name);
     for round in 0u64.. {
         let start = now();
-        let claimed = match queue.check_out(region, Wait::Yes, cursor, 1, None) {
+        let claimed = match check_out(region, queue, cursor) {
             Ok(Some(claimed)) => claimed,
             Ok(None) => {
                 std::thread::sleep(Duration::from_micros(500));
@@ -170,13 +313,11 @@ fn consume(region: &Region, queue: &Queue, logs: &str, name: &str, cursor: usize
         let attempts = u64::from(claimed.receipt.attempts);
         log.note(DELIVERED, item, start, attempts);
         if round % 64 == 63 {
-            let released = queue.release(region, Wait::Yes, cursor, &claimed.receipt);
-            released.expect("the claim is ours");
+            release(region, queue, cursor, &claimed.receipt);
             log.note(RELEASED, item, now(), attempts);
             continue;
         }
-        let done = queue.acknowledge(region, Wait::Yes, cursor, &claimed.receipt);
-        done.expect("the claim is ours");
+        acknowledge(region, queue, cursor, &claimed.receipt);
         log.note(ACKNOWLEDGED, item, now(), attempts);
     }
 }
