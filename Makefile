@@ -25,7 +25,8 @@ test-all: setup
 	$(MAKE) loom
 
 # The outbox of examples/ with a RabbitMQ that it starts: MESSAGES (100000), and meanwhile KILLS (50) with -9 of the pushing and
-# the forwarding VM, and RESTARTS (10) of the broker. SEED repeats a run's choices. Says so where RabbitMQ is missing.
+# the forwarding VM, and RESTARTS (10) of the broker, which SIGNAL=kill kills, too. SEED repeats a run's choices. Says so where
+# RabbitMQ is missing.
 test-broker: setup
 	mix test --only broker test/examples/outbox_broker_test.exs
 

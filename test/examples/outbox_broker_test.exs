@@ -1,5 +1,6 @@
 defmodule OutboxBrokerTest do
-  # `make test-broker`: the example with a real RabbitMQ. MESSAGES, KILLS and RESTARTS make it longer or shorter.
+  # `make test-broker`: the example with a real RabbitMQ. MESSAGES, KILLS and RESTARTS make it longer or shorter; SIGNAL=kill
+  # kills the broker, too.
   use ExUnit.Case, async: false
   alias Emmap.Queue
   alias Emmap.Test.RabbitMQ
@@ -148,6 +149,25 @@ defmodule OutboxBrokerTest do
     RabbitMQ.end!(broker)
   end
 
+  test "a broker that accepts nothing for a while, its memory being full", context do
+    broker = RabbitMQ.start!(context.server)
+    queue = Queue.open!(context.path)
+    outbox!(queue, broker)
+    push(queue, 1..1_000)
+    wait_until_empty(%{queue: queue})
+    RabbitMQ.ctl!(broker, ~w(set_vm_memory_high_watermark absolute 1))
+    push(queue, 1_001..5_000)
+    # Longer than it takes to notice that a connection is dead.
+    Process.sleep(25_000)
+    assert %{checked_out: checked_out, length: length} = Queue.info(queue)
+    assert checked_out in 1..500 and checked_out + length == 4_000
+    RabbitMQ.ctl!(broker, ~w(set_vm_memory_high_watermark 0.4))
+    wait_until_empty(%{queue: queue})
+    arrived = context.client.drain(broker.port, "orders")
+    assert Enum.uniq(arrived) == for(n <- 1..5_000, do: "#{n}")
+    RabbitMQ.end!(broker)
+  end
+
   test "a connection ends with its forwarder", context do
     broker = RabbitMQ.start!(context.server)
     queue = Queue.open!(context.path)
@@ -164,10 +184,23 @@ defmodule OutboxBrokerTest do
     wait(fn -> connections() == 1 end)
     stop_supervised!(Outbox)
     wait(fn -> connections() == 0 end)
+
+    # One that is being opened, too.
+    for _ <- 1..20 do
+      outbox!(queue, broker)
+      Process.sleep(:rand.uniform(10))
+      stop_supervised!(Outbox)
+    end
+
+    wait(fn -> connections() == 0 end)
     RabbitMQ.end!(broker)
   end
 
   defp setting(name, default), do: String.to_integer(System.get_env(name, "#{default}"))
+
+  # Whether the broker is stopped or killed.
+  defp signal,
+    do: Map.fetch!(%{"term" => :term, "kill" => :kill}, System.get_env("SIGNAL", "term"))
 
   defp outbox!(queue, broker) do
     broker = {Outbox.RabbitMQ, port: broker.port, queues: ["orders"]}
@@ -205,7 +238,7 @@ defmodule OutboxBrokerTest do
 
   defp happen([{:broker, share} | rest], world) do
     wait_for_progress(world, share)
-    world = %{world | broker: RabbitMQ.stop!(world.broker)}
+    world = %{world | broker: RabbitMQ.stop!(world.broker, signal())}
     # Away until the queue is full, and through the next kill.
     wait(fn -> Queue.bytes(world.queue) > @max_size - 300 end)
 

@@ -338,6 +338,22 @@ defmodule OutboxTest do
     end
   end
 
+  test "two for a queue take turns", %{queue: queue, broker: broker} = context do
+    Broker.plan(broker, fn _ -> :hold end)
+    push(queue, 1..10)
+    outbox!(context)
+    wait_for_stored(broker, 1)
+    second = %{broker: start_supervised!({Broker, fn _ -> :confirm end}, id: :second)}
+    options = [queue: queue, broker: {Broker, broker: second.broker}, retry: 5]
+    start_supervised!({Outbox, options}, id: :second_outbox)
+    assert_receive {:logged, log}, 5_000
+    assert log =~ ":another_forwarder"
+    assert Broker.connections(second.broker) == 0
+    :ok = stop_supervised(Outbox)
+    wait_until_empty(queue)
+    assert Broker.stored(second.broker) == Enum.to_list(1..10)
+  end
+
   test "a supervisor ends it, and what it held is available", context do
     %{queue: queue, broker: broker} = context
     Broker.plan(broker, fn _ -> :hold end)

@@ -45,9 +45,17 @@ defmodule Emmap.Test.RabbitMQ do
   end
 
   def start!(%{process: nil, directory: directory} = server) do
+    script = Path.join(home(), "sbin/rabbitmq-server")
+    process = spawn!(script, ["-noinput"], env(server), Path.join(directory, "output"))
+    server = %{server | process: process}
+    wait_for_port(server, System.monotonic_time(:millisecond) + 120_000)
+    server
+  end
+
+  defp env(%{directory: directory} = server) do
     in_directory = &Path.join(directory, &1)
 
-    env = [
+    [
       {"HOME", directory},
       {"ERL_EPMD_PORT", "#{server.epmd_port}"},
       {"ERL_EPMD_ADDRESS", "127.0.0.1"},
@@ -64,12 +72,12 @@ defmodule Emmap.Test.RabbitMQ do
       # The script is replaced by the VM, which gets the signals.
       {"RABBITMQ_ALLOW_INPUT", "1"}
     ]
+  end
 
-    script = Path.join(home(), "sbin/rabbitmq-server")
-    process = spawn!(script, ["-noinput"], env, in_directory.("output"))
-    server = %{server | process: process}
-    wait_for_port(server, System.monotonic_time(:millisecond) + 120_000)
-    server
+  @doc "Calls `rabbitmqctl`."
+  def ctl!(server, arguments) do
+    script = Path.join(home(), "sbin/rabbitmqctl")
+    {_, 0} = System.cmd(script, arguments, env: env(server), stderr_to_stdout: true)
   end
 
   @doc "Stops it as `systemctl stop` would (`:term`), or kills it (`:kill`)."

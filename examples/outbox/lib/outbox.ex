@@ -52,7 +52,7 @@ defmodule Outbox do
   def handle_info(_other, state), do: {:noreply, state}
 
   @impl true
-  def terminate(_reason, state), do: state.forwarder && Process.exit(state.forwarder, :kill)
+  def terminate(_reason, state), do: state.forwarder && Process.exit(state.forwarder, :shutdown)
 
   # The forwarder.
 

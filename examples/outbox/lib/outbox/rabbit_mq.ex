@@ -30,23 +30,19 @@ defmodule Outbox.RabbitMQ do
   def connect(options) do
     options = Keyword.merge(@defaults, options)
 
-    connection =
-      started!(
-        :amqp_connection.start(
-          amqp_params_network(
-            host: options[:host],
-            port: options[:port],
-            username: options[:username],
-            password: options[:password],
-            virtual_host: options[:virtual_host],
-            # Seconds. A broker that is silent for twice as long is away.
-            heartbeat: 10,
-            connection_timeout: 5_000
-          )
-        )
+    params =
+      amqp_params_network(
+        host: options[:host],
+        port: options[:port],
+        username: options[:username],
+        password: options[:password],
+        virtual_host: options[:virtual_host],
+        # Seconds. A broker that is silent for twice as long is away.
+        heartbeat: 10,
+        connection_timeout: 5_000
       )
 
-    close_after(self(), connection)
+    connection = started!(connection(params))
     channel = started!(:amqp_connection.open_channel(connection))
     # Its messages come in the order in which it sends them: this one after the last confirmation.
     Process.monitor(channel)
@@ -93,16 +89,27 @@ defmodule Outbox.RabbitMQ do
   defp started!({:ok, pid}), do: pid
   defp started!({:error, reason}), do: exit({:not_connected, reason})
 
-  # A connection lives no longer than the process that publishes.
-  defp close_after(owner, connection) do
-    spawn(fn ->
-      Process.monitor(owner)
-      Process.monitor(connection)
+  # Opened by a process that closes it when the caller has ended, even if that was before it was open.
+  defp connection(params) do
+    owner = self()
+    answer = make_ref()
 
-      receive do
-        {:DOWN, _, :process, ^connection, _} -> :ok
-        {:DOWN, _, :process, ^owner, _} -> :amqp_connection.close(connection, 5_000)
+    spawn(fn ->
+      owner_ended = Process.monitor(owner)
+
+      with {:ok, connection} <- :amqp_connection.start(params) do
+        connection_ended = Process.monitor(connection)
+        send(owner, {answer, {:ok, connection}})
+
+        receive do
+          {:DOWN, ^connection_ended, _, _, _} -> :ok
+          {:DOWN, ^owner_ended, _, _, _} -> :amqp_connection.close(connection, 5_000)
+        end
+      else
+        error -> send(owner, {answer, error})
       end
     end)
+
+    receive do: ({^answer, result} -> result)
   end
 end
