@@ -143,7 +143,7 @@ defmodule OutboxTest do
   defp push(queue, items), do: {:ok, _} = Queue.push_many(queue, items)
 
   # With a deadline.
-  defp wait(condition, left \\ 2_000) do
+  defp wait(condition, left \\ 12_000) do
     cond do
       condition.() -> :ok
       left == 0 -> flunk("waited in vain")
@@ -183,7 +183,7 @@ defmodule OutboxTest do
     push(queue, 1..100)
 
     outbox!(context)
-    assert_receive {:logged, log}, 5_000
+    assert_receive {:logged, log}, 30_000
     assert log =~ ":away; next attempt in 5 ms"
     assert %{length: 100, checked_out: 0} = Queue.info(queue)
     Broker.return(broker)
@@ -277,7 +277,7 @@ defmodule OutboxTest do
 
     push(queue, 1..30)
     outbox!(context)
-    assert_receive :refused, 5_000
+    assert_receive :refused, 30_000
     wait_until_empty(queue)
     assert Broker.stored(broker) == Enum.concat([1..19, 21..30, 20..30])
   end
@@ -346,7 +346,7 @@ defmodule OutboxTest do
     second = %{broker: start_supervised!({Broker, fn _ -> :confirm end}, id: :second)}
     options = [queue: queue, broker: {Broker, broker: second.broker}, retry: 5]
     start_supervised!({Outbox, options}, id: :second_outbox)
-    assert_receive {:logged, log}, 5_000
+    assert_receive {:logged, log}, 30_000
     assert log =~ ":another_forwarder"
     assert Broker.connections(second.broker) == 0
     :ok = stop_supervised(Outbox)
@@ -380,7 +380,7 @@ defmodule OutboxTest do
     queue = Queue.open!(path)
     outbox!(%{context | queue: queue})
     wait_until_empty(queue)
-    assert_receive {:logged, log}
+    assert_receive {:logged, log}, 30_000
     assert log =~ ~r/the item at \d+ is damaged/
     assert Broker.stored(context.broker) == List.delete_at(items, 6)
   end
