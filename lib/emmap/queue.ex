@@ -40,6 +40,32 @@ defmodule Emmap.Queue do
   A queue is `Enumerable`: the functions of `Enum` and `Stream` look at the items that can be taken, oldest first, and
   take none. It is `Collectable`: `Enum.into(items, q)` pushes them.
 
+  ## Live payloads
+
+  With `format: :binary, direct: true`, payloads of more than 64 bytes are returned as live binaries, which show the bytes in the
+  file instead of a copy of them:
+
+      iex> path = Path.join(System.tmp_dir!(), "emmap_doc_direct.queue")
+      iex> q = Emmap.Queue.open!(path, format: :binary, direct: true)
+      iex> Emmap.Queue.clear(q)
+      iex> Emmap.Queue.push(q, :binary.copy("frame", 100_000))
+      iex> {:ok, frame} = Emmap.Queue.pop(q)
+      iex> byte_size(frame)
+      500_000
+      iex> Emmap.Queue.info(q).pinned > 500_000
+      true
+
+    * The bytes stay as they are for as long as the binary, or a part of it, is in use in this VM: also after `ack/2`, `clear/1` and
+      `close/1`, and when the item was dropped for space. Nobody uses its space again, in no VM and no program.
+    * Nor is the space used again of anything that was pushed after the oldest live payload. **While a process keeps one, the file
+      grows with each push**, also beyond `:max_size`, which counts items. To keep a payload for long, use `:binary.copy/1`.
+    * The garbage collector releases a payload; a process that is idle may have to be told to collect (`:erlang.garbage_collect/1`).
+      A VM that ends keeps nothing. `info/1` has how much is `:pinned`.
+    * A VM takes part in the queue until the last of its live payloads is collected, even after `close/1`. (Where one VM at a time can have a
+      queue open, the others get `:ebusy` until then.)
+    * The checksum is compared when a payload is returned. A payload whose file another program truncates later shows zeros.
+    * Dead letters, and items of handles that push terms, are copies.
+
   ## Return values
 
   A function that finds nothing returns `:empty`. Errors of the system are `{:error, reason}` with a POSIX
@@ -92,6 +118,7 @@ defmodule Emmap.Queue do
   @typedoc "See `open/2`."
   @type option ::
           {:format, :term | :binary}
+          | {:direct, boolean}
           | {:compressed, 0..9}
           | {:safe, boolean}
           | {:max_size, pos_integer | :infinity}
@@ -109,6 +136,7 @@ defmodule Emmap.Queue do
   Options, of this handle unless noted:
 
     * `format: :term` – items are terms; `:binary`: items are binaries, stored as they are
+    * `direct: false` – `true`, with `format: :binary`: payloads are live binaries, see "Live payloads"
     * `compressed: 0` – the compression level of terms, to 9
     * `safe: true` – terms are read as by `:erlang.binary_to_term(binary, [:safe])`: an item with an unknown atom or an external
       function raises `ArgumentError`, and is gone if it was popped
@@ -134,7 +162,8 @@ defmodule Emmap.Queue do
 
     wanted = %{
       segment_size: Map.get(given, :segment_size),
-      existing: not Map.get(given, :create, true)
+      existing: not Map.get(given, :create, true),
+      direct: Map.get(given, :direct, false)
     }
 
     Structure.open(path, &Native.queue_open(&1, wanted), fn path, {:ok, ref} ->
@@ -167,7 +196,7 @@ defmodule Emmap.Queue do
 
   @doc """
   Closes the queue for all processes that hold this handle: each later call returns `{:error, :closed}`. What they have checked out is
-  available to others. All items are in the file; to have them on the disk, call `sync/1` first.
+  available to others. All items are in the file; to have them on the disk, call `sync/1` first. Live payloads stay as they are.
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec close(queue) :: :ok | failure
@@ -193,6 +222,7 @@ defmodule Emmap.Queue do
     * `:path`, `:size` of the file in bytes, `:faults` (pages that were lost)
     * `:length`, `:checked_out`, `:dead_letters`, each a number of items; `:bytes` (see `bytes/1`)
     * `:tail` – where the next item goes, in bytes from the first item ever pushed
+    * `:pinned` – bytes of the file that live payloads of any VM keep from being used again: from the oldest of them to `:tail`
     * `:dropped` – items dropped by `full: :drop_oldest`
     * `:readers` – a map for each reader: `:name`, `:length`, `:checked_out`, `:max_lag` (0: none), `:lost` (items skipped because of it)
     * `:recovered` – `nil`, or what the last open after a reboot found: `:items`, and `:dropped_bytes` of a torn end

@@ -39,6 +39,60 @@ defmodule Emmap.BadDays.QueuesTest do
              )
   end
 
+  test "1: a queue's file truncated under a live payload", context do
+    assert {:ok, :zeros, {:error, :estale}, :ok, :ok, true, {:ok, 1}, 0} =
+             child(
+               context,
+               """
+               alias Emmap.Queue
+               q = Queue.open!(path, segment_size: 65_536, format: :binary, direct: true)
+               item = &:binary.copy(<<&1>>, 10_000)
+               {:ok, 4} = Queue.push_many(q, Enum.map(1..4, item))
+               # As a backup has it: nothing was popped, and nothing is shown.
+               whole = File.read!(path)
+               shown = fn
+                 <<n, _::binary>> = live when n > 0 -> if live == item.(n), do: :ok, else: :wrong
+                 live -> if live == item.(0), do: :zeros, else: :wrong
+               end
+               holder = spawn(fn ->
+                 {:ok, live} = Queue.pop(q)
+                 {:ok, other} = Queue.pop(q)
+                 loop = fn loop, other ->
+                   receive do
+                     {:show, to} -> send(to, {shown.(live), byte_size(other)}) && loop.(loop, other)
+                     # Its pin is in a page that is lost.
+                     :collect -> :erlang.garbage_collect() && loop.(loop, "")
+                   end
+                 end
+                 loop.(loop, other)
+               end)
+               show = fn -> send(holder, {:show, self()}) && receive do: ({shown, _} -> shown) end
+               before = show.()
+               cut.(path, 5000)
+               lost = show.()
+               failed = Queue.pop(q)
+               send(holder, :collect)
+               :zeros = show.()
+               File.write!(path, whole)
+               back = Queue.reattach(q)
+               again = show.()
+               # The file had no pin.
+               pinned = Queue.info(q).pinned > 30_000
+               {:ok, <<n, _::binary>>} = Queue.pop(q)
+               Process.exit(holder, :kill)
+               left = Enum.reduce_while(1..500, nil, fn _, _ ->
+                 :erlang.garbage_collect()
+                 Process.sleep(10)
+                 case Queue.info(q).pinned do
+                   0 -> {:halt, 0}
+                   pinned -> {:cont, pinned}
+                 end
+               end)
+               {before, lost, failed, back, again, pinned, {:ok, n}, left}
+               """
+             )
+  end
+
   for kind <- [:tmpfs, :ext4] do
     test "12: disk full while pushing to a queue (#{kind})", context do
       case disk(context, unquote(kind)) do

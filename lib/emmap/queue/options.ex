@@ -6,6 +6,7 @@ defmodule Emmap.Queue.Options do
 
   @open [
     format: {&__MODULE__.format?/1, ":term | :binary"},
+    direct: {&is_boolean/1, "true | false"},
     compressed: {&__MODULE__.level?/1, "0..9"},
     safe: {&is_boolean/1, "true | false"},
     max_size: {&__MODULE__.limit?/1, "a positive number of bytes | :infinity"},
@@ -34,7 +35,17 @@ defmodule Emmap.Queue.Options do
 
   @reader [max_lag: {&__MODULE__.limit?/1, "a positive number of bytes | :infinity"}]
 
-  def open!(options), do: check!(options, @open)
+  def open!(options) do
+    given = check!(options, @open)
+
+    if Map.get(given, :direct, false) and Map.get(given, :format, :term) != :binary do
+      raise ArgumentError,
+            "direct: true is for queues with format: :binary; the term of an item is always a copy"
+    end
+
+    given
+  end
+
   def push!([]), do: %{}
   def push!(options), do: check!(options, @push)
   def pop_many!([]), do: %{}

@@ -305,7 +305,8 @@ fn consume(region: &Region, queue: &Queue, logs: &str, name: &str, cursor: usize
         };
         let mut payload = vec![0; claimed.found.head.length as usize];
         // SAFETY: there is room for the payload.
-        let copied = unsafe { queue.copy_claimed(region, cursor, &claimed, payload.as_mut_ptr()) };
+        let copied =
+            unsafe { queue.deliver_claimed(region, cursor, &claimed, payload.as_mut_ptr()) };
         copied
             .expect("the claim is ours")
             .expect("and keeps the item");

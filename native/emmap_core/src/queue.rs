@@ -13,6 +13,7 @@
 //! | [`reading`] | what a cursor finds, and where it continues after damage |
 //! | [`claims`] | items that were checked out and not yet acknowledged |
 //! | [`recycling`] | segments that nobody needs any more |
+//! | [`pins`] | payloads that are shown where they are |
 //! | [`readers`] | cursors that are created and deleted |
 //! | [`check`] | what must hold at all times |
 //! | [`recovery`] | the state after a reboot, from what is on the disk |
@@ -32,6 +33,7 @@ mod checksum;
 pub mod claims;
 pub mod layout;
 pub mod participation;
+pub mod pins;
 pub mod readers;
 pub mod reading;
 pub mod record;
@@ -45,7 +47,8 @@ pub mod waiting;
 pub use admission::Limits;
 pub use claims::{Claimed, Receipt};
 pub use participation::{open, Pushed, Queue};
-pub use reading::Taken;
+pub use pins::Pin;
+pub use reading::{Found, Room, Taken};
 pub use record::{Content, Extension};
 pub use summary::{Request, DEFAULT_SEGMENT, SEGMENT_SIZES};
 

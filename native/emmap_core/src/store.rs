@@ -11,6 +11,7 @@
 //! | [`shared`] | the words and bytes that several programs change at once |
 //! | [`log`] | changes of several words that are made completely or not at all |
 //! | [`participants`] | who uses the file now |
+//! | [`pins`] | what live binaries show |
 //! | [`exclusive`] | the lock, which is taken from a participant that died |
 //!
 //! A file gets its name only when it is complete, and a growth writes a second header next to the
@@ -24,6 +25,7 @@ pub mod log;
 pub mod medium;
 pub mod open;
 pub mod participants;
+pub mod pins;
 pub mod shared;
 
 pub use header::{Body, InForce};

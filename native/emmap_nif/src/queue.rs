@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`calls`] | the hot NIFs |
 //! | [`batches`] | the hot NIFs of many items |
+//! | [`payload`] | how payloads are returned: copied or live |
 //! | [`untold`] | damage that a batch ended at, to be told by the next call |
 //! | [`cold`] | the cold NIFs |
 //! | [`owners`] | which process has checked out what |
@@ -14,6 +15,7 @@ mod calls;
 mod cold;
 mod notify;
 mod owners;
+mod payload;
 mod untold;
 
 use std::sync::atomic::AtomicBool;
@@ -46,6 +48,8 @@ pub struct OpenQueue {
     pub part: Arc<Part>,
     owners: Owners,
     untold: Untold,
+    /// Whether payloads are live.
+    direct: bool,
 }
 
 /// What the threads need, too.
@@ -59,7 +63,7 @@ pub struct Part {
 }
 
 impl OpenQueue {
-    fn new(region: KeptRegion, queue: Queue) -> OpenQueue {
+    fn new(region: KeptRegion, queue: Queue, direct: bool) -> OpenQueue {
         OpenQueue {
             part: Arc::new(Part {
                 region,
@@ -71,6 +75,7 @@ impl OpenQueue {
             }),
             owners: Owners::default(),
             untold: Untold::default(),
+            direct,
         }
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! - A *viewer* is what the live binaries refer to that one handle hands out on one scheduler. It keeps the mapping, as a
 //!   handle does. A count of references that all schedulers change would make them wait for each other.
+//! - A *pinned* is what a live payload of a queue refers to. It keeps the mapping, and the payload from being overwritten.
 //! - A *buffer* is the memory of a large copy.
 //! - *Patterns* are what a search looks for, prepared.
 //!
@@ -20,6 +21,7 @@ use emmap_core::buffer::Buffer;
 use emmap_core::closing::{Closing, OpenHandles};
 use emmap_core::counters::Grid;
 use emmap_core::cursor::Cursor;
+use emmap_core::queue::Pin;
 use emmap_core::search::Patterns;
 use emmap_core::striped::CACHE_LINE;
 use emmap_core::Region;
@@ -36,6 +38,7 @@ use crate::terms::{ArgumentError, Failure, NOT_A_HANDLE};
 static MAPPING: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 static HANDLE: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 static VIEWER: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+static PINNED: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 static BUFFER: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 static PATTERNS: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 
@@ -51,6 +54,9 @@ pub struct Mapping {
     region: Option<Box<Region>>,
     open_handles: OpenHandles,
 }
+
+/// `None` in the one of [`keep_types`].
+struct Pinned(#[allow(dead_code)] Option<Pin<KeptRegion>>);
 
 /// A handle has at most so many viewers, a power of two. More schedulers than that share them.
 const VIEWERS: usize = 8;
@@ -102,6 +108,13 @@ impl KeptRegion {
         // SAFETY: the caller's promise; `drop` releases what is kept here.
         unsafe { enif_keep_resource(mapping.cast_const().cast()) };
         KeptRegion(mapping)
+    }
+}
+
+impl Clone for KeptRegion {
+    fn clone(&self) -> KeptRegion {
+        // SAFETY: the mapping is kept, so it is alive.
+        unsafe { KeptRegion::of(self.0) }
     }
 }
 
@@ -398,6 +411,33 @@ fn drop_elsewhere<T: Send + 'static>(value: T, large: bool) {
     }
 }
 
+unsafe extern "C" fn drop_pinned(_env: *mut ErlNifEnv, object: *mut c_void) {
+    // SAFETY: the VM calls the destructor once, with an object of this type without a reference.
+    let pinned = unsafe { object.cast::<Pinned>().read() };
+    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(pinned)));
+}
+
+/// A live binary of a payload that is pinned for as long as the binary lives: `start .. start + count` of the map.
+///
+/// # Safety
+/// `env` must be the environment of the running NIF, and the range must lie inside the map.
+pub unsafe fn pinned_binary(
+    env: *mut ErlNifEnv,
+    pin: Pin<KeptRegion>,
+    start: usize,
+    count: usize,
+) -> ErlNifTerm {
+    // SAFETY: the range is mapped for as long as the region lives, which the pin keeps, and the binary keeps the resource
+    // that owns the pin.
+    unsafe {
+        let at = pin.region().pointer(start);
+        let object = alloc(&PINNED, Pinned(Some(pin))).cast_const().cast();
+        let binary = enif_make_resource_binary(env, object, at.cast_const().cast(), count);
+        enif_release_resource(object);
+        binary
+    }
+}
+
 unsafe extern "C" fn drop_buffer(_env: *mut ErlNifEnv, object: *mut c_void) {
     // SAFETY: the VM calls the destructor once, with an object of this type without a reference.
     let buffer = unsafe { object.cast::<Buffer>().read() };
@@ -505,15 +545,17 @@ pub fn open_types(env: Env) -> bool {
     let mapping = open(c"emmap_mapping", drop_mapping);
     let handle = open(c"emmap_handle", drop_handle);
     let viewer = open(c"emmap_viewer", drop_viewer);
+    let pinned = open(c"emmap_pinned", drop_pinned);
     let buffer = open(c"emmap_buffer", drop_buffer);
     let patterns = open(c"emmap_patterns", drop_patterns);
-    let kinds = [mapping, handle, viewer, buffer, patterns];
+    let kinds = [mapping, handle, viewer, pinned, buffer, patterns];
     if kinds.iter().any(|opened| opened.is_null()) {
         return false;
     }
     MAPPING.store(mapping.cast_mut().cast(), Ordering::Relaxed);
     HANDLE.store(handle.cast_mut().cast(), Ordering::Relaxed);
     VIEWER.store(viewer.cast_mut().cast(), Ordering::Relaxed);
+    PINNED.store(pinned.cast_mut().cast(), Ordering::Relaxed);
     BUFFER.store(buffer.cast_mut().cast(), Ordering::Relaxed);
     PATTERNS.store(patterns.cast_mut().cast(), Ordering::Relaxed);
     keep_types();
@@ -554,6 +596,7 @@ fn keep_types() {
                 _apart: [0; CACHE_LINE - std::mem::size_of::<*mut Mapping>()],
             },
         );
+        alloc(&PINNED, Pinned(None));
         if let Ok(buffer) = Buffer::new(1) {
             alloc(&BUFFER, buffer);
         }

@@ -240,8 +240,8 @@ fn pop(region: &Region, queue: &Queue, cursor: usize) {
     let mut payload = Vec::new();
     // SAFETY: the vector gets as much room as the payload needs.
     let _ = unsafe {
-        queue.pop(region, Wait::Yes, cursor, |head| {
-            payload = vec![0; head.length as usize];
+        queue.pop(region, Wait::Yes, cursor, |found| {
+            payload = vec![0; found.head.length as usize];
             payload.as_mut_ptr()
         })
     };
@@ -293,7 +293,8 @@ fn call(
             if let Ok(Some(claimed)) = queue.check_out(region, Wait::Yes, cursor, owner, most) {
                 let mut out = vec![0; claimed.found.head.length as usize];
                 // SAFETY: the vector has as much room as the payload needs.
-                let _ = unsafe { queue.copy_claimed(region, cursor, &claimed, out.as_mut_ptr()) };
+                let _ =
+                    unsafe { queue.deliver_claimed(region, cursor, &claimed, out.as_mut_ptr()) };
                 claims.push((cursor, claimed));
             }
         }
@@ -315,9 +316,9 @@ fn call(
             };
             let _ = queue.with(region, Wait::Yes, |locked| match last {
                 // SAFETY: the vector gets as much room as the payload needs.
-                true => unsafe { locked.peek_last(cursor, |head| room(head.length)) },
+                true => unsafe { locked.peek_last(cursor, |found| room(found.head.length)) },
                 // SAFETY: as above.
-                false => unsafe { locked.peek(cursor, |head| room(head.length)) },
+                false => unsafe { locked.peek(cursor, |found| room(found.head.length)) },
             });
         }
         9 => drop((
@@ -348,8 +349,8 @@ fn walk(region: &Region, queue: &Queue, cursor: usize) {
         let found = queue.with(region, Wait::Yes, |locked| {
             // SAFETY: the vector gets as much room as the payload needs.
             let found = unsafe {
-                locked.look(cursor, from, |head| {
-                    payload = vec![0; head.length as usize];
+                locked.look(cursor, from, |found| {
+                    payload = vec![0; found.head.length as usize];
                     Some(payload.as_mut_ptr())
                 })
             };

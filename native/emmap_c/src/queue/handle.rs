@@ -9,7 +9,7 @@ use emmap_core::queue::calls::AT_ONCE;
 use emmap_core::queue::layout::{self, cursor};
 use emmap_core::queue::record::Head;
 use emmap_core::queue::waiting::Event;
-use emmap_core::queue::{self, Limits, Pushed, Queue, Receipt, Request, Stop, Taken};
+use emmap_core::queue::{self, Found, Limits, Pushed, Queue, Receipt, Request, Stop, Taken};
 use emmap_core::region::Wait;
 use emmap_core::store::shared::Mapped;
 use emmap_core::store::Shared;
@@ -187,7 +187,8 @@ impl emmap_queue {
                 self.queue
                     .with_waking(&self.region, Wait::Yes, Event::Space, |locked| {
                         left = None;
-                        let room = |head: &Head| {
+                        let room = |found: &Found| {
+                            let head = &found.head;
                             let fits = buffer.has_room(head) && head.length <= AT_ONCE;
                             left = (!fits).then_some(head.length);
                             fits.then_some(buffer.at)
@@ -249,7 +250,8 @@ impl emmap_queue {
         let (queue, region) = (&self.queue, &self.region);
         loop {
             let mut small = None;
-            let wants = |head: &Head| {
+            let wants = |found: &Found| {
+                let head = &found.head;
                 small = (!buffer.has_room(head)).then_some(head.length);
                 small.is_none()
             };
@@ -262,7 +264,7 @@ impl emmap_queue {
                 };
             };
             // SAFETY: the caller's promise; it has room.
-            match unsafe { queue.copy_claimed(region, cursor, &claimed, buffer.at)? } {
+            match unsafe { queue.deliver_claimed(region, cursor, &claimed, buffer.at)? } {
                 Some(taken) => return Ok(Some((taken, claimed.receipt))),
                 // Dropped meanwhile to make room.
                 None => continue,

@@ -1,7 +1,7 @@
 //! Many items in one call: under one hold of the lock, unless the file must be made longer meanwhile.
 
 use super::participation::Queue;
-use super::record::Head;
+use super::reading::{Found, Room};
 use super::segment::RECORDS;
 use super::waiting::Event;
 use super::{Claimed, Content, Limits, Receipt, Result, Stop, Taken};
@@ -102,12 +102,12 @@ impl Queue {
     ///
     /// # Safety
     /// What `room` returns must have room for the payload, and be no map.
-    pub unsafe fn pop_many(
+    pub unsafe fn pop_many<R: Into<Room>>(
         &self,
         region: &Region,
         wait: Wait,
         cursor: usize,
-        mut room: impl FnMut(&Head) -> Option<*mut u8>,
+        mut room: impl FnMut(&Found) -> Option<R>,
         mut took: impl FnMut(&Taken),
     ) -> Result<()> {
         let mut some = false;
@@ -127,15 +127,15 @@ impl Queue {
         })?
     }
 
-    /// Checks items out for `owner`, each as [`Queue::check_out`], until there is none or `wants` is not true of the header of
-    /// the next; `took` is given each.
+    /// Checks items out for `owner`, each as [`Queue::check_out`], until there is none or `wants` is not true of the
+    /// next; `took` is given each.
     pub fn check_out_many(
         &self,
         region: &Region,
         wait: Wait,
         cursor: usize,
         (owner, most_attempts): (u32, Option<u16>),
-        mut wants: impl FnMut(&Head) -> bool,
+        mut wants: impl FnMut(&Found) -> bool,
         mut took: impl FnMut(Claimed),
     ) -> Result<()> {
         let mut some = false;

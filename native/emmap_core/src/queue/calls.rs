@@ -2,7 +2,7 @@
 
 use super::layout::{self, OWN};
 use super::participation::Queue;
-use super::record::Head;
+use super::reading::{Found, Room};
 use super::waiting::Event;
 use super::{Claimed, Locked, Receipt, Result, Stop, Taken};
 use crate::region::Wait;
@@ -40,21 +40,21 @@ impl Queue {
     /// # Safety
     /// What `room` returns must have room for the payload, and be no map.
     #[inline(always)]
-    pub unsafe fn pop(
+    pub unsafe fn pop<R: Into<Room>>(
         &self,
         region: &Region,
         wait: Wait,
         cursor: usize,
-        mut room: impl FnMut(&Head) -> *mut u8,
+        mut room: impl FnMut(&Found) -> R,
     ) -> Result<Option<Taken>> {
         let mut large = false;
         let taken = self.with_waking(region, wait, Event::Space, |locked| {
             large = false;
             // SAFETY: the caller's promise.
             let taken = unsafe {
-                locked.pop(cursor, |head| {
-                    large = head.length > limit(wait);
-                    (!large).then(|| room(head))
+                locked.pop(cursor, |found| {
+                    large = found.head.length > limit(wait);
+                    (!large).then(|| room(found))
                 })?
             };
             match (taken, large) {
@@ -78,20 +78,25 @@ impl Queue {
     /// # Safety
     /// As [`Queue::pop`].
     #[cold]
-    unsafe fn pop_large(
+    unsafe fn pop_large<R: Into<Room>>(
         &self,
         region: &Region,
         cursor: usize,
-        mut room: impl FnMut(&Head) -> *mut u8,
+        mut room: impl FnMut(&Found) -> R,
     ) -> Result<Option<Taken>> {
         loop {
-            let claimed = self.check_out(region, Wait::Yes, cursor, 0, None)?;
-            let Some(claimed) = claimed else {
+            let mut out = None;
+            // Under the lock, for what is pinned.
+            let wants = |found: &Found| {
+                out = Some(room(found).into());
+                true
+            };
+            let claimed = self.check_out_if(region, Wait::Yes, cursor, (0, None), wants)?;
+            let (Some(claimed), Some(out)) = (claimed, out) else {
                 return Ok(None);
             };
-            let out = room(&claimed.found.head);
             // SAFETY: the caller's promise; the claim keeps the record.
-            match unsafe { self.copy_claimed(region, cursor, &claimed, out)? } {
+            match unsafe { self.deliver_claimed(region, cursor, &claimed, out)? } {
                 Some(taken) => {
                     match self.acknowledge(region, Wait::Yes, cursor, &claimed.receipt) {
                         // Dropped meanwhile to make room.
@@ -104,21 +109,58 @@ impl Queue {
         }
     }
 
-    /// Copies the payload of a claim, without the lock. `None`: it was dropped meanwhile.
+    /// Copies the payload of a claim, without the lock, or looks whether it is sound. `None`: it was dropped meanwhile.
     ///
     /// # Safety
+    /// There must be room for the payload, in no map.
+    #[inline(always)]
+    pub unsafe fn deliver_claimed(
+        &self,
+        region: &Region,
+        cursor: usize,
+        claimed: &Claimed,
+        room: impl Into<Room>,
+    ) -> Result<Option<Taken>> {
+        match room.into() {
+            // SAFETY: the caller's promise.
+            Room::Copy(out) => unsafe { self.copy_claimed(region, cursor, claimed, out) },
+            Room::InPlace => {
+                let found = &claimed.found;
+                // SAFETY: nothing is copied.
+                let sound = region
+                    .reading(|| unsafe { found.deliver(&Mapped::new(region), Room::InPlace) })?;
+                self.delivered(region, cursor, claimed, sound)
+            }
+        }
+    }
+
+    /// # Safety
     /// `out` must have room for the payload, and be no map.
-    pub unsafe fn copy_claimed(
+    unsafe fn copy_claimed(
         &self,
         region: &Region,
         cursor: usize,
         claimed: &Claimed,
         out: *mut u8,
     ) -> Result<Option<Taken>> {
+        let (found, room) = (&claimed.found, Room::Copy(out));
         // SAFETY: the caller's promise.
-        let copied =
-            region.reading(|| unsafe { claimed.found.copy_to(&Mapped::new(region), out) })?;
+        let copied = region.reading(|| unsafe { found.deliver(&Mapped::new(region), room) })?;
         match copied {
+            Some(taken) => Ok(Some(taken)),
+            None => self.delivered(region, cursor, claimed, None),
+        }
+    }
+
+    /// What becomes of a claim whose payload was read.
+    fn delivered(
+        &self,
+        region: &Region,
+        cursor: usize,
+        claimed: &Claimed,
+        taken: Option<Taken>,
+    ) -> Result<Option<Taken>> {
+        match taken {
             Some(taken) => Ok(Some(taken)),
             None => match self.acknowledge(region, Wait::Yes, cursor, &claimed.receipt) {
                 Ok(()) => Err(Stop::Corrupt(claimed.found.position)),
@@ -141,7 +183,7 @@ impl Queue {
         self.check_out_if(region, wait, cursor, (owner, most_attempts), |_| true)
     }
 
-    /// As [`Queue::check_out`], if `wants` is true of the item's header. An item that is not wanted stays where it is: one that
+    /// As [`Queue::check_out`], if `wants` is true of the item, which is called under the lock. An item that is not wanted stays where it is: one that
     /// was checked out for a moment would come after its successors elsewhere.
     #[inline(always)]
     pub fn check_out_if(
@@ -150,7 +192,7 @@ impl Queue {
         wait: Wait,
         cursor: usize,
         (owner, most_attempts): (u32, Option<u16>),
-        mut wants: impl FnMut(&Head) -> bool,
+        mut wants: impl FnMut(&Found) -> bool,
     ) -> Result<Option<Claimed>> {
         let mut most_attempts = most_attempts;
         loop {

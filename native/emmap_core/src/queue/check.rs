@@ -41,6 +41,7 @@ impl<S: Shared> Locked<'_, S> {
                 holds("a segment is used twice", used.insert(number))?;
             }
         }
+        self.check_pins()?;
         let segments = told("segments", self.segments().map_err(Into::into))?;
         for number in 0..segments {
             let word = told("bitmap", self.word(BITMAP + number / 64 * 8))?;
@@ -55,6 +56,19 @@ impl<S: Shared> Locked<'_, S> {
 
     fn word(&self, at: u64) -> Result<u64> {
         Ok(self.load(at)?)
+    }
+
+    /// What a live binary shows is in a segment of the queue.
+    fn check_pins(&self) -> Checked {
+        let first = stream::at(layout::ITEMS) + stream::FIRST_SEGMENT;
+        let first = told("first segment", self.word(first))?;
+        match (first, told("pins", self.lowest_pinned())?) {
+            (0, _) | (_, None) => Ok(()),
+            (first, Some(lowest)) => {
+                let first = told("segment", self.segment(first - 1).map_err(Into::into))?;
+                holds("the segment of a live binary", first.start <= lowest)
+            }
+        }
     }
 
     fn check_stream(&self, number: usize, used: &mut BTreeSet<u64>) -> Checked {

@@ -2,8 +2,8 @@
 //! the items. A claim in the list of released ones is in the list of outstanding ones, too.
 
 use super::layout::{self, claim, cursor, halves, pair, participant};
-use super::reading::{Found, Taken};
-use super::record::{self, Content, Head};
+use super::reading::{Found, Room, Taken};
+use super::record::{self, Content};
 use super::segment;
 use super::tail::dead_letter;
 use super::{Locked, Result, Stop};
@@ -254,14 +254,14 @@ impl<S: Shared> Locked<'_, S> {
         self.check_out_if(cursor, owner, most_attempts, |_| true)
     }
 
-    /// As [`Locked::check_out`], if `wants` is true of the item's header.
+    /// As [`Locked::check_out`], if `wants` is true of the item.
     #[inline(always)]
     pub fn check_out_if(
         &self,
         cursor: usize,
         owner: u32,
         most_attempts: Option<u16>,
-        wants: impl FnOnce(&Head) -> bool,
+        wants: impl FnOnce(&Found) -> bool,
     ) -> Result<Option<Claimed>> {
         while let Some(claim) = self.first_released(cursor)? {
             let state = self.state(cursor, claim)?;
@@ -270,7 +270,7 @@ impl<S: Shared> Locked<'_, S> {
                 continue;
             }
             let found = self.found_of(cursor, claim)?;
-            return match wants(&found.head) {
+            return match wants(&found) {
                 true => self
                     .claim_again(cursor, (claim, found), state, owner)
                     .map(Some),
@@ -278,7 +278,7 @@ impl<S: Shared> Locked<'_, S> {
             };
         }
         match self.next(cursor)? {
-            Some(found) if wants(&found.head) => self.claim_new(cursor, found, owner).map(Some),
+            Some(found) if wants(&found) => self.claim_new(cursor, found, owner).map(Some),
             _ => Ok(None),
         }
     }
@@ -521,18 +521,18 @@ impl<S: Shared> Locked<'_, S> {
     /// # Safety
     /// As [`Locked::pop`].
     #[cold]
-    pub(super) unsafe fn pop_released(
+    pub(super) unsafe fn pop_released<R: Into<Room>>(
         &self,
         cursor: usize,
-        room: impl FnOnce(&Head) -> Option<*mut u8>,
+        room: impl FnOnce(&Found) -> Option<R>,
     ) -> Result<Option<Taken>> {
         let claim = self.first_released(cursor)?.ok_or(Errno::IO)?;
         let found = self.found_of(cursor, claim)?;
-        let Some(out) = room(&found.head) else {
+        let Some(out) = room(&found) else {
             return Ok(None);
         };
         // SAFETY: the caller's promise.
-        let taken = unsafe { found.copy_to(self.shared, out)? };
+        let taken = unsafe { found.deliver(self.shared, out.into())? };
         self.end_claim(cursor, claim, true)?;
         match taken {
             Some(taken) => Ok(Some(taken)),
@@ -557,14 +557,14 @@ impl<S: Shared> Locked<'_, S> {
         let found = self.found_of(cursor, claim)?;
         let attempts = self.state(cursor, claim)?.attempts;
         let length = usize::try_from(found.head.length).map_err(|_| Errno::NOMEM)?;
-        let mut payload = Vec::new();
+        let mut payload = Vec::<u8>::new();
         payload
             .try_reserve_exact(length)
             .map_err(|_| Errno::NOMEM)?;
         let out = payload.as_mut_ptr();
         // SAFETY: there is room for the payload; all of it is written where the checksum is right.
         let taken = unsafe {
-            let taken = found.copy_to(self.shared, out)?;
+            let taken = found.deliver(self.shared, out.into())?;
             payload.set_len(length);
             taken
         };

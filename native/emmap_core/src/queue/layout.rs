@@ -88,7 +88,7 @@ pub mod participant {
     pub const HAS_CLAIMS: u64 = 8;
     /// First segment << 32 | span of segments that are being filled.
     pub const RESERVATION: u64 = 16;
-    /// The lowest position that a live binary shows, + 1.
+    /// The lowest position of an item that a live binary shows, + 1.
     pub const PINNED: u64 = 24;
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::admission::Limits;
 use super::layout::{self, participant, DATA, STREAMS};
+use super::pins::pinned;
 use super::record::{self, Extension};
 use super::summary::{Layout, Request};
 use super::tail::{check_length, fill};
@@ -61,7 +62,8 @@ fn enter_as(
     let inode = os::stat(file)?.inode;
     let alone = presence.is_alone();
     if !is_current(shared, inode)? || (alone && !is_as_closed(shared)?) {
-        if !alone {
+        // Live binaries that outlived a close participate, too.
+        if !alone || !presence.pins().is_empty() {
             return Err(Errno::BUSY);
         }
         let sync = || region.sync(None, true);
@@ -116,6 +118,8 @@ impl Queue {
                 // What an earlier program in this slot left, if this program does not have it already.
                 if first {
                     locked.clean_up(slot)?;
+                    let pins = queue.presence.pins();
+                    pins.publish(locked.shared, pinned(slot))?;
                 }
                 locked.clean_up_dead(dead)
             })
@@ -160,7 +164,9 @@ impl Queue {
         })?;
         // A call that met the fault may have released the lock of a page that is gone.
         let me = self.presence.owner();
-        exclusive::release_own(&Mapped::new(region), layout::LOCK, me)?;
+        let shared = Mapped::new(region);
+        exclusive::release_own(&shared, layout::LOCK, me)?;
+        self.presence.pins().publish(&shared, pinned(self.slot()))?;
         Ok(())
     }
 
@@ -246,6 +252,10 @@ impl Queue {
     /// Makes the file at least `to` bytes long, and tells all who use it.
     #[cold]
     fn grow(&self, region: &Region, to: u64) -> Result<()> {
+        if self.unpin_dead(region)? {
+            // Perhaps there is room now.
+            return Ok(());
+        }
         region.grow(to)?;
         region.writing(|| {
             let shared = Mapped::new(region);
@@ -255,6 +265,16 @@ impl Queue {
                 shared.store(layout::SEGMENTS, segments)?;
             }
             Ok(())
+        })
+    }
+
+    /// Ends what dead participants have pinned. Returns whether there was anything.
+    fn unpin_dead(&self, region: &Region) -> Result<bool> {
+        region.writing(|| {
+            let shared = Mapped::new(region);
+            let _guard = self.lock(&shared, Wait::Yes)?;
+            self.unlocked(&shared)
+                .unpin_dead(|slot| !self.presence.is_taken(slot))
         })
     }
 
@@ -509,6 +529,8 @@ fn checksum<S: Shared>(shared: &S) -> crate::Result<u64> {
     clear(layout::ITEMS_EVENT, 32);
     for slot in 0..store::participants::SLOTS {
         clear(participant::PLACE.of(slot), 8);
+        // Live binaries are collected after the close.
+        clear(pinned(slot), 8);
     }
     Ok(1 << 32 | u64::from(crc32c::crc32c(&control)))
 }

@@ -18,7 +18,23 @@ pub struct Found {
     pub salt: u64,
 }
 
-/// An item that was copied.
+/// Where the payload of an item goes.
+#[derive(Clone, Copy, Debug)]
+pub enum Room {
+    /// To memory that has room for it, and is no map.
+    Copy(*mut u8),
+    /// It stays where it is. Who says so has pinned the item, under the lock under which it was found.
+    InPlace,
+}
+
+impl From<*mut u8> for Room {
+    #[inline(always)]
+    fn from(out: *mut u8) -> Room {
+        Room::Copy(out)
+    }
+}
+
+/// An item that was copied, or is shown where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Taken {
     pub sequence: u64,
@@ -39,18 +55,22 @@ impl Found {
         }
     }
 
-    /// Copies the payload to `out`; `None`: the record is damaged. Needs no lock while something keeps the segment.
+    /// Copies the payload to the room for it, or only looks whether it is sound; `None`: the record is damaged. Needs no lock
+    /// while something keeps the segment.
     ///
     /// # Safety
-    /// `out` must have room for the payload, and be no map.
+    /// There must be room for the payload, in no map.
     #[inline(always)]
-    pub unsafe fn copy_to<S: Shared>(
+    pub unsafe fn deliver<S: Shared>(
         &self,
         shared: &S,
-        out: *mut u8,
+        room: Room,
     ) -> crate::Result<Option<Taken>> {
-        // SAFETY: the caller's promise.
-        let extension = unsafe { self.head.copy_to(shared, self.at, self.salt, out)? };
+        let extension = match room {
+            // SAFETY: the caller's promise.
+            Room::Copy(out) => unsafe { self.head.copy_to(shared, self.at, self.salt, out)? },
+            Room::InPlace => self.head.verified(shared, self.at, self.salt)?,
+        };
         Ok(extension.map(|extension| self.taken(extension)))
     }
 }
@@ -121,16 +141,16 @@ impl<S: Shared> Locked<'_, S> {
         }))
     }
 
-    /// Takes the next item: copies its payload to what `room` returns for its header, and moves the cursor behind it.
+    /// Takes the next item: its payload goes where `room` says, which is called with the item, and moves the cursor behind it.
     /// `None`: there is none, or `room` returned nothing.
     ///
     /// # Safety
     /// What `room` returns must have room for the payload, and be no map.
     #[inline(always)]
-    pub unsafe fn pop(
+    pub unsafe fn pop<R: Into<Room>>(
         &self,
         cursor: usize,
-        room: impl FnOnce(&Head) -> Option<*mut u8>,
+        room: impl FnOnce(&Found) -> Option<R>,
     ) -> Result<Option<Taken>> {
         let at = cursor::at(cursor);
         if self.load(at + cursor::RELEASED)? != 0 {
@@ -140,11 +160,11 @@ impl<S: Shared> Locked<'_, S> {
         let Some(found) = self.next(cursor)? else {
             return Ok(None);
         };
-        let Some(out) = room(&found.head) else {
+        let Some(out) = room(&found) else {
             return Ok(None);
         };
         // SAFETY: the caller's promise.
-        match unsafe { found.copy_to(self.shared, out)? } {
+        match unsafe { found.deliver(self.shared, out.into())? } {
             Some(taken) => {
                 self.pass(cursor, &found)?;
                 Ok(Some(taken))
@@ -167,10 +187,10 @@ impl<S: Shared> Locked<'_, S> {
     ///
     /// # Safety
     /// As [`Locked::pop`].
-    pub unsafe fn peek(
+    pub unsafe fn peek<R: Into<Room>>(
         &self,
         cursor: usize,
-        room: impl FnOnce(&Head) -> Option<*mut u8>,
+        room: impl FnOnce(&Found) -> Option<R>,
     ) -> Result<Option<Taken>> {
         let found = match self.first_released(cursor)? {
             Some(claim) => Some(self.found_of(cursor, claim)?),
@@ -179,11 +199,11 @@ impl<S: Shared> Locked<'_, S> {
         let Some(found) = found else {
             return Ok(None);
         };
-        let Some(out) = room(&found.head) else {
+        let Some(out) = room(&found) else {
             return Ok(None);
         };
         // SAFETY: the caller's promise.
-        match unsafe { found.copy_to(self.shared, out)? } {
+        match unsafe { found.deliver(self.shared, out.into())? } {
             Some(taken) => Ok(Some(taken)),
             None => Err(Stop::Corrupt(found.position)),
         }
@@ -193,10 +213,10 @@ impl<S: Shared> Locked<'_, S> {
     ///
     /// # Safety
     /// As [`Locked::pop`].
-    pub unsafe fn peek_last(
+    pub unsafe fn peek_last<R: Into<Room>>(
         &self,
         cursor: usize,
-        room: impl FnOnce(&Head) -> Option<*mut u8>,
+        room: impl FnOnce(&Found) -> Option<R>,
     ) -> Result<Option<Taken>> {
         let stream = stream::at(layout::stream_of(cursor));
         let last = self.load(stream + stream::LAST)?;
@@ -238,16 +258,16 @@ impl<S: Shared> Locked<'_, S> {
 
     /// # Safety
     /// As [`Locked::pop`].
-    unsafe fn copy_found(
+    unsafe fn copy_found<R: Into<Room>>(
         &self,
         found: &Found,
-        room: impl FnOnce(&Head) -> Option<*mut u8>,
+        room: impl FnOnce(&Found) -> Option<R>,
     ) -> Result<Option<Taken>> {
-        let Some(out) = room(&found.head) else {
+        let Some(out) = room(found) else {
             return Ok(None);
         };
         // SAFETY: the caller's promise.
-        match unsafe { found.copy_to(self.shared, out)? } {
+        match unsafe { found.deliver(self.shared, out.into())? } {
             Some(taken) => Ok(Some(taken)),
             None => Err(Stop::Corrupt(found.position)),
         }
@@ -258,11 +278,11 @@ impl<S: Shared> Locked<'_, S> {
     ///
     /// # Safety
     /// As [`Locked::pop`].
-    pub unsafe fn look(
+    pub unsafe fn look<R: Into<Room>>(
         &self,
         cursor: usize,
         from: u64,
-        room: impl FnOnce(&Head) -> Option<*mut u8>,
+        room: impl FnOnce(&Found) -> Option<R>,
     ) -> Result<Option<(Taken, u64)>> {
         let next = self.load(cursor::at(cursor) + cursor::NEXT)?;
         if let Some(found) = self.released_from(cursor, from)? {

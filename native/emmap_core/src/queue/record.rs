@@ -232,6 +232,14 @@ impl Head {
         Ok((crc == self.crc()).then_some(extension))
     }
 
+    /// The extension, if the checksum is right of what is in the file now.
+    pub fn verified<S: Shared>(&self, shared: &S, at: u64, salt: u64) -> Result<Option<Extension>> {
+        match self.is_sound(shared, at, salt)? {
+            true => self.extension(shared, at).map(Some),
+            false => Ok(None),
+        }
+    }
+
     /// Whether the checksum is right. Needs no memory for the payload.
     pub fn is_sound<S: Shared>(&self, shared: &S, at: u64, salt: u64) -> Result<bool> {
         let mut crc = self.crc_of_start(salt);

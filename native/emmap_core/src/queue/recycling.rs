@@ -1,6 +1,7 @@
 //! Segments that nobody needs any more.
 
 use super::layout::{self, claim, cursor, halves, participant, stream};
+use super::segment::Segment;
 use super::{Locked, Result, Stop};
 use crate::store::{participants, Shared};
 
@@ -40,7 +41,7 @@ impl<S: Shared> Locked<'_, S> {
             for cursor in cursors_of(stream) {
                 self.leave(cursor, first, end)?;
             }
-            if self.floor(stream)? < segment.end() || self.is_pinned_below(segment.end())? {
+            if self.floor(stream)? < segment.end() || self.is_pinned(stream, &segment)? {
                 return Ok(());
             }
             let word = 8 * stream as u64;
@@ -88,22 +89,22 @@ impl<S: Shared> Locked<'_, S> {
         }
     }
 
-    /// Whether a live binary of some participant shows what is before `end`.
-    fn is_pinned_below(&self, end: u64) -> Result<bool> {
-        for slot in 0..participants::SLOTS {
-            let pinned = self.load(participant::PLACE.of(slot) + participant::PINNED)?;
-            if pinned != 0 && pinned <= end {
-                return Ok(true);
-            }
+    /// Whether a live binary of some participant shows what is in the segment, or before it.
+    fn is_pinned(&self, stream: usize, segment: &Segment) -> Result<bool> {
+        // Dead letters are copied.
+        if stream != layout::ITEMS {
+            return Ok(false);
         }
-        Ok(false)
+        let lowest = self.lowest_pinned()?;
+        Ok(lowest.is_some_and(|lowest| lowest < segment.end()))
     }
 
     fn claim_position(&self, cursor: usize, claim: u32) -> Result<u64> {
         Ok(self.load(self.claim_at(cursor, claim)? + claim::POSITION)?)
     }
 
-    /// Ends what a participant left that is dead: its claims become available again. Returns how many.
+    /// Ends what a participant left that is dead: its claims become available again. Returns how many. (What this program
+    /// itself has pinned is known to its presence.)
     pub fn clean_up(&self, slot: u32) -> Result<u64> {
         let at = participant::PLACE.of(slot);
         let bit = 1u64 << slot;
@@ -112,7 +113,9 @@ impl<S: Shared> Locked<'_, S> {
             _ => self.release_all(slot, None)?,
         };
         self.free_reservation(slot)?;
-        self.shared.store(at + participant::PINNED, 0)?;
+        if slot != self.slot {
+            self.shared.store(at + participant::PINNED, 0)?;
+        }
         self.shared.update(layout::ITEMS_WAITERS, 0, bit)?;
         self.shared.update(layout::SPACE_WAITERS, 0, bit)?;
         // The last: a participant that dies in between leaves the rest to the next.
@@ -120,12 +123,14 @@ impl<S: Shared> Locked<'_, S> {
         Ok(released)
     }
 
-    /// As [`Locked::clean_up`], of all participants that have claims and of which `is_dead` is true.
+    /// As [`Locked::clean_up`], of all participants that have claims or pins and of which `is_dead` is true.
     pub fn clean_up_dead(&self, is_dead: impl Fn(u32) -> bool) -> Result<u64> {
         let mut released = 0;
         for slot in (0..participants::SLOTS).filter(|slot| *slot != self.slot) {
-            let claims = participant::PLACE.of(slot) + participant::HAS_CLAIMS;
-            if self.load(claims)? != 0 && is_dead(slot) {
+            let at = participant::PLACE.of(slot);
+            let has_some = self.load(at + participant::HAS_CLAIMS)? != 0
+                || self.load(at + participant::PINNED)? != 0;
+            if has_some && is_dead(slot) {
                 released += self.clean_up(slot)?;
             }
         }

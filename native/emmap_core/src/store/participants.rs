@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::exclusive::{Owner, Peers};
+use super::pins::Pins;
 use super::Shared;
 use crate::mapped_file::Identity;
 use crate::{os, Errno, Result};
@@ -34,8 +35,8 @@ impl Place {
     }
 }
 
-/// The part of this program in a file, shared by all of its handles of the file. It ends with the last of them, or with
-/// the program.
+/// The part of this program in a file, shared by all of its handles of the file. It ends with the last of them and of the
+/// live binaries that they made, or with the program.
 pub struct Presence {
     file: File,
     identity: Identity,
@@ -47,6 +48,7 @@ pub struct Presence {
     waiting: Mutex<[usize; EVENTS]>,
     /// How many handles this program has open.
     users: AtomicUsize,
+    pins: Pins,
 }
 
 static PRESENT: Mutex<BTreeMap<Identity, Weak<Presence>>> = Mutex::new(BTreeMap::new());
@@ -102,6 +104,7 @@ impl Presence {
                     waiting: Mutex::new([0; EVENTS]),
                     turn: Mutex::new(()),
                     users: AtomicUsize::new(0),
+                    pins: Pins::default(),
                 });
             }
             if cfg!(not(target_os = "linux")) {
@@ -123,6 +126,11 @@ impl Presence {
     /// Held by the thread of this program that uses what a slot has only once.
     pub fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What live binaries of this program show, also after its last handle was closed.
+    pub fn pins(&self) -> &Pins {
+        &self.pins
     }
 
     /// The descriptor whose lock the presence is. A forked child has to close it, or it keeps the lock of its parent.

@@ -230,8 +230,8 @@ fn drain(program: &Program, cursor: usize, pushed: &Pushed) -> Result<Vec<u64>, 
         let mut bytes = Vec::new();
         // SAFETY: the vector gets as much room as the payload needs.
         let found = program.call(|locked| unsafe {
-            locked.look(cursor, from, |head| {
-                bytes = vec![0; head.length as usize];
+            locked.look(cursor, from, |found| {
+                bytes = vec![0; found.head.length as usize];
                 Some(bytes.as_mut_ptr())
             })
         });

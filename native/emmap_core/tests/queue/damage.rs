@@ -42,8 +42,8 @@ fn pop_all(region: &Region, queue: &Queue) -> (Vec<u64>, bool) {
         let mut payload = Vec::new();
         // SAFETY: the vector gets as much room as the payload needs.
         let taken = unsafe {
-            queue.pop(region, Wait::Yes, layout::OWN, |head| {
-                payload = vec![0; head.length as usize];
+            queue.pop(region, Wait::Yes, layout::OWN, |found| {
+                payload = vec![0; found.head.length as usize];
                 payload.as_mut_ptr()
             })
         };

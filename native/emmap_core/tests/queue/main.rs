@@ -5,5 +5,6 @@ mod damage;
 mod kills;
 mod memory;
 mod model;
+mod pins;
 mod program;
 mod real_file;

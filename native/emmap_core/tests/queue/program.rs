@@ -206,8 +206,8 @@ impl<'a> Program<'a> {
             let mut payload = Vec::new();
             // SAFETY: the vector gets as much room as the payload needs.
             let taken = unsafe {
-                locked.pop(cursor, |head| {
-                    payload = vec![0; head.length as usize];
+                locked.pop(cursor, |found| {
+                    payload = vec![0; found.head.length as usize];
                     Some(payload.as_mut_ptr())
                 })?
             };
@@ -223,8 +223,8 @@ impl<'a> Program<'a> {
             let mut payload = Vec::new();
             // SAFETY: as above.
             let found = self.call(|locked| unsafe {
-                locked.look(cursor, from, |head| {
-                    payload = vec![0; head.length as usize];
+                locked.look(cursor, from, |found| {
+                    payload = vec![0; found.head.length as usize];
                     Some(payload.as_mut_ptr())
                 })
             });

@@ -24,8 +24,8 @@ fn pop(region: &Region, queue: &Queue, cursor: usize) -> Result<Option<(Taken, V
     let mut payload = Vec::new();
     // SAFETY: the vector gets as much room as the payload needs.
     let taken = unsafe {
-        queue.pop(region, Wait::Yes, cursor, |head| {
-            payload = vec![0; head.length as usize];
+        queue.pop(region, Wait::Yes, cursor, |found| {
+            payload = vec![0; found.head.length as usize];
             payload.as_mut_ptr()
         })?
     };

@@ -4,6 +4,7 @@ use std::mem::MaybeUninit;
 use std::os::raw::c_uint;
 
 use emmap_core::buffer::Buffer;
+use emmap_core::queue::Pin;
 use emmap_core::Region;
 use rustler::sys::{
     enif_make_double, enif_make_int64, enif_make_list_from_array, enif_make_new_binary,
@@ -14,7 +15,7 @@ use rustler::types::atom;
 use rustler::{Encoder, Env};
 
 use super::Call;
-use crate::resource::{buffer_binary, Handle};
+use crate::resource::{buffer_binary, pinned_binary, Handle, KeptRegion};
 use crate::terms;
 
 /// The longest live binary that is one of its own, as `Emmap.Handle.alone/0` has it. (From OTP 27 on a sub-binary of at most
@@ -95,6 +96,20 @@ impl Call {
         debug_assert!(count <= buffer.len());
         // SAFETY: the Call invariant, and the line above.
         unsafe { buffer_binary(self.env, buffer, count) }
+    }
+
+    /// `start .. start + count` of the map, of an item of a queue that is pinned as long as the binary lives.
+    ///
+    /// # Safety
+    /// The range must lie inside the map.
+    pub unsafe fn pinned_binary(
+        &self,
+        pin: Pin<KeptRegion>,
+        start: usize,
+        count: usize,
+    ) -> ErlNifTerm {
+        // SAFETY: the Call invariant; the range by the caller's promise.
+        unsafe { pinned_binary(self.env, pin, start, count) }
     }
 
     /// `start .. start + count` of a binary of ours.

@@ -3,15 +3,15 @@
 use std::cell::RefCell;
 
 use emmap_core::queue::calls::AT_ONCE;
-use emmap_core::queue::record::Head;
-use emmap_core::queue::{Claimed, Content, Extension, Limits, Receipt, Stop, Taken};
+use emmap_core::queue::{Claimed, Content, Extension, Found, Limits, Receipt, Stop, Taken};
 use emmap_core::region::Wait;
 use rustler::sys::ErlNifTerm;
 use rustler::types::atom;
-use rustler::{Encoder, Term};
+use rustler::{Encoder, ResourceArc, Term};
 
-use super::calls::{cursor, failed, flags, most_attempts, open, receipt, Payload};
+use super::calls::{cursor, failed, flags, most_attempts, open, receipt};
 use super::owners::Owners;
+use super::payload::{lend, Copied, Live, Payload};
 use super::{reasons, OpenQueue};
 use crate::hot::{hot_nif, Call, Early, Scheduler};
 use crate::terms::ArgumentError;
@@ -170,6 +170,19 @@ fn batch(
 // -> {[payload | {payload of a term}], their bytes} | :empty | {:error, {:corrupt, position}}
 fn pop_many<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     let queue = open(call)?;
+    match queue.direct {
+        false => pop_many_as::<S, Copied>(call, queue),
+        true => {
+            lend(call, queue)?;
+            pop_many_as::<S, Live>(call, queue)
+        }
+    }
+}
+
+fn pop_many_as<'a, S: Scheduler, P: Payload<'a>>(
+    call: &'a Call,
+    queue: &'a OpenQueue,
+) -> Result<ErlNifTerm, Early> {
     let (part, cursor) = (&queue.part, cursor(call, 1)?);
     let most = Most::of::<S>().or_fewer(call, 2)?;
     let is_rest = call.int64(4) == Some(1);
@@ -184,11 +197,12 @@ fn pop_many<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
         }
     }
     let (mut items, mut large) = (Vec::with_capacity(64), false);
-    let state = RefCell::new((Payload::new(call), Sum::new(is_rest)));
-    let room = |head: &Head| {
+    let state = RefCell::new((P::new(call, part), Sum::new(is_rest)));
+    let room = |found: &Found| {
         let (payload, sum) = &mut *state.borrow_mut();
-        large = sum.is_first() && head.length > AT_ONCE;
-        (!large && sum.has_room(head.length, most)).then(|| payload.room(head))
+        let length = found.head.length;
+        large = sum.is_first() && length > AT_ONCE;
+        (!large && sum.has_room(length, most)).then(|| payload.held_room(found))
     };
     let took = |taken: &Taken| {
         let (payload, sum) = &mut *state.borrow_mut();
@@ -208,8 +222,8 @@ fn pop_many<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     if S::WAIT == Wait::No {
         return Err(Early::Again);
     }
-    let mut payload = Payload::new(call);
-    let room = |head: &Head| payload.room(head);
+    let mut payload = P::new(call, part);
+    let room = |found: &Found| payload.held_room(found);
     // SAFETY: as above.
     match unsafe { part.queue.pop(&part.region, S::WAIT, cursor, room) } {
         Ok(Some(taken)) => {
@@ -229,6 +243,19 @@ fn pop_many<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
 // -> {[{item, sequence, attempts, claim}], their bytes} | :empty | {:error, {:corrupt, position}}
 fn check_out_many<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     let queue = open(call)?;
+    match queue.direct {
+        false => check_out_many_as::<S, Copied>(call, queue),
+        true => {
+            lend(call, queue)?;
+            check_out_many_as::<S, Live>(call, queue)
+        }
+    }
+}
+
+fn check_out_many_as<'a, S: Scheduler, P: Payload<'a>>(
+    call: &'a Call,
+    queue: &'a ResourceArc<OpenQueue>,
+) -> Result<ErlNifTerm, Early> {
     let (part, cursor) = (&queue.part, cursor(call, 1)?);
     let most = Most::of::<S>().or_fewer(call, 3)?;
     let is_rest = call.int64(5) == Some(1);
@@ -243,16 +270,23 @@ fn check_out_many<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
         }
     }
     let owner = Owners::owner(call, queue);
-    let (mut large, state) = (false, RefCell::new((Vec::new(), Sum::new(is_rest))));
-    let wants = |head: &Head| {
-        let (_, sum) = &*state.borrow();
-        large = S::WAIT == Wait::No && sum.is_first() && head.length > AT_ONCE;
-        !large && sum.has_room(head.length, most)
+    let state = RefCell::new((P::new(call, part), Vec::new(), Sum::new(is_rest)));
+    let mut large = false;
+    let wants = |found: &Found| {
+        let (payload, _, sum) = &mut *state.borrow_mut();
+        let length = found.head.length;
+        large = S::WAIT == Wait::No && sum.is_first() && length > AT_ONCE;
+        let wanted = !large && sum.has_room(length, most);
+        if wanted {
+            payload.hold(found);
+        }
+        wanted
     };
     let took = |claimed: Claimed| {
-        let (claims, sum) = &mut *state.borrow_mut();
+        let (payload, claims, sum) = &mut *state.borrow_mut();
         sum.add(claimed.found.head.length);
-        claims.push(claimed);
+        let payload = std::mem::replace(payload, P::new(call, part));
+        claims.push((claimed, payload));
     };
     let mut ended = part.queue.check_out_many(
         &part.region,
@@ -262,17 +296,17 @@ fn check_out_many<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
         wants,
         took,
     );
-    let (claims, sum) = state.into_inner();
+    let (_, claims, sum) = state.into_inner();
     if large {
         return Err(Early::Again);
     }
     let mut items = Vec::with_capacity(claims.len());
-    for claimed in &claims {
-        let mut payload = Payload::new(call);
-        let out = payload.room(&claimed.found.head);
+    for (claimed, mut payload) in claims {
+        let room = payload.room(&claimed.found.head);
+        let (queue, region) = (&part.queue, &part.region);
         // SAFETY: the binary has room for the payload, and is part of no map.
-        match unsafe { part.queue.copy_claimed(&part.region, cursor, claimed, out) } {
-            Ok(Some(taken)) => items.push(receipt(call, claimed, payload.item(&taken))),
+        match unsafe { queue.deliver_claimed(region, cursor, &claimed, room) } {
+            Ok(Some(taken)) => items.push(receipt(call, &claimed, payload.item(&taken))),
             // Dropped meanwhile to make room.
             Ok(None) => (),
             Err(stop @ Stop::Corrupt(_)) => ended = Err(stop),

@@ -1,14 +1,15 @@
 //! The hot NIFs of queues.
 
 use emmap_core::queue::calls::AT_ONCE;
-use emmap_core::queue::record::{self, Head};
-use emmap_core::queue::{layout, Claimed, Limits, Pushed, Receipt, Stop, Taken};
+use emmap_core::queue::record;
+use emmap_core::queue::{layout, Claimed, Found, Limits, Pushed, Receipt, Room, Stop, Taken};
 use emmap_core::region::Wait;
 use rustler::sys::ErlNifTerm;
 use rustler::types::atom;
 use rustler::{Encoder, ResourceArc};
 
 use super::owners::Owners;
+use super::payload::{lend, Copied, Live, Payload};
 use super::{reasons, OpenQueue};
 use crate::hot::{hot_nif, Call, Early, Scheduler};
 use crate::terms::ArgumentError;
@@ -108,43 +109,11 @@ fn push_as<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     Ok(pushed(call, done))
 }
 
-/// A binary for a payload, made where its length is known.
-pub(super) struct Payload<'a> {
-    call: &'a Call,
-    term: ErlNifTerm,
-}
-
-impl<'a> Payload<'a> {
-    pub(super) fn new(call: &'a Call) -> Payload<'a> {
-        Payload {
-            call,
-            term: call.ok(),
-        }
-    }
-
-    #[inline(always)]
-    pub(super) fn room(&mut self, head: &Head) -> *mut u8 {
-        let (at, term) = self.call.new_binary(head.length as usize);
-        self.term = term;
-        at
-    }
-
-    /// The payload, bare; of a term a tuple of it.
-    #[inline(always)]
-    pub(super) fn item(&self, taken: &Taken) -> ErlNifTerm {
-        self.call.consumed(taken.length as usize);
-        match taken.flags & record::TERM {
-            0 => self.term,
-            _ => self.call.tuple(&[self.term]),
-        }
-    }
-}
-
 /// What was taken, `:empty`, or `{:error, {:corrupt, position}}`.
 #[inline(always)]
-fn item(
+fn item<'a>(
     call: &Call,
-    payload: &Payload,
+    payload: &mut impl Payload<'a>,
     taken: Result<Option<Taken>, Stop>,
 ) -> Result<ErlNifTerm, Early> {
     match taken {
@@ -169,37 +138,68 @@ pub(super) fn failed(call: &Call, stop: Stop) -> Result<ErlNifTerm, Early> {
 #[inline(always)]
 fn pop<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     let queue = open(call)?;
-    let (part, mut payload) = (&queue.part, Payload::new(call));
+    match queue.direct {
+        false => pop_as::<S, Copied>(call, queue),
+        true => pop_live::<S>(call, queue),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn pop_live<S: Scheduler>(call: &Call, queue: &OpenQueue) -> Result<ErlNifTerm, Early> {
+    lend(call, queue)?;
+    pop_as::<S, Live>(call, queue)
+}
+
+#[inline(always)]
+fn pop_as<'a, S: Scheduler, P: Payload<'a>>(
+    call: &'a Call,
+    queue: &'a OpenQueue,
+) -> Result<ErlNifTerm, Early> {
+    let (part, mut payload) = (&queue.part, P::new(call, &queue.part));
     let cursor = cursor(call, 1)?;
     if let Some(position) = queue.untold.take(cursor) {
         return failed(call, Stop::Corrupt(position));
     }
-    let room = |head: &Head| payload.room(head);
+    let room = |found: &Found| payload.held_room(found);
     // SAFETY: the binary has room for the payload, and is part of no map.
     let taken = unsafe { part.queue.pop(&part.region, S::WAIT, cursor, room) };
-    item(call, &payload, taken)
+    item(call, &mut payload, taken)
 }
 
-/// Copies an item with `copy`, which is given the room for it, under the lock; large ones where that may take long.
-fn copy<S: Scheduler>(
+type Locked<'a> = emmap_core::queue::Locked<'a, emmap_core::store::shared::Mapped<'a>>;
+
+/// Finds an item with `find`, which is given the room for it, under the lock; large ones where that may take long.
+fn find<S: Scheduler>(
     call: &Call,
-    copy: impl Fn(
-        &emmap_core::queue::Locked<emmap_core::store::shared::Mapped>,
-        &mut dyn FnMut(&Head) -> Option<*mut u8>,
-    ) -> Result<Option<Taken>, Stop>,
+    find: impl Fn(&Locked, &mut dyn FnMut(&Found) -> Option<Room>) -> Result<Option<Taken>, Stop>,
 ) -> Result<ErlNifTerm, Early> {
     let queue = open(call)?;
-    let (part, mut payload) = (&queue.part, Payload::new(call));
+    match queue.direct {
+        false => find_as::<S, Copied>(call, queue, find),
+        true => {
+            lend(call, queue)?;
+            find_as::<S, Live>(call, queue, find)
+        }
+    }
+}
+
+fn find_as<'a, S: Scheduler, P: Payload<'a>>(
+    call: &'a Call,
+    queue: &'a OpenQueue,
+    find: impl Fn(&Locked, &mut dyn FnMut(&Found) -> Option<Room>) -> Result<Option<Taken>, Stop>,
+) -> Result<ErlNifTerm, Early> {
+    let (part, mut payload) = (&queue.part, P::new(call, &queue.part));
     let mut large = false;
     let taken = part.queue.with(&part.region, S::WAIT, |locked| {
-        copy(locked, &mut |head| {
-            large = S::WAIT == Wait::No && head.length > AT_ONCE;
-            (!large).then(|| payload.room(head))
+        find(locked, &mut |found| {
+            large = S::WAIT == Wait::No && found.head.length > AT_ONCE;
+            (!large).then(|| payload.held_room(found))
         })
     });
     match large {
         true => Err(Early::Again),
-        false => item(call, &payload, taken),
+        false => item(call, &mut payload, taken),
     }
 }
 
@@ -207,14 +207,14 @@ fn copy<S: Scheduler>(
 fn peek<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     let cursor = cursor(call, 1)?;
     // SAFETY: the binary has room for the payload, and is part of no map.
-    copy::<S>(call, |locked, room| unsafe { locked.peek(cursor, room) })
+    find::<S>(call, |locked, room| unsafe { locked.peek(cursor, room) })
 }
 
 // queue_peek_last(handle, cursor)
 fn peek_last<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     let cursor = cursor(call, 1)?;
     // SAFETY: as above.
-    copy::<S>(call, |locked, room| unsafe {
+    find::<S>(call, |locked, room| unsafe {
         locked.peek_last(cursor, room)
     })
 }
@@ -222,15 +222,28 @@ fn peek_last<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
 // queue_look(handle, cursor, position) -> {item, sequence, extension words…, next position} | :empty
 fn look<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     let queue = open(call)?;
-    let (part, mut payload) = (&queue.part, Payload::new(call));
+    match queue.direct {
+        false => look_as::<S, Copied>(call, queue),
+        true => {
+            lend(call, queue)?;
+            look_as::<S, Live>(call, queue)
+        }
+    }
+}
+
+fn look_as<'a, S: Scheduler, P: Payload<'a>>(
+    call: &'a Call,
+    queue: &'a OpenQueue,
+) -> Result<ErlNifTerm, Early> {
+    let (part, mut payload) = (&queue.part, P::new(call, &queue.part));
     let (cursor, from) = (cursor(call, 1)?, call.position(2)?);
     let mut large = false;
     let found = part.queue.with(&part.region, S::WAIT, |locked| {
         // SAFETY: as above.
         unsafe {
-            locked.look(cursor, from, |head| {
-                large = S::WAIT == Wait::No && head.length > AT_ONCE;
-                (!large).then(|| payload.room(head))
+            locked.look(cursor, from, |found| {
+                large = S::WAIT == Wait::No && found.head.length > AT_ONCE;
+                (!large).then(|| payload.held_room(found))
             })
         }
     });
@@ -268,6 +281,27 @@ pub(super) fn most_attempts(call: &Call, index: usize) -> Option<u16> {
 #[inline(always)]
 fn check_out<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     let queue = open(call)?;
+    match queue.direct {
+        false => check_out_as::<S, Copied>(call, queue),
+        true => check_out_live::<S>(call, queue),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn check_out_live<S: Scheduler>(
+    call: &Call,
+    queue: &ResourceArc<OpenQueue>,
+) -> Result<ErlNifTerm, Early> {
+    lend(call, queue)?;
+    check_out_as::<S, Live>(call, queue)
+}
+
+#[inline(always)]
+fn check_out_as<'a, S: Scheduler, P: Payload<'a>>(
+    call: &'a Call,
+    queue: &'a ResourceArc<OpenQueue>,
+) -> Result<ErlNifTerm, Early> {
     let part = &queue.part;
     let cursor = cursor(call, 1)?;
     if let Some(position) = queue.untold.take(cursor) {
@@ -276,9 +310,12 @@ fn check_out<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     let most = most_attempts(call, 2);
     let owner = Owners::owner(call, queue);
     loop {
-        let mut large = false;
-        let wants = |head: &Head| {
-            large = S::WAIT == Wait::No && head.length > AT_ONCE;
+        let (mut large, mut payload) = (false, P::new(call, part));
+        let wants = |found: &Found| {
+            large = S::WAIT == Wait::No && found.head.length > AT_ONCE;
+            if !large {
+                payload.hold(found);
+            }
             !large
         };
         let claimed = part
@@ -290,10 +327,10 @@ fn check_out<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
             Ok(None) => return Ok(reasons::empty().as_c_arg()),
             Err(stop) => return failed(call, stop),
         };
-        let mut payload = Payload::new(call);
-        let out = payload.room(&claimed.found.head);
+        let room = payload.room(&claimed.found.head);
+        let (queue, region) = (&part.queue, &part.region);
         // SAFETY: the binary has room for the payload, and is part of no map.
-        match unsafe { part.queue.copy_claimed(&part.region, cursor, &claimed, out) } {
+        match unsafe { queue.deliver_claimed(region, cursor, &claimed, room) } {
             Ok(Some(taken)) => return Ok(receipt(call, &claimed, payload.item(&taken))),
             // Dropped meanwhile to make room.
             Ok(None) => continue,

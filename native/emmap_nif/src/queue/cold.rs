@@ -24,6 +24,7 @@ use crate::terms::{answer, Failure};
 struct Wanted {
     segment_size: Option<u64>,
     existing: bool,
+    direct: bool,
 }
 
 // `{:ok, reference}`. Reads headers, may create, recover and sync.
@@ -40,7 +41,11 @@ fn queue_open<'a>(env: Env<'a>, path: Binary<'a>, wanted: Wanted) -> Term<'a> {
     match queue::open(path, &request) {
         Ok((region, queue)) => {
             let reference = new_structure(env, region, |region| {
-                Structure::Queue(ResourceArc::new(OpenQueue::new(region, queue)))
+                Structure::Queue(ResourceArc::new(OpenQueue::new(
+                    region,
+                    queue,
+                    wanted.direct,
+                )))
             });
             (atom::ok(), reference).encode(env)
         }
@@ -247,6 +252,7 @@ struct Info {
     bytes: u64,
     tail: u64,
     dead_letters: u64,
+    pinned: u64,
     dropped: u64,
     segment_size: u64,
     recoveries: u64,
@@ -284,6 +290,7 @@ fn queue_info<'a>(env: Env<'a>, handle: HandleRef<'a>) -> NifResult<Term<'a>> {
                 bytes,
                 tail: word(layout::stream::at(layout::ITEMS) + layout::stream::TAIL)?,
                 dead_letters: locked.lengths(layout::DEAD_CURSOR)?.0,
+                pinned: locked.bytes_pinned()?,
                 dropped: word(layout::DROPPED)?,
                 segment_size: queue.segment_size(),
                 recoveries: word(layout::RECOVERIES)?,
