@@ -245,6 +245,11 @@ impl Head {
         let mut crc = self.crc_of_start(salt);
         let mut piece = [0u8; 4096];
         let (mut from, mut left) = (at + HEADER, (self.extension + self.length) as usize);
+        // Where it is, rather than through a copy of it.
+        if let Some(words) = shared.words(from, left / 8)? {
+            crc = checksum::append_words(crc, words);
+            (from, left) = (from + words.len() as u64 * 8, left % 8);
+        }
         while left > 0 {
             let count = left.min(piece.len());
             shared.read(from, &mut piece[..count])?;

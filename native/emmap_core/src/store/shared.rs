@@ -39,6 +39,11 @@ pub trait Shared {
     /// `data` must have `count` readable bytes, outside of this memory.
     unsafe fn copy_in(&self, at: u64, data: *const u8, count: usize) -> Result<()>;
 
+    /// The words from an offset on, where they can be referred to: in a map. Others may change them meanwhile.
+    fn words(&self, _at: u64, _count: usize) -> Result<Option<&[AtomicU64]>> {
+        Ok(None)
+    }
+
     #[inline(always)]
     fn read(&self, at: u64, out: &mut [u8]) -> Result<()> {
         // SAFETY: a reference never lies in shared memory.
@@ -114,6 +119,14 @@ impl Shared for Mapped<'_> {
         Ok(word
             .compare_exchange(current, new, success, failure)
             .is_ok())
+    }
+
+    fn words(&self, at: u64, count: usize) -> Result<Option<&[AtomicU64]>> {
+        let bytes = count.checked_mul(WORD).ok_or(Errno::INVAL)?;
+        let start = self.start(at, bytes)?.cast::<AtomicU64>();
+        // SAFETY: aligned, and inside the map, which stays mapped for as long as the region lives (1: Alive).
+        let words = || unsafe { std::slice::from_raw_parts(start, count) };
+        Ok(start.is_aligned().then(words))
     }
 
     fn update(&self, at: u64, set: u64, clear: u64) -> Result<u64> {
