@@ -67,6 +67,7 @@ defmodule Bench.Queue do
     :disk_log.close(log)
     :dets.close(dets)
     taking(q)
+    live(folder)
     adding(q)
     durably(folder)
     waiting(folder)
@@ -100,6 +101,32 @@ defmodule Bench.Queue do
     row("checkout, ack : pop", result.checkout, result.pop, 2)
     row("pop_many of 1,000, an item : pop", result.pop_many, result.pop)
     row("a batch of 1,000, acknowledged : pop_many", result.checkout_many, result.pop_many)
+  end
+
+  # Payloads that are not copied, and are collected with the process that has popped them.
+  defp live(folder) do
+    path = Path.join(folder, "live")
+
+    [copied, direct] =
+      for direct <- [false, true], do: Queue.open!(path, format: :binary, direct: direct)
+
+    for size <- [64, 1024] do
+      count = amount(div(8192, size))
+      payload = :binary.copy("x", size * 1024)
+
+      side = fn name, q ->
+        {name,
+         fn ->
+           {:ok, ^count} = Queue.push_many(q, List.duplicate(payload, count))
+           time(&pop(q, &1), count)
+         end}
+      end
+
+      result = best(@rounds, [side.(:direct, direct), side.(:copied, copied)])
+      row("pop #{size} KiB, live : copied", result.direct, result.copied, 1)
+    end
+
+    Enum.each([copied, direct], &Queue.close/1)
   end
 
   defp adding(q) do
