@@ -15,7 +15,9 @@ defmodule Emmap.Test.QueueWorker do
 
   @doc "A VM runs this: see `Emmap.Test.QueueKills`."
   def work(file, logs, producer, first, identity) do
-    queue = Queue.open!(file, format: :binary, max_size: @most_bytes, full: :block, create: false)
+    options = [format: :binary, max_size: @most_bytes, full: :block, create: false]
+    # Every other one has live payloads, which it shows when it is killed.
+    queue = Queue.open!(file, [direct: rem(producer, 2) == 0] ++ options)
     {:ok, reader} = Queue.reader(queue, "audit")
 
     for work <- [
@@ -113,6 +115,8 @@ defmodule Emmap.Test.QueueWorker do
       end
 
     note(log, for({item, attempts} <- items, do: {kind, item, now(), attempts}))
+    # What is live stays as it is, whoever has the item by now.
+    for {item, _receipt} <- delivered, do: parse!(item)
   end
 
   defp log(logs, name), do: File.open!("#{logs}.#{name}", [:write, :raw])
