@@ -116,6 +116,8 @@ impl<'a> Payload<'a> for Live<'a> {
             // SAFETY: the item was found in the map, which is as long for as long as the pin keeps it.
             Some(shown) => unsafe {
                 let (at, length) = (shown.at as usize, shown.length as usize);
+                // Its checksum was taken.
+                self.copied.call.consumed(length);
                 self.copied.call.pinned_binary(shown.pin, at, length)
             },
             None => self.copied.item(taken),
