@@ -1,6 +1,7 @@
 defmodule Emmap.QueueKillsTest do
   # A few of the kills that `make queue-kills` makes 2,000 of.
   use ExUnit.Case, async: true
+  alias Emmap.Queue
   alias Emmap.Test.QueueKills
 
   @moduletag :tmp_dir
@@ -37,8 +38,49 @@ defmodule Emmap.QueueKillsTest do
 
   test "a waiting survivor gets what a dead program had checked out", %{tmp_dir: directory} do
     # A quiet machine needs some milliseconds.
-    times = QueueKills.takeovers(directory, 10)
-    assert Enum.at(times, 5) < 1_000_000
+    for what <- ~w(hold lock) do
+      times = QueueKills.takeovers(directory, 10, what)
+      assert Enum.at(times, 5) < 1_000_000, what
+    end
+  end
+
+  test "a waiting survivor gets what a program pushed that died before it told of it", context do
+    path = Path.join(context.tmp_dir, "untold")
+    queue = Queue.open!(path, format: :binary)
+    survivor = Task.async(fn -> Queue.pop(queue, 60_000) end)
+    refute Task.yield(survivor, 100)
+    assert System.cmd(QueueKills.program!(), ["untold", path]) == {"pushed\n", 0}
+    # It looks once a second.
+    assert {:ok, "untold"} = Task.await(survivor, 30_000)
+    Queue.close(queue)
+  end
+
+  test "a waiting survivor gets what a program had checked out that closes the queue", context do
+    path = Path.join(context.tmp_dir, "closed")
+    queue = Queue.open!(path, format: :binary)
+    :ok = Queue.push(queue, "item")
+    library = Application.app_dir(:emmap, "ebin")
+
+    code = """
+    q = Emmap.Queue.open!(#{inspect(path)}, format: :binary)
+    {:ok, "item", _} = Emmap.Queue.checkout(q)
+    IO.puts("taken")
+    IO.gets("")
+    :ok = Emmap.Queue.close(q)
+    IO.gets("")
+    """
+
+    elixir = System.find_executable("elixir")
+    options = [:binary, :exit_status, args: ["-pa", library, "-e", code]]
+    port = Port.open({:spawn_executable, elixir}, options)
+    receive do: ({^port, {:data, "taken\n"}} -> :ok)
+    survivor = Task.async(fn -> Queue.pop(queue, 60_000) end)
+    refute Task.yield(survivor, 100)
+    Port.command(port, "close\n")
+    assert {:ok, "item"} = Task.await(survivor, 30_000)
+    Port.command(port, "end\n")
+    assert_receive {^port, {:exit_status, 0}}, 30_000
+    Queue.close(queue)
   end
 
   test "1,000 acknowledged pushes are there after kill -9", %{tmp_dir: directory} do

@@ -445,11 +445,12 @@ defmodule Emmap.Test.QueueKills do
   end
 
   @doc """
-  Microseconds from the death of a program that has an item until a waiting survivor in this VM has it, for so many deaths.
+  Microseconds from the death of a program that has an item until a waiting survivor in this VM has it, for so many deaths. It
+  dies with the item checked out (`"hold"`), and with the lock of the queue, too (`"lock"`).
   """
-  def takeovers(directory, count) do
+  def takeovers(directory, count, what) do
     program = program!()
-    path = Path.join(directory, "takeover")
+    path = Path.join(directory, "takeover_#{what}")
     queue = Queue.open!(path, format: :binary)
 
     times =
@@ -457,14 +458,15 @@ defmodule Emmap.Test.QueueKills do
         :ok = Queue.push(queue, "item")
 
         port =
-          Port.open({:spawn_executable, program}, [:binary, :exit_status, args: ["hold", path]])
+          Port.open({:spawn_executable, program}, [:binary, :exit_status, args: [what, path]])
 
         {:os_pid, pid} = Port.info(port, :os_pid)
         receive do: ({^port, {:data, "held\n"}} -> :ok)
         survivor = Task.async(fn -> {Queue.pop(queue, 10_000), System.os_time(:microsecond)} end)
         Process.sleep(20)
-        # A shell's own kill: starting a program takes longer than what is measured.
-        {killed, 0} = System.cmd("bash", ["-c", "date +%s%6N; kill -9 #{pid}"])
+        # A shell's own clock and kill: starting a program takes longer than what is measured.
+        command = "LC_ALL=C; now=$EPOCHREALTIME; kill -9 #{pid}; echo ${now/./}"
+        {killed, 0} = System.cmd("bash", ["-c", command])
         {{:ok, "item"}, taken} = Task.await(survivor, 20_000)
         receive do: ({^port, {:exit_status, _}} -> :ok)
         taken - String.to_integer(String.trim(killed))

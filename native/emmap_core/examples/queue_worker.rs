@@ -4,8 +4,9 @@
 //! `queue_worker work FILE LOGS PRODUCER FIRST IDENTITY`: the logs are LOGS.producer, LOGS.consumer, and LOGS.reader;
 //! the items are of PRODUCER, numbered from FIRST; with IDENTITY 1 they are pushed with the producer's identity. A line
 //! `die N` on its input ends it after the Nth store from then on, mostly with the lock of the queue.
-//! `queue_worker hold FILE`: checks an item out, says so, and keeps it. `queue_worker check FILE`: what must hold at all
-//! times does. `queue_worker bounce FILE ROUNDS`: a futex round trip with another thread, for a benchmark.
+//! `queue_worker hold FILE`: checks an item out, says so, and keeps it; `queue_worker lock FILE` keeps the lock of the queue,
+//! too. `queue_worker untold FILE`: pushes an item as one that dies before it wakes who waits for it. `queue_worker check
+//! FILE`: what must hold at all times does. `queue_worker bounce FILE ROUNDS`: a futex round trip with another thread, for a benchmark.
 
 use std::fs::File;
 use std::io::Write;
@@ -50,7 +51,9 @@ fn main() {
                 number(identity) == 1,
             )
         }
-        ["hold", file] => hold(file),
+        ["hold", file] => hold(file, false),
+        ["lock", file] => hold(file, true),
+        ["untold", file] => push_untold(file),
         ["check", file] => check(file),
         ["bounce", rounds] => bounce(rounds.parse().expect("a number")),
         _ => panic!("see the documentation of this program"),
@@ -323,14 +326,32 @@ fn consume(region: &Region, queue: &Queue, logs: &str, name: &str, cursor: usize
     }
 }
 
-fn hold(file: &str) {
+fn hold(file: &str, lock: bool) {
     let (region, queue) = open(file);
     let claimed = queue.check_out(&region, Wait::Yes, queue::layout::OWN, 1, None);
     claimed.expect("the lock").expect("an item");
-    println!("held");
-    loop {
-        std::thread::park();
+    let keep = || -> ! {
+        println!("held");
+        loop {
+            std::thread::park();
+        }
+    };
+    if lock {
+        let kept: queue::Result<()> = queue.with(&region, Wait::Yes, |_| keep());
+        kept.expect("the lock");
     }
+    keep()
+}
+
+fn push_untold(file: &str) {
+    let (region, queue) = open(file);
+    let content = queue::tail::content(0, Extension::default(), b"untold");
+    let pushed = queue.with(&region, Wait::Yes, |locked| {
+        // SAFETY: the payload is alive.
+        unsafe { locked.push(queue::layout::ITEMS, &content) }
+    });
+    pushed.expect("the lock");
+    println!("pushed");
 }
 
 fn check(file: &str) {

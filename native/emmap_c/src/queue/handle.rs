@@ -197,7 +197,7 @@ impl emmap_queue {
                         let taken = unsafe { locked.pop(cursor, room)? };
                         if taken.is_none() && left.is_none() {
                             // What a dead program had checked out is available now.
-                            revived = self.queue.look_for_dead(locked, true)? > 0;
+                            revived = self.queue.look_for_dead(&self.region, locked, true)? > 0;
                         }
                         Ok(taken)
                     })?;
@@ -352,19 +352,10 @@ impl emmap_queue {
             if self.queue.wait(&self.region, event, number, left)? {
                 return Err(Errno(libc::EINTR));
             }
-            if event == Event::Items && self.queue.others_have_claims(&self.region)? {
-                self.look_for_dead()?;
+            if event == Event::Items {
+                self.queue.look(&self.region).map_err(errno)?;
             }
         }
-    }
-
-    fn look_for_dead(&self) -> Result<()> {
-        self.queue
-            .with_waking(&self.region, Wait::Yes, Event::Items, |locked| {
-                self.queue.look_for_dead(locked, true)
-            })
-            .map(drop)
-            .map_err(errno)
     }
 
     fn waiting(&self) -> MutexGuard<'_, [u32; 2]> {

@@ -119,7 +119,7 @@ impl Queue {
                     took(&taken);
                 }
                 // What a dead program had checked out is available now.
-                Ok(None) if !some && self.look_for_dead(locked, true)? > 0 => (),
+                Ok(None) if !some && self.look_for_dead(region, locked, true)? > 0 => (),
                 Ok(None) => return Ok(Ok(())),
                 Err(stop @ Stop::Corrupt(_)) => return Ok(Err(stop)),
                 Err(stop) => return Err(stop),
@@ -140,14 +140,14 @@ impl Queue {
     ) -> Result<()> {
         let mut some = false;
         let taken = self.with_waking(region, wait, Event::Space, |locked| {
-            self.look_for_dead(locked, false)?;
+            self.look_for_dead(region, locked, false)?;
             loop {
                 match locked.check_out_if(cursor, owner, most_attempts, &mut wants) {
                     Ok(Some(claimed)) => {
                         some = true;
                         took(claimed);
                     }
-                    Ok(None) if !some && self.look_for_dead(locked, true)? > 0 => (),
+                    Ok(None) if !some && self.look_for_dead(region, locked, true)? > 0 => (),
                     Ok(None) => return Ok(Ok(())),
                     Err(stop @ Stop::Corrupt(_)) => return Ok(Err(stop)),
                     // More claims than there is room for at once: those that there are.

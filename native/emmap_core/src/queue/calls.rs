@@ -30,7 +30,7 @@ impl Queue {
             Ok((result, locked.shared.load(event.waiters())?))
         })?;
         if waiters != 0 {
-            self.wake(region, event)?;
+            self.wake_living(region, event)?;
         }
         Ok(result)
     }
@@ -58,7 +58,7 @@ impl Queue {
                 })?
             };
             match (taken, large) {
-                (None, false) if self.look_for_dead(locked, true)? > 0 => Err(Stop::Gone),
+                (None, false) if self.look_for_dead(region, locked, true)? > 0 => Err(Stop::Gone),
                 (taken, _) => Ok(taken),
             }
         });
@@ -197,10 +197,10 @@ impl Queue {
         let mut most_attempts = most_attempts;
         loop {
             let claimed = self.with(region, wait, |locked| {
-                self.look_for_dead(locked, false)?;
+                self.look_for_dead(region, locked, false)?;
                 let claimed = locked.check_out_if(cursor, owner, most_attempts, &mut wants)?;
                 match claimed {
-                    None if self.look_for_dead(locked, true)? > 0 => {
+                    None if self.look_for_dead(region, locked, true)? > 0 => {
                         locked.check_out_if(cursor, owner, most_attempts, &mut wants)
                     }
                     claimed => Ok(claimed),

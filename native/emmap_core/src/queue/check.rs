@@ -123,6 +123,13 @@ impl<S: Shared> Locked<'_, S> {
             "the count of outstanding claims",
             all.len() == outstanding as usize,
         )?;
+        for claim in &all {
+            let at = told("claim", self.claim_at(number, *claim).map_err(Into::into))?;
+            let state = told("state", self.word(at + claim::STATE))?;
+            let owner = participant::PLACE.of((state >> 8) as u32 & 0xff);
+            let marked = told("mark", self.word(owner + participant::HAS_CLAIMS))? != 0;
+            holds("others look for claims", state & 3 != 1 || marked)?;
+        }
         let free = self.check_list(number, cursor::RELEASED, claim::RELEASED)?;
         holds(
             "the count of released claims",

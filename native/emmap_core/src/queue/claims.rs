@@ -8,7 +8,7 @@ use super::segment;
 use super::tail::dead_letter;
 use super::{Locked, Result, Stop};
 use crate::store::log::Change;
-use crate::store::Shared;
+use crate::store::{participants, Shared};
 use crate::Errno;
 
 const FREE: u64 = 0;
@@ -355,6 +355,48 @@ impl<S: Shared> Locked<'_, S> {
             self.shared.store(at, 1)?;
         }
         Ok(())
+    }
+
+    /// Others look no more for claims of participants that have none by now. Where there are many claims, they still do.
+    pub fn forget_ended_claims(&self) -> Result<()> {
+        let Some(have) = self.slots_with_claims()? else {
+            return Ok(());
+        };
+        for slot in (0..participants::SLOTS).filter(|slot| have >> slot & 1 == 0) {
+            let at = participant::PLACE.of(slot);
+            // What it has reserved would be left, too.
+            if self.load(at + participant::HAS_CLAIMS)? != 0
+                && self.load(at + participant::RESERVATION)? == 0
+            {
+                self.shared.store(at + participant::HAS_CLAIMS, 0)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A bit for each slot that has claims; `None` where there are more than can be looked at under the lock.
+    fn slots_with_claims(&self) -> Result<Option<u64>> {
+        const MOST: u32 = 1_000;
+        let (mut have, mut left) = (0, MOST);
+        for cursor in 0..layout::CURSORS {
+            if !self.is_active(cursor)? {
+                continue;
+            }
+            let (mut next, _) = halves(self.load(cursor::at(cursor) + cursor::OUTSTANDING)?);
+            while next != 0 {
+                let at = self.claim_at(cursor, next - 1)?;
+                let state = State::of(self.load(at + claim::STATE)?);
+                if state.kind == CLAIMED {
+                    have |= 1u64.checked_shl(state.slot).unwrap_or(0);
+                }
+                next = halves(self.load(at + claim::OUTSTANDING)?).1;
+                match left.checked_sub(1) {
+                    Some(less) => left = less,
+                    None => return Ok(None),
+                }
+            }
+        }
+        Ok(Some(have))
     }
 
     /// Whether the receipt is of a claim that this program still has.

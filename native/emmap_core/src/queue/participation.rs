@@ -11,7 +11,7 @@ use super::pins::pinned;
 use super::record::{self, Extension};
 use super::summary::{Layout, Request};
 use super::tail::{check_length, fill};
-use super::waiting::Event;
+use super::waiting::{wake, Event};
 use super::{recovery, Content, Locked, Result, Stop};
 use crate::region::Wait;
 use crate::store::exclusive::{self, Taken};
@@ -35,6 +35,8 @@ pub struct Queue {
     file: u64,
     /// The tick in which dead participants were looked for last.
     looked: AtomicU64,
+    /// The tick in which dead participants that had waited were looked for last.
+    pub(super) woke: AtomicU64,
     /// Whether this handle waits for each event.
     pub(super) waits: [AtomicBool; EVENTS],
     /// Whether this handle was ended.
@@ -108,6 +110,7 @@ impl Queue {
             segment_size,
             file: layout.summary.file,
             looked: AtomicU64::new(0),
+            woke: AtomicU64::new(0),
             waits: Default::default(),
             left: AtomicBool::new(false),
         };
@@ -116,12 +119,14 @@ impl Queue {
         queue
             .with(region, Wait::Yes, |locked| {
                 // What an earlier program in this slot left, if this program does not have it already.
+                let mut released = 0;
                 if first {
-                    locked.clean_up(slot)?;
+                    released += locked.clean_up(slot)?;
                     let pins = queue.presence.pins();
                     pins.publish(locked.shared, pinned(slot))?;
                 }
-                locked.clean_up_dead(dead)
+                released += locked.clean_up_dead(dead)?;
+                tell_of(region, released)
             })
             .map_err(errno_of)?;
         Ok(queue)
@@ -140,7 +145,7 @@ impl Queue {
         }
         let alone = self.presence.is_alone();
         self.with(region, Wait::Yes, |locked| {
-            locked.clean_up(locked.slot)?;
+            tell_of(region, locked.clean_up(locked.slot)?)?;
             if alone {
                 locked.clean_up_dead(|_| true)?;
                 locked.write_header()?;
@@ -409,16 +414,25 @@ impl Queue {
     }
 
     /// Makes available again what dead participants have checked out: always, or once in each tick of the system's clock
-    /// (1 to 10 milliseconds), for it asks the kernel about each that has claims.
+    /// (1 to 10 milliseconds), for it asks the kernel about each that has claims. Whoever waits is told. Returns how many
+    /// items there are more.
     #[inline(always)]
-    pub fn look_for_dead<S: Shared>(&self, locked: &Locked<S>, always: bool) -> Result<u64> {
+    pub fn look_for_dead<S: Shared>(
+        &self,
+        region: &Region,
+        locked: &Locked<S>,
+        always: bool,
+    ) -> Result<u64> {
         let now = os::tick();
         let due = self.looked.load(Ordering::Relaxed) != now;
         if !always && !due {
             return Ok(0);
         }
         self.looked.store(now, Ordering::Relaxed);
-        locked.clean_up_dead(|slot| !self.presence.is_taken(slot))
+        let released = locked.clean_up_dead(|slot| !self.presence.is_taken(slot))?;
+        // The caller may take one of them only.
+        tell_of(region, released)?;
+        Ok(released)
     }
 
     /// Whether another program has claims: whoever waits for items has to look whether it lives.
@@ -446,6 +460,14 @@ impl Queue {
 
     pub fn presence(&self) -> &Arc<Presence> {
         &self.presence
+    }
+}
+
+/// Wakes who waits, where items became available again with their participant's end.
+fn tell_of(region: &Region, released: u64) -> Result<()> {
+    match released {
+        0 => Ok(()),
+        _ => Ok(wake(region, Event::Items)?),
     }
 }
 

@@ -137,6 +137,19 @@ impl<S: Shared> Locked<'_, S> {
         Ok(released)
     }
 
+    /// Nobody has to be told any more in place of participants of which `is_dead` is true. The caller holds the lock, which a
+    /// new participant takes before it waits.
+    pub fn forget_dead_waiters(&self, waiters: u64, is_dead: impl Fn(u32) -> bool) -> Result<()> {
+        let waiting = self.load(waiters)?;
+        let dead = (0..participants::SLOTS)
+            .filter(|slot| waiting >> slot & 1 == 1 && is_dead(*slot))
+            .fold(0, |dead, slot| dead | 1u64 << slot);
+        match dead {
+            0 => Ok(()),
+            _ => Ok(self.shared.update(waiters, 0, dead).map(drop)?),
+        }
+    }
+
     /// Drops the oldest item that the cursor still needs, checked out or not. Returns whether there was one.
     pub(super) fn drop_oldest(&self, cursor: usize) -> Result<bool> {
         let at = cursor::at(cursor);

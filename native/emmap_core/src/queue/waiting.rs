@@ -4,12 +4,13 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::layout;
+use super::layout::{self, stream};
 use super::participation::Queue;
+use crate::region::Wait;
 use crate::store::participants::EVENTS;
 use crate::store::shared::Mapped;
 use crate::store::Shared;
-use crate::{os, Errno, Region, Result};
+use crate::{os, Region, Result};
 
 /// What is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,8 +84,14 @@ impl Queue {
         region.reading(|| Ok(futex(region, event)?.load(Ordering::SeqCst)))
     }
 
-    /// Waits until the event has another number, or for `timeout`. It may return early. Returns whether a signal
-    /// interrupted it.
+    /// A number that changes with each item that is pushed.
+    pub fn pushed(&self, region: &Region) -> Result<u64> {
+        let at = stream::at(layout::ITEMS) + stream::SEQUENCE;
+        region.reading(|| Mapped::new(region).load(at))
+    }
+
+    /// Waits until the event has another number, or for `timeout`, or until it is time to look again. It may return early.
+    /// Returns whether a signal interrupted it.
     pub fn wait(
         &self,
         region: &Region,
@@ -92,28 +99,59 @@ impl Queue {
         number: u32,
         timeout: Option<Duration>,
     ) -> Result<bool> {
-        let timeout = match self.others_have_claims(region)? {
-            // The death of a program with claims makes items available, and wakes nobody.
-            true => Some(timeout.map_or(LOOK, |timeout| timeout.min(LOOK))),
-            false => timeout,
+        let longest = match event == Event::Items && self.others_have_claims(region)? {
+            true => LOOK,
+            false => SELDOM,
         };
-        let interrupted = os::futex_wait(futex(region, event)?, number, timeout);
+        let timeout = timeout.map_or(longest, |timeout| timeout.min(longest));
+        let interrupted = os::futex_wait(futex(region, event)?, number, Some(timeout));
         region.check_fault()?;
         Ok(interrupted)
+    }
+
+    /// Looks for the dead, after a wait for items: what they had checked out is available, and whoever waits is told.
+    pub fn look(&self, region: &Region) -> super::Result<()> {
+        if !self.others_have_claims(region)? {
+            return Ok(());
+        }
+        self.with(region, Wait::Yes, |locked| {
+            self.look_for_dead(region, locked, true)?;
+            locked.forget_ended_claims()
+        })
     }
 
     /// Wakes all who wait, in any program.
     #[cold]
     pub fn wake(&self, region: &Region, event: Event) -> Result<()> {
-        region.writing(|| {
-            region
-                .word_mut(event.word())?
-                .fetch_add(1, Ordering::SeqCst);
-            os::futex_wake(futex(region, event)?);
-            Ok::<_, Errno>(())
-        })
+        region.writing(|| wake(region, event))
+    }
+
+    /// As [`Queue::wake`]. Who died while it waited is woken no more.
+    #[cold]
+    pub(super) fn wake_living(&self, region: &Region, event: Event) -> Result<()> {
+        self.wake(region, event)?;
+        let now = os::tick();
+        if self.woke.swap(now, Ordering::Relaxed) != now {
+            // One that is left for now costs a system call, no more.
+            let _ = self.with(region, Wait::No, |locked| {
+                locked.forget_dead_waiters(event.waiters(), |slot| {
+                    slot != self.slot() && !self.presence().is_taken(slot)
+                })
+            });
+        }
+        Ok(())
     }
 }
 
-/// How often those who wait look for the dead, while another program has claims.
+pub(super) fn wake(region: &Region, event: Event) -> Result<()> {
+    let word = region.word_mut(event.word())?;
+    word.fetch_add(1, Ordering::SeqCst);
+    os::futex_wake(futex(region, event)?);
+    Ok(())
+}
+
+/// How often those who wait look for the dead while another program has claims: its death makes items available, and wakes
+/// nobody.
 const LOOK: Duration = Duration::from_millis(4);
+/// How often they look at all: whoever made items or space available may have died before it woke them.
+pub const SELDOM: Duration = Duration::from_secs(1);

@@ -2,6 +2,7 @@
 
 mod crash;
 mod damage;
+mod death;
 mod kills;
 mod memory;
 mod model;

@@ -3,9 +3,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use emmap_core::queue::waiting::Event;
+use emmap_core::queue::waiting::{Event, SELDOM};
 use emmap_core::queue::Stop;
 use emmap_core::region::Wait;
 use emmap_core::Errno;
@@ -31,6 +31,8 @@ struct List {
     waiters: Vec<Waiter>,
     /// The number that the event had when the first of them began to wait.
     number: u32,
+    /// And how many items had been pushed.
+    pushed: u64,
     /// Whether the thread runs.
     runs: bool,
 }
@@ -74,6 +76,7 @@ impl Part {
         if list.waiters.is_empty() {
             // After the bit: what happens from now on changes the number, and what happened before is seen by the process.
             list.number = self.queue.event(&self.region, event)?;
+            list.pushed = self.queue.pushed(&self.region)?;
         }
         list.waiters.push(Waiter { pid, ticket });
         if !list.runs {
@@ -127,9 +130,9 @@ impl Part {
                 }
                 continue;
             }
-            let number = list.number;
+            let before = (list.number, list.pushed);
             drop(list);
-            if let Err(_error) = self.wait_once(event, number) {
+            if let Err(_error) = self.wait_once(event, before) {
                 // Each process meets the error itself.
                 let waiters = std::mem::take(&mut lock(&waiting.list).waiters);
                 send(&waiters, None);
@@ -137,28 +140,25 @@ impl Part {
         }
     }
 
-    fn wait_once(&self, event: Event, number: u32) -> emmap_core::Result<()> {
+    fn wait_once(&self, event: Event, (number, pushed): (u32, u64)) -> emmap_core::Result<()> {
+        let start = Instant::now();
         self.queue.wait(&self.region, event, number, None)?;
-        if event == Event::Items && self.queue.others_have_claims(&self.region)? {
-            self.look_for_dead();
-        }
-        if self.queue.event(&self.region, event)? != number {
+        // Whoever made something available may have died before it told of it.
+        let untold = match event {
+            Event::Items => {
+                // An error is met by the process that takes an item.
+                let _ = self.queue.look(&self.region);
+                self.queue.pushed(&self.region)? != pushed
+            }
+            Event::Space => start.elapsed() >= SELDOM,
+        };
+        if untold || self.queue.event(&self.region, event)? != number {
             let mut list = lock(&self.waiting(event).list);
             let waiters = std::mem::take(&mut list.waiters);
             drop(list);
             send(&waiters, None);
         }
         Ok(())
-    }
-
-    /// Makes available what dead programs had checked out, and tells all who wait, if there was anything.
-    fn look_for_dead(&self) {
-        let looked = self.queue.with(&self.region, Wait::Yes, |locked| {
-            self.queue.look_for_dead(locked, true)
-        });
-        if let Ok(1..) = looked {
-            let _ = self.queue.wake(&self.region, Event::Items);
-        }
     }
 
     /// Sends the process the result of a sync that begins after this call.
