@@ -37,6 +37,7 @@ compile_error!("emmap needs POSIX memory maps and signals: Windows has neither")
 
 pub mod arena;
 pub mod atomics;
+pub mod blocks;
 pub mod bounds;
 pub mod buffer;
 pub mod byte_search;

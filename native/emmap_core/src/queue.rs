@@ -6,7 +6,6 @@
 //! | [`layout`] | where everything is |
 //! | [`summary`] | what the headers of the file say, for a reboot |
 //! | [`record`] | one record and its checksum |
-//! | [`checksum`] | the checksum of a record |
 //! | [`segment`] | segments, and which of them are in use |
 //! | [`tail`] | adding records |
 //! | [`admission`] | which items may be pushed |
@@ -29,7 +28,7 @@ pub mod admission;
 pub mod batches;
 pub mod calls;
 pub mod check;
-mod checksum;
+
 pub mod claims;
 pub mod layout;
 pub mod participation;

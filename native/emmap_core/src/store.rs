@@ -13,14 +13,20 @@
 //! | [`participants`] | who uses the file now |
 //! | [`pins`] | what live binaries show |
 //! | [`exclusive`] | the lock, which is taken from a participant that died |
+//! | [`held`] | the lock while a call holds it |
+//! | [`boot`] | whether the state is of this boot |
+//! | [`checksum`] | the checksum of records and blocks |
 //!
 //! A file gets its name only when it is complete, and a growth writes a second header next to the
 //! first. So a crash at any moment leaves the old state or the new one, and nothing in between.
 
+pub mod boot;
+pub mod checksum;
 pub mod create;
 pub mod exclusive;
 pub mod grow;
 pub mod header;
+pub mod held;
 pub mod log;
 pub mod medium;
 pub mod open;

@@ -3,9 +3,9 @@
 use std::mem::MaybeUninit;
 
 use super::segment::Segment;
-use super::{checksum, Stop};
+use super::Stop;
 use crate::source;
-use crate::store::Shared;
+use crate::store::{checksum, Shared};
 use crate::{Errno, Result};
 
 pub const HEADER: u64 = 24;

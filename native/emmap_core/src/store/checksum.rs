@@ -1,5 +1,5 @@
-//! CRC-32C of short records, which takes half as long as with the crate that computes it for long ones; and of words in a
-//! map, which the crate cannot refer to.
+//! CRC-32C of records and blocks. Of short ones it takes half as long here as with the crate that computes it for long ones;
+//! and of words in a map, which the crate cannot refer to.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,0 +1,266 @@
+//! Which blocks are in use, and the lowest one that is free.
+//!
+//! A block is taken while it is live (L) or held (H). Pages of bits say which words are full of taken blocks, and
+//! directories which groups are.
+
+use super::layout::{self, group, BITS, WORDS};
+use super::{page, Locked, Result, Stop};
+use crate::store::log::Change;
+use crate::store::Shared;
+use crate::Errno;
+
+/// Where the bits of a block are.
+#[derive(Clone, Copy)]
+pub struct Place {
+    pub group: u64,
+    /// The number of the word in the group.
+    pub word: u64,
+    /// Offsets of the words in L and H.
+    pub live: u64,
+    pub held: u64,
+    pub bit: u64,
+}
+
+impl<S: Shared> Locked<'_, S> {
+    #[inline(always)]
+    pub(super) fn place(&self, address: u64) -> Place {
+        let number = address / BITS;
+        let start = self.geometry.group(number);
+        let word = address % BITS / 64;
+        Place {
+            group: number,
+            word,
+            live: page::word(start + group::LIVE, word),
+            held: page::word(start + group::HELD, word),
+            bit: 1 << (address % 64),
+        }
+    }
+
+    /// Whether a block with this address is in use. `EINVAL`: this map does not reach it.
+    #[inline(always)]
+    pub fn is_live(&self, address: u64) -> Result<bool> {
+        if address >= self.load(layout::CAPACITY)? {
+            return Ok(false);
+        }
+        let place = self.place(address);
+        Ok(self.load(place.live)? & place.bit != 0)
+    }
+
+    /// The lowest address that is free; the file may have no room for it yet.
+    #[inline(always)]
+    fn lowest_free(&self) -> Result<u64> {
+        let (hint, capacity) = (self.load(layout::HINT)?, self.load(layout::CAPACITY)?);
+        if hint >= capacity {
+            return Ok(capacity);
+        }
+        let place = self.place(hint);
+        let taken = self.load(place.live)? | self.load(place.held)?;
+        let free = !taken & (u64::MAX << (hint % 64));
+        match free {
+            0 => self.search_free(capacity),
+            _ => Ok(hint / 64 * 64 + u64::from(free.trailing_zeros())),
+        }
+    }
+
+    /// The lowest free address by the directories.
+    #[cold]
+    fn search_free(&self, capacity: u64) -> Result<u64> {
+        loop {
+            let number = page::first_clear(self.shared, layout::DIRECTORY)?;
+            let super_group = number.ok_or(Errno::NOSPC)?;
+            if super_group * BITS * BITS >= capacity {
+                return Ok(capacity);
+            }
+            let directory = self.geometry.directory(super_group);
+            let mut change = self.change();
+            let Some(number) = page::first_clear(self.shared, directory)? else {
+                // A file that is damaged: all is full, and is not said to be.
+                page::set(
+                    self.shared,
+                    layout::DIRECTORY,
+                    super_group,
+                    true,
+                    &mut change,
+                )?;
+                change.commit()?;
+                continue;
+            };
+            let number = super_group * BITS + number;
+            if number * BITS >= capacity {
+                return Ok(capacity);
+            }
+            if let Some(place) = self.first_free_of(number)? {
+                return Ok((number * BITS + place).min(capacity));
+            }
+            // Likewise.
+            self.fill_group(number, &mut change)?;
+            change.commit()?;
+        }
+    }
+
+    /// The first free block of a group.
+    fn first_free_of(&self, number: u64) -> Result<Option<u64>> {
+        let start = self.geometry.group(number);
+        let mut from = 0;
+        while let Some(word) = page::first_word(self.shared, start + group::LIVE, from)? {
+            let taken = self.load(page::word(start + group::LIVE, word))?
+                | self.load(page::word(start + group::HELD, word))?;
+            if taken != u64::MAX {
+                return Ok(Some(word * 64 + u64::from(taken.trailing_ones())));
+            }
+            from = word + 1;
+        }
+        Ok(None)
+    }
+
+    /// Says that a word of a group is full of taken blocks.
+    #[inline(always)]
+    fn fill_word(&self, number: u64, word: u64, change: &mut Change<S>) -> Result<()> {
+        let live = self.geometry.group(number) + group::LIVE;
+        match page::set_full(self.shared, live, word, true, change)? {
+            true => self.fill_group(number, change),
+            false => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn fill_group(&self, number: u64, change: &mut Change<S>) -> Result<()> {
+        let directory = self.geometry.directory(number / BITS);
+        if page::set(self.shared, directory, number, true, change)? {
+            page::set(self.shared, layout::DIRECTORY, number / BITS, true, change)?;
+        }
+        Ok(())
+    }
+
+    /// Says that blocks of a word are free, of which `first` is the lowest.
+    #[inline(always)]
+    pub(super) fn free_in_word(
+        &self,
+        (number, word): (u64, u64),
+        first: u64,
+        change: &mut Change<S>,
+    ) -> Result<()> {
+        let live = self.geometry.group(number) + group::LIVE;
+        let (at, bit) = page::full(live, word);
+        if self.load(at)? & bit != 0 {
+            self.free_in_full_word((number, word), change)?;
+        }
+        if first < self.load(layout::HINT)? {
+            change.set(layout::HINT, first)?;
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn free_in_full_word(&self, (number, word): (u64, u64), change: &mut Change<S>) -> Result<()> {
+        let live = self.geometry.group(number) + group::LIVE;
+        page::set_full(self.shared, live, word, false, change)?;
+        let directory = self.geometry.directory(number / BITS);
+        page::set(self.shared, directory, number, false, change)?;
+        page::set(self.shared, layout::DIRECTORY, number / BITS, false, change)?;
+        Ok(())
+    }
+
+    /// A sync has to look at the group.
+    #[inline(always)]
+    pub(super) fn note_change(&self, number: u64) -> Result<()> {
+        let at = self.geometry.group(number) + group::CHANGED;
+        match self.load(at)? == group::CHANGED_SINCE {
+            true => Ok(()),
+            false => Ok(self.shared.store(at, group::CHANGED_SINCE)?),
+        }
+    }
+
+    /// Stores a block at the lowest free address, which is returned.
+    ///
+    /// # Safety
+    /// `data` must have as many readable bytes as a block has.
+    #[inline(always)]
+    pub unsafe fn store(&self, data: *const u8) -> Result<u64> {
+        let address = self.lowest_free()?;
+        let capacity = self.load(layout::CAPACITY)?;
+        if address >= capacity {
+            if address >= self.geometry.most_blocks {
+                return Err(Errno(libc::EFBIG).into());
+            }
+            return Err(Stop::Grow(self.geometry.capacity_for(address, capacity)));
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.put(address, data)? };
+        let place = self.place(address);
+        self.note_change(place.group)?;
+        let live = self.load(place.live)? | place.bit;
+        let taken = live | self.load(place.held)?;
+        let mut change = self.change();
+        change.set(place.live, live)?;
+        change.set(layout::COUNT, self.load(layout::COUNT)? + 1)?;
+        change.set(layout::HINT, address + 1)?;
+        if taken == u64::MAX {
+            self.fill_word(place.group, place.word, &mut change)?;
+        }
+        change.commit()?;
+        Ok(address)
+    }
+
+    /// Ends the use of a block.
+    #[inline(always)]
+    pub fn free(&self, address: u64) -> Result<()> {
+        if !self.is_live(address)? {
+            return Err(Stop::Absent);
+        }
+        let place = self.place(address);
+        self.note_change(place.group)?;
+        let mut change = self.change();
+        self.free_slot(address, &mut change)?;
+        change.set(place.live, self.load(place.live)? & !place.bit)?;
+        let count = self.load(layout::COUNT)?;
+        change.set(layout::COUNT, count.saturating_sub(1))?;
+        if self.load(place.held)? & place.bit == 0 {
+            self.free_in_word((place.group, place.word), address, &mut change)?;
+        }
+        Ok(change.commit()?)
+    }
+
+    /// The first block in use from `from` on, below `end`.
+    pub fn next_live(&self, from: u64, end: u64) -> Result<Option<u64>> {
+        let end = end.min(self.load(layout::CAPACITY)?);
+        let mut at = from;
+        while at < end {
+            let place = self.place(at);
+            let live = self.load(place.live)? & (u64::MAX << (at % 64));
+            if live != 0 {
+                let found = at / 64 * 64 + u64::from(live.trailing_zeros());
+                return Ok((found < end).then_some(found));
+            }
+            at = (at / 64 + 1) * 64;
+        }
+        Ok(None)
+    }
+
+    /// The last block below `end` that is in use or, with `held`, held.
+    pub fn last_taken(&self, end: u64, held: bool) -> Result<Option<u64>> {
+        let mut at = end.min(self.load(layout::CAPACITY)?);
+        while at > 0 {
+            let place = self.place(at - 1);
+            let mut taken = self.load(place.live)?;
+            if held {
+                taken |= self.load(place.held)?;
+            }
+            taken &= u64::MAX >> (63 - (at - 1) % 64);
+            if taken != 0 {
+                return Ok(Some(
+                    (at - 1) / 64 * 64 + 63 - u64::from(taken.leading_zeros()),
+                ));
+            }
+            at = (at - 1) / 64 * 64;
+        }
+        Ok(None)
+    }
+
+    /// The words of L or H of a group.
+    pub(super) fn words(&self, number: u64, page_of: u64) -> Result<Vec<u64>> {
+        let start = self.geometry.group(number) + page_of;
+        let words = (0..WORDS).map(|word| self.load(page::word(start, word)));
+        Ok(words.collect::<crate::Result<_>>()?)
+    }
+}

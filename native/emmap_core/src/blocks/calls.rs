@@ -1,0 +1,290 @@
+//! What a program calls. Reads take no lock, unless what they find is not what a checksum says.
+
+use super::participation::Blocks;
+use super::recovery::Recovered;
+use super::replacing;
+use super::{layout, Locked, Result, Stop};
+use crate::region::Wait;
+use crate::store::shared::Mapped;
+use crate::store::{held, Shared};
+use crate::{Errno, Region};
+
+use std::os::fd::AsFd;
+
+/// How many groups a sync brings to the disk together: it keeps a page of each.
+const GROUPS_AT_ONCE: u64 = 4096;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Info {
+    pub block_size: u64,
+    pub count: u64,
+    pub capacity: u64,
+    /// Blocks that were replaced, and are moved to their places by the next sync.
+    pub replaced: u64,
+    pub recoveries: u64,
+    pub recovered: Recovered,
+}
+
+impl Blocks {
+    /// Stores a block at the lowest free address, and returns that.
+    ///
+    /// # Safety
+    /// `data` must have as many readable bytes as a block has.
+    #[inline(always)]
+    pub unsafe fn store(&self, region: &Region, wait: Wait, data: *const u8) -> Result<u64> {
+        // SAFETY: the caller's promise.
+        self.with(region, wait, |locked| unsafe { locked.store(data) })
+    }
+
+    /// Gives a block new bytes.
+    ///
+    /// # Safety
+    /// As [`Blocks::store`].
+    pub unsafe fn write(
+        &self,
+        region: &Region,
+        wait: Wait,
+        address: u64,
+        data: *const u8,
+    ) -> Result<()> {
+        // SAFETY: the caller's promise.
+        self.with(region, wait, |locked| unsafe {
+            locked.replace(address, data)
+        })
+    }
+
+    pub fn free(&self, region: &Region, wait: Wait, address: u64) -> Result<()> {
+        self.with(region, wait, |locked| locked.free(address))
+    }
+
+    /// What needs no lock, on a map that reaches all blocks.
+    #[inline(always)]
+    fn unlocked<R>(
+        &self,
+        region: &Region,
+        wait: Wait,
+        act: impl Fn(&Locked<Mapped>) -> Result<R>,
+    ) -> Result<R> {
+        loop {
+            let result = region.reading(|| {
+                let shared = Mapped::new(region);
+                let capacity = shared.load(layout::CAPACITY)?;
+                let locked = Locked {
+                    shared: &shared,
+                    geometry: &self.geometry,
+                };
+                Ok::<_, Errno>(match self.reaches(&shared, capacity) {
+                    true => act(&locked),
+                    false => Err(Stop::Grow(capacity)),
+                })
+            })?;
+            match result {
+                // Under the lock, where it is known whether the file is longer.
+                Err(Stop::Grow(_)) if wait == Wait::Yes => self.with(region, wait, |_| Ok(()))?,
+                Err(Stop::Grow(_)) => return Err(Stop::Busy),
+                result => return result,
+            }
+        }
+    }
+
+    /// Copies a block to `out`.
+    ///
+    /// # Safety
+    /// `out` must have room for a block, and be no map.
+    #[inline(always)]
+    pub unsafe fn read(
+        &self,
+        region: &Region,
+        wait: Wait,
+        address: u64,
+        out: *mut u8,
+    ) -> Result<()> {
+        let sound = self.unlocked(region, wait, |locked| match locked.is_live(address)? {
+            // SAFETY: the caller's promise.
+            true => Ok(unsafe { replacing::read(locked.shared, &self.geometry, address, out)? }),
+            false => Err(Stop::Absent),
+        })?;
+        match sound {
+            true => Ok(()),
+            // SAFETY: the caller's promise.
+            false => unsafe { self.read_locked(region, wait, address, out) },
+        }
+    }
+
+    /// Somebody changes it, or it is damaged.
+    ///
+    /// # Safety
+    /// As [`Blocks::read`].
+    #[cold]
+    unsafe fn read_locked(
+        &self,
+        region: &Region,
+        wait: Wait,
+        address: u64,
+        out: *mut u8,
+    ) -> Result<()> {
+        self.with(region, wait, |locked| {
+            if !locked.is_live(address)? {
+                return Err(Stop::Absent);
+            }
+            // SAFETY: the caller's promise.
+            match unsafe { replacing::read(locked.shared, &self.geometry, address, out)? } {
+                true => Ok(()),
+                false => Err(Stop::Corrupt(address)),
+            }
+        })
+    }
+
+    /// Whether a block that is in use is as its checksum says. Needs no memory for it.
+    pub fn is_sound(&self, region: &Region, address: u64) -> Result<bool> {
+        let check = |locked: &Locked<Mapped>| match locked.is_live(address)? {
+            true => Ok(replacing::is_sound(locked.shared, &self.geometry, address)?),
+            false => Err(Stop::Absent),
+        };
+        match self.unlocked(region, Wait::Yes, check)? {
+            true => Ok(true),
+            false => self.with(region, Wait::Yes, check),
+        }
+    }
+
+    /// Where a block is in the file; `None`: it is in a slot, where it does not stay.
+    pub fn locate(&self, region: &Region, wait: Wait, address: u64) -> Result<Option<u64>> {
+        self.unlocked(region, wait, |locked| match locked.is_live(address)? {
+            true if locked.is_replaced(address)? => Ok(None),
+            true => Ok(Some(self.geometry.block(address))),
+            false => Err(Stop::Absent),
+        })
+    }
+
+    pub fn is_used(&self, region: &Region, wait: Wait, address: u64) -> Result<bool> {
+        self.unlocked(region, wait, |locked| locked.is_live(address))
+    }
+
+    /// The first block in use from `from` on, below `end`.
+    pub fn next_used(
+        &self,
+        region: &Region,
+        wait: Wait,
+        from: u64,
+        end: u64,
+    ) -> Result<Option<u64>> {
+        self.unlocked(region, wait, |locked| locked.next_live(from, end))
+    }
+
+    /// The last block in use below `end`.
+    pub fn last_used(&self, region: &Region, wait: Wait, end: u64) -> Result<Option<u64>> {
+        self.unlocked(region, wait, |locked| locked.last_taken(end, false))
+    }
+
+    /// The state as it is at this moment; its numbers are of one moment each.
+    pub fn info(&self, region: &Region) -> Result<Info> {
+        self.unlocked(region, Wait::No, |locked| {
+            let word = |at| locked.shared.load(at);
+            Ok(Info {
+                block_size: self.geometry.block_size,
+                count: word(layout::COUNT)?,
+                capacity: word(layout::CAPACITY)?,
+                replaced: word(layout::REPLACED)?,
+                recoveries: word(layout::RECOVERIES)?,
+                recovered: Recovered {
+                    kept: word(layout::KEPT)?,
+                    dropped: word(layout::DROPPED)?,
+                },
+            })
+        })
+    }
+
+    /// How many blocks are in use.
+    #[inline(always)]
+    pub fn count(&self, region: &Region) -> crate::Result<u64> {
+        region.reading(|| Mapped::new(region).load(layout::COUNT))
+    }
+
+    /// Brings everything to the disk that was done so far; one sync serves all callers that wait. Blocks on the disk.
+    pub fn sync(&self, region: &Region) -> Result<()> {
+        let done = |shared: &Mapped| shared.load(layout::SYNCS_DONE);
+        let begun = region.reading(|| Mapped::new(region).load(layout::SYNCS_BEGUN))?;
+        let _one = self
+            .syncing
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let shared = Mapped::new(region);
+        let _held = loop {
+            // A sync that began after this call covers it.
+            if region.reading(|| done(&shared))? > begun {
+                return Ok(());
+            }
+            let presence = self.presence();
+            let (at, place) = (layout::SYNC_LOCK, &layout::PARTICIPANTS);
+            let taken =
+                region.reading(|| held::take(&shared, at, presence, place, None, Wait::Yes));
+            match taken {
+                Ok(Some(held)) => break held,
+                // The disk of the one that syncs may be slow.
+                Ok(None) | Err(Errno::BUSY) => continue,
+                Err(error) => return Err(error.into()),
+            }
+        };
+        let number = self.with(region, Wait::Yes, |locked| locked.begin_sync())?;
+        let (mut from, mut some) = (0, false);
+        loop {
+            let capacity = region.reading(|| Mapped::new(region).load(layout::CAPACITY))?;
+            let end = self.geometry.groups_of(capacity).min(from + GROUPS_AT_ONCE);
+            if from >= end && some {
+                break;
+            }
+            self.sync_groups(region, from..end)?;
+            (from, some) = (end, true);
+        }
+        self.with(region, Wait::Yes, |locked| locked.end_sync(number))
+    }
+
+    fn sync_groups(&self, region: &Region, groups: std::ops::Range<u64>) -> Result<()> {
+        let with = |act: &mut dyn FnMut(&Locked<Mapped>) -> Result<()>| {
+            self.with(region, Wait::Yes, |locked| act(locked))
+        };
+        let mut seen = Vec::new();
+        for group in groups {
+            with(&mut |locked| {
+                seen.extend(locked.see_group(group)?);
+                Ok(())
+            })?;
+        }
+        let mut in_slots = Vec::new();
+        with(&mut |locked| {
+            in_slots = locked.in_slots()?;
+            Ok(())
+        })?;
+        region.sync(None, true)?;
+        if seen.is_empty() && in_slots.is_empty() {
+            return Ok(());
+        }
+        for group in &seen {
+            with(&mut |locked| locked.cover(group))?;
+        }
+        for slot in &in_slots {
+            with(&mut |locked| locked.cover_slot(slot))?;
+        }
+        region.sync(None, true)?;
+        for slot in &in_slots {
+            with(&mut |locked| locked.end_slot_of_sync(slot))?;
+        }
+        for group in &seen {
+            with(&mut |locked| locked.end_group(group))?;
+        }
+        Ok(())
+    }
+
+    /// Gives the room of the free end of the file back to the disk, and returns how many bytes of the file that is.
+    pub fn trim(&self, region: &Region) -> Result<u64> {
+        let file = region.clone_file()?;
+        self.with(region, Wait::Yes, |locked| {
+            let Some(from) = locked.trim()? else {
+                return Ok(0);
+            };
+            let end = file.metadata().map_err(Errno::from)?.len();
+            crate::os::punch_hole(file.as_fd(), from, end.saturating_sub(from))?;
+            Ok(end.saturating_sub(from))
+        })
+    }
+}

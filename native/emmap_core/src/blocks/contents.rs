@@ -1,0 +1,124 @@
+//! The bytes of a block and their checksum, which is not next to them: blocks stay aligned for who reads them in place.
+
+use std::mem::MaybeUninit;
+
+use super::layout::{group, BITS};
+use super::{Geometry, Locked, Result};
+use crate::source;
+use crate::store::{checksum, Shared};
+
+/// What is copied at once.
+const PIECE: usize = 4096;
+
+/// Where a checksum is: of two blocks in a word.
+#[inline(always)]
+fn checksum_at(geometry: &Geometry, address: u64) -> (u64, u32) {
+    let number = address % BITS;
+    let word = geometry.group(address / BITS) + group::CHECKSUMS + number / 2 * 8;
+    (word, (number % 2 * 32) as u32)
+}
+
+/// The checksum of a block, as it is stored.
+#[inline(always)]
+pub fn stored_checksum<S: Shared>(
+    shared: &S,
+    geometry: &Geometry,
+    address: u64,
+) -> crate::Result<u32> {
+    let (at, shift) = checksum_at(geometry, address);
+    Ok((shared.load(at)? >> shift) as u32)
+}
+
+/// Writes bytes to `at`, and returns their checksum, begun with `crc`.
+///
+/// # Safety
+/// `data` must have `count` readable bytes.
+#[inline(always)]
+pub unsafe fn write<S: Shared>(
+    shared: &S,
+    at: u64,
+    data: *const u8,
+    count: usize,
+    mut crc: u32,
+) -> crate::Result<u32> {
+    // Through memory of our own: what is written is what the checksum is of, though the bytes may be a live binary that
+    // changes.
+    let mut piece = MaybeUninit::<[u8; PIECE]>::uninit();
+    let start = piece.as_mut_ptr().cast::<u8>();
+    let mut done = 0;
+    while done < count {
+        let some = PIECE.min(count - done);
+        // SAFETY: `piece` has room for `some` bytes, which are then its own; `data` by the caller's promise.
+        let bytes = unsafe {
+            source::copy_intact(data.add(done), start, some)?;
+            std::slice::from_raw_parts(start, some)
+        };
+        crc = checksum::append(crc, bytes);
+        shared.write(at + done as u64, bytes)?;
+        done += some;
+    }
+    Ok(crc)
+}
+
+/// Copies `count` bytes to `out`, and returns their checksum, begun with `crc`.
+///
+/// # Safety
+/// `out` must have room for `count` bytes, and be no map.
+#[inline(always)]
+pub unsafe fn read<S: Shared>(
+    shared: &S,
+    at: u64,
+    out: *mut u8,
+    count: usize,
+    crc: u32,
+) -> crate::Result<u32> {
+    // SAFETY: `out` by the caller's promise; the bytes are its own once they are copied.
+    let bytes = unsafe {
+        shared.copy_out(at, out, count)?;
+        std::slice::from_raw_parts(out, count)
+    };
+    Ok(checksum::append(crc, bytes))
+}
+
+/// The checksum of bytes in the file, begun with `crc`; `each` gets them.
+pub fn walk<S: Shared>(
+    shared: &S,
+    at: u64,
+    count: u64,
+    mut crc: u32,
+    mut each: impl FnMut(u64, &[u8]) -> crate::Result<()>,
+) -> crate::Result<u32> {
+    let mut piece = [0u8; PIECE];
+    let mut done = 0;
+    while done < count {
+        let some = PIECE.min((count - done) as usize);
+        let bytes = &mut piece[..some];
+        shared.read(at + done, bytes)?;
+        crc = checksum::append(crc, bytes);
+        each(done, bytes)?;
+        done += some as u64;
+    }
+    Ok(crc)
+}
+
+impl<S: Shared> Locked<'_, S> {
+    #[inline(always)]
+    pub(super) fn put_checksum(&self, address: u64, crc: u32) -> crate::Result<()> {
+        let (at, shift) = checksum_at(self.geometry, address);
+        let others = self.load(at)? & !(0xffff_ffff << shift);
+        self.shared.store(at, others | u64::from(crc) << shift)
+    }
+
+    /// Writes a block that nobody reads yet.
+    ///
+    /// # Safety
+    /// `data` must have as many readable bytes as a block has.
+    #[inline(always)]
+    pub(super) unsafe fn put(&self, address: u64, data: *const u8) -> Result<()> {
+        let geometry = self.geometry;
+        let (at, seed) = (geometry.block(address), geometry.seed(address));
+        // SAFETY: the caller's promise.
+        let crc = unsafe { write(self.shared, at, data, geometry.block_size as usize, seed)? };
+        Ok(self.put_checksum(address, crc)?)
+    }
+}

@@ -1,0 +1,128 @@
+//! The steps of a sync. The page D of a group says which blocks the last sync covered: after a power failure these are
+//! there. D is written when the blocks are on the disk, and what D needs stays as it is until the next D is on the disk.
+
+use std::sync::OnceLock;
+
+use super::layout::{self, group, WORDS};
+use super::{page, Locked, Result};
+use crate::store::{checksum, Shared};
+
+use super::replacing::InSlot;
+
+/// What was live in a group when a sync began.
+pub struct Seen {
+    pub group: u64,
+    live: Vec<u64>,
+}
+
+/// The checksum of a page D: 0 for one of zeros.
+fn checksum_of(words: &[u64]) -> u64 {
+    static OF_ZEROS: OnceLock<u32> = OnceLock::new();
+    let of = |words: &[u64]| {
+        let append = |crc, word: &u64| checksum::append(crc, &word.to_ne_bytes());
+        words.iter().fold(0, append)
+    };
+    u64::from(of(words) ^ OF_ZEROS.get_or_init(|| of(&[0; WORDS as usize])))
+}
+
+impl<S: Shared> Locked<'_, S> {
+    /// A page D, if its checksum is right.
+    pub(super) fn durable(&self, number: u64, copy: usize) -> Result<Option<Vec<u64>>> {
+        let words = self.words(number, group::DURABLE[copy])?;
+        let at = page::word(self.geometry.group(number) + group::DURABLE[copy], WORDS);
+        Ok((self.load(at)? == checksum_of(&words)).then_some(words))
+    }
+
+    /// Writes a page D.
+    pub(super) fn set_durable(&self, number: u64, copy: usize, words: &[u64]) -> Result<()> {
+        let start = self.geometry.group(number) + group::DURABLE[copy];
+        for (word, bits) in words.iter().enumerate() {
+            self.shared.store(page::word(start, word as u64), *bits)?;
+        }
+        let at = page::word(start, WORDS);
+        Ok(self.shared.store(at, checksum_of(words))?)
+    }
+
+    /// The number of a sync that begins.
+    pub fn begin_sync(&self) -> Result<u64> {
+        let number = self.load(layout::SYNCS_BEGUN)? + 1;
+        self.shared.store(layout::SYNCS_BEGUN, number)?;
+        Ok(number)
+    }
+
+    /// First: what is live in a group that changed, which is held from now on.
+    pub fn see_group(&self, number: u64) -> Result<Option<Seen>> {
+        let start = self.geometry.group(number);
+        if self.load(start + group::CHANGED)? == 0 {
+            return Ok(None);
+        }
+        // One page D is always as it should be: the second one gets what the first one has before that is written over,
+        // unless a sync that did not end left the first one in parts.
+        if let Some(first) = self.durable(number, 0)? {
+            if self.durable(number, 1)?.as_ref() != Some(&first) {
+                self.set_durable(number, 1, &first)?;
+            }
+        }
+        let live = self.words(number, group::LIVE)?;
+        for (word, bits) in live.iter().enumerate() {
+            let at = page::word(start + group::HELD, word as u64);
+            let held = self.load(at)?;
+            if held | bits != held {
+                self.shared.store(at, held | bits)?;
+            }
+        }
+        self.shared
+            .store(start + group::CHANGED, group::CHANGE_SEEN)?;
+        Ok(Some(Seen {
+            group: number,
+            live,
+        }))
+    }
+
+    /// Then everything is brought to the disk. After that: D, and the blocks in slots in their own places.
+    pub fn cover(&self, seen: &Seen) -> Result<()> {
+        self.set_durable(seen.group, 0, &seen.live)
+    }
+
+    pub fn cover_slot(&self, in_slot: &InSlot) -> Result<()> {
+        self.move_if_still(in_slot)
+    }
+
+    /// Then everything is brought to the disk again. At last: the slots are free, and what is not needed any more.
+    pub fn end_slot_of_sync(&self, in_slot: &InSlot) -> Result<()> {
+        self.end_if_still(in_slot)
+    }
+
+    pub fn end_group(&self, seen: &Seen) -> Result<()> {
+        let start = self.geometry.group(seen.group);
+        for (word, bits) in (0..WORDS).zip(&seen.live) {
+            let at = page::word(start + group::HELD, word);
+            let held = self.load(at)?;
+            if held == *bits {
+                continue;
+            }
+            let mut change = self.change();
+            change.set(at, *bits)?;
+            let live = self.load(page::word(start + group::LIVE, word))?;
+            let freed = held & !bits & !live;
+            if freed != 0 {
+                let first = seen.group * layout::BITS + word * 64;
+                let first = first + u64::from(freed.trailing_zeros());
+                self.free_in_word((seen.group, word), first, &mut change)?;
+            }
+            change.commit()?;
+        }
+        self.set_durable(seen.group, 1, &seen.live)?;
+        if self.load(start + group::CHANGED)? == group::CHANGE_SEEN {
+            self.shared.store(start + group::CHANGED, 0)?;
+        }
+        Ok(())
+    }
+
+    pub fn end_sync(&self, number: u64) -> Result<()> {
+        match self.load(layout::SYNCS_DONE)? < number {
+            true => Ok(self.shared.store(layout::SYNCS_DONE, number)?),
+            false => Ok(()),
+        }
+    }
+}

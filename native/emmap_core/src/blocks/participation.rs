@@ -1,0 +1,250 @@
+//! The part of this program in a file of blocks: opening, closing, and the lock around each call.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::description::{Layout, OtherSize, Request};
+use super::layout::{self, Geometry};
+use super::{Locked, Result, Stop};
+use crate::region::Wait;
+use crate::store::participants::Presence;
+use crate::store::shared::Mapped;
+use crate::store::{self, exclusive, held, Absent, Shared};
+use crate::{os, Errno, Region};
+
+pub type Error = store::Error<OtherSize>;
+
+/// The part of this program in an open file of blocks.
+pub struct Blocks {
+    presence: Arc<Presence>,
+    pub(super) geometry: Geometry,
+    /// One sync of this handle at a time; the others wait for it without asking the kernel.
+    pub(super) syncing: Mutex<()>,
+    /// Whether this handle was ended.
+    left: AtomicBool,
+}
+
+impl Drop for Blocks {
+    fn drop(&mut self) {
+        if !*self.left.get_mut() {
+            self.presence.remove_user();
+        }
+    }
+}
+
+/// Opens the blocks at `path`, and creates the file unless it must exist. Blocks on the disk.
+pub fn open(path: &Path, request: &Request) -> std::result::Result<(Region, Blocks), Error> {
+    let absent = match request.existing || request.block_size.is_none() {
+        true => Absent::Refuse,
+        false => Absent::Create,
+    };
+    let store::Opened { region, layout } = store::open::<Layout>(path, request, absent)?;
+    let blocks = Blocks::enter(&region, &layout)?;
+    Ok((region, blocks))
+}
+
+fn errno_of(stop: Stop) -> Errno {
+    match stop {
+        Stop::Posix(error) => error,
+        Stop::Absent | Stop::Corrupt(_) => Errno::IO,
+        Stop::Busy | Stop::Grow(_) | Stop::Sync => Errno::BUSY,
+    }
+}
+
+impl Blocks {
+    fn enter(region: &Region, layout: &Layout) -> std::result::Result<Blocks, Error> {
+        let file = region.clone_file()?;
+        // Whoever opens or closes does so alone.
+        let lock = os::FileLock::wait(file.as_fd())?;
+        let shared = Mapped::new(region);
+        let presence = Presence::enter(file.as_fd(), &shared, &layout::PARTICIPANTS)?;
+        presence.add_user();
+        let inode = os::stat(file.as_fd())?.inode;
+        let entered = enter_as(&presence, region, layout, &shared, inode);
+        drop(lock);
+        if let Err(error) = entered {
+            presence.remove_user();
+            return Err(error);
+        }
+        Ok(Blocks {
+            presence,
+            geometry: layout.geometry,
+            syncing: Mutex::new(()),
+            left: AtomicBool::new(false),
+        })
+    }
+
+    /// Ends this handle. The last one of a program brings everything to the disk; the last program marks the file as closed. A
+    /// program that does not come this far loses nothing as long as the machine runs.
+    pub fn leave(&self, region: &Region) -> crate::Result<()> {
+        if self.left.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let file = region.clone_file()?;
+        let _lock = os::FileLock::wait(file.as_fd())?;
+        if !self.presence.remove_user() {
+            return Ok(());
+        }
+        self.sync(region).map_err(errno_of)?;
+        if !self.presence.is_alone() {
+            return Ok(());
+        }
+        // What is marked is what is there: nobody else uses it.
+        self.with(region, Wait::Yes, |locked| {
+            match locked.is_as_synced()? && locked.in_slots()?.is_empty() {
+                true => Ok(locked.shared.store(layout::CLEAN, 1)?),
+                false => Ok(()),
+            }
+        })
+        .map_err(errno_of)
+    }
+
+    /// As [`Region::reattach`], if the file is still the one that was opened.
+    pub fn reattach(&self, region: &Region) -> std::result::Result<(), store::Error> {
+        store::reattach(region, |now: &Layout| match now.geometry == self.geometry {
+            true => Ok(()),
+            false => Err(store::BadFormat::Content.into()),
+        })?;
+        // A call that met the fault may have released the lock of a page that is gone.
+        let (shared, me) = (Mapped::new(region), self.presence.owner());
+        for lock in [layout::LOCK, layout::SYNC_LOCK] {
+            exclusive::release_own(&shared, lock, me)?;
+        }
+        Ok(())
+    }
+
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    pub fn presence(&self) -> &Arc<Presence> {
+        &self.presence
+    }
+
+    /// Runs `act` under the lock. It runs again after the file was made longer, or after a sync, as it asked for.
+    /// [`Stop::Busy`]: that takes time, and the caller may not wait.
+    #[inline(always)]
+    pub fn with<R>(
+        &self,
+        region: &Region,
+        wait: Wait,
+        mut act: impl FnMut(&Locked<Mapped>) -> Result<R>,
+    ) -> Result<R> {
+        loop {
+            // A fault outweighs whatever was found in the pages that were put in place of the lost ones.
+            let result = region.writing(|| Ok::<_, Errno>(self.attempt(region, wait, &mut act)))?;
+            match result {
+                Err(Stop::Grow(to)) if wait == Wait::Yes => self.grow(region, to)?,
+                Err(Stop::Sync) if wait == Wait::Yes => self.sync(region)?,
+                Err(Stop::Grow(_) | Stop::Sync) => return Err(Stop::Busy),
+                result => return result,
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn attempt<R>(
+        &self,
+        region: &Region,
+        wait: Wait,
+        act: &mut impl FnMut(&Locked<Mapped>) -> Result<R>,
+    ) -> Result<R> {
+        let shared = Mapped::new(region);
+        let Some(_held) = self.lock(&shared, wait)? else {
+            return Err(Stop::Busy);
+        };
+        let locked = Locked {
+            shared: &shared,
+            geometry: &self.geometry,
+        };
+        let capacity = shared.load(layout::CAPACITY)?;
+        match self.reaches(&shared, capacity) {
+            true => act(&locked),
+            false => self.follow(region, wait, capacity),
+        }
+    }
+
+    /// Whether a map reaches all blocks below this capacity.
+    #[inline(always)]
+    pub(super) fn reaches(&self, shared: &Mapped, capacity: u64) -> bool {
+        capacity == 0
+            || (capacity <= self.geometry.most_blocks
+                && self.geometry.block(capacity - 1) + self.geometry.block_size <= shared.len())
+    }
+
+    /// Another program has made the file longer than this map is. A word that is damaged makes nothing longer.
+    #[cold]
+    fn follow<R>(&self, region: &Region, wait: Wait, capacity: u64) -> Result<R> {
+        if wait == Wait::No {
+            return Err(Stop::Busy);
+        }
+        let len = region.clone_file()?.metadata().map_err(Errno::from)?.len();
+        if capacity > self.geometry.most_blocks || self.geometry.file_size(capacity) > len {
+            return Err(Errno::IO.into());
+        }
+        Err(Stop::Grow(capacity))
+    }
+
+    #[inline(always)]
+    pub(super) fn lock<'a>(
+        &self,
+        shared: &'a Mapped<'a>,
+        wait: Wait,
+    ) -> Result<Option<held::Held<'a>>> {
+        let (at, place, log) = (layout::LOCK, &layout::PARTICIPANTS, Some(&layout::LOG));
+        Ok(held::take(shared, at, &self.presence, place, log, wait)?)
+    }
+
+    /// Makes room for so many blocks.
+    #[cold]
+    fn grow(&self, region: &Region, capacity: u64) -> Result<()> {
+        let to = self.geometry.file_size(capacity);
+        region.grow(to)?;
+        region.writing(|| {
+            let shared = Mapped::new(region);
+            let _held = self.lock(&shared, Wait::Yes)?;
+            let before = shared.load(layout::CAPACITY)?;
+            if capacity > before {
+                // Under the lock: the end of the file may have been trimmed.
+                let from = self.geometry.file_size(before).min(to);
+                region.allocate(from, to - from)?;
+                shared.store(layout::CAPACITY, capacity)?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Checks the state of a file that this program enters, and rebuilds it after a reboot. The caller holds the lock of the file.
+fn enter_as(
+    presence: &Presence,
+    region: &Region,
+    layout: &Layout,
+    shared: &Mapped,
+    inode: u64,
+) -> std::result::Result<(), Error> {
+    let locked = Locked {
+        shared,
+        geometry: &layout.geometry,
+    };
+    let current = layout::BOOT.is_current(shared, inode)?;
+    let alone = presence.is_alone();
+    let closed = current && shared.load(layout::CLEAN)? == 1;
+    if !current || (alone && closed && !locked.is_as_synced().map_err(errno_of)?) {
+        if !alone {
+            return Err(Errno::BUSY.into());
+        }
+        match locked.recover(closed) {
+            Err(Stop::Posix(Errno::IO)) => {
+                region.check_fault()?;
+                return Err(store::BadFormat::Length.into());
+            }
+            recovered => recovered.map_err(errno_of)?,
+        };
+        region.check_fault()?;
+        layout::BOOT.set_current(shared, inode)?;
+    }
+    Ok(shared.store(layout::CLEAN, 0)?)
+}

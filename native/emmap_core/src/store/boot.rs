@@ -1,0 +1,31 @@
+//! Whether the state in a structure's file is of this boot, and of this file: then it is right at every instruction.
+//! Otherwise any part of it may be older than any other.
+
+use super::Shared;
+use crate::{os, Result};
+
+/// Where the words are: two of the boot id, then the inode number.
+#[derive(Clone, Copy)]
+pub struct Place(pub u64);
+
+impl Place {
+    fn inode(self) -> u64 {
+        self.0 + 16
+    }
+
+    pub fn is_current<S: Shared>(self, shared: &S, inode: u64) -> Result<bool> {
+        let boot = os::boot_id();
+        let current = shared.load(self.0)? == boot as u64
+            && shared.load(self.0 + 8)? == (boot >> 64) as u64
+            && shared.load(self.inode())? == inode;
+        Ok(current && boot != 0)
+    }
+
+    /// Called when the state is right. A program that dies in between has changed nothing that another one believes.
+    pub fn set_current<S: Shared>(self, shared: &S, inode: u64) -> Result<()> {
+        let boot = os::boot_id();
+        shared.store(self.0 + 8, (boot >> 64) as u64)?;
+        shared.store(self.inode(), inode)?;
+        shared.store(self.0, boot as u64)
+    }
+}

@@ -1,0 +1,3 @@
+//! Blocks in a file: see `src/blocks.rs`.
+
+mod real_file;
