@@ -145,8 +145,9 @@ impl<S: Shared> Locked<'_, S> {
         if self.load(at)? & bit != 0 {
             self.free_in_full_word((number, word), change)?;
         }
+        // Before the change, for the same reason.
         if first < self.load(layout::HINT)? {
-            change.set(layout::HINT, first)?;
+            self.shared.store(layout::HINT, first)?;
         }
         Ok(())
     }
@@ -194,11 +195,12 @@ impl<S: Shared> Locked<'_, S> {
         let mut change = self.change();
         change.set(place.live, live)?;
         change.set(layout::COUNT, self.load(layout::COUNT)? + 1)?;
-        change.set(layout::HINT, address + 1)?;
         if taken == u64::MAX {
             self.fill_word(place.group, place.word, &mut change)?;
         }
         change.commit()?;
+        // Afterwards: one that is too low costs a search, and no more.
+        self.shared.store(layout::HINT, address + 1)?;
         Ok(address)
     }
 

@@ -135,6 +135,7 @@ fn speed() {
         let mut out = vec![0; 64];
         let start = std::time::Instant::now();
         for number in 0..count {
+            // SAFETY: a vector of a block's size.
             unsafe {
                 blocks
                     .read(&region, Wait::No, number, out.as_mut_ptr())
