@@ -4,7 +4,7 @@ defmodule Emmap.Error do
 
   `reason` is what the function without `!` returns in `{:error, reason}`: a POSIX name such as
   `:enoent`, `:eacces`, `:enospc`, or `:closed`. What the *caller* did wrong raises
-  `ArgumentError` instead. `kind` is which kind of file it was about: `:counters`, `:queue`, or `nil` for any file.
+  `ArgumentError` instead. `kind` is which kind of file it was about: `:counters`, `:queue`, `:blocks`, or `nil` for any file.
 
       iex> Emmap.open!("no/such/file")
       ** (Emmap.Error) could not open "no/such/file": no such file or directory
@@ -20,7 +20,7 @@ defmodule Emmap.Error do
           op: atom,
           path: Path.t() | nil,
           reason: term,
-          kind: :counters | :queue | nil
+          kind: :counters | :queue | :blocks | nil
         }
 
   @impl true
@@ -34,6 +34,8 @@ defmodule Emmap.Error do
 
   defp describe(kind, {:bad_format, :kind}), do: "it is not a #{file(kind)}"
   defp describe(kind, {:bad_format, why}), do: "it is not a sound #{file(kind)} (#{why})"
+  defp describe(:blocks, {:other_block_size, size}), do: "its blocks have #{size} bytes"
+  defp describe(:blocks, {:corrupt, address}), do: "block #{address} is damaged"
   defp describe(:counters, {:other_names, names}), do: other_names(names)
   defp describe(_kind, :closed), do: "it was closed before"
   defp describe(_kind, :estale), do: "the file was truncated while it was mapped"
@@ -49,6 +51,7 @@ defmodule Emmap.Error do
 
   defp file(:counters), do: "counter file"
   defp file(:queue), do: "queue file"
+  defp file(:blocks), do: "file of blocks"
   defp file(nil), do: "file of this format"
 
   defp other_names(%{asked: [], file: file}),

@@ -329,5 +329,51 @@ defmodule Emmap.Native do
   @spec live() :: {non_neg_integer, non_neg_integer}
   def live(), do: not_loaded()
 
+  # Blocks: see native/emmap_nif/src/blocks/.
+
+  @type blocks_failure :: failure | {:error, {:corrupt, non_neg_integer}}
+
+  @spec blocks_open(binary, map) ::
+          {:ok, handle, pos_integer}
+          | failure
+          | {:error, {:bad_format, atom} | {:other_block_size, pos_integer}}
+  def blocks_open(_path, _wanted), do: not_loaded()
+  @spec blocks_close(handle) :: :ok | failure
+  def blocks_close(_handle), do: not_loaded()
+  @spec blocks_reattach(handle) :: :ok | failure | {:error, {:bad_format, atom}}
+  def blocks_reattach(_handle), do: not_loaded()
+  @spec blocks_sync(handle) :: :ok | failure
+  def blocks_sync(_handle), do: not_loaded()
+  @spec blocks_trim(handle) :: {:ok, non_neg_integer} | failure
+  def blocks_trim(_handle), do: not_loaded()
+  @spec blocks_info(handle) :: {:ok, map} | failure
+  def blocks_info(_handle), do: not_loaded()
+  @spec blocks_last(handle, non_neg_integer) :: {:ok, non_neg_integer | nil} | failure
+  def blocks_last(_handle, _below), do: not_loaded()
+
+  @spec blocks_check(handle, non_neg_integer) ::
+          {:ok, non_neg_integer, [non_neg_integer], non_neg_integer | nil} | failure
+  def blocks_check(_handle, _from), do: not_loaded()
+  @spec blocks_store(handle, binary) :: non_neg_integer | failure
+  def blocks_store(_handle, _data), do: not_loaded()
+  @spec blocks_store_many(handle, [binary]) :: {[non_neg_integer], :ok | failure} | failure
+  def blocks_store_many(_handle, _data), do: not_loaded()
+  @spec blocks_read(handle, non_neg_integer) :: binary | blocks_failure
+  def blocks_read(_handle, _address), do: not_loaded()
+  @spec blocks_view(handle, non_neg_integer) :: binary | blocks_failure
+  def blocks_view(_handle, _address), do: not_loaded()
+  @spec blocks_write(handle, non_neg_integer, binary) :: :ok | failure
+  def blocks_write(_handle, _address, _data), do: not_loaded()
+  @spec blocks_free(handle, non_neg_integer) :: :ok | failure
+  def blocks_free(_handle, _address), do: not_loaded()
+  @spec blocks_is_used(handle, non_neg_integer) :: boolean | failure
+  def blocks_is_used(_handle, _address), do: not_loaded()
+  @spec blocks_count(handle) :: non_neg_integer | failure
+  def blocks_count(_handle), do: not_loaded()
+
+  @spec blocks_read_from(handle, non_neg_integer, non_neg_integer, pos_integer) ::
+          {[{non_neg_integer, binary | blocks_failure}], non_neg_integer} | failure
+  def blocks_read_from(_handle, _from, _end, _most), do: not_loaded()
+
   defp not_loaded, do: :erlang.nif_error(:not_loaded)
 end

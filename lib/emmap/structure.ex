@@ -7,7 +7,7 @@ defmodule Emmap.Structure do
 
   @type t :: %{:__struct__ => module, :ref => reference, :path => binary, optional(atom) => term}
   # See `Emmap.Error`.
-  @type kind :: :counters | :queue
+  @type kind :: :counters | :queue | :blocks
 
   @doc """
   Opens a file: `native` is given the path, as the system expects it, and returns a tuple of `:ok` and

@@ -2,6 +2,8 @@ defmodule Emmap.Queue.Options do
   @moduledoc false
   # The options of queues, checked: what is wrong raises ArgumentError with the allowed values.
 
+  import Emmap.OptionList, only: [check!: 2, wrong!: 3]
+
   @segment_sizes for exponent <- 16..30, do: Integer.pow(2, exponent)
 
   @open [
@@ -57,33 +59,6 @@ defmodule Emmap.Queue.Options do
   def timeout!(timeout) do
     if timeout?(timeout), do: timeout, else: wrong!(:timeout, timeout, "milliseconds | :infinity")
   end
-
-  defp check!(options, known) do
-    unless Keyword.keyword?(options),
-      do: raise(ArgumentError, "options must be a keyword list, got #{inspect(options)}")
-
-    given = Map.new(options)
-
-    if map_size(given) < length(options),
-      do: raise(ArgumentError, "an option is given twice: #{inspect(options)}")
-
-    for {name, value} <- given do
-      case List.keyfind(known, name, 0) do
-        nil ->
-          raise ArgumentError,
-                "unknown option #{inspect(name)}; the options are #{inspect(Keyword.keys(known))}"
-
-        {_, {valid?, allowed}} ->
-          valid?.(value) || wrong!(name, value, allowed)
-      end
-    end
-
-    given
-  end
-
-  @spec wrong!(atom, term, String.t()) :: no_return
-  defp wrong!(name, value, allowed),
-    do: raise(ArgumentError, "#{name}: must be #{allowed}, got #{inspect(value)}")
 
   @doc false
   def format?(format), do: format in [:term, :binary]

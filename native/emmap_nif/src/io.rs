@@ -13,7 +13,7 @@
 
 pub mod change;
 pub mod copy;
-mod live;
+pub(crate) mod live;
 mod position;
 mod pread;
 mod pwrite;

@@ -8,6 +8,7 @@
 //! - *hot* ones ([`io`], [`atomics`], [`counters`], [`lines`], [`queue`], [`search`], [`typed`]) are declared with [`hot::hot_nif`], which says why.
 
 mod atomics;
+mod blocks;
 mod control;
 mod counters;
 mod errno;

@@ -16,7 +16,9 @@
 use std::os::raw::c_void;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::Arc;
 
+use emmap_core::blocks::Blocks;
 use emmap_core::buffer::Buffer;
 use emmap_core::closing::{Closing, OpenHandles};
 use emmap_core::counters::Grid;
@@ -91,6 +93,7 @@ pub enum Structure {
     /// Where the counters are.
     Counters(Grid),
     Queue(ResourceArc<OpenQueue>),
+    Blocks(Arc<Blocks>),
 }
 
 /// A region that stays for as long as this does.
@@ -164,6 +167,15 @@ impl Handle {
     pub fn queue(&self) -> Result<&ResourceArc<OpenQueue>, &'static ArgumentError> {
         match &self.structure {
             Structure::Queue(queue) => Ok(queue),
+            _ => Err(&NOT_A_HANDLE),
+        }
+    }
+
+    /// The blocks, on a handle of a file of blocks.
+    #[inline(always)]
+    pub fn blocks(&self) -> Result<&Blocks, &'static ArgumentError> {
+        match &self.structure {
+            Structure::Blocks(blocks) => Ok(blocks),
             _ => Err(&NOT_A_HANDLE),
         }
     }

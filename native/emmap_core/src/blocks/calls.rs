@@ -36,6 +36,28 @@ impl Blocks {
         self.with(region, wait, |locked| unsafe { locked.store(data) })
     }
 
+    /// Stores blocks, and tells the address of each. Where it fails, the first ones are stored.
+    ///
+    /// # Safety
+    /// As [`Blocks::store`], of each.
+    pub unsafe fn store_many(
+        &self,
+        region: &Region,
+        wait: Wait,
+        data: &[*const u8],
+        mut stored: impl FnMut(u64),
+    ) -> Result<()> {
+        let mut done = 0;
+        self.with(region, wait, |locked| {
+            while let Some(block) = data.get(done) {
+                // SAFETY: the caller's promise.
+                stored(unsafe { locked.store(*block)? });
+                done += 1;
+            }
+            Ok(())
+        })
+    }
+
     /// Gives a block new bytes.
     ///
     /// # Safety
@@ -177,8 +199,8 @@ impl Blocks {
     }
 
     /// The state as it is at this moment; its numbers are of one moment each.
-    pub fn info(&self, region: &Region) -> Result<Info> {
-        self.unlocked(region, Wait::No, |locked| {
+    pub fn info(&self, region: &Region, wait: Wait) -> Result<Info> {
+        self.unlocked(region, wait, |locked| {
             let word = |at| locked.shared.load(at);
             Ok(Info {
                 block_size: self.geometry.block_size,

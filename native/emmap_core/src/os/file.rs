@@ -521,6 +521,24 @@ pub fn advise_file(_fd: BorrowedFd, _offset: u64, _count: u64, _advice: Advice) 
     Ok(())
 }
 
+/// Makes bytes of a file zeros that take no blocks. The file keeps its length.
+#[cfg(target_os = "linux")]
+pub fn punch_hole(fd: BorrowedFd, from: u64, count: u64) -> Result<()> {
+    if count == 0 {
+        return Ok(());
+    }
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    let (from, count) = (offset_of(from)?, offset_of(count)?);
+    // SAFETY: takes no pointers.
+    retry(|| unsafe { libc::fallocate(fd.as_raw_fd(), mode, from, count) })
+}
+
+/// Makes bytes of a file zeros that take no blocks. The file keeps its length.
+#[cfg(not(target_os = "linux"))]
+pub fn punch_hole(_fd: BorrowedFd, _from: u64, _count: u64) -> Result<()> {
+    Err(Errno::NOTSUP)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -542,22 +560,4 @@ mod tests {
         }));
         assert!(panicked.is_err() && !appends());
     }
-}
-
-/// Makes bytes of a file zeros that take no blocks. The file keeps its length.
-#[cfg(target_os = "linux")]
-pub fn punch_hole(fd: BorrowedFd, from: u64, count: u64) -> Result<()> {
-    if count == 0 {
-        return Ok(());
-    }
-    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-    let (from, count) = (offset_of(from)?, offset_of(count)?);
-    // SAFETY: takes no pointers.
-    retry(|| unsafe { libc::fallocate(fd.as_raw_fd(), mode, from, count) })
-}
-
-/// Makes bytes of a file zeros that take no blocks. The file keeps its length.
-#[cfg(not(target_os = "linux"))]
-pub fn punch_hole(_fd: BorrowedFd, _from: u64, _count: u64) -> Result<()> {
-    Err(Errno::NOTSUP)
 }
