@@ -389,7 +389,7 @@ defmodule Emmap.Blocks do
   """
   @doc group: "Supervision", since: "1.0.0-rc.0"
   @spec start_link(keyword) :: GenServer.on_start()
-  def start_link(options), do: StructureOwner.start_link(__MODULE__, "blocks", options)
+  def start_link(options), do: StructureOwner.start_link(__MODULE__, options)
 
   @doc "A child specification for `start_link/1`. Its id is the `:name`, or else the `:path`."
   @doc group: "Supervision", since: "1.0.0-rc.0"
@@ -424,7 +424,7 @@ defmodule Emmap.Blocks do
     do: raise(ArgumentError, "the data of a block is a binary, got #{inspect(other)}")
 
   defp blocks!(%__MODULE__{} = blocks), do: blocks
-  defp blocks!(name) when is_atom(name), do: StructureOwner.named!(__MODULE__, "blocks", name)
+  defp blocks!(name) when is_atom(name), do: StructureOwner.named!(__MODULE__, name)
   defp blocks!(other), do: Structure.refuse!(other, __MODULE__, "blocks")
 
   defimpl Enumerable do

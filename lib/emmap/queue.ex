@@ -849,7 +849,7 @@ defmodule Emmap.Queue do
   """
   @doc group: "Supervision", since: "1.0.0-rc.0"
   @spec start_link(keyword) :: GenServer.on_start()
-  def start_link(options), do: StructureOwner.start_link(__MODULE__, "queue", options)
+  def start_link(options), do: StructureOwner.start_link(__MODULE__, options)
 
   @doc "A child specification for `start_link/1`. Its id is the `:name`, or else the `:path`."
   @doc group: "Supervision", since: "1.0.0-rc.0"
@@ -861,7 +861,7 @@ defmodule Emmap.Queue do
 
   defp queue!(%__MODULE__{} = queue), do: queue
 
-  defp queue!(name) when is_atom(name), do: StructureOwner.named!(__MODULE__, "queue", name)
+  defp queue!(name) when is_atom(name), do: StructureOwner.named!(__MODULE__, name)
 
   defp queue!(other), do: Structure.refuse!(other, __MODULE__, "a queue")
 

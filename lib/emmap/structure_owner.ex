@@ -6,13 +6,13 @@ defmodule Emmap.StructureOwner do
 
   alias Emmap.Structure
 
-  @spec start_link(module, String.t(), keyword) :: GenServer.on_start()
-  def start_link(module, noun, options) do
+  @spec start_link(module, keyword) :: GenServer.on_start()
+  def start_link(module, options) do
     {name, options} = Keyword.pop(options, :name)
     {path, options} = Keyword.pop(options, :path)
 
     unless path,
-      do: raise(ArgumentError, "path: is required, the file of the #{noun}")
+      do: raise(ArgumentError, "path: is required, the file of #{inspect(module)}")
 
     unless is_atom(name),
       do: raise(ArgumentError, "name: must be an atom, got #{inspect(name)}")
@@ -21,10 +21,10 @@ defmodule Emmap.StructureOwner do
   end
 
   @doc "The structure that was started with a name."
-  @spec named!(module, String.t(), atom) :: Structure.t()
-  def named!(module, noun, name) do
+  @spec named!(module, atom) :: Structure.t()
+  def named!(module, name) do
     case :persistent_term.get({module, name}, nil) do
-      nil -> raise ArgumentError, "no #{noun} is started with the name #{inspect(name)}"
+      nil -> raise ArgumentError, "no #{inspect(module)} is started with the name #{inspect(name)}"
       structure -> structure
     end
   end

@@ -3,7 +3,7 @@
 //! A block is taken while it is live (L) or held (H). Pages of bits say which words are full of taken blocks, and
 //! directories which groups are.
 
-use super::layout::{self, group, BITS, WORDS};
+use super::layout::{self, group, Place, BITS, WORDS};
 use super::{page, Locked, Result, Stop};
 use crate::store::log::Change;
 use crate::store::Shared;
@@ -11,7 +11,7 @@ use crate::Errno;
 
 /// Where the bits of a block are.
 #[derive(Clone, Copy)]
-pub struct Place {
+pub struct Bits {
     pub group: u64,
     /// The number of the word in the group.
     pub word: u64,
@@ -21,29 +21,40 @@ pub struct Place {
     pub bit: u64,
 }
 
+impl Bits {
+    #[inline(always)]
+    fn of(place: &Place) -> Bits {
+        let word = place.index / 64;
+        Bits {
+            group: place.group,
+            word,
+            live: page::word(place.start + group::LIVE, word),
+            held: page::word(place.start + group::HELD, word),
+            bit: 1 << (place.index % 64),
+        }
+    }
+}
+
 impl<S: Shared> Locked<'_, S> {
     #[inline(always)]
-    pub(super) fn place(&self, address: u64) -> Place {
-        let number = address / BITS;
-        let start = self.geometry.group(number);
-        let word = address % BITS / 64;
-        Place {
-            group: number,
-            word,
-            live: page::word(start + group::LIVE, word),
-            held: page::word(start + group::HELD, word),
-            bit: 1 << (address % 64),
-        }
+    pub(super) fn bits(&self, address: u64) -> Bits {
+        Bits::of(&self.geometry.place(address))
     }
 
     /// Whether a block with this address is in use. `EINVAL`: this map does not reach it.
     #[inline(always)]
     pub fn is_live(&self, address: u64) -> Result<bool> {
+        Ok(self.live_bits(address)?.is_some())
+    }
+
+    /// The bits of a block that is in use.
+    #[inline(always)]
+    pub(super) fn live_bits(&self, address: u64) -> Result<Option<Bits>> {
         if address >= self.load(layout::CAPACITY)? {
-            return Ok(false);
+            return Ok(None);
         }
-        let place = self.place(address);
-        Ok(self.load(place.live)? & place.bit != 0)
+        let bits = self.bits(address);
+        Ok((self.load(bits.live)? & bits.bit != 0).then_some(bits))
     }
 
     /// The lowest address that is free; the file may have no room for it yet.
@@ -53,8 +64,8 @@ impl<S: Shared> Locked<'_, S> {
         if hint >= capacity {
             return Ok(capacity);
         }
-        let place = self.place(hint);
-        let taken = self.load(place.live)? | self.load(place.held)?;
+        let bits = self.bits(hint);
+        let taken = self.load(bits.live)? | self.load(bits.held)?;
         let free = !taken & (u64::MAX << (hint % 64));
         match free {
             0 => self.search_free(capacity),
@@ -162,10 +173,10 @@ impl<S: Shared> Locked<'_, S> {
         Ok(())
     }
 
-    /// A sync has to look at the group.
+    /// A sync has to look at the group that begins at `start`.
     #[inline(always)]
-    pub(super) fn note_change(&self, number: u64) -> Result<()> {
-        let at = self.geometry.group(number) + group::CHANGED;
+    fn note_change(&self, start: u64) -> Result<()> {
+        let at = start + group::CHANGED;
         match self.load(at)? == group::CHANGED_SINCE {
             true => Ok(()),
             false => Ok(self.shared.store(at, group::CHANGED_SINCE)?),
@@ -186,17 +197,18 @@ impl<S: Shared> Locked<'_, S> {
             }
             return Err(Stop::Grow(self.geometry.capacity_for(address, capacity)));
         }
+        let place = self.geometry.place(address);
         // SAFETY: the caller's promise.
-        unsafe { self.put(address, data)? };
-        let place = self.place(address);
-        self.note_change(place.group)?;
-        let live = self.load(place.live)? | place.bit;
-        let taken = live | self.load(place.held)?;
+        unsafe { self.put(address, &place, data)? };
+        self.note_change(place.start)?;
+        let bits = Bits::of(&place);
+        let live = self.load(bits.live)? | bits.bit;
+        let taken = live | self.load(bits.held)?;
         let mut change = self.change();
-        change.set(place.live, live)?;
+        change.set(bits.live, live)?;
         change.set(layout::COUNT, self.load(layout::COUNT)? + 1)?;
         if taken == u64::MAX {
-            self.fill_word(place.group, place.word, &mut change)?;
+            self.fill_word(bits.group, bits.word, &mut change)?;
         }
         change.commit()?;
         // Afterwards: one that is too low costs a search, and no more.
@@ -207,18 +219,15 @@ impl<S: Shared> Locked<'_, S> {
     /// Ends the use of a block.
     #[inline(always)]
     pub fn free(&self, address: u64) -> Result<()> {
-        if !self.is_live(address)? {
-            return Err(Stop::Absent);
-        }
-        let place = self.place(address);
-        self.note_change(place.group)?;
+        let bits = self.live_bits(address)?.ok_or(Stop::Absent)?;
+        self.note_change(bits.live - bits.word * 8 - group::LIVE)?;
         let mut change = self.change();
         self.free_slot(address, &mut change)?;
-        change.set(place.live, self.load(place.live)? & !place.bit)?;
+        change.set(bits.live, self.load(bits.live)? & !bits.bit)?;
         let count = self.load(layout::COUNT)?;
         change.set(layout::COUNT, count.saturating_sub(1))?;
-        if self.load(place.held)? & place.bit == 0 {
-            self.free_in_word((place.group, place.word), address, &mut change)?;
+        if self.load(bits.held)? & bits.bit == 0 {
+            self.free_in_word((bits.group, bits.word), address, &mut change)?;
         }
         Ok(change.commit()?)
     }
@@ -228,8 +237,7 @@ impl<S: Shared> Locked<'_, S> {
         let end = end.min(self.load(layout::CAPACITY)?);
         let mut at = from;
         while at < end {
-            let place = self.place(at);
-            let live = self.load(place.live)? & (u64::MAX << (at % 64));
+            let live = self.load(self.bits(at).live)? & (u64::MAX << (at % 64));
             if live != 0 {
                 let found = at / 64 * 64 + u64::from(live.trailing_zeros());
                 return Ok((found < end).then_some(found));
@@ -243,10 +251,10 @@ impl<S: Shared> Locked<'_, S> {
     pub fn last_taken(&self, end: u64, held: bool) -> Result<Option<u64>> {
         let mut at = end.min(self.load(layout::CAPACITY)?);
         while at > 0 {
-            let place = self.place(at - 1);
-            let mut taken = self.load(place.live)?;
+            let bits = self.bits(at - 1);
+            let mut taken = self.load(bits.live)?;
             if held {
-                taken |= self.load(place.held)?;
+                taken |= self.load(bits.held)?;
             }
             taken &= u64::MAX >> (63 - (at - 1) % 64);
             if taken != 0 {

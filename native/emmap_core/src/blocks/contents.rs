@@ -2,8 +2,8 @@
 
 use std::mem::MaybeUninit;
 
-use super::layout::{group, BITS};
-use super::{Geometry, Locked, Result};
+use super::layout::{group, Place};
+use super::{Locked, Result};
 use crate::source;
 use crate::store::{checksum, Shared};
 
@@ -12,20 +12,15 @@ const PIECE: usize = 4096;
 
 /// Where a checksum is: of two blocks in a word.
 #[inline(always)]
-fn checksum_at(geometry: &Geometry, address: u64) -> (u64, u32) {
-    let number = address % BITS;
-    let word = geometry.group(address / BITS) + group::CHECKSUMS + number / 2 * 8;
-    (word, (number % 2 * 32) as u32)
+fn checksum_at(place: &Place) -> (u64, u32) {
+    let word = place.start + group::CHECKSUMS + place.index / 2 * 8;
+    (word, (place.index % 2 * 32) as u32)
 }
 
 /// The checksum of a block, as it is stored.
 #[inline(always)]
-pub fn stored_checksum<S: Shared>(
-    shared: &S,
-    geometry: &Geometry,
-    address: u64,
-) -> crate::Result<u32> {
-    let (at, shift) = checksum_at(geometry, address);
+pub fn stored_checksum<S: Shared>(shared: &S, place: &Place) -> crate::Result<u32> {
+    let (at, shift) = checksum_at(place);
     Ok((shared.load(at)? >> shift) as u32)
 }
 
@@ -103,8 +98,8 @@ pub fn walk<S: Shared>(
 
 impl<S: Shared> Locked<'_, S> {
     #[inline(always)]
-    pub(super) fn put_checksum(&self, address: u64, crc: u32) -> crate::Result<()> {
-        let (at, shift) = checksum_at(self.geometry, address);
+    pub(super) fn put_checksum(&self, place: &Place, crc: u32) -> crate::Result<()> {
+        let (at, shift) = checksum_at(place);
         let others = self.load(at)? & !(0xffff_ffff << shift);
         self.shared.store(at, others | u64::from(crc) << shift)
     }
@@ -114,11 +109,11 @@ impl<S: Shared> Locked<'_, S> {
     /// # Safety
     /// `data` must have as many readable bytes as a block has.
     #[inline(always)]
-    pub(super) unsafe fn put(&self, address: u64, data: *const u8) -> Result<()> {
+    pub(super) unsafe fn put(&self, address: u64, place: &Place, data: *const u8) -> Result<()> {
         let geometry = self.geometry;
-        let (at, seed) = (geometry.block(address), geometry.seed(address));
+        let (at, seed) = (geometry.block_at(place), geometry.seed(address));
         // SAFETY: the caller's promise.
         let crc = unsafe { write(self.shared, at, data, geometry.block_size as usize, seed)? };
-        Ok(self.put_checksum(address, crc)?)
+        Ok(self.put_checksum(place, crc)?)
     }
 }

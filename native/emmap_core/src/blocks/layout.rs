@@ -94,6 +94,16 @@ pub struct Geometry {
     pub most_blocks: u64,
 }
 
+/// Where a block is.
+#[derive(Clone, Copy)]
+pub struct Place {
+    pub group: u64,
+    /// The offset of the group.
+    pub start: u64,
+    /// The number of the block in the group.
+    pub index: u64,
+}
+
 /// No file is longer.
 const MOST_BYTES: u64 = 1 << 62;
 
@@ -131,8 +141,23 @@ impl Geometry {
     }
 
     #[inline(always)]
+    pub fn place(&self, address: u64) -> Place {
+        let group = address / BITS;
+        Place {
+            group,
+            start: self.group(group),
+            index: address - group * BITS,
+        }
+    }
+
+    #[inline(always)]
     pub fn block(&self, address: u64) -> u64 {
-        self.group(address / BITS) + group::BLOCKS + address % BITS * self.block_size
+        self.block_at(&self.place(address))
+    }
+
+    #[inline(always)]
+    pub fn block_at(&self, place: &Place) -> u64 {
+        place.start + group::BLOCKS + place.index * self.block_size
     }
 
     #[inline(always)]

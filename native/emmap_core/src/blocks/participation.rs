@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::description::{Layout, OtherSize, Request};
@@ -22,6 +22,8 @@ pub struct Blocks {
     pub(super) geometry: Geometry,
     /// One sync of this handle at a time; the others wait for it without asking the kernel.
     pub(super) syncing: Mutex<()>,
+    /// The map reaches all blocks below it.
+    reached: AtomicU64,
     /// Whether this handle was ended.
     left: AtomicBool,
 }
@@ -72,6 +74,7 @@ impl Blocks {
             presence,
             geometry: layout.geometry,
             syncing: Mutex::new(()),
+            reached: AtomicU64::new(0),
             left: AtomicBool::new(false),
         })
     }
@@ -169,9 +172,18 @@ impl Blocks {
     /// Whether a map reaches all blocks below this capacity.
     #[inline(always)]
     pub(super) fn reaches(&self, shared: &Mapped, capacity: u64) -> bool {
-        capacity == 0
-            || (capacity <= self.geometry.most_blocks
-                && self.geometry.block(capacity - 1) + self.geometry.block_size <= shared.len())
+        // A map does not get shorter.
+        capacity <= self.reached.load(Ordering::Relaxed) || self.reaches_now(shared, capacity)
+    }
+
+    #[cold]
+    fn reaches_now(&self, shared: &Mapped, capacity: u64) -> bool {
+        let reaches = capacity <= self.geometry.most_blocks
+            && self.geometry.file_size(capacity) <= shared.len();
+        if reaches {
+            self.reached.fetch_max(capacity, Ordering::Relaxed);
+        }
+        reaches
     }
 
     /// Another program has made the file longer than this map is. A word that is damaged makes nothing longer.

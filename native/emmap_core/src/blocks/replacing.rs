@@ -70,8 +70,9 @@ pub unsafe fn read<S: Shared>(
         // SAFETY: the caller's promise.
         return unsafe { read_slot(shared, geometry, (address, slot), out) };
     }
-    let expected = stored_checksum(shared, geometry, address)?;
-    let (at, seed) = (geometry.block(address), geometry.seed(address));
+    let place = geometry.place(address);
+    let expected = stored_checksum(shared, &place)?;
+    let (at, seed) = (geometry.block_at(&place), geometry.seed(address));
     let count = geometry.block_size as usize;
     // SAFETY: the caller's promise.
     Ok(unsafe { contents::read(shared, at, out, count, seed)? } == expected)
@@ -108,8 +109,9 @@ pub fn is_sound<S: Shared>(shared: &S, geometry: &Geometry, address: u64) -> cra
         let crc = contents::walk(shared, geometry.slot(slot), count, seed, |_, _| Ok(()))?;
         return Ok(u64::from(crc) == expected);
     }
-    let expected = stored_checksum(shared, geometry, address)?;
-    let (at, seed) = (geometry.block(address), geometry.seed(address));
+    let place = geometry.place(address);
+    let expected = stored_checksum(shared, &place)?;
+    let (at, seed) = (geometry.block_at(&place), geometry.seed(address));
     Ok(contents::walk(shared, at, count, seed, |_, _| Ok(()))? == expected)
 }
 
@@ -119,10 +121,7 @@ impl<S: Shared> Locked<'_, S> {
     /// # Safety
     /// `data` must have as many readable bytes as a block has.
     pub unsafe fn replace(&self, address: u64, data: *const u8) -> Result<()> {
-        if !self.is_live(address)? {
-            return Err(Stop::Absent);
-        }
-        let place = self.place(address);
+        let bits = self.live_bits(address)?.ok_or(Stop::Absent)?;
         let (shared, geometry) = (self.shared, self.geometry);
         let before = find(shared, geometry, address)?;
         let slot = self.free_slot_for(address)?.ok_or(Stop::Sync)?;
@@ -141,7 +140,7 @@ impl<S: Shared> Locked<'_, S> {
             None => change.set(layout::REPLACED, self.load(layout::REPLACED)? + 1)?,
         }
         change.commit()?;
-        let held = self.load(place.held)? & place.bit != 0;
+        let held = self.load(bits.held)? & bits.bit != 0;
         match held {
             true => Ok(()),
             false => {
@@ -163,14 +162,15 @@ impl<S: Shared> Locked<'_, S> {
     /// Copies a block from its slot to its own place.
     fn move_home(&self, address: u64, slot: u64) -> Result<()> {
         let (shared, geometry) = (self.shared, self.geometry);
-        let home = geometry.block(address);
+        let place = geometry.place(address);
+        let home = geometry.block_at(&place);
         let mut crc = geometry.seed(address);
         let (at, count) = (geometry.slot(slot), geometry.block_size);
         contents::walk(shared, at, count, 0, |done, bytes| {
             crc = checksum::append(crc, bytes);
             shared.write(home + done, bytes)
         })?;
-        Ok(self.put_checksum(address, crc)?)
+        Ok(self.put_checksum(&place, crc)?)
     }
 
     fn end_slot(&self, slot: u64) -> Result<()> {
