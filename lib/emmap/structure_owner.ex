@@ -24,8 +24,11 @@ defmodule Emmap.StructureOwner do
   @spec named!(module, atom) :: Structure.t()
   def named!(module, name) do
     case :persistent_term.get({module, name}, nil) do
-      nil -> raise ArgumentError, "no #{inspect(module)} is started with the name #{inspect(name)}"
-      structure -> structure
+      nil ->
+        raise ArgumentError, "no #{inspect(module)} is started with the name #{inspect(name)}"
+
+      structure ->
+        structure
     end
   end
 

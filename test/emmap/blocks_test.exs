@@ -333,7 +333,10 @@ defmodule Emmap.BlocksTest do
     assert Blocks.free(:thumbnails, 0) == :ok
     assert Blocks.info(:thumbnails).count == 0
     stop_supervised!({Blocks, :thumbnails})
-    assert_raise ArgumentError, ~r/no Emmap.Blocks is started/, fn -> Blocks.count(:thumbnails) end
+
+    assert_raise ArgumentError, ~r/no Emmap.Blocks is started/, fn ->
+      Blocks.count(:thumbnails)
+    end
   end
 
   test "8 processes at once: no address twice", %{path: path} do
