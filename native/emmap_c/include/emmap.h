@@ -213,6 +213,65 @@ int emmap_queue_reader(const emmap_queue *queue, const char *name, uint64_t max_
 /* Deletes a reader. Returns 0. -ENOENT: there is none of this name. */
 int emmap_queue_delete_reader(const emmap_queue *queue, const char *name);
 
+/* ------------------------------------------------------------------------------------------------------------ Blocks */
+
+/* An open file of blocks: a store of blocks of one size, whose addresses are numbers from 0. */
+typedef struct emmap_blocks emmap_blocks;
+
+/*
+ * Opens the blocks of the file at `path`. `block_size`, in bytes, 1 to 1,073,741,824: creates the file if there is none, unless
+ * `flags` is EMMAP_EXISTING (else 0); 0: the file must exist, and has the size that it has. `*blocks` is NULL after an error.
+ *
+ * Returns 0. -ENOENT: there is no file. -EINVAL: the blocks of the file have another size. -EUSERS: 64 programs have it open.
+ */
+int emmap_blocks_open(const char *path, uint32_t flags, uint64_t block_size, emmap_blocks **blocks);
+
+/*
+ * Closes the handle. The last one of a program does emmap_blocks_sync() first.
+ *
+ * Returns 0, or the error of the sync. The handle is closed also after an error.
+ */
+int emmap_blocks_close(emmap_blocks *blocks);
+
+/* Returns how many bytes a block has. */
+int64_t emmap_blocks_size(const emmap_blocks *blocks);
+
+/* Returns how many blocks are in use. Takes constant time. */
+int64_t emmap_blocks_count(const emmap_blocks *blocks);
+
+/*
+ * Stores a block, of as many bytes as emmap_blocks_size() says, at the lowest free address. When the call has returned, the
+ * block survives the death of this program; it survives a power failure after emmap_blocks_sync().
+ *
+ * Returns the address. -ENOSPC: the disk is full.
+ */
+int64_t emmap_blocks_store(const emmap_blocks *blocks, const void *data);
+
+/*
+ * Copies a block to `buffer`, which has room for it.
+ *
+ * Returns 0. -ENOENT: the address is not in use. -EBADMSG: the block is damaged. After an error the contents of `buffer` are
+ * undefined.
+ */
+int emmap_blocks_read(const emmap_blocks *blocks, uint64_t address, void *buffer);
+
+/*
+ * Gives a block new bytes. Whoever dies, and after a power failure, it has the old ones or the new ones. It may do
+ * emmap_blocks_sync().
+ *
+ * Returns 0. -ENOENT: the address is not in use.
+ */
+int emmap_blocks_write(const emmap_blocks *blocks, uint64_t address, const void *data);
+
+/* Ends the use of a block. Returns 0. -ENOENT: the address is not in use. */
+int emmap_blocks_free(const emmap_blocks *blocks, uint64_t address);
+
+/* Returns the first address in use from `from` on. -ENOENT: there is none. */
+int64_t emmap_blocks_next(const emmap_blocks *blocks, uint64_t from);
+
+/* Returns 0 when everything that was done so far, by any program, is on the disk. */
+int emmap_blocks_sync(const emmap_blocks *blocks);
+
 /* ---------------------------------------------------------------------------------------------------------- Counters */
 
 /* An open file of counters: signed numbers of 64 bits, which all programs add to at once. */

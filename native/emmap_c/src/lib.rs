@@ -6,11 +6,13 @@
 //! | [`boundary`] | errors and panics as negative numbers, pointers as references |
 //! | [`fork`] | what a forked child must not keep |
 //! | [`queue`] | queues |
+//! | [`blocks`] | blocks |
 //! | [`counters`] | counters |
 //! | [`map`] | maps to read |
 
 #![allow(non_camel_case_types)] // the names of C
 
+mod blocks;
 mod boundary;
 mod counters;
 mod fork;

@@ -57,6 +57,7 @@ fn names<'a>(text: &'a str, before: &str) -> BTreeSet<&'a str> {
 fn the_header_declares_what_there_is_and_the_program_uses_it() {
     let sources = [
         "src/lib.rs",
+        "src/blocks.rs",
         "src/queue.rs",
         "src/counters.rs",
         "src/map.rs",

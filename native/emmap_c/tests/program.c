@@ -379,6 +379,52 @@ static void damage(void) {
     SAME(emmap_queue_close(queue), 0);
 }
 
+static void storing(void) {
+    emmap_blocks *blocks = NULL, *other = NULL;
+    char block[64], read[64];
+    memset(block, 'a', sizeof block);
+    SAME(emmap_blocks_open(in_directory("blocks"), 0, 0, &blocks), -ENOENT);
+    SAME(emmap_blocks_open(in_directory("blocks"), EMMAP_EXISTING, 64, &blocks), -ENOENT);
+    SAME(emmap_blocks_open(in_directory("blocks"), 2, 64, &blocks), -EINVAL);
+    TRUE(blocks == NULL);
+    SAME(emmap_blocks_open(in_directory("blocks"), 0, 64, &blocks), 0);
+    SAME(emmap_blocks_size(blocks), 64);
+    SAME(emmap_blocks_next(blocks, 0), -ENOENT);
+    for (int i = 0; i < 1000; i++) {
+        block[0] = (char)i;
+        SAME(emmap_blocks_store(blocks, block), i);
+    }
+    SAME(emmap_blocks_count(blocks), 1000);
+    SAME(emmap_blocks_free(blocks, 7), 0);
+    SAME(emmap_blocks_free(blocks, 7), -ENOENT);
+    SAME(emmap_blocks_read(blocks, 7, read), -ENOENT);
+    SAME(emmap_blocks_read(blocks, UINT64_MAX, read), -ENOENT);
+    SAME(emmap_blocks_next(blocks, 7), 8);
+    SAME(emmap_blocks_store(blocks, block), 7);
+    SAME(emmap_blocks_sync(blocks), 0);
+    block[0] = '!';
+    SAME(emmap_blocks_write(blocks, 8, block), 0);
+    SAME(emmap_blocks_write(blocks, 1000, block), -ENOENT);
+    /* Another handle, which another program could have. */
+    SAME(emmap_blocks_open(in_directory("blocks"), 0, 100, &other), -EINVAL);
+    SAME(emmap_blocks_open(in_directory("blocks"), 0, 0, &other), 0);
+    SAME(emmap_blocks_read(other, 8, read), 0);
+    SAME(memcmp(block, read, sizeof block), 0);
+    SAME(emmap_blocks_close(other), 0);
+    SAME(emmap_blocks_store(blocks, NULL), -EINVAL);
+    SAME(emmap_blocks_read(blocks, 0, NULL), -EINVAL);
+    SAME(emmap_blocks_write(blocks, 0, NULL), -EINVAL);
+    SAME(emmap_blocks_count(NULL), -EINVAL);
+    pid_t child = fork();
+    if (child == 0) _exit(emmap_blocks_count(blocks) == -EBADF ? 0 : 1);
+    int status = 0;
+    waitpid(child, &status, 0);
+    SAME(status, 0);
+    SAME(emmap_blocks_close(blocks), 0);
+    SAME(emmap_blocks_close(NULL), -EINVAL);
+    SAME(emmap_blocks_open(in_directory("damage"), 0, 64, &blocks), -EPROTO);
+}
+
 static void counting(void) {
     emmap_counters *counters = NULL;
     int64_t value = 0;
@@ -441,6 +487,7 @@ int main(int count, char **arguments) {
     waiting();
     forking();
     damage();
+    storing();
     counting();
     /* Nothing above takes a signal. */
     struct sigaction same;
