@@ -14,19 +14,30 @@ defmodule Emmap.Inspection do
       iex> Emmap.Inspection.text(report) =~ "counters, version 1, sound"
       true
 
-  Counter files, those of the predecessor, queues, and plain files are told apart by their first bytes, also when
+  Counter files, those of the predecessor, queues, blocks, and plain files are told apart by their first bytes, also when
   one bit of those is wrong. Others may go on using the file meanwhile.
   """
   @moduledoc since: "1.0.0-rc.0"
 
   import Emmap.Handle, only: [handle: 1]
-  alias Emmap.Inspection.{CounterFile, Json, Plain, PredecessorCounters, QueueFile, Source, Text}
+
+  alias Emmap.Inspection.{
+    BlocksFile,
+    CounterFile,
+    Json,
+    Plain,
+    PredecessorCounters,
+    QueueFile,
+    Source,
+    Text
+  }
 
   # Asked in this order. A new format is a module of `Emmap.Inspection.Format`, before `Plain`, which takes every file.
   @formats [
     predecessor_counters: PredecessorCounters,
     counters: CounterFile,
     queue: QueueFile,
+    blocks: BlocksFile,
     plain: Plain
   ]
 
@@ -49,9 +60,9 @@ defmodule Emmap.Inspection do
   What there is to know about a file. All of it is maps, lists, atoms, strings and integers.
 
     * `:path`, `:title` – its name as it was given, and what it is in words
-    * `:format` – `:counters`, `:predecessor_counters`, `:queue` or `:plain`
+    * `:format` – `:counters`, `:predecessor_counters`, `:queue`, `:blocks` or `:plain`
     * `:status` – that of its worst problem: `:sound`, `:unknown` or `:damaged`
-    * `:bad_format` – why `Emmap.Counters.open/3` or `Emmap.Queue.open/2` returns `{:error, {:bad_format, why}}`; `nil` if it does not
+    * `:bad_format` – why `Emmap.Counters.open/3`, `Emmap.Queue.open/2` or `Emmap.Blocks.open/2` returns `{:error, {:bad_format, why}}`; `nil` if it does not
     * `:size`, `:allocated` – bytes, and the bytes of its blocks on the disk: fewer where there are holes
     * `:pages` – `:page_size` in bytes; `:count` and `:resident`, how many pages it has, and how many of
       them are in memory; `:parts`, the same for parts of it of about the same size, from its start on.
@@ -62,13 +73,15 @@ defmodule Emmap.Inspection do
       (how many), `:largest`, `:smallest` and the first `:values` as `%{key: name_or_index, value: integer}`;
       of a queue its `:streams`, `:cursors` and `:segment_count`, its first `:segments`, whether it was `:closed`, and the words
       `:lock`, `:log`, `:dropped`, `:recoveries`, `:recovered_items`, `:dropped_bytes`, as in [Formats](formats.md);
+      of blocks `:count`, `:capacity`, `:held`, `:replaced`, `:blocks_checked`, whether they were `:closed`, its first `:groups`, and the words
+      `:lock`, `:log`, `:recoveries`, `:kept`, `:dropped`;
       of a plain file its `:first_bytes` in hexadecimal; `nil` where the headers do not say where it is
     * `:problems` – in the order in which they were found
   """
   @type report :: %{
           path: binary,
           title: String.t(),
-          format: :counters | :predecessor_counters | :queue | :plain,
+          format: :counters | :predecessor_counters | :queue | :blocks | :plain,
           status: :sound | :unknown | :damaged,
           bad_format: Emmap.Counters.bad_format() | nil,
           size: non_neg_integer,
@@ -91,7 +104,7 @@ defmodule Emmap.Inspection do
   Errors: those of `Emmap.open/2`: `:enoent`, `:eacces`, `:eisdir`, `:enodev` (a device, FIFO or socket), and
   `:estale` when the file was truncated while it was read. For a damaged file the result is a report, not an error.
 
-  Of a queue, 8 MiB of records are compared with their checksums, from the oldest item on; with `values: :infinity` all of them.
+  Of a queue, 8 MiB of records are compared with their checksums, from the oldest item on; with `values: :infinity` all of them. Of blocks likewise, from the first block on.
   Others may use it meanwhile: it is read again if it changed, and then the problems are notes.
 
   Reads all counters, in pieces of at most 1 MiB, and their names, of which a file has at most 16 MiB; of a

@@ -3,16 +3,14 @@ defmodule Emmap.Inspection.QueueFile do
   # Queue files, version 1: `docs/formats.md`.
   @behaviour Emmap.Inspection.Format
 
-  import Emmap.Inspection.Format, only: [problem: 4, length_problem: 3]
+  import Emmap.Inspection.Format, only: [length_problem: 3]
   import Emmap.Inspection.Text, only: [bytes: 1, grouped: 1, plural: 2, name: 1]
   import Bitwise, only: [band: 2]
-  alias Emmap.Inspection.{Header, Headers, QueueControl, QueueSegments}
+  alias Emmap.Inspection.{Header, Headers, InUse, QueueControl, QueueSegments}
 
   @version 1
   # So many bytes of records are checked, unless all values are asked for.
   @budget 8_388_608
-  # Others may change the file while it is read.
-  @tries 3
 
   defp table do
     Header.table([0, 4096], [
@@ -45,7 +43,7 @@ defmodule Emmap.Inspection.QueueFile do
       bad = Headers.bad_format(headers) || if(in_force && not readable?, do: :length)
 
       {contents, problems} =
-        if readable?, do: contents(source, in_force.fields, limit, @tries), else: {nil, []}
+        if readable?, do: contents(source, in_force.fields, limit), else: {nil, []}
 
       %{
         title: "a queue, version #{Headers.version(headers, @version)}",
@@ -64,32 +62,9 @@ defmodule Emmap.Inspection.QueueFile do
     with %{severity: :note} <- length_problem(source, stop, says), do: nil
   end
 
-  defp contents(source, header, limit, tries) do
-    control = QueueControl.read(source, header.segment_size)
-    {contents, problems} = described(source, header, control, limit)
-
-    cond do
-      problems == [] or
-          (not longer?(source) and QueueControl.read(source, header.segment_size) == control) ->
-        {contents, problems}
-
-      tries > 1 and not longer?(source) ->
-        contents(source, header, limit, tries - 1)
-
-      true ->
-        text = "the queue was used while it was read: what follows may not be so"
-
-        {contents,
-         [problem(:note, 8192, 0, text) | for(p <- problems, do: %{p | severity: :note})]}
-    end
-  end
-
-  # It grew after it was opened here, so that what is new is not read.
-  defp longer?(source) do
-    case File.stat(source.path) do
-      {:ok, %{size: size}} -> size > source.size
-      _ -> false
-    end
+  defp contents(source, header, limit) do
+    read = fn -> QueueControl.read(source, header.segment_size) end
+    InUse.describe(source, read, &described(source, header, &1, limit))
   end
 
   defp described(source, header, control, limit) do

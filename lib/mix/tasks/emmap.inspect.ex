@@ -6,7 +6,7 @@ defmodule Mix.Tasks.Emmap.Inspect do
 
       mix emmap.inspect FILE...
 
-  Recognises counter files, those of the predecessor, queues, and plain files. Prints the size and the blocks on
+  Recognises counter files, those of the predecessor, queues, blocks, and plain files. Prints the size and the blocks on
   the disk, how much is in memory as a bar, the headers, the values, and what is wrong and where. Nothing is
   changed, and programs may go on using the files meanwhile.
 
@@ -14,7 +14,7 @@ defmodule Mix.Tasks.Emmap.Inspect do
 
     * `--json` – one JSON object a line for each file, with what `t:Emmap.Inspection.report/0` has. A file
       that could not be read has `"error"`, the reason, and `"message"`.
-    * `--values N` – list so many counters, or segments of a queue, one by one: 20, or a number, or `all`
+    * `--values N` – list so many counters, segments of a queue, or groups of blocks, one by one: 20, or a number, or `all`
 
   ## Exit status
 
