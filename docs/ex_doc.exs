@@ -1,7 +1,7 @@
 # What the pages are made of, for `make docs` and for `mix docs`.
 guides = ~w(
   getting-started live-binaries sharing crash-and-durability choosing-options streams-and-large-files
-  counters queues from-erlang from-other-languages coming-from-saleyn-emmap limits
+  counters queues blocks from-erlang from-other-languages coming-from-saleyn-emmap limits
 )
 
 groups = [
@@ -23,6 +23,8 @@ groups = [
   "Popping",
   "At-least-once delivery",
   "Readers",
+  "Blocks",
+  "The whole file",
   "Asking",
   "Supervision",
   "Reading all",
@@ -52,7 +54,7 @@ groups = [
     Maps: [Emmap, Emmap.Options, Emmap.Typed, Emmap.Search, Emmap.File, Emmap.Error],
     "Streams and devices": [Emmap.Stream, Emmap.Device],
     Counters: [Emmap.Counters, Emmap.Counters.Cluster],
-    Queues: [Emmap.Queue],
+    "Queues and blocks": [Emmap.Queue, Emmap.Blocks],
     Files: [Emmap.Inspection],
     Erlang: [:emmap, :emmap_queue]
   ],

@@ -25,7 +25,7 @@ defmodule Emmap.Blocks do
 
   ## The contract
 
-    * There is no process in front of the file, and no server. Every function may be called by any process, in any VM that
+    * The file has neither an owner process nor a server. Every function may be called by any process, in any VM that
       has opened the file, and each participant may die at any instruction: the others go on.
     * `store/2` uses the lowest free address. Addresses are integers from 0, of up to 64 bits.
     * A store, a write and a free whose call has returned survive the death of the process and of the VM. They survive a power

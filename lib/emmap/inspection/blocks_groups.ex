@@ -16,7 +16,7 @@ defmodule Emmap.Inspection.BlocksGroups do
         |> List.to_tuple()
   @crc_of_zeros Crc32c.append(:binary.copy(<<0>>, @words))
 
-  @doc "The contents of a file with this control area, and what is wrong."
+  @doc "The contents of a file with this control area, and its problems."
   @spec describe(Source.t(), map, map, non_neg_integer | :infinity) :: {map, [map]}
   def describe(source, geometry, control, limit) do
     budget = if limit == :infinity, do: :infinity, else: @budget
