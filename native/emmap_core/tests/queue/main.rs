@@ -4,8 +4,11 @@ mod crash;
 mod damage;
 mod death;
 mod kills;
+#[path = "../support/memory.rs"]
 mod memory;
 mod model;
 mod pins;
 mod program;
+#[path = "../support/random.rs"]
+mod random;
 mod real_file;

@@ -8,28 +8,10 @@ use emmap_core::queue::{record, recovery, Extension, Locked, Request, Result, St
 use emmap_core::store::{self, log, Shared, Structure};
 
 use crate::memory::{Memory, KILLED};
+pub use crate::random::Random;
 
 /// The smallest segment.
 pub const SEGMENT: u64 = 64 << 10;
-
-pub struct Random(u64);
-
-impl Random {
-    pub fn of(seed: u64) -> Random {
-        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    pub fn below(&mut self, end: u64) -> u64 {
-        (self.next() >> 16) % end.max(1)
-    }
-}
 
 /// The bytes of a new queue's file.
 pub fn new_file() -> Vec<u8> {
@@ -265,13 +247,7 @@ impl<'a> Program<'a> {
 
 /// The payload of an item: nothing else has the same bytes.
 pub fn expected(sequence: u64, length: usize) -> Vec<u8> {
-    let mut random = Random::of(sequence + 1);
-    let mut payload = Vec::with_capacity(length + 8);
-    while payload.len() < length {
-        payload.extend_from_slice(&random.next().to_le_bytes());
-    }
-    payload.truncate(length);
-    payload
+    crate::random::bytes(sequence, length)
 }
 
 pub fn is_killed<T>(result: &Result<T>) -> bool {

@@ -1,11 +1,11 @@
-//! The memory of a queue: its writers stop at any store, and a power failure leaves any part of what was not synced.
+//! The memory of a structure: its writers stop at any store, and a power failure leaves any part of what was not synced.
 
 use std::cell::{Cell, RefCell};
 
 use emmap_core::store::{Medium, Shared};
 use emmap_core::{Errno, Result};
 
-use crate::program::Random;
+use crate::random::Random;
 
 /// What a program gets that was killed.
 pub const KILLED: Errno = Errno(9999);
