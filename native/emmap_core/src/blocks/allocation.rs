@@ -206,7 +206,7 @@ impl<S: Shared> Locked<'_, S> {
         let taken = live | self.load(bits.held)?;
         let mut change = self.change();
         change.set(bits.live, live)?;
-        change.set(layout::COUNT, self.load(layout::COUNT)? + 1)?;
+        change.set(layout::COUNT, self.load(layout::COUNT)?.wrapping_add(1))?;
         if taken == u64::MAX {
             self.fill_word(bits.group, bits.word, &mut change)?;
         }

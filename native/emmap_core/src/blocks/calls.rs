@@ -95,9 +95,17 @@ impl Blocks {
                     shared: &shared,
                     geometry: &self.geometry,
                 };
-                Ok::<_, Errno>(match self.reaches(&shared, capacity) {
-                    true => act(&locked),
-                    false => Err(Stop::Grow(capacity)),
+                if !self.reaches(&shared, capacity) {
+                    return Ok::<_, Errno>(Err(Stop::Grow(capacity)));
+                }
+                let result = act(&locked);
+                let now = shared.load(layout::CAPACITY)?;
+                Ok(match result {
+                    // The file became longer meanwhile.
+                    Err(Stop::Posix(Errno::INVAL)) if !self.reaches(&shared, now) => {
+                        Err(Stop::Grow(now))
+                    }
+                    result => result,
                 })
             })?;
             match result {
@@ -274,7 +282,7 @@ impl Blocks {
         }
         let mut in_slots = Vec::new();
         with(&mut |locked| {
-            in_slots = locked.in_slots()?;
+            in_slots = locked.see_slots()?;
             Ok(())
         })?;
         region.sync(None, true)?;

@@ -1,8 +1,10 @@
 //! What must hold at all times, for tests, and for who asks whether a file is sound.
 
 use super::layout::{self, group, BITS, WORDS};
-use super::{page, Locked};
+use super::{page, Locked, Stop};
 use crate::store::Shared;
+
+use std::collections::HashSet;
 
 type Checked = Result<(), String>;
 
@@ -89,15 +91,17 @@ impl<S: Shared> Locked<'_, S> {
             .load(layout::REPLACED)
             .map_err(|error| format!("{error:?}"))?;
         holds("the count of slots", slots.len() as u64 == replaced)?;
+        let told = |error: Stop| format!("{error:?}");
+        let mut replaced = HashSet::new();
         for slot in &slots {
-            let live = self
-                .is_live(slot.address)
-                .map_err(|error| format!("{error:?}"))?;
-            holds("a slot of a block that is not there", live)?;
-            let set = self.geometry.slots_of(slot.address);
+            let possible = self.is_possible(slot).map_err(told)?;
             holds(
-                "a block is in a slot of another set",
-                set.contains(&slot.slot),
+                "a slot of a block that is not there, or not its own",
+                possible,
+            )?;
+            holds(
+                "a block is in two slots",
+                slot.is_superseded() || replaced.insert(slot.address()),
             )?;
         }
         Ok(())

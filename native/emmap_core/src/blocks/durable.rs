@@ -45,7 +45,7 @@ impl<S: Shared> Locked<'_, S> {
 
     /// The number of a sync that begins.
     pub fn begin_sync(&self) -> Result<u64> {
-        let number = self.load(layout::SYNCS_BEGUN)? + 1;
+        let number = self.load(layout::SYNCS_BEGUN)?.saturating_add(1);
         self.shared.store(layout::SYNCS_BEGUN, number)?;
         Ok(number)
     }
@@ -56,10 +56,10 @@ impl<S: Shared> Locked<'_, S> {
         if self.load(start + group::CHANGED)? == 0 {
             return Ok(None);
         }
-        // One page D is always as it should be: the second one gets what the first one has before that is written over,
-        // unless a sync that did not end left the first one in parts.
-        if let Some(first) = self.durable(number, 0)? {
-            if self.durable(number, 1)?.as_ref() != Some(&first) {
+        // One page D is on the disk at any moment. The first one will be written over; what a sync that did not end left
+        // there may not be on the disk, and then the second one is. That is written only while the first one is on the disk.
+        if self.durable(number, 1)?.is_none() {
+            if let Some(first) = self.durable(number, 0)? {
                 self.set_durable(number, 1, &first)?;
             }
         }
@@ -79,6 +79,11 @@ impl<S: Shared> Locked<'_, S> {
         }))
     }
 
+    /// The blocks in slots, which the sync will bring to their own places.
+    pub fn see_slots(&self) -> Result<Vec<InSlot>> {
+        self.pin_slots()
+    }
+
     /// Then everything is brought to the disk. After that: D, and the blocks in slots in their own places.
     pub fn cover(&self, seen: &Seen) -> Result<()> {
         self.set_durable(seen.group, 0, &seen.live)
@@ -95,6 +100,8 @@ impl<S: Shared> Locked<'_, S> {
 
     pub fn end_group(&self, seen: &Seen) -> Result<()> {
         let start = self.geometry.group(seen.group);
+        // First: blocks that are not held may be used again, and the second page must not have them then.
+        self.set_durable(seen.group, 1, &seen.live)?;
         for (word, bits) in (0..WORDS).zip(&seen.live) {
             let at = page::word(start + group::HELD, word);
             let held = self.load(at)?;
@@ -112,7 +119,6 @@ impl<S: Shared> Locked<'_, S> {
             }
             change.commit()?;
         }
-        self.set_durable(seen.group, 1, &seen.live)?;
         if self.load(start + group::CHANGED)? == group::CHANGE_SEEN {
             self.shared.store(start + group::CHANGED, 0)?;
         }

@@ -3,6 +3,7 @@
 //! Only bits are read. A block that the last sync covered is there; what came later was never promised, and is dropped.
 
 use super::layout::{self, group, BITS, WORDS};
+use super::replacing::InSlot;
 use super::{page, Locked, Result};
 use crate::store::Shared;
 use crate::Errno;
@@ -71,6 +72,10 @@ impl<S: Shared> Locked<'_, S> {
         let copies = [self.durable(number, 0)?, self.durable(number, 1)?];
         let alike = copies[0].is_some() && copies[0] == copies[1];
         let [first, second] = copies;
+        if let (Some(first), false) = (&first, alike) {
+            // Blocks that only the second one has may be used again.
+            self.set_durable(number, 1, first)?;
+        }
         // Both damaged: no block is lost without a word, for who reads one that is torn is told.
         let durable = first.or(second).unwrap_or_else(|| live.clone());
         let mut changed = !alike;
@@ -136,25 +141,24 @@ impl<S: Shared> Locked<'_, S> {
 
     /// Slots whose blocks are there count, if they are complete; of two with the same block the later one.
     fn recover_slots(&self) -> Result<()> {
-        let mut in_use: Vec<super::replacing::InSlot> = Vec::new();
-        let mut last = self.load(layout::REPLACEMENT)?;
-        for told in self.told_by_slots()? {
-            let set = self.geometry.slots_of(told.address);
-            let possible = told.address < self.geometry.most_blocks && set.contains(&told.slot);
-            if !possible || !self.is_live(told.address)? || !self.is_slot_sound(&told)? {
+        let mut in_use: Vec<InSlot> = Vec::new();
+        let last = self.last_replacement()?;
+        self.shared.store(layout::REPLACEMENT, last)?;
+        for told in self.in_slots()? {
+            // What superseded it may be lost.
+            let told = told.in_use();
+            if !self.is_possible(&told)? || !self.is_slot_sound(&told)? {
                 continue;
             }
-            last = last.max(told.number);
             match in_use
                 .iter_mut()
-                .find(|other| other.address == told.address)
+                .find(|other| other.address() == told.address())
             {
                 Some(other) if other.number < told.number => *other = told,
                 Some(_) => (),
                 None => in_use.push(told),
             }
         }
-        self.shared.store(layout::REPLACEMENT, last)?;
         self.set_slots(&in_use)
     }
 

@@ -2,6 +2,8 @@
 //! becomes the place of the block by one change.
 //!
 //! A block that a sync has covered stays in its slot until the next sync: its own place is what a power failure leaves.
+//! That sync writes to its own place. From then until this is on the disk, the slot is [`PINNED`]: it has the only bytes
+//! that a power failure certainly leaves, and is used by no other block, even if this one is replaced again or freed.
 
 use super::contents::{self, stored_checksum};
 use super::layout::{self, SLOT_ADDRESSES, SLOT_NUMBERS, SLOT_NUMBER_BYTES};
@@ -9,12 +11,49 @@ use super::{Geometry, Locked, Result, Stop};
 use crate::store::log::Change;
 use crate::store::{checksum, Shared};
 
-/// A slot in use: its number, and that of the replacement.
+use std::collections::HashSet;
+
+/// In the word of a slot: the block's own place may be incomplete, until a sync has copied the block there.
+pub const PINNED: u64 = 1 << 63;
+/// In the word of a slot that is pinned: the block is in another slot by now, or was freed.
+pub const SUPERSEDED: u64 = 1 << 62;
+pub const FLAGS: u64 = PINNED | SUPERSEDED;
+/// In the word of a slot: address + 1. Between it and the flags is the end of the number of the replacement: after a power
+/// failure, the word may be on the disk, and with it what the slot had before for the same block.
+pub const ADDRESS: u64 = (1 << 45) - 1;
+
+const _: () = assert!(layout::BITS * layout::BITS * layout::BITS < ADDRESS);
+
+/// A slot in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InSlot {
     pub slot: u64,
-    pub address: u64,
+    word: u64,
+    /// Of the replacement.
     pub number: u64,
+    /// As a sync began, the block was in no other slot later.
+    latest: bool,
+}
+
+impl InSlot {
+    pub fn address(&self) -> u64 {
+        (self.word & ADDRESS).wrapping_sub(1)
+    }
+
+    pub(super) fn in_use(self) -> InSlot {
+        let word = self.word & !SUPERSEDED;
+        InSlot { word, ..self }
+    }
+
+    /// The block is not there any more.
+    pub fn is_superseded(&self) -> bool {
+        self.word & SUPERSEDED != 0
+    }
+}
+
+/// The word of a slot.
+fn word_of(address: u64, number: u64) -> u64 {
+    ((address + 1) & ADDRESS) | (number << ADDRESS.count_ones() & !FLAGS)
 }
 
 #[inline(always)]
@@ -47,12 +86,24 @@ fn find_in_use<S: Shared>(
     geometry: &Geometry,
     address: u64,
 ) -> crate::Result<Option<u64>> {
-    for slot in geometry.slots_of(address) {
-        if shared.load(address_at(slot))? == address + 1 {
-            return Ok(Some(slot));
+    loop {
+        let before = shared.load(layout::REPLACEMENT)?;
+        for slot in geometry.slots_of(address) {
+            if is_of(shared.load(address_at(slot))?, address) {
+                return Ok(Some(slot));
+            }
+        }
+        // Its number changes while a block moves from one slot to another, which this may have missed.
+        if shared.load(layout::REPLACEMENT)? == before {
+            return Ok(None);
         }
     }
-    Ok(None)
+}
+
+/// Whether the word of a slot says that the block is there.
+#[inline(always)]
+fn is_of(word: u64, address: u64) -> bool {
+    word & (ADDRESS | SUPERSEDED) == address + 1
 }
 
 /// Copies a block to `out`, wherever it is. `false`: it is damaged, or changed meanwhile.
@@ -94,7 +145,7 @@ unsafe fn read_slot<S: Shared>(
     // SAFETY: the caller's promise.
     let crc = unsafe { contents::read(shared, geometry.slot(slot), out, count, seed)? };
     // Still the same: the checksum of a slot names the block and the replacement.
-    Ok(u64::from(crc) == expected && shared.load(address_at(slot))? == address + 1)
+    Ok(u64::from(crc) == expected && is_of(shared.load(address_at(slot))?, address))
 }
 
 /// Whether a block is as its checksum says, wherever it is. `false`: it is damaged, or changed meanwhile.
@@ -116,17 +167,17 @@ pub fn is_sound<S: Shared>(shared: &S, geometry: &Geometry, address: u64) -> cra
 }
 
 impl<S: Shared> Locked<'_, S> {
-    /// Gives a block new bytes. [`Stop::Sync`]: all slots that it can have are in use.
+    /// Gives a block new bytes. [`Stop::Sync`]: all slots that it can have are in use. [`Stop::Corrupt`]: by damaged blocks.
     ///
     /// # Safety
     /// `data` must have as many readable bytes as a block has.
     pub unsafe fn replace(&self, address: u64, data: *const u8) -> Result<()> {
         let bits = self.live_bits(address)?.ok_or(Stop::Absent)?;
+        let held = self.load(bits.held)? & bits.bit != 0;
         let (shared, geometry) = (self.shared, self.geometry);
         let before = find(shared, geometry, address)?;
-        let slot = self.free_slot_for(address)?.ok_or(Stop::Sync)?;
+        let slot = self.free_slot_for(address)?;
         let number = self.load(layout::REPLACEMENT)?.wrapping_add(1);
-        shared.store(layout::REPLACEMENT, number)?;
         let seed = slot_seed(geometry, address, number);
         let count = geometry.block_size as usize;
         // SAFETY: the caller's promise.
@@ -134,13 +185,17 @@ impl<S: Shared> Locked<'_, S> {
         shared.store(number_at(slot), number)?;
         shared.store(number_at(slot) + 8, crc.into())?;
         let mut change = self.change();
-        change.set(address_at(slot), address + 1)?;
-        match before {
-            Some(before) => change.set(address_at(before), 0)?,
-            None => change.set(layout::REPLACED, self.load(layout::REPLACED)? + 1)?,
+        // What is not held is copied to its own place at once.
+        let pinned = if held { 0 } else { PINNED };
+        change.set(address_at(slot), word_of(address, number) | pinned)?;
+        // Between the two slots: see `find_in_use`.
+        change.set(layout::REPLACEMENT, number)?;
+        let replaced = self.load(layout::REPLACED)?.wrapping_add(1);
+        change.set(layout::REPLACED, replaced)?;
+        if let Some(before) = before {
+            self.leave_slot(before, (held, replaced), &mut change)?;
         }
         change.commit()?;
-        let held = self.load(bits.held)? & bits.bit != 0;
         match held {
             true => Ok(()),
             false => {
@@ -150,13 +205,41 @@ impl<S: Shared> Locked<'_, S> {
         }
     }
 
-    fn free_slot_for(&self, address: u64) -> crate::Result<Option<u64>> {
+    fn is_held(&self, address: u64) -> Result<bool> {
+        let bits = self.bits(address);
+        Ok(self.load(bits.held)? & bits.bit != 0)
+    }
+
+    /// A block is not in this slot any more. A power failure may still need the slot, if a sync knows the block.
+    fn leave_slot(
+        &self,
+        slot: u64,
+        (held, replaced): (bool, u64),
+        change: &mut Change<S>,
+    ) -> Result<()> {
+        let word = self.load(address_at(slot))?;
+        if held && word & PINNED != 0 {
+            return Ok(change.set(address_at(slot), word | SUPERSEDED)?);
+        }
+        change.set(address_at(slot), 0)?;
+        Ok(change.set(layout::REPLACED, replaced.saturating_sub(1))?)
+    }
+
+    fn free_slot_for(&self, address: u64) -> Result<u64> {
+        let mut damaged = None;
         for slot in self.geometry.slots_of(address) {
-            if self.load(address_at(slot))? == 0 {
-                return Ok(Some(slot));
+            let word = self.load(address_at(slot))?;
+            if word == 0 {
+                return Ok(slot);
+            }
+            let in_slot = self.in_slot(slot, word)?;
+            match self.can_end(&in_slot)? {
+                true => damaged = Some(Stop::Sync),
+                false => damaged = damaged.or(Some(Stop::Corrupt(in_slot.address()))),
             }
         }
-        Ok(None)
+        // No sync frees a slot whose block is damaged.
+        Err(damaged.unwrap_or(Stop::Sync))
     }
 
     /// Copies a block from its slot to its own place.
@@ -175,14 +258,10 @@ impl<S: Shared> Locked<'_, S> {
 
     fn end_slot(&self, slot: u64) -> Result<()> {
         let mut change = self.change();
-        self.end_slot_with(slot, &mut change)?;
-        Ok(change.commit()?)
-    }
-
-    fn end_slot_with(&self, slot: u64, change: &mut Change<S>) -> Result<()> {
         change.set(address_at(slot), 0)?;
         let replaced = self.load(layout::REPLACED)?;
-        Ok(change.set(layout::REPLACED, replaced.saturating_sub(1))?)
+        change.set(layout::REPLACED, replaced.saturating_sub(1))?;
+        Ok(change.commit()?)
     }
 
     /// The block is not needed any more, wherever it is.
@@ -190,7 +269,10 @@ impl<S: Shared> Locked<'_, S> {
     pub(super) fn free_slot(&self, address: u64, change: &mut Change<S>) -> Result<()> {
         match find(self.shared, self.geometry, address)? {
             None => Ok(()),
-            Some(slot) => self.end_slot_with(slot, change),
+            Some(slot) => {
+                let (held, replaced) = (self.is_held(address)?, self.load(layout::REPLACED)?);
+                self.leave_slot(slot, (held, replaced), change)
+            }
         }
     }
 
@@ -199,78 +281,130 @@ impl<S: Shared> Locked<'_, S> {
         Ok(find(self.shared, self.geometry, address)?.is_some())
     }
 
+    fn in_slot(&self, slot: u64, word: u64) -> Result<InSlot> {
+        Ok(InSlot {
+            slot,
+            word,
+            number: self.load(number_at(slot))?,
+            latest: true,
+        })
+    }
+
     /// The slots in use.
     pub fn in_slots(&self) -> Result<Vec<InSlot>> {
         let mut found = Vec::new();
-        if self.load(layout::REPLACED)? == 0 {
-            return Ok(found);
-        }
         for slot in 0..self.geometry.slots {
-            if let Some(address) = self.load(address_at(slot))?.checked_sub(1) {
-                let number = self.load(number_at(slot))?;
-                found.push(InSlot {
-                    slot,
-                    address,
-                    number,
-                });
+            match self.load(address_at(slot))? {
+                0 => (),
+                word => found.push(self.in_slot(slot, word)?),
             }
         }
         Ok(found)
     }
 
-    fn is_still(&self, in_slot: &InSlot) -> Result<bool> {
-        Ok(self.load(address_at(in_slot.slot))? == in_slot.address + 1
-            && self.load(number_at(in_slot.slot))? == in_slot.number)
+    /// The slots in use, which are pinned from now on.
+    pub(super) fn pin_slots(&self) -> Result<Vec<InSlot>> {
+        let mut found = self.in_slots()?;
+        for in_slot in &found {
+            let at = address_at(in_slot.slot);
+            self.shared.store(at, self.load(at)? | PINNED)?;
+        }
+        found.sort_by_key(|in_slot| std::cmp::Reverse(in_slot.number));
+        let mut later = HashSet::new();
+        for in_slot in &mut found {
+            in_slot.latest = later.insert(in_slot.address());
+        }
+        Ok(found)
     }
 
-    /// Copies a block from its slot to its own place, unless it was replaced or freed since.
+    fn is_still(&self, in_slot: &InSlot) -> Result<bool> {
+        let now = self.now(in_slot)?;
+        Ok(now.word & !FLAGS == in_slot.word & !FLAGS && now.number == in_slot.number)
+    }
+
+    /// Whether the block may be in this slot; otherwise the slot is damaged.
+    pub(super) fn is_possible(&self, in_slot: &InSlot) -> Result<bool> {
+        let address = in_slot.address();
+        if address >= self.load(layout::CAPACITY)?
+            || in_slot.word & !FLAGS != word_of(address, in_slot.number)
+            || !self.geometry.slots_of(address).contains(&in_slot.slot)
+        {
+            return Ok(false);
+        }
+        match in_slot.is_superseded() {
+            true => self.is_held(address),
+            false => self.is_live(address),
+        }
+    }
+
+    /// A slot that is damaged keeps its block: who reads it is told.
+    fn can_end(&self, in_slot: &InSlot) -> Result<bool> {
+        Ok(
+            in_slot.is_superseded()
+                || !self.is_possible(in_slot)?
+                || self.is_slot_sound(in_slot)?,
+        )
+    }
+
+    /// Copies a block from its slot to its own place, unless the slot has another one by now. One that was superseded, too:
+    /// a power failure may leave no other place of the block.
+    ///
+    /// Of two slots, which are on the disk, only the later one matters; the other one is free on the disk before the later
+    /// one is, for it would count again.
     pub(super) fn move_if_still(&self, in_slot: &InSlot) -> Result<()> {
-        match self.is_still(in_slot)? && self.is_slot_sound(in_slot)? {
-            true => self.move_home(in_slot.address, in_slot.slot),
-            // A slot that is damaged keeps its block: who reads it is told.
+        if !self.is_still(in_slot)? {
+            return Ok(());
+        }
+        if !in_slot.latest {
+            return self.end_slot(in_slot.slot);
+        }
+        match self.is_possible(&self.now(in_slot)?)? && self.is_slot_sound(in_slot)? {
+            true => self.move_home(in_slot.address(), in_slot.slot),
             false => Ok(()),
         }
     }
 
     pub(super) fn end_if_still(&self, in_slot: &InSlot) -> Result<()> {
-        match self.is_still(in_slot)? && self.is_slot_sound(in_slot)? {
+        match self.is_still(in_slot)? && self.can_end(&self.now(in_slot)?)? {
             true => self.end_slot(in_slot.slot),
             false => Ok(()),
         }
     }
 
+    /// It may have been superseded since.
+    fn now(&self, in_slot: &InSlot) -> Result<InSlot> {
+        self.in_slot(in_slot.slot, self.load(address_at(in_slot.slot))?)
+    }
+
     /// Whether the bytes in a slot are as its checksum says.
     pub(super) fn is_slot_sound(&self, in_slot: &InSlot) -> crate::Result<bool> {
         let (shared, geometry) = (self.shared, self.geometry);
-        let seed = slot_seed(geometry, in_slot.address, in_slot.number);
+        let seed = slot_seed(geometry, in_slot.address(), in_slot.number);
         let (at, count) = (geometry.slot(in_slot.slot), geometry.block_size);
         let crc = contents::walk(shared, at, count, seed, |_, _| Ok(()))?;
         Ok(u64::from(crc) == shared.load(number_at(in_slot.slot) + 8)?)
     }
 
-    /// After a reboot: only these slots are in use.
+    /// After a reboot: the number of the last replacement, of which any slot may have something.
+    pub(super) fn last_replacement(&self) -> Result<u64> {
+        let mut last = self.load(layout::REPLACEMENT)?;
+        for slot in 0..self.geometry.slots {
+            let number = self.load(number_at(slot))?;
+            // A file does not live as long as it takes to get there.
+            if number < 1 << 62 {
+                last = last.max(number);
+            }
+        }
+        Ok(last)
+    }
+
+    /// After a reboot: only these slots are in use. What is in the own places of their blocks is not known.
     pub(super) fn set_slots(&self, in_use: &[InSlot]) -> Result<()> {
         for slot in 0..layout::MOST_SLOTS {
             let found = in_use.iter().find(|in_slot| in_slot.slot == slot);
-            let address = found.map_or(0, |in_slot| in_slot.address + 1);
-            self.shared.store(address_at(slot), address)?;
+            let word = found.map_or(0, |in_slot| in_slot.word & !FLAGS | PINNED);
+            self.shared.store(address_at(slot), word)?;
         }
         Ok(self.shared.store(layout::REPLACED, in_use.len() as u64)?)
-    }
-
-    /// After a reboot: what each slot says of itself.
-    pub(super) fn told_by_slots(&self) -> Result<Vec<InSlot>> {
-        let mut told = Vec::new();
-        for slot in 0..self.geometry.slots {
-            if let Some(address) = self.load(address_at(slot))?.checked_sub(1) {
-                let number = self.load(number_at(slot))?;
-                told.push(InSlot {
-                    slot,
-                    address,
-                    number,
-                });
-            }
-        }
-        Ok(told)
     }
 }
