@@ -1,3 +1,12 @@
-//! Blocks in a file: see `src/blocks.rs`.
+//! The protocol of blocks on memory whose writers stop at any store and which loses what was not synced, and on real files.
 
+mod crash;
+mod damage;
+mod kills;
+#[path = "../support/memory.rs"]
+mod memory;
+mod model;
+mod program;
+#[path = "../support/random.rs"]
+mod random;
 mod real_file;
