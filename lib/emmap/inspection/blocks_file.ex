@@ -94,7 +94,8 @@ defmodule Emmap.Inspection.BlocksFile do
       area |> binary_part(at - @control, 8) |> :binary.decode_unsigned(:little)
     end
 
-    addresses = for slot <- 0..1023, address = word.(24_576 + slot * 8), do: address
+    # The word of a slot has more than the address.
+    addresses = for slot <- 0..1023, do: Bitwise.band(word.(24_576 + slot * 8), 0x1FFF_FFFF_FFFF)
 
     %{
       lock: word.(8192),
