@@ -6,7 +6,7 @@ use super::replacing;
 use super::{layout, Locked, Result, Stop};
 use crate::region::Wait;
 use crate::store::shared::Mapped;
-use crate::store::{held, Shared};
+use crate::store::Shared;
 use crate::{Errno, Region};
 
 use std::os::fd::AsFd;
@@ -239,21 +239,10 @@ impl Blocks {
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner());
         let shared = Mapped::new(region);
-        let _held = loop {
-            // A sync that began after this call covers it.
-            if region.reading(|| done(&shared))? > begun {
-                return Ok(());
-            }
-            let presence = self.presence();
-            let (at, place) = (layout::SYNC_LOCK, &layout::PARTICIPANTS);
-            let taken =
-                region.reading(|| held::take(&shared, at, presence, place, None, Wait::Yes));
-            match taken {
-                Ok(Some(held)) => break held,
-                // The disk of the one that syncs may be slow.
-                Ok(None) | Err(Errno::BUSY) => continue,
-                Err(error) => return Err(error.into()),
-            }
+        // A sync that began after this call covers it.
+        let covered = || Ok(done(&shared)? > begun);
+        let Some(_held) = self.lock_long(region, &shared, layout::SYNC_LOCK, covered)? else {
+            return Ok(());
         };
         let number = self.with(region, Wait::Yes, |locked| locked.begin_sync())?;
         let (mut from, mut some) = (0, false);
@@ -308,13 +297,15 @@ impl Blocks {
     /// Gives the room of the free end of the file back to the disk, and returns how many bytes of the file that is.
     pub fn trim(&self, region: &Region) -> Result<u64> {
         let file = region.clone_file()?;
-        self.with(region, Wait::Yes, |locked| {
-            let Some(from) = locked.trim()? else {
-                return Ok(0);
-            };
-            let end = file.metadata().map_err(Errno::from)?.len();
-            crate::os::punch_hole(file.as_fd(), from, end.saturating_sub(from))?;
-            Ok(end.saturating_sub(from))
-        })
+        let shared = Mapped::new(region);
+        // Nobody makes room meanwhile.
+        let _alone = self.lock_long(region, &shared, layout::CAPACITY_LOCK, || Ok(false))?;
+        let Some(from) = self.with(region, Wait::Yes, |locked| locked.trim())? else {
+            return Ok(0);
+        };
+        let end = file.metadata().map_err(Errno::from)?.len();
+        let count = end.saturating_sub(from);
+        crate::os::punch_hole(file.as_fd(), from, count)?;
+        Ok(count)
     }
 }

@@ -15,6 +15,8 @@ pub static LOG: log::Place = log::Place {
 
 /// Held by the participant that syncs, for as long as that takes.
 pub const SYNC_LOCK: u64 = CONTROL + 192;
+/// Held by the participant that changes the capacity, which waits for the disk.
+pub const CAPACITY_LOCK: u64 = CONTROL + 200;
 
 /// Blocks in use.
 pub const COUNT: u64 = CONTROL + 256;

@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use super::description::{Layout, OtherSize, Request};
 use super::layout::{self, Geometry};
@@ -15,6 +16,9 @@ use crate::store::{self, exclusive, held, Absent, Shared};
 use crate::{os, Errno, Region};
 
 pub type Error = store::Error<OtherSize>;
+
+/// A sync, or growing, can take long on a slow disk.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The part of this program in an open file of blocks.
 pub struct Blocks {
@@ -112,7 +116,7 @@ impl Blocks {
         })?;
         // A call that met the fault may have released the lock of a page that is gone.
         let (shared, me) = (Mapped::new(region), self.presence.owner());
-        for lock in [layout::LOCK, layout::SYNC_LOCK] {
+        for lock in [layout::LOCK, layout::SYNC_LOCK, layout::CAPACITY_LOCK] {
             exclusive::release_own(&shared, lock, me)?;
         }
         Ok(())
@@ -209,22 +213,49 @@ impl Blocks {
         Ok(held::take(shared, at, &self.presence, place, log, wait)?)
     }
 
-    /// Makes room for so many blocks.
+    /// Takes a lock whose owner may wait for the disk, unless `done`. EBUSY: it is held for minutes.
+    pub(super) fn lock_long<'a>(
+        &self,
+        region: &Region,
+        shared: &'a Mapped<'a>,
+        at: u64,
+        done: impl Fn() -> crate::Result<bool>,
+    ) -> Result<Option<held::Held<'a>>> {
+        let start = Instant::now();
+        loop {
+            if region.reading(&done)? {
+                return Ok(None);
+            }
+            let (presence, place) = (self.presence(), &layout::PARTICIPANTS);
+            match region.reading(|| held::take(shared, at, presence, place, None, Wait::Yes)) {
+                Ok(Some(held)) => return Ok(Some(held)),
+                Ok(None) | Err(Errno::BUSY) if start.elapsed() < PATIENCE => continue,
+                Ok(None) => return Err(Errno::BUSY.into()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Makes room for so many blocks. Nobody waits for the disk meanwhile but who needs more room, too.
     #[cold]
     fn grow(&self, region: &Region, capacity: u64) -> Result<()> {
+        let shared = Mapped::new(region);
+        let before = || shared.load(layout::CAPACITY);
         let to = self.geometry.file_size(capacity);
+        let enough = || Ok(before()? >= capacity);
+        let _alone = match self.lock_long(region, &shared, layout::CAPACITY_LOCK, enough)? {
+            Some(held) if region.reading(before)? < capacity => held,
+            // Another one has made room, which this map may not show yet.
+            _ => return Ok(region.grow(to)?),
+        };
+        let from = self.geometry.file_size(region.reading(before)?).min(to);
         region.grow(to)?;
+        // The end of the file may have been trimmed.
+        region.allocate(from, to - from)?;
         region.writing(|| {
             let shared = Mapped::new(region);
             let _held = self.lock(&shared, Wait::Yes)?;
-            let before = shared.load(layout::CAPACITY)?;
-            if capacity > before {
-                // Under the lock: the end of the file may have been trimmed.
-                let from = self.geometry.file_size(before).min(to);
-                region.allocate(from, to - from)?;
-                shared.store(layout::CAPACITY, capacity)?;
-            }
-            Ok(())
+            Ok(shared.store(layout::CAPACITY, capacity)?)
         })
     }
 }

@@ -23,7 +23,8 @@ impl<S: Shared> Locked<'_, S> {
     /// EIO: the file is shorter than what a sync covered.
     pub fn recover(&self, closed: bool) -> Result<Recovered> {
         let shared = self.shared;
-        for word in [layout::LOCK, layout::LOG.length, layout::SYNC_LOCK] {
+        let locks = [layout::LOCK, layout::SYNC_LOCK, layout::CAPACITY_LOCK];
+        for word in locks.into_iter().chain([layout::LOG.length]) {
             shared.store(word, 0)?;
         }
         let mut recovered = Recovered::default();

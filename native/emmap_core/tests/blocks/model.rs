@@ -191,7 +191,7 @@ fn run(size: u64, first: u64, ops: &[Op]) {
             Op::Reopen => {
                 complete(&program, &mut syncing, &mut model);
                 complete(&program, &mut syncing, &mut model);
-                let recovered = program.recover(model.next % 2 == 0).unwrap();
+                let recovered = program.recover(model.next.is_multiple_of(2)).unwrap();
                 assert_eq!(recovered.kept, model.live.len() as u64);
                 assert_eq!(recovered.dropped, 0);
             }
