@@ -2,7 +2,7 @@
 export LANG ?= C.UTF-8
 export ELIXIR_ERL_OPTIONS ?= +fnu
 
-.PHONY: build demo test test-all test-broker bad-days chaos queue-kills twice loom fuzz bench lint docs setup clean
+.PHONY: build demo test test-all test-broker bad-days chaos queue-kills blocks-kills twice loom fuzz bench lint docs setup clean
 
 setup:
 	@tools/setup
@@ -43,6 +43,10 @@ chaos: setup
 # often across PID namespaces. SEED repeats a run's choices.
 queue-kills: setup
 	MIX_ENV=test mix run test/queue_kills.exs
+
+# Two VMs and two Rust programs on one file of blocks, killed with -9 ROUNDS (500) times at random. SEED repeats a run's choices.
+blocks-kills: setup
+	MIX_ENV=test mix run test/blocks_kills.exs
 
 # Which functions the VM survives on a live binary that another process writes to; SECONDS (4) for each.
 twice: setup
