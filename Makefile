@@ -70,7 +70,7 @@ fuzz:
 
 # Ratios, in one run, to a C NIF that does the same memory work (bench/floor). QUICK=1 takes about a minute: fewer rounds,
 # smaller files, and no build of the library without the guard.
-BENCHMARKS ?= core atomics typed open many_maps ticker guard streams device search queue
+BENCHMARKS ?= core atomics typed open many_maps ticker guard streams device search queue blocks
 bench: setup
 	for name in $(BENCHMARKS); do mix run bench/$$name.exs || exit 1; done
 

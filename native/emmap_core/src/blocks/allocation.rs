@@ -5,7 +5,7 @@
 
 use super::layout::{self, group, Place, BITS, WORDS};
 use super::{page, Locked, Result, Stop};
-use crate::store::log::Change;
+use crate::store::log::{self, Change};
 use crate::store::Shared;
 use crate::Errno;
 
@@ -156,11 +156,7 @@ impl<S: Shared> Locked<'_, S> {
         if self.load(at)? & bit != 0 {
             self.free_in_full_word((number, word), change)?;
         }
-        // Before the change, for the same reason.
-        if first < self.load(layout::HINT)? {
-            self.shared.store(layout::HINT, first)?;
-        }
-        Ok(())
+        self.lower_hint(first)
     }
 
     #[cold]
@@ -204,13 +200,17 @@ impl<S: Shared> Locked<'_, S> {
         let bits = Bits::of(&place);
         let live = self.load(bits.live)? | bits.bit;
         let taken = live | self.load(bits.held)?;
-        let mut change = self.change();
-        change.set(bits.live, live)?;
-        change.set(layout::COUNT, self.load(layout::COUNT)?.wrapping_add(1))?;
-        if taken == u64::MAX {
+        let count = self.load(layout::COUNT)?.wrapping_add(1);
+        if taken != u64::MAX {
+            let words = [(bits.live, live), (layout::COUNT, count)];
+            log::set_two(self.shared, &layout::LOG, words)?;
+        } else {
+            let mut change = self.change();
+            change.set(bits.live, live)?;
+            change.set(layout::COUNT, count)?;
             self.fill_word(bits.group, bits.word, &mut change)?;
+            change.commit()?;
         }
-        change.commit()?;
         // Afterwards: one that is too low costs a search, and no more.
         self.shared.store(layout::HINT, address + 1)?;
         Ok(address)
@@ -221,15 +221,40 @@ impl<S: Shared> Locked<'_, S> {
     pub fn free(&self, address: u64) -> Result<()> {
         let bits = self.live_bits(address)?.ok_or(Stop::Absent)?;
         self.note_change(bits.live - bits.word * 8 - group::LIVE)?;
+        let live = self.load(bits.live)? & !bits.bit;
+        let count = self.load(layout::COUNT)?.saturating_sub(1);
+        let start = bits.live - bits.word * 8;
+        let (at, full) = page::full(start, bits.word);
+        if self.load(layout::REPLACED)? != 0 || self.load(at)? & full != 0 {
+            return self.free_with_more(address, &bits, live, count);
+        }
+        if self.load(bits.held)? & bits.bit == 0 {
+            self.lower_hint(address)?;
+        }
+        let words = [(bits.live, live), (layout::COUNT, count)];
+        Ok(log::set_two(self.shared, &layout::LOG, words)?)
+    }
+
+    /// Where more than two words change.
+    #[cold]
+    fn free_with_more(&self, address: u64, bits: &Bits, live: u64, count: u64) -> Result<()> {
         let mut change = self.change();
         self.free_slot(address, &mut change)?;
-        change.set(bits.live, self.load(bits.live)? & !bits.bit)?;
-        let count = self.load(layout::COUNT)?;
-        change.set(layout::COUNT, count.saturating_sub(1))?;
+        change.set(bits.live, live)?;
+        change.set(layout::COUNT, count)?;
         if self.load(bits.held)? & bits.bit == 0 {
             self.free_in_word((bits.group, bits.word), address, &mut change)?;
         }
         Ok(change.commit()?)
+    }
+
+    /// Before an address is free: a hint that is too low costs a search, and no more.
+    #[inline(always)]
+    fn lower_hint(&self, address: u64) -> Result<()> {
+        match address < self.load(layout::HINT)? {
+            true => Ok(self.shared.store(layout::HINT, address)?),
+            false => Ok(()),
+        }
     }
 
     /// The first block in use from `from` on, below `end`.

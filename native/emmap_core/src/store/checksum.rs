@@ -135,6 +135,65 @@ mod lanes {
     }
 }
 
+/// Copies bytes, and returns the checksum of what has the checksum `crc`, followed by what was copied: whoever changes the
+/// source meanwhile, or the copy of a map.
+///
+/// # Safety
+/// `from` must have `count` readable bytes, and `to` room for as many; they must not overlap.
+#[inline(always)]
+pub unsafe fn copy(crc: u32, from: *const u8, to: *mut u8, count: usize) -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    if count <= SHORT && std::is_x86_feature_detected!("sse4.2") {
+        // SAFETY: the processor has the instruction; the rest by the caller's promise.
+        return unsafe { copy_short(crc, from, to, count) };
+    }
+    let mut crc = crc;
+    let mut piece = std::mem::MaybeUninit::<[u8; 4096]>::uninit();
+    let own = piece.as_mut_ptr().cast::<u8>();
+    let mut done = 0;
+    while done < count {
+        let some = (count - done).min(4096);
+        // SAFETY: the caller's promise; `piece` has room for `some` bytes, which are then its own.
+        let bytes = unsafe {
+            std::ptr::copy_nonoverlapping(from.add(done), own, some);
+            std::ptr::copy_nonoverlapping(own, to.add(done), some);
+            std::slice::from_raw_parts(own, some)
+        };
+        crc = append(crc, bytes);
+        done += some;
+    }
+    crc
+}
+
+/// # Safety
+/// As [`copy`], and the processor must have SSE 4.2.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "sse4.2")]
+#[inline]
+unsafe fn copy_short(crc: u32, from: *const u8, to: *mut u8, count: usize) -> u32 {
+    use std::arch::x86_64::{_mm_crc32_u64, _mm_crc32_u8};
+    let mut sum = u64::from(!crc);
+    let words = count / 8;
+    for word in 0..words {
+        // SAFETY: below `count`.
+        unsafe {
+            let value = from.cast::<u64>().add(word).read_unaligned();
+            to.cast::<u64>().add(word).write_unaligned(value);
+            sum = _mm_crc32_u64(sum, value.to_le());
+        }
+    }
+    let mut sum = sum as u32;
+    for byte in words * 8..count {
+        // SAFETY: as above.
+        unsafe {
+            let value = from.add(byte).read();
+            to.add(byte).write(value);
+            sum = _mm_crc32_u8(sum, value);
+        }
+    }
+    !sum
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,5 +220,13 @@ mod tests {
             }
         }
         assert_eq!(append(0, b"123456789"), 0xe306_9283);
+        let many: Vec<u8> = (0..10_000u32).map(|n| ((n * n) >> 3) as u8).collect();
+        for count in [0, 1, 7, 8, 9, 64, 75, 511, 512, 513, 4096, 4097, 9999] {
+            let mut copied = vec![0; count];
+            // SAFETY: both have `count` bytes.
+            let crc = unsafe { copy(77, many.as_ptr().add(1), copied.as_mut_ptr(), count) };
+            assert_eq!(crc, append(77, &many[1..=count]));
+            assert_eq!(copied, many[1..=count]);
+        }
     }
 }

@@ -24,11 +24,7 @@ pub struct Change<'a, S> {
     shared: &'a S,
     place: &'static Place,
     length: u64,
-    /// The first entries, to be applied without being read again.
-    first: [(u64, u64); FIRST],
 }
-
-const FIRST: usize = 8;
 
 impl<'a, S: Shared> Change<'a, S> {
     /// One at a time: the caller holds the lock.
@@ -38,7 +34,6 @@ impl<'a, S: Shared> Change<'a, S> {
             shared,
             place,
             length: 0,
-            first: [(0, 0); FIRST],
         }
     }
 
@@ -50,9 +45,6 @@ impl<'a, S: Shared> Change<'a, S> {
         let entry = self.place.entries + self.length * ENTRY;
         self.shared.store(entry, at)?;
         self.shared.store(entry + 8, value)?;
-        if let Some(first) = self.first.get_mut(self.length as usize) {
-            *first = (at, value);
-        }
         self.length += 1;
         Ok(())
     }
@@ -63,24 +55,39 @@ impl<'a, S: Shared> Change<'a, S> {
         match self.length {
             0 => Ok(()),
             // One store is a commit of its own.
-            1 => shared.store(self.first[0].0, self.first[0].1),
+            1 => {
+                let entry = place.entries;
+                shared.store(shared.load(entry)?, shared.load(entry + 8)?)
+            }
             length => {
                 shared.store(place.length, length)?;
-                for (at, value) in &self.first[..(length as usize).min(FIRST)] {
-                    shared.store(*at, *value)?;
-                }
-                if length > FIRST as u64 {
-                    apply(shared, place, FIRST as u64..length)?;
-                }
+                apply(shared, place, length)?;
                 shared.store(place.length, 0)
             }
         }
     }
 }
 
-#[cold]
-fn apply<S: Shared>(shared: &S, place: &Place, entries: std::ops::Range<u64>) -> Result<()> {
-    for number in entries {
+/// Changes two words: a [`Change`] of them, in a third of the time.
+#[inline(always)]
+pub fn set_two<S: Shared>(
+    shared: &S,
+    place: &'static Place,
+    [(first, one), (second, other)]: [(u64, u64); 2],
+) -> Result<()> {
+    shared.store(place.entries, first)?;
+    shared.store(place.entries + 8, one)?;
+    shared.store(place.entries + ENTRY, second)?;
+    shared.store(place.entries + ENTRY + 8, other)?;
+    shared.store(place.length, 2)?;
+    shared.store(first, one)?;
+    shared.store(second, other)?;
+    shared.store(place.length, 0)
+}
+
+#[inline(always)]
+fn apply<S: Shared>(shared: &S, place: &Place, entries: u64) -> Result<()> {
+    for number in 0..entries {
         let entry = place.entries + number * ENTRY;
         shared.store(shared.load(entry)?, shared.load(entry + 8)?)?;
     }
@@ -90,6 +97,6 @@ fn apply<S: Shared>(shared: &S, place: &Place, entries: std::ops::Range<u64>) ->
 /// Completes the change of a writer that died. The caller holds its lock.
 pub fn replay<S: Shared>(shared: &S, place: &Place) -> Result<()> {
     let length = shared.load(place.length)?;
-    apply(shared, place, 0..length.min(place.capacity))?;
+    apply(shared, place, length.min(place.capacity))?;
     shared.store(place.length, 0)
 }

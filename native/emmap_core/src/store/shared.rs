@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::checksum;
 use crate::bounds::checked_range;
 use crate::{Errno, Region, Result};
 
@@ -38,6 +39,34 @@ pub trait Shared {
     /// # Safety
     /// `data` must have `count` readable bytes, outside of this memory.
     unsafe fn copy_in(&self, at: u64, data: *const u8, count: usize) -> Result<()>;
+
+    /// As [`Shared::copy_out`], and returns the checksum of what has the checksum `crc`, followed by what was copied.
+    ///
+    /// # Safety
+    /// As [`Shared::copy_out`].
+    #[inline(always)]
+    unsafe fn sum_out(&self, at: u64, out: *mut u8, count: usize, crc: u32) -> Result<u32> {
+        // SAFETY: the caller's promise; the bytes are its own once they are copied.
+        let bytes = unsafe {
+            self.copy_out(at, out, count)?;
+            std::slice::from_raw_parts(out, count)
+        };
+        Ok(checksum::append(crc, bytes))
+    }
+
+    /// As [`Shared::copy_in`], and returns the checksum of what has the checksum `crc`, followed by what was copied.
+    ///
+    /// # Safety
+    /// As [`Shared::copy_in`], and nobody may change the data meanwhile.
+    #[inline(always)]
+    unsafe fn sum_in(&self, at: u64, data: *const u8, count: usize, crc: u32) -> Result<u32> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.copy_in(at, data, count)?;
+            let bytes = std::slice::from_raw_parts(data, count);
+            Ok(checksum::append(crc, bytes))
+        }
+    }
 
     /// The words from an offset on, where they can be referred to: in a map. Others may change them meanwhile.
     fn words(&self, _at: u64, _count: usize) -> Result<Option<&[AtomicU64]>> {
@@ -143,6 +172,20 @@ impl Shared for Mapped<'_> {
         // SAFETY: inside the map; `out` by the caller's promise.
         unsafe { std::ptr::copy_nonoverlapping(from, out, count) };
         Ok(())
+    }
+
+    #[inline(always)]
+    unsafe fn sum_out(&self, at: u64, out: *mut u8, count: usize, crc: u32) -> Result<u32> {
+        let from = self.start(at, count)?;
+        // SAFETY: inside the map; `out` by the caller's promise.
+        Ok(unsafe { checksum::copy(crc, from, out, count) })
+    }
+
+    #[inline(always)]
+    unsafe fn sum_in(&self, at: u64, data: *const u8, count: usize, crc: u32) -> Result<u32> {
+        let to = self.start(at, count)?;
+        // SAFETY: inside the map, which is writable; `data` by the caller's promise.
+        Ok(unsafe { checksum::copy(crc, data, to, count) })
     }
 
     #[inline(always)]
