@@ -22,6 +22,8 @@
 //! | [`store`] | what every file of a structure shares: its headers, its creation, its growth |
 //! | [`counters`] | files of persistent counters |
 //! | [`queue`] | files of queues |
+//! | [`blocks`] | files of blocks |
+//! | [`block_storage`] | the predecessor's block storage, in any map |
 //! | [`buffer`] | memory for a large copy |
 //! | [`cursor`] | the file position of a handle |
 //! | [`byte_search`] | one byte in raw memory, found and counted |
@@ -37,6 +39,7 @@ compile_error!("emmap needs POSIX memory maps and signals: Windows has neither")
 
 pub mod arena;
 pub mod atomics;
+pub mod block_storage;
 pub mod blocks;
 pub mod bounds;
 pub mod buffer;

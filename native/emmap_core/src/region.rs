@@ -49,11 +49,12 @@ mod shape;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use crate::block_storage::turn::{self, Turn};
 use crate::closing::Lent;
 use crate::fault::{Fault, Reason};
-use crate::mapped_file::MappedFile;
+use crate::mapped_file::{MappedFile, Name};
 use crate::opened_file::OpenedFile;
 use crate::{os, Errno, Options, Result};
 use address_range::AddressRange;
@@ -73,6 +74,7 @@ pub struct Region {
     ranges: Mutex<Vec<AddressRange>>,
     file: FileSlot,
     failed_sync: Failed,
+    storage_turn: OnceLock<Arc<Turn>>,
     shape: Shape,
     hot: Hot,
 }
@@ -132,6 +134,7 @@ impl Region {
             ranges: Mutex::new(vec![range]),
             file: FileSlot::new(opened.map(|opened| opened.file)),
             failed_sync: Failed::default(),
+            storage_turn: OnceLock::new(),
             shape,
             hot,
         })
@@ -169,6 +172,12 @@ impl Region {
     #[inline]
     pub fn appends(&self) -> bool {
         self.hot.appends
+    }
+
+    /// Who reads a block storage in the file, or changes it, takes a turn.
+    pub fn storage_turn(&self) -> &Turn {
+        self.storage_turn
+            .get_or_init(|| turn::of(self.file.name().map(Name::identity)))
     }
 
     /// The file behind the map, to be read as a file.
