@@ -381,6 +381,50 @@ defmodule Emmap.Blocks do
     end
   end
 
+  # Another format
+
+  @doc """
+  Copies the blocks of a block storage of saleyn/emmap, in the file `path`, to `to`: open blocks, or the path of a file, which is created if there
+  is none and closed again. The result is the address of each block by its address in the old file, `{:ok, %{old => new}}`. By then a `sync/1`
+  has covered the blocks.
+
+  The old file is only read. Nobody may change it meanwhile. A storage that was not closed needs no repair for this. (To go on using such a file
+  as it is, see the module `:emmap`.)
+
+  Options:
+
+    * `addresses: :same` – a block keeps its address, which must be free in `to`. The old addresses are far apart: the file gets room for
+      as many blocks as the highest address says, mostly 262,144
+    * `addresses: :new` – a block gets the lowest free address, as by `store/2`. The blocks come in the order of the old file, in which
+      the addresses are 0, 4096, 8192, …, 258048, 64, 4160, …
+
+  If it fails, `to` may have some of the blocks: begin again with a new file.
+
+  Errors: those of `Emmap.open/2` and `open/2`; `{:bad_format, :kind}` if the old file is no block storage of at most 64³ blocks, or its
+  blocks have more than 1 GiB; `{:bad_format, :length}` if it was truncated; `{:other_block_size, bytes}` if the blocks of `to` have this size;
+  `:eexist` if an address is in use in `to`.
+
+      iex> old = Path.join(System.tmp_dir!(), "emmap_doc_old.storage")
+      iex> new = Path.join(System.tmp_dir!(), "emmap_doc_imported.blocks")
+      iex> _ = {File.rm(old), File.rm(new)}
+      iex> {:ok, mem} = :emmap.open(old, 0, 4096, [:create])
+      iex> :ok = :emmap.init_block_storage(mem, 4)
+      iex> {:emmap.store_block(mem, "zero"), :emmap.store_block(mem, "next")}
+      {0, 4096}
+      iex> Emmap.Blocks.import(old, new)
+      {:ok, %{0 => 0, 4096 => 4096}}
+      iex> new |> Emmap.Blocks.open!() |> Enum.to_list()
+      [{0, "zero"}, {4096, "next"}]
+  """
+  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @spec import(Path.t() | :file.name_all(), blocks | Path.t() | :file.name_all(), [
+          {:addresses, :same | :new}
+        ]) :: {:ok, %{address => address}} | {:error, term}
+  def import(path, to, options \\ []) do
+    to = if is_binary(to) or is_list(to), do: to, else: blocks!(to)
+    Emmap.Blocks.Import.run(path, to, options)
+  end
+
   # Supervision
 
   @doc """

@@ -356,6 +356,8 @@ defmodule Emmap.Native do
   def blocks_check(_handle, _from), do: not_loaded()
   @spec blocks_store(handle, binary) :: non_neg_integer | failure
   def blocks_store(_handle, _data), do: not_loaded()
+  @spec blocks_store_at(handle, non_neg_integer, binary) :: :ok | failure
+  def blocks_store_at(_handle, _address, _data), do: not_loaded()
   @spec blocks_store_many(handle, [binary]) :: {[non_neg_integer], :ok | failure} | failure
   def blocks_store_many(_handle, _data), do: not_loaded()
   @spec blocks_read(handle, non_neg_integer) :: binary | blocks_failure
@@ -374,6 +376,29 @@ defmodule Emmap.Native do
   @spec blocks_read_from(handle, non_neg_integer, non_neg_integer, pos_integer) ::
           {[{non_neg_integer, binary | blocks_failure}], non_neg_integer} | failure
   def blocks_read_from(_handle, _from, _end, _most), do: not_loaded()
+
+  # The predecessor's block storage, in any map: see native/emmap_nif/src/block_storage.rs.
+
+  @spec block_storage_init(handle, pos_integer) :: :ok | failure
+  def block_storage_init(_handle, _block_size), do: not_loaded()
+
+  @spec block_storage_look(handle) :: {:ok, pos_integer} | failure | {:error, {:bad_format, atom}}
+  def block_storage_look(_handle), do: not_loaded()
+
+  @spec block_storage_store(handle, binary) :: non_neg_integer | :badarg | failure
+  def block_storage_store(_handle, _data), do: not_loaded()
+  @spec block_storage_read(handle, non_neg_integer) :: binary | :eof | :badarg | failure
+  def block_storage_read(_handle, _address), do: not_loaded()
+  @spec block_storage_free(handle, non_neg_integer) :: boolean | :badarg | failure
+  def block_storage_free(_handle, _address), do: not_loaded()
+
+  @spec block_storage_read_from(handle, non_neg_integer, pos_integer, 0 | 1) ::
+          {[{non_neg_integer, binary}], non_neg_integer | :eof} | :badarg | failure
+  def block_storage_read_from(_handle, _address, _most, _all), do: not_loaded()
+
+  @spec block_storage_repair(handle, non_neg_integer, pos_integer) ::
+          non_neg_integer | :eof | :badarg | failure
+  def block_storage_repair(_handle, _address, _most), do: not_loaded()
 
   defp not_loaded, do: :erlang.nif_error(:not_loaded)
 end

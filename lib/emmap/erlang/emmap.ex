@@ -7,12 +7,38 @@ defmodule :emmap do
       ok = emmap:pwrite(Mem, 100, <<"hello">>),
       ok = file:close(Mem).
 
+  ## Block storage
+
+  `init_block_storage/2` and the functions after it keep blocks of one size in a map, with the functions, results and *files* of saleyn/emmap.
+  Files are used as they are, and the predecessor can go on with them. So its limits stay:
+
+    * 262,144 blocks, each at an address from 0 to 262,143. The addresses of a new storage are 0, 4096, 8192, …, 258048, 64, 4160, ….
+    * There are no checksums. After a power failure, any block may be damaged.
+    * Within one VM, any number of processes and handles use a storage at once. *A VM or program that changes it must be the only one that uses
+      it*: the format has no lock. Whatever they do, no VM crashes.
+    * A map shows the blocks that lie inside it. It must begin at the same byte of the file each time, and should have all of the file.
+
+  `Emmap.Blocks` has none of these limits, and a format of its own; `Emmap.Blocks.import/3` copies a storage to it.
+
+      {ok, Mem} = emmap:open("blocks.bin", 0, 4096, [create]),
+      ok = emmap:init_block_storage(Mem, 5),
+      0 = emmap:store_block(Mem, <<"first">>),
+      4096 = emmap:store_block(Mem, <<"other">>),
+      <<"first">> = emmap:read_block(Mem, 0),
+      [{4096, <<"other">>}, {0, <<"first">>}] = emmap:read_blocks(Mem),
+      true = emmap:free_block(Mem, 0),
+      eof = emmap:read_block(Mem, 0).
+
+  ## Errors
+
   Paths are strings or binaries. An error of the caller (an unknown option, a term that is not a
-  handle) is an error of class `error` whose reason is Elixir's `ArgumentError`, a map with a `message`.
+  handle) is an error of class `error` whose reason is Elixir's `ArgumentError`, a map with a `message`. In the functions of block storage it
+  is `badarg`, as in saleyn/emmap.
   """
   @moduledoc since: "1.0.0-rc.0"
 
-  import Emmap.Handle, only: [handle: 1]
+  import Emmap.BadArgument, only: [badarg: 3]
+  import Emmap.Handle, only: [handle: 1, ref!: 1]
   require Emmap.Bare, as: Bare
   alias Emmap.Native
 
@@ -316,6 +342,143 @@ defmodule :emmap do
   @doc since: "1.0.0-rc.0"
   @spec copy(mem, non_neg_integer, non_neg_integer, non_neg_integer) :: :ok | Emmap.failure()
   defdelegate copy(mem, from, to, count), to: Emmap
+
+  # Block storage
+
+  @most_blocks 262_144
+  @most_block_bytes 0xFFFF_FFFF
+
+  @typedoc "Where a block is in a block storage: 0 to 262,143."
+  @typedoc since: "1.0.0-rc.0"
+  @type address :: non_neg_integer
+
+  @doc """
+  Makes an empty block storage in a map, for blocks of `size` bytes (1 to 4,294,967,295): `ok`. A storage that the map has is emptied. To use
+  one that is there, call nothing.
+  """
+  @doc since: "1.0.0-rc.0"
+  @spec init_block_storage(mem, pos_integer) :: :ok | Emmap.failure()
+  def init_block_storage(mem, size) when is_integer(size) and size in 1..@most_block_bytes,
+    do: Native.block_storage_init(ref!(mem), size)
+
+  def init_block_storage(mem, size),
+    do: badarg([mem, size], 2, "the size must be an integer from 1 to #{@most_block_bytes}")
+
+  @doc """
+  Stores a block at the first free place and returns its address, or `{error, full}`. The file grows if it must, as by `resize/1`;
+  `{error, enospc}` if it cannot. Data of another size than that of the storage is `badarg`.
+  """
+  @doc since: "1.0.0-rc.0"
+  @spec store_block(mem, binary) :: address | {:error, :full} | Emmap.failure()
+  def store_block(mem, data) when is_binary(data) do
+    case Native.block_storage_store(ref!(mem), data) do
+      :badarg -> badarg([mem, data], 2, "the data must be as long as a block of the storage")
+      result -> result
+    end
+  end
+
+  def store_block(mem, data), do: badarg([mem, data], 2, "the data must be a binary")
+
+  @doc """
+  Returns the data of a block, or `eof` if the address is not in use. On a map opened with `direct` it is a live binary, which
+  changes when the address is used again.
+  """
+  @doc since: "1.0.0-rc.0"
+  @spec read_block(mem, address) :: binary | :eof | Emmap.failure()
+  def read_block(mem, address) when is_integer(address) and address >= 0 do
+    case Native.block_storage_read(ref!(mem), address) do
+      :badarg -> badarg([mem, address], 1, "the map is too short for a block storage")
+      result -> result
+    end
+  end
+
+  def read_block(mem, address),
+    do: badarg([mem, address], 2, "the address must be a non-negative integer")
+
+  @doc "Ends the use of a block: `true`, or `false` if the address is not in use."
+  @doc since: "1.0.0-rc.0"
+  @spec free_block(mem, address) :: boolean | Emmap.failure()
+  def free_block(mem, address) when is_integer(address) and address >= 0 do
+    case Native.block_storage_free(ref!(mem), address) do
+      :badarg -> badarg([mem, address], 1, "the map is too short for a block storage")
+      result -> result
+    end
+  end
+
+  def free_block(mem, address),
+    do: badarg([mem, address], 2, "the address must be a non-negative integer")
+
+  @doc """
+  Returns all blocks as they are at one moment, `[{Address, Data}]`, *the last one of the file first*. Calls that change the storage wait
+  meanwhile. All of them are in memory at once: for a large storage, use `read_blocks/3`.
+  """
+  @doc since: "1.0.0-rc.0"
+  @spec read_blocks(mem) :: [{address, binary}] | Emmap.failure()
+  def read_blocks(mem) do
+    case Native.block_storage_read_from(ref!(mem), 0, @most_blocks, 0) do
+      {blocks, _} when is_list(blocks) -> blocks
+      :badarg -> badarg([mem], 1, "the map is too short for a block storage")
+      error -> error
+    end
+  end
+
+  @doc """
+  Returns at most `count` blocks in the order of the file, from `start` on, and where to go on: `{[{Address, Data}], Continuation | eof}`, *the
+  last block first*. Begin with 0, and pass each continuation as the next `start`, until it is `eof`. The list may be shorter than `count`, and
+  empty, only together with `eof`.
+  """
+  @doc since: "1.0.0-rc.0"
+  @spec read_blocks(mem, address, pos_integer) ::
+          {[{address, binary}], address | :eof} | Emmap.failure()
+  def read_blocks(mem, start, count)
+      when is_integer(start) and start >= 0 and is_integer(count) and count > 0 do
+    case Native.block_storage_read_from(ref!(mem), start, count, 0) do
+      :badarg -> badarg([mem, start, count], 1, "the map is too short for a block storage")
+      result -> result
+    end
+  end
+
+  def read_blocks(mem, start, count) when is_integer(start) and start >= 0,
+    do: badarg([mem, start, count], 3, "the count must be a positive integer")
+
+  def read_blocks(mem, start, count),
+    do: badarg([mem, start, count], 2, "the start must be 0 or a continuation")
+
+  @doc """
+  Repairs a storage that the predecessor has left in the middle of a change, or whose file was truncated: `ok`. What is left here by a process
+  or VM that was killed needs no repair.
+
+  Blocks that end behind the end of the map are taken for lost. So a map of a part of the file, or one whose file others have made longer,
+  is `{error, einval}`: see `reattach/1`.
+  """
+  @doc since: "1.0.0-rc.0"
+  @spec repair_block_storage(mem) :: :ok | Emmap.failure()
+  def repair_block_storage(mem) do
+    case Native.block_storage_repair(ref!(mem), 0, @most_blocks) do
+      :badarg -> badarg([mem], 1, "the map is too short for a block storage")
+      {:error, _} = error -> error
+      _ -> :ok
+    end
+  end
+
+  @doc """
+  As `repair_block_storage/1`, in steps: looks at `count` places, from `start` on, and returns where to go on, or `eof`. Begin with 0.
+  """
+  @doc since: "1.0.0-rc.0"
+  @spec repair_block_storage(mem, address, pos_integer) :: address | :eof | Emmap.failure()
+  def repair_block_storage(mem, start, count)
+      when is_integer(start) and start >= 0 and is_integer(count) and count > 0 do
+    case Native.block_storage_repair(ref!(mem), start, count) do
+      :badarg -> badarg([mem, start, count], 1, "the map is too short for a block storage")
+      result -> result
+    end
+  end
+
+  def repair_block_storage(mem, start, count) when is_integer(start) and start >= 0,
+    do: badarg([mem, start, count], 3, "the count must be a positive integer")
+
+  def repair_block_storage(mem, start, count),
+    do: badarg([mem, start, count], 2, "the start must be 0 or a continuation")
 
   # Counters
 

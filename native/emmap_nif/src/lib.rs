@@ -5,9 +5,10 @@
 //!
 //! - *cold* ones ([`open`], [`control`], [`metadata`]) are plain `#[rustler::nif]`, on a dirty scheduler when they
 //!   can wait for a disk;
-//! - *hot* ones ([`io`], [`atomics`], [`counters`], [`lines`], [`queue`], [`search`], [`typed`]) are declared with [`hot::hot_nif`], which says why.
+//! - *hot* ones ([`io`], [`atomics`], [`counters`], [`lines`], [`queue`], [`blocks`], [`block_storage`], [`search`], [`typed`]) are declared with [`hot::hot_nif`], which says why.
 
 mod atomics;
+mod block_storage;
 mod blocks;
 mod control;
 mod counters;

@@ -186,18 +186,56 @@ impl<S: Shared> Locked<'_, S> {
     #[inline(always)]
     pub unsafe fn store(&self, data: *const u8) -> Result<u64> {
         let address = self.lowest_free()?;
-        let capacity = self.load(layout::CAPACITY)?;
-        if address >= capacity {
-            if address >= self.geometry.most_blocks {
-                return Err(Errno(libc::EFBIG).into());
-            }
-            return Err(Stop::Grow(self.geometry.capacity_for(address, capacity)));
-        }
+        self.check_room(address)?;
         let place = self.geometry.place(address);
         // SAFETY: the caller's promise.
-        unsafe { self.put(address, &place, data)? };
-        self.note_change(place.start)?;
+        unsafe { self.take(address, &place, data)? };
+        // Afterwards: one that is too low costs a search, and no more.
+        self.shared.store(layout::HINT, address + 1)?;
+        Ok(address)
+    }
+
+    /// As [`Locked::store`], at this address; EEXIST if it is in use. One that is held needs a sync first.
+    ///
+    /// # Safety
+    /// As [`Locked::store`].
+    pub unsafe fn store_at(&self, address: u64, data: *const u8) -> Result<()> {
+        self.check_room(address)?;
+        let place = self.geometry.place(address);
         let bits = Bits::of(&place);
+        if self.load(bits.live)? & bits.bit != 0 {
+            return Err(Errno::EXIST.into());
+        }
+        if self.load(bits.held)? & bits.bit != 0 {
+            return Err(Stop::Sync);
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.take(address, &place, data) }
+    }
+
+    /// Whether the file has room for the block with this address.
+    #[inline(always)]
+    fn check_room(&self, address: u64) -> Result<()> {
+        let capacity = self.load(layout::CAPACITY)?;
+        if address < capacity {
+            return Ok(());
+        }
+        if address >= self.geometry.most_blocks {
+            return Err(Errno(libc::EFBIG).into());
+        }
+        Err(Stop::Grow(self.geometry.capacity_for(address, capacity)))
+    }
+
+    /// Stores a block at an address that is not taken.
+    ///
+    /// # Safety
+    /// As [`Locked::store`].
+    #[inline(always)]
+    unsafe fn take(&self, address: u64, place: &layout::Place, data: *const u8) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.put(address, place, data)? };
+        self.note_change(place.start)?;
+        let bits = Bits::of(place);
         let live = self.load(bits.live)? | bits.bit;
         let taken = live | self.load(bits.held)?;
         let count = self.load(layout::COUNT)?.wrapping_add(1);
@@ -211,9 +249,7 @@ impl<S: Shared> Locked<'_, S> {
             self.fill_word(bits.group, bits.word, &mut change)?;
             change.commit()?;
         }
-        // Afterwards: one that is too low costs a search, and no more.
-        self.shared.store(layout::HINT, address + 1)?;
-        Ok(address)
+        Ok(())
     }
 
     /// Ends the use of a block.

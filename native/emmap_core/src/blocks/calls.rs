@@ -36,6 +36,23 @@ impl Blocks {
         self.with(region, wait, |locked| unsafe { locked.store(data) })
     }
 
+    /// Stores a block at a free address; EEXIST if it is in use.
+    ///
+    /// # Safety
+    /// As [`Blocks::store`].
+    pub unsafe fn store_at(
+        &self,
+        region: &Region,
+        wait: Wait,
+        address: u64,
+        data: *const u8,
+    ) -> Result<()> {
+        // SAFETY: the caller's promise.
+        self.with(region, wait, |locked| unsafe {
+            locked.store_at(address, data)
+        })
+    }
+
     /// Stores blocks, and tells the address of each. Where it fails, the first ones are stored.
     ///
     /// # Safety

@@ -15,6 +15,7 @@ use crate::resource::Handle;
 use crate::terms::{ArgumentError, Failure};
 
 hot_nif!("blocks_store" / 2 = store, DirtyIo);
+hot_nif!("blocks_store_at" / 3 = store_at, DirtyIo);
 hot_nif!("blocks_store_many" / 2 = store_many, DirtyIo);
 hot_nif!("blocks_read" / 2 = read, DirtyIo);
 hot_nif!("blocks_view" / 2 = view, DirtyIo);
@@ -87,6 +88,18 @@ fn store<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     let address = unsafe { blocks.store(region, S::WAIT, data)? };
     call.consumed(blocks.geometry().block_size as usize);
     Ok(call.uint64(address))
+}
+
+// blocks_store_at(handle, address, data) -> :ok | {:error, :eexist}
+fn store_at<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
+    let (_, blocks, region) = open(call)?;
+    let address = address(call, 1)?;
+    let data = block(call, blocks, 2)?;
+    check_length::<S>(blocks)?;
+    // SAFETY: a binary argument of a block's size, alive until the call ends.
+    unsafe { blocks.store_at(region, S::WAIT, address, data)? };
+    call.consumed(blocks.geometry().block_size as usize);
+    Ok(call.ok())
 }
 
 // blocks_store_many(handle, list) -> {[address], :ok | {:error, reason}}: with :ok, call again for the rest
