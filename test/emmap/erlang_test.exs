@@ -40,6 +40,29 @@ defmodule Emmap.ErlangTest do
     assert {:ok, <<0>>} = :emmap.pread(mem, 4095, 9)
   end
 
+  test "fit never shortens a file", %{tmp_dir: directory} do
+    path = Path.join(directory, "data")
+    assert {:ok, mem} = :emmap.open(path, 0, 10, [:create, :write, :fit, :shared])
+    assert :ok = :emmap.pwrite(mem, 0, "0123456789")
+    assert {:ok, 20} = :emmap.resize(mem)
+    assert {:ok, mem} = :emmap.open(path, 0, 10, [:create, :write, :fit, :shared])
+    assert {:ok, 20} = :emmap.size(mem)
+    assert {:ok, "0123456789" <> _} = :emmap.pread(mem, 0, 20)
+    assert {:ok, mem} = :emmap.open(path, 0, 30, [:create, :write, :fit, :shared])
+    assert {:ok, 30} = :emmap.size(mem)
+    assert {:ok, mem} = :emmap.open(path, [:write, :fit, size: 5])
+    assert {:ok, 30} = :emmap.size(mem)
+
+    for options <- [[:fit], [:fit, :private, :write], [:fit, :fit, :write]] do
+      assert {:ok, mem} = :emmap.open(path, 0, 10, options)
+      assert {:ok, 30} = :emmap.size(mem)
+    end
+
+    assert {:ok, mem} = :emmap.open(path, 5, 10, [:write, :fit])
+    assert {:ok, "56789" <> _} = :emmap.pread(mem, 0, 20)
+    assert File.stat!(path).size == 30
+  end
+
   test "counters of several nodes", %{tmp_dir: directory} do
     counters = :emmap.open_counters(Path.join(directory, "c.cnt"), [:a])
     assert :ok = :emmap.join_counters(:emmap_erlang_test, counters, [:nobody@nowhere])

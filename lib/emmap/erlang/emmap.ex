@@ -68,14 +68,16 @@ defmodule :emmap do
     * `private`; `fixed_size`; `{max_size, N}`
 
   `h('Elixir.Emmap.Options')` has all of them, and `ht('Elixir.Emmap.Options', option)` their types; errors are those of
-  `Emmap.open/2`. With `anon`, no file is opened, and the name is ignored.
+  `Emmap.open/2`. With `anon`, no file is opened, and the name is ignored. `fit` is that of `open/4`.
   """
   @doc since: "1.0.0-rc.0"
   @spec open(:file.name_all(), Emmap.Options.t()) :: {:ok, mem} | Emmap.failure()
   def open(file, options) do
-    if is_list(options) and :anon in options,
-      do: Emmap.open(options),
-      else: Emmap.open(file, options)
+    cond do
+      not is_list(options) -> Emmap.open(file, options)
+      :anon in options -> Emmap.open(options)
+      true -> Emmap.open(file, without_fit(options))
+    end
   end
 
   @doc """
@@ -83,16 +85,34 @@ defmodule :emmap do
   `create` or `write`, a shorter file is brought to `offset + length`; without, the map is as long as there are bytes.
   Position 0 of the map is byte `offset` of the file. A map with a length grows by `resize/1,2` and not by
   writing past its end: for that, use `open/2` with `{size, N}`. `append` takes no offset and no length other than 0.
+
+  With `fit`, and an offset of 0, the map has at least `length` bytes, and all of a file that is longer, as in saleyn/emmap. (The `fit` of
+  `Emmap.open/2` truncates such a file; here, nothing does but `truncate` and `resize/2`.)
   """
   @doc since: "1.0.0-rc.0"
   @spec open(:file.name_all(), non_neg_integer, non_neg_integer, Emmap.Options.t()) ::
           {:ok, mem} | Emmap.failure()
   def open(file, offset, length, options) when is_list(options) do
-    part = for {name, n} <- [offset: offset, length: length], n != 0, do: {name, n}
-
     if :anon in options,
       do: Emmap.open(options ++ if(length == 0, do: [], else: [size: length])),
-      else: Emmap.open(file, options ++ part)
+      else: Emmap.open(file, without_fit(options) ++ part(offset, length, options))
+  end
+
+  defp without_fit(options), do: Enum.reject(options, &(&1 == :fit))
+
+  defp part(offset, length, options) do
+    changes_size = :private not in options and (:write in options or :create in options)
+
+    cond do
+      length == 0 or offset > 0 or :fit not in options ->
+        for {name, n} <- [offset: offset, length: length], n != 0, do: {name, n}
+
+      changes_size ->
+        [size: length]
+
+      true ->
+        []
+    end
   end
 
   @doc """
