@@ -68,14 +68,22 @@ impl<S: Shared> Locked<'_, S> {
         let taken = self.load(bits.live)? | self.load(bits.held)?;
         let free = !taken & (u64::MAX << (hint % 64));
         match free {
-            0 => self.search_free(capacity),
+            0 => self.search_free(hint, capacity),
             _ => Ok(hint / 64 * 64 + u64::from(free.trailing_zeros())),
         }
     }
 
-    /// The lowest free address by the directories.
+    /// The lowest free address, in the word behind the one of the hint, or by the directories.
     #[cold]
-    fn search_free(&self, capacity: u64) -> Result<u64> {
+    fn search_free(&self, hint: u64, capacity: u64) -> Result<u64> {
+        let next = (hint / 64 + 1) * 64;
+        if next < capacity {
+            let bits = self.bits(next);
+            let taken = self.load(bits.live)? | self.load(bits.held)?;
+            if taken != u64::MAX {
+                return Ok(next + u64::from(taken.trailing_ones()));
+            }
+        }
         loop {
             let number = page::first_clear(self.shared, layout::DIRECTORY)?;
             let super_group = number.ok_or(Errno::NOSPC)?;
@@ -186,7 +194,13 @@ impl<S: Shared> Locked<'_, S> {
     #[inline(always)]
     pub unsafe fn store(&self, data: *const u8) -> Result<u64> {
         let address = self.lowest_free()?;
-        self.check_room(address)?;
+        let room = self.check_room(address);
+        if room.is_err() {
+            // Directories that are damaged do not make the file longer again and again.
+            self.shared
+                .store(layout::HINT, self.load(layout::CAPACITY)?)?;
+        }
+        room?;
         let place = self.geometry.place(address);
         // SAFETY: the caller's promise.
         unsafe { self.take(address, &place, data)? };

@@ -25,7 +25,7 @@ impl<S: Shared> Locked<'_, S> {
                 .map_err(|error| told("a page", &error))
         };
         let capacity = word(layout::CAPACITY)?;
-        let (mut count, mut lowest) = (0, None);
+        let (mut count, mut lowest, mut end) = (0, None, 0);
         let mut full = Vec::new();
         for number in 0..self.geometry.groups_of(capacity) {
             let live = words(number, group::LIVE)?;
@@ -46,7 +46,12 @@ impl<S: Shared> Locked<'_, S> {
                 let bit = u64::from(taken[at].trailing_ones());
                 lowest = Some(number * BITS + at as u64 * 64 + bit);
             }
+            if let Some(at) = taken.iter().rposition(|word| *word != 0) {
+                let bit = u64::from(64 - taken[at].leading_zeros());
+                end = number * BITS + at as u64 * 64 + bit;
+            }
         }
+        holds("a block behind the capacity", end <= capacity)?;
         holds("the count", count == word(layout::COUNT)?)?;
         let hint = word(layout::HINT)?;
         holds(
@@ -59,6 +64,8 @@ impl<S: Shared> Locked<'_, S> {
             supers.push(self.check_directory("a directory", at, groups)?);
         }
         self.check_directory("the directory", layout::DIRECTORY, &supers)?;
+        let syncs = word(layout::SYNCS_DONE)? <= word(layout::SYNCS_BEGUN)?;
+        holds("a sync is complete that did not begin", syncs)?;
         self.check_slots()
     }
 

@@ -99,11 +99,9 @@ impl Blocks {
             return Ok(());
         }
         // What is marked is what is there: nobody else uses it.
-        self.with(region, Wait::Yes, |locked| {
-            match locked.is_as_synced()? && locked.in_slots()?.is_empty() {
-                true => Ok(locked.shared.store(layout::CLEAN, 1)?),
-                false => Ok(()),
-            }
+        self.with(region, Wait::Yes, |locked| match locked.is_as_synced()? {
+            true => Ok(locked.shared.store(layout::CLEAN, 1)?),
+            false => Ok(()),
         })
         .map_err(errno_of)
     }

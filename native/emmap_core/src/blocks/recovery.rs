@@ -29,7 +29,11 @@ impl<S: Shared> Locked<'_, S> {
         }
         let mut recovered = Recovered::default();
         let (mut full, mut taken_end) = (Vec::new(), 0);
-        for number in 0..self.groups_in_file() {
+        let groups = self.groups_in_file();
+        if !self.is_empty_from(self.geometry.group(groups))? {
+            return Err(Errno::IO.into());
+        }
+        for number in 0..groups {
             let taken = self.recover_group(number, closed, &mut recovered)?;
             full.push(taken.iter().all(|word| *word == u64::MAX));
             if let Some(last) = taken.iter().rposition(|word| *word != 0) {
@@ -44,6 +48,9 @@ impl<S: Shared> Locked<'_, S> {
         shared.store(layout::COUNT, recovered.kept)?;
         shared.store(layout::CAPACITY, taken_end)?;
         shared.store(layout::HINT, 0)?;
+        // Nobody waits for a sync.
+        shared.store(layout::SYNCS_DONE, 0)?;
+        shared.store(layout::SYNCS_BEGUN, 0)?;
         self.recover_slots()?;
         if recovered != Recovered::default() {
             let before = self.load(layout::RECOVERIES)?;
@@ -59,6 +66,17 @@ impl<S: Shared> Locked<'_, S> {
         let most = self.geometry.most_blocks / BITS;
         let fits = |number: &u64| self.geometry.group(*number) + group::BLOCKS <= self.shared.len();
         (0..most).take_while(fits).count() as u64
+    }
+
+    /// Whether the file has only zeros from here to its end, which is the end of a group that was cut off.
+    fn is_empty_from(&self, at: u64) -> Result<bool> {
+        let end = self.shared.len() / 8 * 8;
+        for at in (at..end).step_by(8) {
+            if self.load(at)? != 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Returns which blocks of the group are taken.
@@ -163,16 +181,23 @@ impl<S: Shared> Locked<'_, S> {
         self.set_slots(&in_use)
     }
 
-    /// Whether what is in use is what the last sync covered, as it is after a close.
+    /// Whether what is in use is what the last sync covered, as it is after a close, and everything else fits.
     pub fn is_as_synced(&self) -> Result<bool> {
-        for number in 0..self.geometry.groups_of(self.load(layout::CAPACITY)?) {
+        let capacity = self.load(layout::CAPACITY)?;
+        if capacity > self.geometry.most_blocks
+            || self.geometry.file_size(capacity) > self.shared.len()
+            || !self.in_slots()?.is_empty()
+        {
+            return Ok(false);
+        }
+        for number in 0..self.geometry.groups_of(capacity) {
             let live = self.words(number, group::LIVE)?;
             let held = self.words(number, group::HELD)?;
             if live != held || self.durable(number, 0)?.as_ref() != Some(&live) {
                 return Ok(false);
             }
         }
-        Ok(true)
+        Ok(self.check().is_ok())
     }
 
     /// Completes the change of a writer that died.
