@@ -51,18 +51,17 @@ fn closed(path: &Path) -> Vec<u8> {
 /// The bytes of a file that mean something, and some others.
 fn places(file: &[u8], geometry: &blocks::Geometry) -> Vec<usize> {
     let every = std::env::var("EMMAP_EVERY_BIT").is_ok();
-    let data = geometry.block(0) as usize;
     let end = geometry.block(BLOCKS + 2) as usize;
-    (0..end)
-        .filter(|at| match at {
-            _ if every => true,
-            at if *at >= data => at % 61 == 0,
-            at if *at >= layout::group::CHECKSUMS as usize + geometry.group(0) as usize => {
-                at % 101 == 0
-            }
-            at => file[*at] != 0 || at % 997 == 0 || IMPORTANT.contains(at),
-        })
-        .collect()
+    let group = geometry.group(0) as usize;
+    let pages = group..group + layout::group::CHECKSUMS as usize;
+    let is_chosen = |at: &usize| match *at {
+        _ if every => true,
+        at if at < layout::SLOTS as usize || pages.contains(&at) => {
+            file[at] != 0 || at % 997 == 0 || IMPORTANT.contains(&at)
+        }
+        at => file[at] != 0 && at % 61 == 0 || at % 997 == 0,
+    };
+    (0..end).filter(is_chosen).collect()
 }
 
 /// The first words of the control area.
