@@ -104,33 +104,23 @@ impl Blocks {
         wait: Wait,
         act: impl Fn(&Locked<Mapped>) -> Result<R>,
     ) -> Result<R> {
-        loop {
-            let result = region.reading(|| {
-                let shared = Mapped::new(region);
-                let capacity = shared.load(layout::CAPACITY)?;
-                let locked = Locked {
-                    shared: &shared,
-                    geometry: &self.geometry,
-                };
-                if !self.reaches(&shared, capacity) {
-                    return Ok::<_, Errno>(Err(Stop::Grow(capacity)));
-                }
-                let result = act(&locked);
-                let now = shared.load(layout::CAPACITY)?;
-                Ok(match result {
-                    // The file became longer meanwhile.
-                    Err(Stop::Posix(Errno::INVAL)) if !self.reaches(&shared, now) => {
-                        Err(Stop::Grow(now))
-                    }
-                    result => result,
-                })
-            })?;
-            match result {
-                // Under the lock, where it is known whether the file is longer.
-                Err(Stop::Grow(_)) if wait == Wait::Yes => self.with(region, wait, |_| Ok(()))?,
-                Err(Stop::Grow(_)) => return Err(Stop::Busy),
-                result => return result,
+        let result = region.reading(|| {
+            let capacity = Mapped::new(region).load(layout::CAPACITY)?;
+            let Some(shared) = self.reach(region, capacity) else {
+                return Ok::<_, Errno>(Err(Stop::Grow(capacity)));
+            };
+            Ok(act(&Locked {
+                shared: &shared,
+                geometry: &self.geometry,
+            }))
+        })?;
+        match result {
+            // The map is too short, or it was when the file became longer meanwhile: under the lock that is known.
+            Err(Stop::Grow(_) | Stop::Posix(Errno::INVAL)) if wait == Wait::Yes => {
+                self.with(region, wait, act)
             }
+            Err(Stop::Grow(_) | Stop::Posix(Errno::INVAL)) => Err(Stop::Busy),
+            result => result,
         }
     }
 

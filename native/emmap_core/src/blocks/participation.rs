@@ -160,22 +160,23 @@ impl Blocks {
         let Some(_held) = self.lock(&shared, wait)? else {
             return Err(Stop::Busy);
         };
-        let locked = Locked {
-            shared: &shared,
-            geometry: &self.geometry,
-        };
         let capacity = shared.load(layout::CAPACITY)?;
-        match self.reaches(&shared, capacity) {
-            true => act(&locked),
-            false => self.follow(region, wait, capacity),
+        match self.reach(region, capacity) {
+            Some(shared) => act(&Locked {
+                shared: &shared,
+                geometry: &self.geometry,
+            }),
+            None => self.follow(region, wait, capacity),
         }
     }
 
-    /// Whether a map reaches all blocks below this capacity.
+    /// The map, if it reaches all blocks below this capacity.
     #[inline(always)]
-    pub(super) fn reaches(&self, shared: &Mapped, capacity: u64) -> bool {
-        // A map does not get shorter.
-        capacity <= self.reached.load(Ordering::Relaxed) || self.reaches_now(shared, capacity)
+    pub(super) fn reach<'a>(&self, region: &'a Region, capacity: u64) -> Option<Mapped<'a>> {
+        // The map after the word: it is as long as who stored that has seen it, for it does not get shorter.
+        let reached = self.reached.load(Ordering::Acquire);
+        let shared = Mapped::new(region);
+        (capacity <= reached || self.reaches_now(&shared, capacity)).then_some(shared)
     }
 
     #[cold]
@@ -183,7 +184,7 @@ impl Blocks {
         let reaches = capacity <= self.geometry.most_blocks
             && self.geometry.file_size(capacity) <= shared.len();
         if reaches {
-            self.reached.fetch_max(capacity, Ordering::Relaxed);
+            self.reached.fetch_max(capacity, Ordering::Release);
         }
         reaches
     }
@@ -248,8 +249,10 @@ impl Blocks {
         };
         let from = self.geometry.file_size(region.reading(before)?).min(to);
         region.grow(to)?;
-        // The end of the file may have been trimmed.
-        region.allocate(from, to - from)?;
+        if from < to {
+            // The end of the file may have been trimmed.
+            region.allocate(from, to - from)?;
+        }
         region.writing(|| {
             let shared = Mapped::new(region);
             let _held = self.lock(&shared, Wait::Yes)?;

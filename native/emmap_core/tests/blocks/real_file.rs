@@ -459,6 +459,21 @@ fn a_file_that_was_truncated_is_refused() {
 }
 
 #[test]
+fn a_page_has_room_for_more_blocks() {
+    let directory = tempfile::tempdir().unwrap();
+    let (region, blocks) = open(&directory.path().join("b"), 1);
+    let last = emmap_core::blocks::layout::BITS - 10;
+    for number in 0..last {
+        assert_eq!(store(&region, &blocks, &[7]), Ok(number));
+    }
+    // From here on to the end of the group, the file has all pages.
+    blocks.trim(&region).unwrap();
+    for number in last..last + 20 {
+        assert_eq!(store(&region, &blocks, &[7]), Ok(number));
+    }
+}
+
+#[test]
 fn a_handle_is_reattached() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("b");
