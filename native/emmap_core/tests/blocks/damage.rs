@@ -38,10 +38,8 @@ fn closed(path: &Path) -> Vec<u8> {
     for number in 0..BLOCKS {
         let data = content(number, SIZE);
         // SAFETY: as many bytes as a block has.
-        assert_eq!(
-            unsafe { blocks.store(&region, Wait::Yes, data.as_ptr()) },
-            Ok(number)
-        );
+        let stored = unsafe { blocks.store(&region, Wait::Yes, data.as_ptr()) };
+        assert_eq!(stored, Ok(number));
     }
     blocks.free(&region, Wait::Yes, 100).unwrap();
     blocks.leave(&region).unwrap();
