@@ -212,16 +212,20 @@ defmodule Emmap.Blocks do
   def store_many(blocks, data) do
     blocks = blocks!(blocks)
 
-    data
-    |> Stream.map(&data!(blocks, &1))
-    |> Stream.chunk_every(500)
-    |> Enum.reduce_while({:ok, []}, fn chunk, {:ok, stored} ->
-      case store_chunk(blocks, chunk, stored) do
-        {:ok, _} = stored -> {:cont, stored}
-        error -> {:halt, error}
-      end
-    end)
-    |> in_order()
+    if is_list(data) do
+      # All are checked before the first one is stored.
+      in_order(store_chunk(blocks, Enum.map(data, &data!(blocks, &1)), []))
+    else
+      data
+      |> Stream.chunk_every(500)
+      |> Enum.reduce_while({:ok, []}, fn chunk, {:ok, stored} ->
+        case store_chunk(blocks, Enum.map(chunk, &data!(blocks, &1)), stored) do
+          {:ok, _} = stored -> {:cont, stored}
+          error -> {:halt, error}
+        end
+      end)
+      |> in_order()
+    end
   end
 
   defp store_chunk(_blocks, [], stored), do: {:ok, stored}

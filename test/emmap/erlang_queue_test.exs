@@ -195,6 +195,7 @@ defmodule Emmap.ErlangQueueTest do
     refute File.exists?(path)
   end
 
+  @tag :capture_log
   test "a process that cannot open its queue does not start", %{tmp_dir: directory} do
     Process.flag(:trap_exit, true)
     assert {:error, :eisdir} = :emmap_queue.start_link(:emmap_queue_none, directory, 0, [])

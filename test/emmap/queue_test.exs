@@ -326,7 +326,7 @@ defmodule Emmap.QueueTest do
       end
 
       assert_raise ArgumentError, ~r/not a queue/, fn -> Queue.pop("q") end
-      assert_raise ArgumentError, ~r/no queue is started/, fn -> Queue.pop(:nobody) end
+      assert_raise ArgumentError, ~r/no Emmap.Queue is started/, fn -> Queue.pop(:nobody) end
     end
 
     test "in a supervision tree, by name", %{path: path} do
