@@ -137,24 +137,19 @@ pub unsafe fn write<S: Shared>(
         let from = content.extension.bytes.as_ptr();
         std::ptr::copy_nonoverlapping(from, start.add(HEADER as usize), extension);
         source::copy_intact(content.payload, start.add(before), first)?;
-        std::slice::from_raw_parts_mut(start, before + first)
+        std::slice::from_raw_parts(start, before + first)
     };
-    let mut crc = checksum::append(salt as u32, &bytes[4..]);
-    if first == content.length {
-        bytes[..4].copy_from_slice(&crc.to_le_bytes());
-        return shared.write(at, bytes);
-    }
-    shared.write(at, bytes)?;
+    let rest = &bytes[4..];
+    // SAFETY: a slice of our own.
+    let mut crc = unsafe { shared.sum_in(at + 4, rest.as_ptr(), rest.len(), salt as u32)? };
     let (mut to, mut done) = (at + bytes.len() as u64, first);
     while done < content.length {
         let count = PIECE.min(content.length - done);
         // SAFETY: `piece` has room for `count` bytes, which are then its own; the payload by the caller's promise.
-        let bytes = unsafe {
+        crc = unsafe {
             source::copy_intact(content.payload.add(done), start, count)?;
-            std::slice::from_raw_parts(start, count)
+            shared.sum_in(to, start, count, crc)?
         };
-        crc = checksum::append(crc, bytes);
-        shared.write(to, bytes)?;
         to += count as u64;
         done += count;
     }
@@ -223,12 +218,8 @@ impl Head {
             crc = checksum::append(crc, &extension.bytes[..extension.length]);
         }
         let length = self.length as usize;
-        // SAFETY: `out` has room by the caller's promise, and the bytes are its own once they are copied.
-        let payload = unsafe {
-            shared.copy_out(at + HEADER + self.extension, out, length)?;
-            std::slice::from_raw_parts(out, length)
-        };
-        crc = checksum::append(crc, payload);
+        // SAFETY: `out` has room by the caller's promise.
+        crc = unsafe { shared.sum_out(at + HEADER + self.extension, out, length, crc)? };
         Ok((crc == self.crc()).then_some(extension))
     }
 
