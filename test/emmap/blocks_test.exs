@@ -373,6 +373,58 @@ defmodule Emmap.BlocksTest do
     assert Map.new(blocks) == addresses
   end
 
+  for processes <- [1, 8] do
+    @tag :slow
+    @tag timeout: 1_200_000
+    test "10 million blocks, half of them freed, by #{processes} at once", %{path: path} do
+      blocks = Blocks.open!(path, block_size: 64)
+      each = div(10_000_000, unquote(processes))
+      memory = :erlang.memory(:total)
+
+      freed =
+        1..unquote(processes)
+        |> Task.async_stream(
+          fn process ->
+            data = for n <- 1..1000, do: <<process::64, n::64, 0::48*8>>
+
+            for _ <- 1..div(each, 1000), reduce: 0 do
+              freed ->
+                {:ok, addresses} = Blocks.store_many(blocks, data)
+
+                addresses
+                |> Enum.zip(data)
+                |> Enum.reduce(freed, fn {address, block}, freed ->
+                  # Nobody else has got it.
+                  {:ok, ^block} = Blocks.read(blocks, address)
+                  <<_process::64, n::64, _::binary>> = block
+
+                  if rem(n, 2) == 0 do
+                    :ok = Blocks.free(blocks, address)
+                    freed + 1
+                  else
+                    freed
+                  end
+                end)
+            end
+          end,
+          timeout: :infinity
+        )
+        |> Enum.map(fn {:ok, freed} -> freed end)
+        |> Enum.sum()
+
+      count = 10_000_000 - freed
+      assert %{count: ^count, capacity: capacity, size: size} = Blocks.info(blocks)
+      assert freed == 5_000_000
+      # Freed addresses are used again, so there are never many more than those in use.
+      assert capacity < 1.3 * count
+      # 68.5 bytes for each, slots and the control area, and a group that has just begun.
+      assert size < 69 * capacity + 1_000_000
+      assert :erlang.memory(:total) - memory < 200_000_000
+      assert Blocks.check(blocks) == {:ok, %{blocks: count, damaged: []}}
+      assert {:ok, ^count} = {:ok, Enum.count(blocks)}
+    end
+  end
+
   test "what a VM stored that was killed is there, at once", %{path: path} do
     blocks = Blocks.open!(path, block_size: 8)
     {:ok, 0} = Blocks.store(blocks, <<0::64>>)
