@@ -135,29 +135,29 @@ mod lanes {
     }
 }
 
-/// Copies bytes, and returns the checksum of what has the checksum `crc`, followed by what was copied: whoever changes the
-/// source meanwhile, or the copy of a map.
+/// Copies bytes, and returns the checksum of what has the checksum `crc`, followed by what was copied. One of the two places
+/// may be a map, which others change meanwhile; `own` is the other one, which the checksum is of.
+///
+/// Not by way of memory between them: the compiler would see that this has what `from` has, and read `from` twice.
 ///
 /// # Safety
-/// `from` must have `count` readable bytes, and `to` room for as many; they must not overlap.
+/// `from` must have `count` readable bytes, and `to` room for as many; they must not overlap. `own` must be one of them, which
+/// nobody changes meanwhile.
 #[inline(always)]
-pub unsafe fn copy(crc: u32, from: *const u8, to: *mut u8, count: usize) -> u32 {
+pub unsafe fn copy(crc: u32, from: *const u8, to: *mut u8, own: *const u8, count: usize) -> u32 {
     #[cfg(target_arch = "x86_64")]
     if count <= SHORT && std::is_x86_feature_detected!("sse4.2") {
         // SAFETY: the processor has the instruction; the rest by the caller's promise.
         return unsafe { copy_short(crc, from, to, count) };
     }
     let mut crc = crc;
-    let mut piece = std::mem::MaybeUninit::<[u8; 4096]>::uninit();
-    let own = piece.as_mut_ptr().cast::<u8>();
     let mut done = 0;
     while done < count {
         let some = (count - done).min(4096);
-        // SAFETY: the caller's promise; `piece` has room for `some` bytes, which are then its own.
+        // SAFETY: the caller's promise.
         let bytes = unsafe {
-            std::ptr::copy_nonoverlapping(from.add(done), own, some);
-            std::ptr::copy_nonoverlapping(own, to.add(done), some);
-            std::slice::from_raw_parts(own, some)
+            std::ptr::copy_nonoverlapping(from.add(done), to.add(done), some);
+            std::slice::from_raw_parts(own.add(done), some)
         };
         crc = append(crc, bytes);
         done += some;
@@ -224,7 +224,10 @@ mod tests {
         for count in [0, 1, 7, 8, 9, 64, 75, 511, 512, 513, 4096, 4097, 9999] {
             let mut copied = vec![0; count];
             // SAFETY: both have `count` bytes.
-            let crc = unsafe { copy(77, many.as_ptr().add(1), copied.as_mut_ptr(), count) };
+            let crc = unsafe {
+                let to = copied.as_mut_ptr();
+                copy(77, many.as_ptr().add(1), to, to, count)
+            };
             assert_eq!(crc, append(77, &many[1..=count]));
             assert_eq!(copied, many[1..=count]);
         }

@@ -178,14 +178,14 @@ impl Shared for Mapped<'_> {
     unsafe fn sum_out(&self, at: u64, out: *mut u8, count: usize, crc: u32) -> Result<u32> {
         let from = self.start(at, count)?;
         // SAFETY: inside the map; `out` by the caller's promise.
-        Ok(unsafe { checksum::copy(crc, from, out, count) })
+        Ok(unsafe { checksum::copy(crc, from, out, out, count) })
     }
 
     #[inline(always)]
     unsafe fn sum_in(&self, at: u64, data: *const u8, count: usize, crc: u32) -> Result<u32> {
         let to = self.start(at, count)?;
         // SAFETY: inside the map, which is writable; `data` by the caller's promise.
-        Ok(unsafe { checksum::copy(crc, data, to, count) })
+        Ok(unsafe { checksum::copy(crc, data, to, data, count) })
     }
 
     #[inline(always)]
