@@ -404,7 +404,7 @@ defmodule Emmap.Blocks do
 
   If it fails, `to` may have some of the blocks: begin again with a new file.
 
-  Errors: those of `Emmap.open/2` and `open/2`; `{:bad_format, :kind}` if the old file is no block storage of at most 64³ blocks, or its
+  Errors: those of `Emmap.open/2` and `open/2`; `{:bad_format, :kind}` if the old file is not a block storage of at most 64³ blocks, or its
   blocks have more than 1 GiB; `{:bad_format, :length}` if it was truncated; `{:other_block_size, bytes}` if the blocks of `to` have this size;
   `:eexist` if an address is in use in `to`.
 

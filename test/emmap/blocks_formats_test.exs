@@ -119,7 +119,10 @@ defmodule Emmap.BlocksFormatsTest do
 
   defp flip(path, at) do
     bytes = File.read!(path)
-    <<before::binary-size(at), byte, rest::binary>> = bytes
+
+    {before, <<byte, rest::binary>>} =
+      {binary_part(bytes, 0, at), binary_part(bytes, at, byte_size(bytes) - at)}
+
     File.write!(path, [before, Bitwise.bxor(byte, 0x40), rest])
   end
 

@@ -13,7 +13,7 @@ defmodule :emmap do
   Files are used as they are, and the predecessor can go on with them. So its limits stay:
 
     * 262,144 blocks, each at an address from 0 to 262,143. The addresses of a new storage are 0, 4096, 8192, …, 258048, 64, 4160, ….
-    * There are no checksums. After a power failure, any block may be damaged.
+    * Blocks have no checksums. After a power failure, any block may be damaged.
     * Within one VM, any number of processes and handles use a storage at once. *A VM or program that changes it must be the only one that uses
       it*: the format has no lock. Whatever they do, no VM crashes.
     * A map shows the blocks that lie inside it. It must begin at the same byte of the file each time, and should have all of the file.

@@ -174,7 +174,7 @@ impl Region {
         self.hot.appends
     }
 
-    /// Who reads a block storage in the file, or changes it, takes a turn.
+    /// Held by a call that reads or changes a block storage in the file.
     pub fn storage_turn(&self) -> &Turn {
         self.storage_turn
             .get_or_init(|| turn::of(self.file.name().map(Name::identity)))

@@ -219,8 +219,9 @@ fn claim_boot(path: &Path, length: u64, trusted: usize) {
         .expect("a file");
     let inode = file.metadata().expect("its inode").ino();
     let put = |at: u64, word: &[u8]| file.write_all_at(word, at).expect("a write");
-    put(layout::INODE, &inode.to_le_bytes());
-    put(layout::BOOT, &base(true)[layout::BOOT as usize..][..16]);
+    let boot = layout::BOOT.0;
+    put(boot + 16, &inode.to_le_bytes());
+    put(boot, &base(true)[boot as usize..][..16]);
     if trusted == 2 {
         put(layout::CLEAN, &[0; 8]);
     }

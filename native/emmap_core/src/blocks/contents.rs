@@ -36,8 +36,8 @@ pub unsafe fn write<S: Shared>(
     count: usize,
     mut crc: u32,
 ) -> crate::Result<u32> {
-    // Through memory of our own: what is written is what the checksum is of, though the bytes may be a live binary that
-    // changes.
+    // Through memory of our own: the bytes may be a live binary that changes, and the checksum is that of the bytes that
+    // are written.
     let mut piece = MaybeUninit::<[u8; PIECE]>::uninit();
     let start = piece.as_mut_ptr().cast::<u8>();
     let mut done = 0;
@@ -100,7 +100,7 @@ impl<S: Shared> Locked<'_, S> {
         self.shared.store(at, others | u64::from(crc) << shift)
     }
 
-    /// Writes a block that nobody reads yet.
+    /// Writes a block that is not in use yet.
     ///
     /// # Safety
     /// `data` must have as many readable bytes as a block has.

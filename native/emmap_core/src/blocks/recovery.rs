@@ -17,7 +17,7 @@ pub struct Recovered {
 }
 
 impl<S: Shared> Locked<'_, S> {
-    /// Rebuilds the state of a file that nobody uses. `closed`: it is as its last participant closed it, which synced
+    /// Rebuilds the state of a file that no other program uses. `closed`: it is as its last participant closed it, which synced
     /// everything; the bits in use are compared with what that sync covered.
     ///
     /// EIO: the file is shorter than what a sync covered.
@@ -68,7 +68,7 @@ impl<S: Shared> Locked<'_, S> {
         (0..most).take_while(fits).count() as u64
     }
 
-    /// Whether the file has only zeros from here to its end, which is the end of a group that was cut off.
+    /// Whether the file has only zeros from here to its end, which is the end of a truncated group.
     fn is_empty_from(&self, at: u64) -> Result<bool> {
         let end = self.shared.len() / 8 * 8;
         for at in (at..end).step_by(8) {

@@ -5,7 +5,7 @@ use super::{Locked, Result};
 use crate::store::Shared;
 
 impl<S: Shared> Locked<'_, S> {
-    /// From now on the capacity ends with the last block that is taken. Where the room that nobody needs begins in the
+    /// From now on the capacity ends with the last block that is taken. Where the unused room begins in the
     /// file, if there is any; it must become zeros before the lock is released.
     pub fn trim(&self) -> Result<Option<u64>> {
         let capacity = self.load(layout::CAPACITY)?;

@@ -1,6 +1,6 @@
 //! Where everything is in a queue's file. `docs/formats.md` has it for readers in other languages.
 
-use crate::store::{log, participants};
+use crate::store::{boot, log, participants};
 
 /// The end of the headers.
 const CONTROL: u64 = crate::store::header::END;
@@ -23,8 +23,7 @@ pub const ITEMS_WAITERS: u64 = ITEMS_EVENT + 16;
 pub const SPACE_WAITERS: u64 = ITEMS_EVENT + 24;
 
 const GENERAL: u64 = CONTROL + 384;
-pub const BOOT: u64 = GENERAL;
-pub const INODE: u64 = GENERAL + 16;
+pub const BOOT: boot::Place = boot::Place(GENERAL);
 pub const CLEAN: u64 = GENERAL + 24;
 /// How many segments the file has.
 pub const SEGMENTS: u64 = GENERAL + 32;

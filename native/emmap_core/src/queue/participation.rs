@@ -14,10 +14,11 @@ use super::tail::{check_length, fill};
 use super::waiting::{wake, Event};
 use super::{recovery, Content, Locked, Result, Stop};
 use crate::region::Wait;
-use crate::store::exclusive::{self, Taken};
-use crate::store::participants::{Others, Presence, EVENTS};
+use crate::store::exclusive;
+use crate::store::held::{self, Held};
+use crate::store::participants::{Presence, EVENTS};
 use crate::store::shared::Mapped;
-use crate::store::{self, log, Absent, Shared};
+use crate::store::{self, Absent, Shared};
 use crate::{os, Errno, Region};
 
 /// What came of a push.
@@ -63,7 +64,7 @@ fn enter_as(
 ) -> crate::Result<()> {
     let inode = os::stat(file)?.inode;
     let alone = presence.is_alone();
-    if !is_current(shared, inode)? || (alone && !is_as_closed(shared)?) {
+    if !layout::BOOT.is_current(shared, inode)? || (alone && !is_as_closed(shared)?) {
         // Live binaries that outlived a close participate, too.
         if !alone || !presence.pins().is_empty() {
             return Err(Errno::BUSY);
@@ -71,7 +72,7 @@ fn enter_as(
         let sync = || region.sync(None, true);
         recovery::recover(shared, layout, sync).map_err(errno_of)?;
         region.check_fault()?;
-        set_current(shared, inode)?;
+        layout::BOOT.set_current(shared, inode)?;
         // The epoch is what the lock's owner is known by; recovery has cleared it.
         let owner = presence.owner();
         shared.store(participant::PLACE.of(owner.slot()), owner.epoch())?;
@@ -236,22 +237,9 @@ impl Queue {
     }
 
     #[inline(always)]
-    fn lock<'a>(&self, shared: &'a Mapped<'a>, wait: Wait) -> Result<Option<Guard<'a>>> {
-        let me = self.presence.owner();
-        let others = Others {
-            presence: &self.presence,
-            shared,
-            place: &participant::PLACE,
-        };
-        let taken = exclusive::acquire(shared, layout::LOCK, me, &others, wait)?;
-        let Some(taken) = taken else {
-            return Ok(None);
-        };
-        let guard = Guard(shared);
-        if taken == Taken::FromDead {
-            log::replay(shared, &layout::LOG)?;
-        }
-        Ok(Some(guard))
+    fn lock<'a>(&self, shared: &'a Mapped<'a>, wait: Wait) -> Result<Option<Held<'a>>> {
+        let (at, place, log) = (layout::LOCK, &participant::PLACE, Some(&layout::LOG));
+        Ok(held::take(shared, at, &self.presence, place, log, wait)?)
     }
 
     /// Makes the file at least `to` bytes long, and tells all who use it.
@@ -471,17 +459,6 @@ fn tell_of(region: &Region, released: u64) -> Result<()> {
     }
 }
 
-/// The lock, until it is dropped.
-struct Guard<'a>(&'a Mapped<'a>);
-
-impl Drop for Guard<'_> {
-    #[inline(always)]
-    fn drop(&mut self) {
-        // The lock is inside of the map: it was taken there.
-        let _ = exclusive::release(self.0, layout::LOCK);
-    }
-}
-
 impl<S: Shared> Locked<'_, S> {
     /// Notes what is known to be on the disk.
     pub fn note_synced(
@@ -509,25 +486,6 @@ impl<S: Shared> Locked<'_, S> {
         }
         Ok(change.commit()?)
     }
-}
-
-/// Whether the control area is of this boot, and of this file.
-fn is_current<S: Shared>(shared: &S, inode: u64) -> crate::Result<bool> {
-    let boot = os::boot_id();
-    let words = [boot as u64, (boot >> 64) as u64, inode];
-    for (index, word) in words.into_iter().enumerate() {
-        if shared.load(layout::BOOT + 8 * index as u64)? != word {
-            return Ok(false);
-        }
-    }
-    Ok(boot != 0)
-}
-
-fn set_current<S: Shared>(shared: &S, inode: u64) -> crate::Result<()> {
-    let boot = os::boot_id();
-    shared.store(layout::BOOT + 8, (boot >> 64) as u64)?;
-    shared.store(layout::INODE, inode)?;
-    shared.store(layout::BOOT, boot as u64)
 }
 
 /// Whether the control area is as the last participant left it, if that closed it.

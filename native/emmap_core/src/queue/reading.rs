@@ -23,7 +23,7 @@ pub struct Found {
 pub enum Room {
     /// To memory that has room for it, and is no map.
     Copy(*mut u8),
-    /// It stays where it is. Who says so has pinned the item, under the lock under which it was found.
+    /// It stays where it is: the caller has pinned the item, under the lock under which it was found.
     InPlace,
 }
 

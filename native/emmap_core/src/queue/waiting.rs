@@ -126,7 +126,7 @@ impl Queue {
         region.writing(|| wake(region, event))
     }
 
-    /// As [`Queue::wake`]. Who died while it waited is woken no more.
+    /// As [`Queue::wake`]. A participant that died while it waited is not woken any more.
     #[cold]
     pub(super) fn wake_living(&self, region: &Region, event: Event) -> Result<()> {
         self.wake(region, event)?;
