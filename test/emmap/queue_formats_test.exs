@@ -89,6 +89,8 @@ defmodule Emmap.QueueFormatsTest do
     assert File.read!(path) == before
   end
 
+  # Each inspection may begin three times.
+  @tag timeout: 300_000
   test "a queue that is open and being used is sound, too", %{tmp_dir: directory} do
     path = Path.join(directory, "used")
     queue = Queue.open!(path, segment_size: @segment)
