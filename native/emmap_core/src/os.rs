@@ -16,7 +16,7 @@ pub use byte_lock::*;
 pub use file::*;
 pub use file_lock::{with_file_lock, FileLock};
 pub use futex::{futex_wait, futex_wake};
-pub use map_flags::{HugePage, MapFlags, Sharing};
+pub use map_flags::{HugePage, MapFlags, Sharing, NO_RESERVE};
 pub use mmap::*;
 pub use sigxfsz::without_sigxfsz;
 pub use stat::*;

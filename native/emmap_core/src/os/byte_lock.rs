@@ -1,7 +1,9 @@
 //! Locks of single bytes of a file, which the kernel releases however their holder dies. They need no byte to be there.
 
 use std::fs::File;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd};
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+use std::os::fd::FromRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::retry;
 use crate::{Errno, Result};

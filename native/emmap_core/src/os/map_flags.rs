@@ -2,6 +2,12 @@
 
 use crate::{Errno, Result};
 
+/// FreeBSD reserves nothing for any map, and has no name for that.
+#[cfg(target_os = "freebsd")]
+pub const NO_RESERVE: libc::c_int = 0;
+#[cfg(not(target_os = "freebsd"))]
+pub const NO_RESERVE: libc::c_int = libc::MAP_NORESERVE;
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sharing {
     #[default]
@@ -54,7 +60,7 @@ impl MapFlags {
             }
         }
         let wanted = [
-            (self.no_reserve, libc::MAP_NORESERVE),
+            (self.no_reserve, NO_RESERVE),
             (self.populate, libc::MAP_POPULATE),
             (self.nonblock, libc::MAP_NONBLOCK),
             (self.sync, libc::MAP_SYNC),
@@ -86,7 +92,7 @@ impl MapFlags {
             flags |= libc::MAP_ANON;
         }
         if self.no_reserve {
-            flags |= libc::MAP_NORESERVE;
+            flags |= NO_RESERVE;
         }
         if self.no_cache {
             #[cfg(target_os = "macos")]

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 #[cfg(target_os = "linux")]
 use super::retry;
-use super::{check, Advice, HugePage};
+use super::{check, Advice, HugePage, NO_RESERVE};
 use crate::{Errno, Result};
 
 /// The size of an ordinary page, in bytes.
@@ -191,7 +191,7 @@ unsafe fn move_over(_from: *mut libc::c_void, _to: *mut u8, _len: usize) -> bool
 /// # Safety
 /// As [`map_over`].
 pub unsafe fn zero_over(at: *mut u8, len: usize, protection: libc::c_int) -> Result<()> {
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANON | libc::MAP_NORESERVE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANON | NO_RESERVE;
     // SAFETY: the caller's promise is ours.
     unsafe { map_over(at, len, protection, flags, None, 0) }
 }
@@ -222,7 +222,7 @@ pub fn parts_without_file(at: usize, len: usize) -> Result<Vec<std::ops::Range<u
 /// Reserves `len` bytes of addresses, at `address` if that is free (or, with `fixed`, nowhere
 /// else); nothing that is mapped is ever replaced.
 pub fn reserve_at(address: usize, len: usize, fixed: bool) -> Result<*mut u8> {
-    let mut flags = libc::MAP_PRIVATE | libc::MAP_ANON | libc::MAP_NORESERVE;
+    let mut flags = libc::MAP_PRIVATE | libc::MAP_ANON | NO_RESERVE;
     #[cfg(target_os = "linux")]
     if fixed {
         flags |= libc::MAP_FIXED_NOREPLACE;
@@ -247,7 +247,7 @@ pub fn reserve_at(address: usize, len: usize, fixed: bool) -> Result<*mut u8> {
 
 /// Whether `len` bytes more could be mapped.
 pub fn has_room(len: usize) -> bool {
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANON | libc::MAP_NORESERVE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANON | NO_RESERVE;
     let nowhere = std::ptr::null_mut();
     // SAFETY: without MAP_FIXED the kernel replaces no mapping; what it made is seen by nobody.
     unsafe {

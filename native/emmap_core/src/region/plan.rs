@@ -127,7 +127,7 @@ impl Plan {
 /// cannot, and huge pages are not for every file.
 fn probe(shape: &Shape, file: &MappedFile) -> Result<()> {
     // Without side effects: hugetlbfs sets pages aside for every map without MAP_NORESERVE.
-    let flags = shape.flags | libc::MAP_NORESERVE;
+    let flags = shape.flags | os::NO_RESERVE;
     #[cfg(target_os = "linux")]
     let flags = flags & !libc::MAP_POPULATE;
     match os::try_map(shape.page, shape.protection, flags, file.fd()) {
