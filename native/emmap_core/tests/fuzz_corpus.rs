@@ -12,6 +12,7 @@ fn the_corpus() {
     replay("options", fuzz::options::run);
     replay("counters", fuzz::counters::run);
     replay("queue", fuzz::queue::run);
+    replay("blocks", fuzz::blocks::run);
 }
 
 fn replay(target: &str, run: impl Fn(&[u8])) {

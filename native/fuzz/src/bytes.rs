@@ -42,6 +42,19 @@ impl<'a> Bytes<'a> {
         }
     }
 
+    /// Another word in place of this one, often one that is near.
+    pub fn altered(&mut self, before: u64) -> u64 {
+        match self.below(7) {
+            0 => self.number(),
+            1 => before ^ (1 << (self.byte() % 64)),
+            2 => before.wrapping_add(u64::from(self.byte())),
+            3 => before.wrapping_sub(u64::from(self.byte())),
+            4 => u64::from(self.byte()) << 32 | u64::from(self.byte()),
+            5 => before ^ u64::from(self.byte()),
+            _ => 0,
+        }
+    }
+
     pub fn maybe(&mut self) -> Option<u64> {
         self.flag().then(|| self.number())
     }

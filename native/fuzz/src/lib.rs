@@ -6,9 +6,11 @@
 //! | [`options`] | any options on any small file |
 //! | [`counters`] | any bytes as a counter file |
 //! | [`queue`] | any bytes as a queue file |
+//! | [`blocks`] | any bytes as a file of blocks |
 //! | [`bytes`] | numbers and choices out of bytes |
 //! | [`traces`] | what a run must not leave behind |
 
+pub mod blocks;
 pub mod bytes;
 pub mod counters;
 pub mod options;

@@ -169,15 +169,7 @@ fn edit(bytes: &mut Bytes, file: &mut [u8]) {
     };
     if let Ok(word) = <&mut [u8; 8]>::try_from(word) {
         let before = u64::from_le_bytes(*word);
-        let after = match bytes.below(7) {
-            0 => bytes.number(),
-            1 => before ^ (1 << (bytes.byte() % 64)),
-            2 => before.wrapping_add(u64::from(bytes.byte())),
-            3 => before.wrapping_sub(u64::from(bytes.byte())),
-            4 => u64::from(bytes.byte()) << 32 | u64::from(bytes.byte()),
-            5 => before ^ u64::from(bytes.byte()),
-            _ => 0,
-        };
+        let after = bytes.altered(before);
         *word = after.to_le_bytes();
     }
 }
