@@ -296,7 +296,11 @@ defmodule Emmap.Blocks do
   @spec used?(blocks, address) :: boolean
   def used?(blocks, address) do
     blocks = blocks!(blocks)
-    number!(blocks, Native.blocks_is_used(blocks.ref, address))
+
+    case Native.blocks_is_used(blocks.ref, address) do
+      {:error, reason} -> Structure.failed!(blocks, :blocks, :read, reason)
+      used? -> used?
+    end
   end
 
   @doc "Returns how many blocks are in use, in constant time. Raises as `used?/2`."
@@ -304,16 +308,17 @@ defmodule Emmap.Blocks do
   @spec count(blocks) :: non_neg_integer
   def count(blocks) do
     blocks = blocks!(blocks)
-    number!(blocks, Native.blocks_count(blocks.ref))
+
+    case Native.blocks_count(blocks.ref) do
+      {:error, reason} -> Structure.failed!(blocks, :blocks, :read, reason)
+      count -> count
+    end
   end
 
   @doc "Returns how many blocks the file has room for without growing, used or not. Raises as `used?/2`."
   @doc group: "Blocks", since: "1.0.0-rc.0"
   @spec capacity(blocks) :: non_neg_integer
   def capacity(blocks), do: info(blocks).capacity
-
-  defp number!(blocks, {:error, reason}), do: Structure.failed!(blocks, :blocks, :read, reason)
-  defp number!(_blocks, result), do: result
 
   # The whole file
 
