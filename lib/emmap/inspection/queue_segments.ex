@@ -12,7 +12,7 @@ defmodule Emmap.Inspection.QueueSegments do
 
   @doc """
   Follows the segments of a stream, and checks records from `floor` to the tail while there are bytes of the `budget` left. Returns the
-  segments, how many items and bytes were checked, what is wrong, and what is left of the budget.
+  segments, how many items and bytes were checked, the problems, and the rest of the budget.
   """
   def check(source, header, control, stream, floor, budget) do
     state = %{

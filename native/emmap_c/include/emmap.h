@@ -222,7 +222,7 @@ typedef struct emmap_blocks emmap_blocks;
  * Opens the blocks of the file at `path`. `block_size`, in bytes, 1 to 1,073,741,824: creates the file if there is none, unless
  * `flags` is EMMAP_EXISTING (else 0); 0: the file must exist, and has the size that it has. `*blocks` is NULL after an error.
  *
- * Returns 0. -ENOENT: there is no file. -EINVAL: the blocks of the file have another size. -EUSERS: 64 programs have it open.
+ * Returns 0. -ENOENT: the file does not exist. -EINVAL: the blocks of the file have another size. -EUSERS: 64 programs have it open.
  */
 int emmap_blocks_open(const char *path, uint32_t flags, uint64_t block_size, emmap_blocks **blocks);
 

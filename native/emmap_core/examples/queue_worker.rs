@@ -4,7 +4,7 @@
 //! `queue_worker work FILE LOGS PRODUCER FIRST IDENTITY`: the logs are LOGS.producer, LOGS.consumer, and LOGS.reader;
 //! the items are of PRODUCER, numbered from FIRST; with IDENTITY 1 they are pushed with the producer's identity. A line
 //! `die N` on its input ends it after the Nth store from then on, mostly with the lock of the queue.
-//! `queue_worker hold FILE`: checks an item out, says so, and keeps it; `queue_worker lock FILE` keeps the lock of the queue,
+//! `queue_worker hold FILE`: checks an item out, prints that, and keeps it; `queue_worker lock FILE` keeps the lock of the queue,
 //! too. `queue_worker untold FILE`: pushes an item as one that dies before it wakes who waits for it. `queue_worker check
 //! FILE`: what must hold at all times does. `queue_worker bounce FILE ROUNDS`: a futex round trip with another thread, for a benchmark.
 

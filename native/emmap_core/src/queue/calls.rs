@@ -207,7 +207,7 @@ impl Queue {
                 }
             });
             match claimed {
-                // No room to set an item aside: it is delivered once more, and stands in nobody's way.
+                // No room to set an item aside: it is delivered once more, so that the items behind it can be delivered.
                 Err(Stop::Posix(Errno::NOSPC)) if most_attempts.is_some() => most_attempts = None,
                 claimed => return claimed,
             }

@@ -21,7 +21,7 @@ pub struct Found {
 /// Where the payload of an item goes.
 #[derive(Clone, Copy, Debug)]
 pub enum Room {
-    /// To memory that has room for it, and is no map.
+    /// To memory that has room for it, and is not a map.
     Copy(*mut u8),
     /// It stays where it is: the caller has pinned the item, under the lock under which it was found.
     InPlace,

@@ -150,8 +150,8 @@ pub(super) fn wake(region: &Region, event: Event) -> Result<()> {
     Ok(())
 }
 
-/// How often those who wait look for the dead while another program has claims: its death makes items available, and wakes
-/// nobody.
+/// How often a waiter looks for dead programs while another program has claims: its death makes items available, and wakes
+/// no waiter.
 const LOOK: Duration = Duration::from_millis(4);
-/// How often they look at all: whoever made items or space available may have died before it woke them.
+/// How often it looks at all: whoever made items or space available may have died before it woke them.
 pub const SELDOM: Duration = Duration::from_secs(1);

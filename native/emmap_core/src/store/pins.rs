@@ -1,7 +1,7 @@
-//! What live binaries of this program show of a structure's file: a word in the file has the lowest position, so that nobody
-//! uses its space again.
+//! What live binaries of this program show of a structure's file: a word in the file has the lowest position, so that its
+//! space is not used again.
 //!
-//! A position is added by a call that holds the structure's lock, under which others recycle: nobody can have missed it. It
+//! A position is added by a call that holds the structure's lock, under which others recycle: no recycler can have missed it. It
 //! is removed by a destructor, at any time and without that lock: whoever reads the word before sees a pin that is not
 //! needed any more, which keeps space for longer than it must. The word is stored under the mutex that the positions are
 //! changed under, so it never is higher than the lowest position.
