@@ -51,7 +51,7 @@ defmodule Emmap.BlocksTest do
                Emmap.Queue.open(Path.dirname(path) <> "/c") |> swap(path)
     end
 
-    # A file of blocks is no queue.
+    # A file of blocks is not a queue.
     defp swap({:ok, queue}, path) do
       Emmap.Queue.close(queue)
       File.rm!(path)
