@@ -1047,6 +1047,75 @@ defmodule Emmap do
   @spec reattach(t) :: :ok | failure
   def reattach(mem), do: Native.reattach(ref!(mem))
 
+  @doc """
+  Sends the calling process a message when the map meets a fault: `{:emmap, monitor, :fault, reason}`.
+
+  A fault is what `reattach/1` repairs: the file was truncated (`:estale`), its disk is full (`:enospc`) or failed
+  (`:eio`), or there is no memory (`:enomem`). It is told within about 10 milliseconds, whoever meets it: a call of any
+  process, or a live binary that is read without a call. A map that has a fault already sends the message at once. Each
+  fault that follows a `reattach/1` is told again; the pages that are lost after the first until then are not.
+
+  Returns the reference that the messages have. A process may monitor a map more than once. A monitor ends with
+  `demonitor/2`, with its process, and without a message when the map is gone: its last handle closed, and its last live
+  binary collected. `source` is a handle, or a `Emmap.Counters`, `Emmap.Queue` or `Emmap.Blocks`. A truncated file is
+  noticed when a page that it lost is touched, or its size is looked at (`sync/1`, `info/1`, `reattach/1`).
+
+  Whether or not a map is monitored, each such fault is also one `:warning` in the log. Its metadata has the domain
+  `[:emmap]`, and `:emmap_fault`, a map of `:path`, `:position` and `:reason`. `config :emmap, log_faults: false`, set
+  before the first use of Emmap (or `erl -emmap log_faults false`), turns this off.
+
+      iex> path = Path.join(System.tmp_dir!(), "emmap_doc_monitor.bin")
+      iex> File.write!(path, :binary.copy("log ", 4096))
+      iex> {:ok, mem} = Emmap.open(path)
+      iex> monitor = Emmap.monitor(mem)
+      iex> File.write!(path, "new log")
+      iex> Emmap.pread(mem, 8192, 3)
+      {:error, :estale}
+      iex> receive do
+      ...>   {:emmap, ^monitor, :fault, :estale} -> Emmap.reattach(mem)
+      ...> end
+      :ok
+  """
+  @doc group: "Durability", since: "1.0.0-rc.0"
+  @spec monitor(t | Emmap.Counters.t() | Emmap.Queue.t() | Emmap.Blocks.t()) ::
+          reference | {:error, :closed}
+  def monitor(source) do
+    with {:ok, monitor} <- Native.monitor(monitored(source)), do: monitor
+  end
+
+  defp monitored(%{__struct__: module, ref: ref})
+       when module in [Emmap.Counters, Emmap.Queue, Emmap.Blocks],
+       do: ref
+
+  defp monitored(mem), do: ref!(mem)
+
+  @doc """
+  Ends a monitor of `monitor/1`, if there is one: `true`. No message is sent any more once this has returned; with
+  `[:flush]`, one that was sent before is removed from the mailbox.
+  """
+  @doc group: "Durability", since: "1.0.0-rc.0"
+  @spec demonitor(reference, [:flush]) :: true
+  def demonitor(monitor, options \\ [])
+
+  def demonitor(monitor, options) when is_reference(monitor) and options in [[], [:flush]] do
+    _ = Native.demonitor(monitor)
+    if options == [:flush], do: flush(monitor), else: true
+  end
+
+  def demonitor(monitor, options) when options in [[], [:flush]],
+    do: raise(ArgumentError, "a monitor is a reference, got #{inspect(monitor)}")
+
+  def demonitor(_monitor, options),
+    do: raise(ArgumentError, "options are a list, and valid is :flush, got #{inspect(options)}")
+
+  defp flush(monitor) do
+    receive do
+      {:emmap, ^monitor, :fault, _reason} -> flush(monitor)
+    after
+      0 -> true
+    end
+  end
+
   # Memory
 
   @doc """

@@ -1,2 +1,6 @@
 # Left out by default, and how to run them, is said by `make test` and in CONTRIBUTING.
 ExUnit.start(exclude: [:slow, :broker])
+
+# Tests lose many pages; `Emmap.MonitorTest` looks at what is logged of it.
+quiet = fn event, _ -> if event.meta[:domain] == [:emmap], do: :stop, else: :ignore end
+:ok = :logger.add_handler_filter(:default, :emmap, {quiet, []})

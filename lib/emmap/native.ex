@@ -17,17 +17,17 @@ defmodule Emmap.Native do
   @doc false
   def load do
     path = Application.app_dir(:emmap, @library)
-    :erlang.load_nif(String.to_charlist(path), guarded?())
+    :erlang.load_nif(String.to_charlist(path), {setting(:guard), setting(:log_faults)})
   end
 
   # Read when the library is loaded, once: a handler of SIGBUS is never taken out again.
-  defp guarded? do
-    case Application.get_env(:emmap, :guard, true) do
-      guard when is_boolean(guard) ->
-        guard
+  defp setting(name) do
+    case Application.get_env(:emmap, name, true) do
+      setting when is_boolean(setting) ->
+        setting
 
       other ->
-        raise ArgumentError, "config :emmap, guard: is true or false, got #{inspect(other)}"
+        raise ArgumentError, "config :emmap, #{name}: is true or false, got #{inspect(other)}"
     end
   end
 
@@ -324,6 +324,11 @@ defmodule Emmap.Native do
   # A copy, or the error of the map that the binary is a part of.
   @spec source_copy(binary) :: {:ok, binary} | failure
   def source_copy(_data), do: not_loaded()
+  # Told of faults: see native/emmap_nif/src/monitors.rs.
+  @spec monitor(handle) :: {:ok, reference} | failure
+  def monitor(_handle), do: not_loaded()
+  @spec demonitor(reference) :: boolean
+  def demonitor(_monitor), do: not_loaded()
   @spec guard_status() :: :ok | :lost | :off
   def guard_status(), do: not_loaded()
   @spec live() :: {non_neg_integer, non_neg_integer}

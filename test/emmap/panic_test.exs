@@ -13,7 +13,7 @@ defmodule Emmap.PanicTest do
         do: :erlang.nif_error(:not_loaded)
     end
 
-    def load(path), do: :erlang.load_nif(String.to_charlist(path), false)
+    def load(path), do: :erlang.load_nif(String.to_charlist(path), {false, false})
   end
 
   setup_all do

@@ -192,6 +192,24 @@ defmodule :emmap do
   @spec reattach(mem) :: :ok | Emmap.failure()
   defdelegate reattach(mem), to: Emmap
 
+  @doc """
+  As `Emmap.monitor/1`: the calling process gets `{emmap, Monitor, fault, Reason}` when the map meets a fault.
+  """
+  @doc since: "1.0.0-rc.0"
+  @spec monitor(mem | Emmap.Counters.t() | Emmap.Queue.t() | Emmap.Blocks.t()) ::
+          reference | {:error, :closed}
+  defdelegate monitor(source), to: Emmap
+
+  @doc "As `Emmap.demonitor/2`: `true`."
+  @doc since: "1.0.0-rc.0"
+  @spec demonitor(reference) :: true
+  defdelegate demonitor(monitor), to: Emmap
+
+  @doc "As `Emmap.demonitor/2`: `demonitor(Monitor, [flush])`."
+  @doc since: "1.0.0-rc.0"
+  @spec demonitor(reference, [:flush]) :: true
+  defdelegate demonitor(monitor, options), to: Emmap
+
   @doc "As `Emmap.info/1`."
   @doc since: "1.0.0-rc.0"
   @spec info(mem) :: {:ok, Emmap.info()} | Emmap.failure()

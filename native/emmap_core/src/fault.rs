@@ -50,6 +50,9 @@ pub struct Fault {
     first: AtomicU64,
     count: AtomicU64,
     repairs: AtomicU64,
+    /// How many were the first since a repair, and the word of the last of those.
+    firsts: AtomicU64,
+    latest: AtomicU64,
     /// Threads between steps 1 and 3.
     losing: AtomicUsize,
     /// What was replaced, in bytes from the start of a range of addresses.
@@ -118,6 +121,8 @@ impl Default for Fault {
             first: AtomicU64::new(0),
             count: AtomicU64::new(0),
             repairs: AtomicU64::new(0),
+            firsts: AtomicU64::new(0),
+            latest: AtomicU64::new(0),
             losing: AtomicUsize::new(0),
             from: AtomicUsize::new(usize::MAX),
             to: AtomicUsize::new(0),
@@ -171,7 +176,20 @@ impl Fault {
 
     /// The position in the map that was touched first, and what every call answers because of it.
     pub fn first(&self) -> Option<(u64, Reason)> {
-        let word = self.first.load(SeqCst);
+        Self::told(self.first.load(SeqCst))
+    }
+
+    /// How many faults were the first of the map since a repair.
+    pub fn firsts(&self) -> u64 {
+        self.firsts.load(SeqCst)
+    }
+
+    /// The last of those, repaired or not.
+    pub fn latest(&self) -> Option<(u64, Reason)> {
+        Self::told(self.latest.load(SeqCst))
+    }
+
+    fn told(word: u64) -> Option<(u64, Reason)> {
         if !is_fault(word) {
             return None;
         }
@@ -219,13 +237,17 @@ impl Fault {
 
     fn record(&self, new: u64) {
         let mut now = self.first.load(SeqCst);
+        let mut is_first = false;
         // The first one stays, unless it is about to be forgotten.
         while !Self::is_closed(now) && (!is_fault(now) || now & REPAIRING != 0) {
             if !is_fault(now) {
                 self.recount();
             }
             match self.first.compare_exchange(now, new, SeqCst, SeqCst) {
-                Ok(_) => break,
+                Ok(_) => {
+                    is_first = !is_fault(now);
+                    break;
+                }
                 Err(other) => {
                     if !is_fault(now) {
                         self.uncount();
@@ -236,6 +258,12 @@ impl Fault {
         }
         self.count.fetch_add(1, Relaxed);
         Self::tell();
+        if is_first {
+            self.latest.store(new, SeqCst);
+            self.firsts.fetch_add(1, SeqCst);
+            #[cfg(not(loom))]
+            crate::news::tell();
+        }
     }
 
     // Counted before the fault can be seen.

@@ -11,6 +11,7 @@
 //! | [`mapped_file`] | the file behind a mapping: its name, its size, its durability |
 //! | [`guard`] | the SIGBUS handler and its table of ranges |
 //! | [`fault`] | what a map knows of the pages it lost |
+//! | [`news`] | tells a thread that a map has met a fault |
 //! | [`closing`] | which handles are open |
 //! | [`lent`] | which files live binaries show |
 //! | [`source`] | bytes to write that may be a map's |
@@ -53,6 +54,7 @@ pub mod guard;
 pub mod lent;
 pub mod lines;
 pub mod mapped_file;
+pub mod news;
 pub mod opened_file;
 pub mod options;
 pub mod os;

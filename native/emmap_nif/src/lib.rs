@@ -3,7 +3,7 @@
 //!
 //! There are two kinds of NIF, and each is written one way:
 //!
-//! - *cold* ones ([`open`], [`control`], [`metadata`]) are plain `#[rustler::nif]`, on a dirty scheduler when they
+//! - *cold* ones ([`open`], [`control`], [`metadata`], [`monitors`]) are plain `#[rustler::nif]`, on a dirty scheduler when they
 //!   can wait for a disk;
 //! - *hot* ones ([`io`], [`atomics`], [`counters`], [`lines`], [`queue`], [`blocks`], [`block_storage`], [`search`], [`typed`]) are declared with [`hot::hot_nif`], which says why.
 
@@ -17,6 +17,7 @@ mod hot;
 mod io;
 mod lines;
 mod metadata;
+mod monitors;
 mod open;
 #[cfg(feature = "panics")]
 mod panics;
@@ -28,11 +29,12 @@ mod typed;
 
 use rustler::{Env, Term};
 
-/// `guarded`: what `load_nif` was given, whether to take SIGBUS.
-fn load(env: Env, guarded: Term) -> bool {
-    let Ok(guarded) = guarded.decode::<bool>() else {
+/// What `load_nif` was given: whether to take SIGBUS, and whether to log faults.
+fn load(env: Env, settings: Term) -> bool {
+    let Ok((guarded, logs)) = settings.decode::<(bool, bool)>() else {
         return false;
     };
+    monitors::set_logs(logs);
     if !resource::open_types(env) {
         return false;
     }

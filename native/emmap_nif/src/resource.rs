@@ -34,6 +34,7 @@ use rustler::sys::{
 };
 use rustler::{Decoder, Env, NifResult, ResourceArc, Term};
 
+use crate::monitors;
 use crate::queue::OpenQueue;
 use crate::terms::{ArgumentError, Failure, NOT_A_HANDLE};
 
@@ -224,6 +225,11 @@ impl Handle {
         }
     }
 
+    /// What tells its map from all others that there are.
+    pub fn map_key(&self) -> usize {
+        self.mapping as usize
+    }
+
     pub fn close(&self) -> Result<(), Failure> {
         // SAFETY: the handle keeps its mapping.
         let (mapping, region) = unsafe { (&*self.mapping, &*self.region) };
@@ -309,6 +315,9 @@ fn first_handle<'a>(
     // allocation gives us is released below, when the handle has its own.
     unsafe {
         let object = alloc(&MAPPING, mapping);
+        if let Some(region) = &(*object).region {
+            monitors::add(object as usize, &**region);
+        }
         let structure = structure(KeptRegion::of(object));
         let handle = handle_on(env, object, direct, structure);
         enif_release_resource(object.cast());
@@ -401,6 +410,7 @@ unsafe fn alloc<T>(kind: &AtomicPtr<c_void>, value: T) -> *mut T {
 unsafe extern "C" fn drop_mapping(_env: *mut ErlNifEnv, object: *mut c_void) {
     // SAFETY: the VM calls the destructor once, with an object of this type without a reference.
     let region = unsafe { (*object.cast::<Mapping>()).region.take() };
+    monitors::remove(object as usize);
     LIVE_MAPPINGS.fetch_sub(1, Ordering::Relaxed);
     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop_region(region)));
 }

@@ -44,13 +44,14 @@ impl Encoder for Failure {
     fn encode<'a>(&self, env: Env<'a>) -> Term<'a> {
         let reason = match self {
             Failure::Closed => closed().encode(env),
-            Failure::Posix(error) => errno_atom(env, *error).encode(env),
+            Failure::Posix(error) => self::reason(env, *error).encode(env),
         };
         (atom::error(), reason).encode(env)
     }
 }
 
-fn errno_atom(env: Env, error: Errno) -> Atom {
+/// The name of an error, as it stands in `{:error, reason}`.
+pub fn reason(env: Env, error: Errno) -> Atom {
     let name = errno::name(error.0);
     Atom::from_str(env, name).unwrap_or_else(|_| atom::error())
 }

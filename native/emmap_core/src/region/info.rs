@@ -1,6 +1,7 @@
 //! What there is to know of a region.
 
 use std::os::fd::AsRawFd;
+use std::path::Path;
 
 use super::address_range::AddressRange;
 use super::Region;
@@ -47,6 +48,22 @@ impl Region {
     pub fn stat(&self) -> Result<Stat> {
         let file = self.file()?.ok_or(Errno::NOTSUP)?;
         os::stat(file.fd())
+    }
+
+    /// The path that the file was opened by. `None`: anonymous memory.
+    pub fn path(&self) -> Option<&Path> {
+        self.file.name().map(|name| name.path())
+    }
+
+    /// How many faults the map has had, of those that followed a repair, or nothing.
+    pub fn fault_number(&self) -> u64 {
+        self.hot.fault.firsts()
+    }
+
+    /// Where the last of those was first met, and what every call returns because of it, or returned until the repair.
+    pub fn latest_fault(&self) -> Option<(u64, Errno)> {
+        let latest = self.hot.fault.latest();
+        latest.map(|(at, reason)| (at, reason.errno()))
     }
 
     pub fn info(&self) -> Result<Info> {
