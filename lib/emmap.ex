@@ -1148,6 +1148,40 @@ defmodule Emmap do
   end
 
   @doc """
+  Makes the map read-only, for all its handles and for good: every write that begins after this has returned is
+  `{:error, :eacces}`, whether of bytes, numbers or atomics, and `Emmap.Counters`, which this also takes, raise
+  `Emmap.Error` with `:eacces`. There is no way back, but another `open/2`.
+
+  Writes that have begun are waited for, and are in the map. Then the kernel protects the pages (mprotect), so that no
+  other code of this VM can write to them either. Other maps of the file, here or in other programs, are not affected.
+  What was written before can be synced.
+
+      iex> {:ok, mem} = Emmap.open([:anon, size: 4096])
+      iex> :ok = Emmap.pwrite(mem, 0, "constant")
+      iex> Emmap.make_read_only(mem)
+      :ok
+      iex> Emmap.pwrite(mem, 0, "variable")
+      {:error, :eacces}
+      iex> Emmap.patomic(mem, 0, :add, 1)
+      {:error, :eacces}
+      iex> Emmap.pread(mem, 0, 8)
+      {:ok, "constant"}
+  """
+  @doc group: "Memory", since: "1.0.0-rc.0"
+  @spec make_read_only(t | Emmap.Counters.t()) :: :ok | failure
+  def make_read_only(mem)
+
+  def make_read_only(%{__struct__: Emmap.Counters, ref: ref}), do: do_make_read_only(ref)
+  def make_read_only(mem), do: do_make_read_only(ref!(mem))
+
+  defp do_make_read_only(ref) do
+    with :ok <- Native.refuse_writes(ref) do
+      Emmap.Schedulers.await()
+      Native.protect(ref)
+    end
+  end
+
+  @doc """
   Keeps all pages of the map in memory (mlock). `{:error, :enomem}` or `:eagain` above the limit
   (`ulimit -l`), `:eperm` where it is 0. Pages by which the map grows later are not locked.
   """

@@ -266,6 +266,10 @@ defmodule Emmap.Native do
   def truncate(_handle), do: not_loaded()
   @spec reattach(handle) :: :ok | failure
   def reattach(_handle), do: not_loaded()
+  @spec refuse_writes(handle) :: :ok | failure
+  def refuse_writes(_handle), do: not_loaded()
+  @spec protect(handle) :: :ok | failure
+  def protect(_handle), do: not_loaded()
   @spec sync(handle, boolean) :: :ok | failure
   def sync(_handle, _wait), do: not_loaded()
   @spec sync_range(handle, non_neg_integer, non_neg_integer, boolean) :: :ok | failure

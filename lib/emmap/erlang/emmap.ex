@@ -192,6 +192,11 @@ defmodule :emmap do
   @spec reattach(mem) :: :ok | Emmap.failure()
   defdelegate reattach(mem), to: Emmap
 
+  @doc "As `Emmap.make_read_only/1`: later writes are `{error, eacces}`."
+  @doc since: "1.0.0-rc.0"
+  @spec make_read_only(mem | counters) :: :ok | Emmap.failure()
+  defdelegate make_read_only(mem), to: Emmap
+
   @doc """
   As `Emmap.monitor/1`: the calling process gets `{emmap, Monitor, fault, Reason}` when the map meets a fault.
   """

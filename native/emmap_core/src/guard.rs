@@ -95,6 +95,11 @@ impl Watch {
         self.node.slot.forget_fd();
     }
 
+    /// Zero pages in the place of lost ones need not be writable any more.
+    pub fn is_read_only(&self) {
+        self.node.slot.is_read_only();
+    }
+
     /// What was replaced by zero pages is mapped as one again.
     pub fn is_whole(&self) {
         patch::forget_pieces(&self.node.slot);

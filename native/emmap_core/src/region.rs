@@ -2,7 +2,7 @@
 //!
 //! Invariants that the `SAFETY` comments of this module lean on:
 //!
-//! 1. *Alive*: `base .. base + len` is mapped readable (and writable, if the region is) for as
+//! 1. *Alive*: `base .. base + len` is mapped readable (and writable, as long as the region is) for as
 //!    long as the `Region` lives. Only `Drop` unmaps; growth maps more, shrinking replaces pages
 //!    by zero pages in one step, and a range that became too small stays mapped beside its
 //!    successor.
@@ -24,6 +24,7 @@
 //! | [`past_end`] | writes that make the file longer |
 //! | [`paging`] | advice, prefetch, mlock, allocation |
 //! | [`durability`] | what was written reaches the disk |
+//! | [`read_only`] | a map that was writable, and is not any more |
 //! | [`reattach`] | the way back after a fault |
 //! | [`release`] | what the last close releases |
 //! | [`info`] | what there is to know |
@@ -40,6 +41,7 @@ mod lock;
 mod paging;
 mod past_end;
 mod plan;
+mod read_only;
 mod reattach;
 mod release;
 mod reservation;
@@ -49,6 +51,7 @@ mod shape;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::block_storage::turn::{self, Turn};
@@ -62,6 +65,7 @@ use durability::Failed;
 use extent::Extent;
 use lock::CopyLock;
 use plan::plan_and_map;
+use read_only::SlowWrites;
 use release::FileSlot;
 use shape::Shape;
 
@@ -76,6 +80,7 @@ pub struct Region {
     failed_sync: Failed,
     storage_turn: OnceLock<Arc<Turn>>,
     shape: Shape,
+    slow_writes: SlowWrites,
     hot: Hot,
 }
 
@@ -85,10 +90,10 @@ struct Hot {
     extent: Extent,
     fault: Box<Fault>,
     lock: Option<Box<CopyLock>>,
-    // As in the shape.
-    writable: bool,
+    // As in the shape, until the map is made read-only.
+    writable: AtomicBool,
     grows: bool,
-    appends: bool,
+    appends: AtomicBool,
     /// Whether a live binary was handed out.
     lent: Lent,
 }
@@ -125,9 +130,9 @@ impl Region {
             extent: Extent::new(range.position_zero(&shape), plan.len),
             fault,
             lock: options.lock.then(Box::default),
-            writable: shape.writable,
+            writable: AtomicBool::new(shape.writable),
             grows: shape.grows,
-            appends: shape.appends,
+            appends: AtomicBool::new(shape.appends),
             lent: Lent::default(),
         };
         Ok(Region {
@@ -136,6 +141,7 @@ impl Region {
             failed_sync: Failed::default(),
             storage_turn: OnceLock::new(),
             shape,
+            slow_writes: SlowWrites::default(),
             hot,
         })
     }
@@ -159,7 +165,7 @@ impl Region {
 
     #[inline]
     pub fn writable(&self) -> bool {
-        self.hot.writable
+        self.hot.writable.load(Ordering::Relaxed)
     }
 
     /// Whether a write past the end makes the map longer.
@@ -171,7 +177,7 @@ impl Region {
     /// Whether every write goes to the end of the file.
     #[inline]
     pub fn appends(&self) -> bool {
-        self.hot.appends
+        self.hot.appends.load(Ordering::Relaxed)
     }
 
     /// Held by a call that reads or changes a block storage in the file.

@@ -56,6 +56,23 @@ fn reattach<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
     on_region(env, &handle, Region::reattach)
 }
 
+// One store.
+#[rustler::nif(schedule = "Normal")]
+fn refuse_writes<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
+    on_region(env, &handle, |region| {
+        region.refuse_writes();
+        Ok(())
+    })
+}
+
+// Changes maps, and waits for writes on dirty schedulers. To be called after `refuse_writes`, once every process that was
+// running then has given up its scheduler.
+#[rustler::nif(schedule = "DirtyIo")]
+fn protect<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
+    // SAFETY: a write that may not wait is one call on a scheduler of the VM, which is over by the word of the caller.
+    on_region(env, &handle, |region| unsafe { region.protect() })
+}
+
 // Waits for the disk.
 #[rustler::nif(schedule = "DirtyIo")]
 fn sync<'a>(env: Env<'a>, handle: HandleRef<'a>, wait: bool) -> Term<'a> {

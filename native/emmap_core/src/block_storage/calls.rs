@@ -88,9 +88,11 @@ fn check_reaches_end(region: &Region) -> crate::Result<()> {
 }
 
 fn with_room<R>(region: &Region, wait: Wait, act: impl Fn() -> Result<R>) -> Result<R> {
-    if !region.writable() {
-        return Err(Errno::ACCES.into());
-    }
+    let _slow = match wait {
+        Wait::No if region.writable() => None,
+        Wait::No => return Err(Errno::ACCES.into()),
+        Wait::Yes => Some(region.slow_write()?),
+    };
     let _turn = turn::to_change(region.storage_turn(), wait)?;
     for _ in 0..TIMES {
         match region.writing(|| Ok::<_, Errno>(act()))? {

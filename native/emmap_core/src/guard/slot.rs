@@ -159,6 +159,11 @@ impl Slot {
         sequenced();
     }
 
+    /// Nothing writes to the range any more.
+    pub fn is_read_only(&self) {
+        self.writable.store(false, Ordering::Relaxed);
+    }
+
     pub fn is_only_copy(&self) -> bool {
         self.only_copy.load(Ordering::Relaxed)
     }

@@ -72,8 +72,19 @@ impl AddressRange {
         // a call at work sees the old ones or zeros, and finds the fault of a closed map after these.
         unsafe {
             os::release_large(at, len);
-            os::zero_over(at, len, shape.protection).is_ok()
+            os::zero_over(at, len, shape.protection()).is_ok()
         }
+    }
+
+    /// Takes the right to write away from the pages.
+    pub fn protect(&mut self, shape: &Shape) -> Result<()> {
+        let (at, len) = self.whole();
+        self.watch.is_read_only();
+        if len == 0 {
+            return Ok(());
+        }
+        // SAFETY: the range lies inside the reservation, and nothing writes to it any more.
+        os::check(unsafe { libc::mprotect(at.cast(), len, shape.protection()) })
     }
 
     pub fn position_zero(&self, shape: &Shape) -> *mut u8 {
@@ -113,7 +124,7 @@ impl AddressRange {
                 os::release_pages(at, self.mapped - bytes);
             }
             let len = self.mapped - bytes;
-            let answer = os::zero_over(at, len, shape.protection);
+            let answer = os::zero_over(at, len, shape.protection());
             match zeros {
                 Zeros::Writable => answer?,
                 Zeros::AnyKind => answer.or_else(|_| os::zero_over(at, len, libc::PROT_READ))?,
@@ -166,7 +177,7 @@ impl AddressRange {
         // SAFETY: the caller's promise.
         let answer = unsafe {
             let at = self.reservation.start().add(from);
-            let (len, protection, flags) = (to - from, shape.protection, shape.flags);
+            let (len, protection, flags) = (to - from, shape.protection(), shape.flags);
             match file {
                 Some(file) => {
                     let offset = shape.offset - shape.delta as u64 + from as u64;

@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::ptr;
 
 use super::lock::{CopyLock, Stripes};
+use super::read_only::SlowWrite;
 use super::Region;
 use crate::bounds::{checked_range, clamped_range};
 use crate::byte_search::ByteSearch;
@@ -205,7 +206,7 @@ impl Region {
     /// Copies `count` bytes from `from` to `to` as if they lay elsewhere in between. EINVAL when
     /// not all of them lie inside the map.
     pub fn copy_within(&self, from: u64, to: u64, count: usize, wait: Wait) -> Result<Written> {
-        if self.shape.writable && count > 0 {
+        if self.writable() && count > 0 {
             // Before the map grows for nothing.
             checked_range(from, count, self.len()).ok_or(Errno::INVAL)?;
         }
@@ -219,7 +220,7 @@ impl Region {
             unsafe { ptr::copy(base.add(from), base.add(to), count) };
             Ok(Written::Done)
         };
-        self.check_writable()?;
+        let _slow = self.check_write(wait)?;
         // What is copied must not change meanwhile, either.
         let stripes = Stripes::of(from as usize, count).and(Stripes::of(to as usize, count));
         self.change_striped(stripes, wait, || self.at(to, count, copy))
@@ -235,7 +236,7 @@ impl Region {
         wait: Wait,
         write: impl FnOnce(usize) -> Result<Written>,
     ) -> Result<Written> {
-        self.check_writable()?;
+        let _slow = self.check_write(wait)?;
         let _turn = match (&self.hot.lock, wait) {
             (None, _) => None,
             // A position past the end of all addresses is in no stripe, and is not written to.
@@ -303,9 +304,18 @@ impl Region {
         }
     }
 
+    /// To be asked before a write; what is returned is to be kept until its end.
     #[inline(always)]
-    fn check_writable(&self) -> Result<()> {
-        match self.hot.writable {
+    fn check_write(&self, wait: Wait) -> Result<Option<SlowWrite<'_>>> {
+        match wait {
+            Wait::No => self.check_writable().map(|()| None),
+            Wait::Yes => self.slow_write().map(Some),
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn check_writable(&self) -> Result<()> {
+        match self.writable() {
             true => Ok(()),
             false => Err(Errno::ACCES),
         }

@@ -33,7 +33,7 @@ impl Region {
         let Some(file) = self.file()? else {
             return Err(Errno::NOTSUP);
         };
-        if !self.shape.writable || self.shape.private {
+        if !self.writable() || self.shape.private {
             return Err(Errno::ACCES);
         }
         if count == 0 {

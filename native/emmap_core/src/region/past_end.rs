@@ -36,6 +36,7 @@ impl Region {
         }
         let end = crate::bounds::checked_end(position, count as u64)?;
         let mut ranges = self.ranges();
+        self.check_writable()?;
         self.check_fault()?;
         if end <= self.len() as u64 {
             return Ok(false);
@@ -104,10 +105,10 @@ impl Region {
     /// # Safety
     /// `data` must have `count` readable bytes.
     pub unsafe fn append(&self, data: *const u8, count: usize) -> Result<u64> {
-        if !self.shape.appends {
+        let mut ranges = self.ranges();
+        if !self.appends() {
             return Err(Errno::ACCES);
         }
-        let mut ranges = self.ranges();
         self.check_fault()?;
         let file = self.file()?.ok_or(Errno::NOTSUP)?;
         self.alone(|| {

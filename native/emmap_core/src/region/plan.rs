@@ -130,7 +130,7 @@ fn probe(shape: &Shape, file: &MappedFile) -> Result<()> {
     let flags = shape.flags | os::NO_RESERVE;
     #[cfg(target_os = "linux")]
     let flags = flags & !libc::MAP_POPULATE;
-    match os::try_map(shape.page, shape.protection, flags, file.fd()) {
+    match os::try_map(shape.page, shape.protection(), flags, file.fd()) {
         Err(Errno::IO) => Err(Errno::NODEV),
         Err(Errno::INVAL) if shape.page != os::page_size() => Err(Errno::NOTSUP),
         answer => answer,

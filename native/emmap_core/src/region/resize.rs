@@ -69,6 +69,7 @@ impl Region {
             return Err(Errno::NOSPC);
         }
         let mut ranges = self.ranges();
+        self.check_writable()?;
         self.check_fault()?;
         if to <= self.len() as u64 {
             return Ok(());
@@ -82,7 +83,7 @@ impl Region {
 
     fn check_resizable(&self, to: u64) -> Result<()> {
         let len = self.len() as u64;
-        match self.shape.writable {
+        match self.writable() {
             false => Err(Errno::ACCES),
             true if self.shape.resizable || to == len => Ok(()),
             true if to > len => Err(Errno::NOSPC),

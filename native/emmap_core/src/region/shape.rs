@@ -1,9 +1,12 @@
-//! What does not change after a region is made.
+//! What does not change after a region is made; but a map that was writable can be made read-only.
+
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use crate::bounds::round_up;
 use crate::{Errno, Options, Result};
 
 pub(super) struct Shape {
+    /// When it was made.
     pub writable: bool,
     pub private: bool,
     /// `resize` may change its size.
@@ -17,7 +20,7 @@ pub(super) struct Shape {
     /// Writes go to the end of the file, through the file.
     pub appends: bool,
     pub auto_unlink: bool,
-    pub protection: libc::c_int,
+    protection: AtomicI32,
     pub flags: libc::c_int,
     pub page: usize,
     /// Position 0 in the file, in bytes.
@@ -57,7 +60,7 @@ impl Shape {
             pinned: options.fixed || file_size.is_none(),
             appends: options.append,
             auto_unlink: options.auto_unlink,
-            protection,
+            protection: AtomicI32::new(protection),
             flags,
             page,
             offset: options.offset,
@@ -66,6 +69,16 @@ impl Shape {
             max_increment: options.max_increment,
         };
         Ok((shape, len))
+    }
+
+    /// What may be done with the pages.
+    pub fn protection(&self) -> libc::c_int {
+        self.protection.load(Ordering::Relaxed)
+    }
+
+    /// The pages of the map can only be read from now on. To be called by one who holds the ranges.
+    pub fn make_read_only(&self) {
+        self.protection.store(libc::PROT_READ, Ordering::Relaxed);
     }
 
     /// The bytes of whole pages that `len` bytes of the map take.
