@@ -497,7 +497,7 @@ defmodule Emmap.Blocks do
     defp next(_blocks, [], {to, to}, {:cont, acc}, _fun), do: {:done, acc}
 
     defp next(blocks, [], {from, to}, acc, fun) do
-      {some, from} = Emmap.Blocks.read_from(blocks, from, to, 500)
+      {some, from} = Emmap.Blocks.read_from(blocks, from, to, Emmap.HeapRoom.batch(500))
       next(blocks, some, {from, to}, acc, fun)
     end
 

@@ -575,7 +575,7 @@ defmodule Emmap.Counters do
          do: {:done, acc}
 
     defp next([], %{counters: counters, from: from, names: names} = rest, {:cont, acc}, fun) do
-      size = Counters.batch(counters)
+      size = Emmap.HeapRoom.batch(Counters.batch(counters))
       values = Counters.few(counters, from, size)
       {taken, names} = if names, do: Enum.split(names, size), else: {nil, nil}
       elements = if taken, do: Enum.zip(taken, values), else: values

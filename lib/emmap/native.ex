@@ -51,10 +51,12 @@ defmodule Emmap.Native do
   def position(_handle, _whence, _offset), do: not_loaded()
   @type batch :: {Emmap.position(), [binary]} | failure
   # Copies are made without a root.
-  @spec lines(handle, root, non_neg_integer, non_neg_integer, 0..3) :: batch
+  @spec lines(handle, root, non_neg_integer, non_neg_integer, non_neg_integer) :: batch
   def lines(_handle, _root, _position, _stop, _form), do: not_loaded()
-  @spec pieces(handle, root, non_neg_integer, non_neg_integer, pos_integer, 0..1) :: batch
-  def pieces(_handle, _root, _position, _stop, _size, _copies), do: not_loaded()
+
+  @spec pieces(handle, root, non_neg_integer, non_neg_integer, pos_integer, non_neg_integer) ::
+          batch
+  def pieces(_handle, _root, _position, _stop, _size, _form), do: not_loaded()
 
   # Hot: numbers and ranges within a map, as pread and pwrite.
   @spec get_u64(handle, integer) :: non_neg_integer | :eof | failure

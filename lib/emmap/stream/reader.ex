@@ -4,7 +4,7 @@ defmodule Emmap.Stream.Reader do
   # to cut it.
 
   import Emmap.Handle, only: [handle: 1, handle: 2]
-  alias Emmap.{Handle, Info, Native}
+  alias Emmap.{Handle, HeapRoom, Native}
 
   # So much is brought into memory at a time, on a dirty scheduler, and then read on a normal one,
   # which therefore waits for no disk. A batch begins inside and may end as much behind it as
@@ -17,6 +17,9 @@ defmodule Emmap.Stream.Reader do
 
   @copies 1
   @trims 2
+  # Above the forms: how many elements a batch has at most, and of how many KiB of the map; as native code has it.
+  @limit 4
+  @most 1024
 
   defstruct [:ref, :owned, :root, :position, :stop, :window, :ahead, :mode, :form, :path]
 
@@ -54,11 +57,11 @@ defmodule Emmap.Stream.Reader do
   defp map!(mem), do: {mem, false, nil}
 
   defp bounds!(stream, ref, path) do
-    case Info.brief(ref) do
-      {:ok, %{size: size, flags: flags}} ->
+    case Native.describe(ref, true) do
+      {:ok, %{size: size, direct: direct?}} ->
         start = min(stream.start, size)
         # `:infinity` is an atom, and atoms are above all integers.
-        {start, start + min(stream.length, size - start), :direct in flags}
+        {start, start + min(stream.length, size - start), direct?}
 
       {:error, reason} ->
         failed!(reason, path)
@@ -68,6 +71,11 @@ defmodule Emmap.Stream.Reader do
   defp root!(root, _path) when is_binary(root), do: root
   defp root!(:eof, _path), do: ""
   defp root!({:error, reason}, path), do: failed!(reason, path)
+
+  # Batches for a process whose heap may take so many words more.
+  @spec limit(t, non_neg_integer | :infinity) :: t
+  def limit(%{form: form} = reader, words),
+    do: %{reader | form: rem(form, @limit) + @limit * HeapRoom.batch(@most, words)}
 
   @spec close(t) :: :ok
   def close(%{owned: false}), do: :ok

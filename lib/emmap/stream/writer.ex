@@ -7,19 +7,25 @@ defmodule Emmap.Stream.Writer do
   # that was collected when something raises, and what came before must be in the file then.
 
   import Emmap.Handle, only: [handle: 1]
+  alias Emmap.HeapRoom
 
   @block 64 * 1024
 
   @enforce_keys [:file, :path]
-  defstruct [:file, :path]
+  defstruct [:file, :path, elements: @block]
 
-  @type t :: %__MODULE__{file: :file.fd() | Emmap.t(), path: binary | nil}
+  # `:elements`: how many a block has at most.
+  @type t :: %__MODULE__{
+          file: :file.fd() | Emmap.t(),
+          path: binary | nil,
+          elements: pos_integer
+        }
 
   @spec open!(Emmap.t() | binary) :: t
   def open!(path) when is_binary(path) do
     # No map is needed to append, and a file moves every block to its end itself.
     case :file.open(path, [:append, :raw, :binary]) do
-      {:ok, file} -> %__MODULE__{file: file, path: path}
+      {:ok, file} -> %__MODULE__{file: file, path: path, elements: HeapRoom.batch(@block)}
       {:error, reason} -> raise Emmap.Error, op: :open, path: path, reason: reason
     end
   end
@@ -28,7 +34,7 @@ defmodule Emmap.Stream.Writer do
     %{flags: flags} = ok!(Emmap.Info.brief(ref), nil)
     if :write not in flags, do: failed!(:eacces, nil)
     # A handle of our own: its cursor moves, the caller's does not.
-    %__MODULE__{file: ok!(Emmap.dup(mem), nil), path: nil}
+    %__MODULE__{file: ok!(Emmap.dup(mem), nil), path: nil, elements: HeapRoom.batch(@block)}
   end
 
   @spec write!(t, iodata) :: t
@@ -42,10 +48,10 @@ defmodule Emmap.Stream.Writer do
         {:error, reason} -> failed!(reason, writer.path)
       end
 
-    {waiting, size} = Process.get(key(writer), {[], 0})
-    size = size + byte_size(data)
-    Process.put(key(writer), {[waiting, data], size})
-    if size >= @block, do: flush!(writer)
+    {waiting, count, size} = Process.get(key(writer), {[], 0, 0})
+    {count, size} = {count + 1, size + byte_size(data)}
+    Process.put(key(writer), {[waiting, data], count, size})
+    if size >= @block or count >= writer.elements, do: flush!(writer)
     writer
   end
 
@@ -59,7 +65,7 @@ defmodule Emmap.Stream.Writer do
   defp flush!(writer) do
     case Process.delete(key(writer)) do
       nil -> :ok
-      {waiting, _size} -> append!(writer, waiting)
+      {waiting, _count, _size} -> append!(writer, waiting)
     end
   end
 

@@ -33,6 +33,28 @@ const COST_OF_A_TERM: usize = 64;
 /// The forms of lines: copies, and without their newlines.
 const COPIES: usize = 1;
 const TRIMS: usize = 2;
+/// Where the limit of a batch stands, above the forms.
+const LIMIT_SHIFT: u32 = 2;
+
+/// How much one answer may be, for a process whose heap is limited.
+struct Limit {
+    terms: usize,
+    bytes: usize,
+}
+
+impl Limit {
+    /// Of the argument `form`: terms, and as many KiB, above the forms; 0: the most that there may be.
+    fn of(form: usize) -> Limit {
+        let terms = match form >> LIMIT_SHIFT {
+            0 => MOST,
+            terms => terms.min(MOST),
+        };
+        Limit {
+            terms,
+            bytes: LOOK.min(terms << 10),
+        }
+    }
+}
 
 /// What a stream reads: the bytes of the map, or those of a root binary. Both are mapped for as long as the call takes,
 /// of which the handle and the root are arguments.
@@ -106,15 +128,17 @@ impl Root {
 struct Batch {
     terms: [MaybeUninit<ErlNifTerm>; MOST],
     count: usize,
+    most: usize,
     /// From before the first line was looked for.
     shrinks: usize,
 }
 
 impl Batch {
-    fn new(region: &Region) -> Batch {
+    fn new(region: &Region, most: usize) -> Batch {
         Batch {
             terms: [MaybeUninit::uninit(); MOST],
             count: 0,
+            most,
             shrinks: region.shrinks(),
         }
     }
@@ -125,7 +149,7 @@ impl Batch {
     }
 
     fn is_full(&self) -> bool {
-        self.count == MOST
+        self.count == self.most
     }
 
     /// `{next, terms}`. `None`: the map was made shorter meanwhile, so that copies may hold zeros;
@@ -161,7 +185,7 @@ fn unshrunk(
 }
 
 // lines(handle, root, position, stop, form): `{next, lines}`; no lines at the end.
-// `form`: 1 copies, 2 leaves the newlines out.
+// `form`: 1 copies, 2 leaves the newlines out; above them, how many lines at most.
 fn lines<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     unshrunk(call, |region| lines_once(call, region, S::WAIT))
 }
@@ -169,12 +193,13 @@ fn lines<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
 fn lines_once(call: &Call, region: &Region, wait: Wait) -> Result<Option<ErlNifTerm>, Early> {
     let form = call.count(4)?;
     let trim = form & TRIMS != 0;
-    let mut batch = Batch::new(region);
+    let limit = Limit::of(form);
+    let mut batch = Batch::new(region, limit.terms);
     let root = Root::of(call, region, form & COPIES != 0, 3)?;
     let start = call.count(2)?.min(root.stop);
     let all = root.stop - start;
     let look = match wait {
-        Wait::No => all.min(LOOK),
+        Wait::No => all.min(limit.bytes),
         Wait::Yes => all,
     };
     // SAFETY: `start + look` is inside the root or the map, which are arguments of this call.
@@ -212,15 +237,17 @@ fn line_term(call: &Call, root: &Root, line: Line, trim: bool) -> Result<ErlNifT
     }
 }
 
-// pieces(handle, root, position, stop, size, copies): `{next, pieces}`, each of `size` bytes but for
-// the last; none at the end. `copies`: 1 makes copies.
+// pieces(handle, root, position, stop, size, form): `{next, pieces}`, each of `size` bytes but for
+// the last; none at the end. `form`: as of lines.
 fn pieces<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     unshrunk(call, |region| pieces_once(call, region, S::WAIT))
 }
 
 fn pieces_once(call: &Call, region: &Region, wait: Wait) -> Result<Option<ErlNifTerm>, Early> {
-    let copy = call.count(5)? & COPIES != 0;
-    let mut batch = Batch::new(region);
+    let form = call.count(5)?;
+    let copy = form & COPIES != 0;
+    let limit = Limit::of(form);
+    let mut batch = Batch::new(region, limit.terms);
     let root = Root::of(call, region, copy, 3)?;
     let start = call.count(2)?.min(root.stop);
     let size = call.count(4)?.max(1);
@@ -230,7 +257,7 @@ fn pieces_once(call: &Call, region: &Region, wait: Wait) -> Result<Option<ErlNif
     let mut next = start;
     while next < root.stop && !batch.is_full() {
         let count = size.min(root.stop - next);
-        if copy && batch.count > 0 && next - start + count > INLINE_BYTES {
+        if copy && batch.count > 0 && next - start + count > INLINE_BYTES.min(limit.bytes) {
             break;
         }
         batch.push(root.part(call, next, count)?);

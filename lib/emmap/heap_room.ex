@@ -1,0 +1,29 @@
+defmodule Emmap.HeapRoom do
+  @moduledoc false
+  # How much the calling process may add to its heap before its `max_heap_size` kills it: what is read in batches is
+  # read in smaller ones there.
+
+  # Words that are left for each element of a batch: a collection of garbage counts the old heap and the new one, which
+  # may be the next larger size, and what is not on either yet.
+  @words_of_an_element 1024
+
+  # Words left; `:infinity`, which is above all integers, without a limit of the process or the system.
+  @spec words :: non_neg_integer | :infinity
+  def words do
+    [garbage_collection: flags, total_heap_size: heap] =
+      Process.info(self(), [:garbage_collection, :total_heap_size])
+
+    case flags[:max_heap_size] do
+      %{size: 0} -> :infinity
+      %{size: size} -> max(size - heap, 0)
+    end
+  end
+
+  # How many elements to read at once, `most` at most.
+  @spec batch(pos_integer) :: pos_integer
+  def batch(most), do: batch(most, words())
+
+  @spec batch(pos_integer, non_neg_integer | :infinity) :: pos_integer
+  def batch(most, :infinity), do: most
+  def batch(most, words), do: words |> div(@words_of_an_element) |> max(1) |> min(most)
+end
