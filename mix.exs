@@ -131,12 +131,37 @@ end
 defmodule Mix.Tasks.Compile.Emmap do
   @moduledoc false
   # Builds the NIF library with cargo and puts it where `Emmap.Native` loads it from. Does nothing
-  # where the library of a release is used.
+  # where the library of a release is used. Builds in the folder of the sources, so that all environments and
+  # projects use one library; where that folder is read-only, in the build folder of the project.
   use Mix.Task.Compiler
+
+  defmodule Progress do
+    @moduledoc false
+    # Prints what cargo says, line by line, except the line that it prints when there was nothing to do.
+    defstruct line: ""
+
+    defimpl Collectable do
+      def into(progress), do: {progress, &collect/2}
+
+      defp collect(progress, {:cont, data}) do
+        [rest | lines] = (progress.line <> data) |> String.split("\n") |> Enum.reverse()
+        lines |> Enum.reverse() |> Enum.each(&print(&1, "\n"))
+        %{progress | line: rest}
+      end
+
+      defp collect(progress, _done) do
+        print(progress.line, "")
+        progress
+      end
+
+      defp print(line, ending) do
+        unless line =~ ~r/^ *Finished /, do: IO.write([line, ending])
+      end
+    end
+  end
 
   @package "emmap_nif"
   @native Path.join(__DIR__, "native")
-  @installed Path.join([__DIR__, "priv", "native", "#{@package}.so"])
 
   @impl true
   def run(_args) do
@@ -149,7 +174,7 @@ defmodule Mix.Tasks.Compile.Emmap do
   @impl true
   def clean do
     # What a build that was killed left behind is named after the library, too.
-    folder = Path.dirname(@installed)
+    folder = Path.dirname(installed())
 
     with {:ok, files} <- File.ls(folder) do
       for file <- files, file =~ @package, do: File.rm!(Path.join(folder, file))
@@ -161,15 +186,18 @@ defmodule Mix.Tasks.Compile.Emmap do
   defp build(file, why) do
     stale = stale?()
 
-    case System.find_executable("cargo") do
-      nil when stale -> Mix.raise(no_cargo(why))
-      nil -> linked(:noop)
-      cargo -> build(cargo, file, stale, why)
+    cond do
+      # A library in a read-only folder cannot be replaced.
+      not writable?() and root() == __DIR__ and not stale -> linked(:noop)
+      not writable?() and root() == __DIR__ -> Mix.raise(read_only())
+      cargo = System.find_executable("cargo") -> build(cargo, file, stale, why)
+      stale -> Mix.raise(no_cargo(why))
+      true -> linked(:noop)
     end
   end
 
   defp build(cargo, file, stale, why) do
-    target = Path.expand(System.get_env("CARGO_TARGET_DIR") || Path.join(@native, "target"))
+    target = Path.expand(System.get_env("CARGO_TARGET_DIR") || target())
     args = ~w(build --release --locked --package #{@package} --target-dir) ++ [target]
 
     if stale do
@@ -177,10 +205,10 @@ defmodule Mix.Tasks.Compile.Emmap do
       Mix.shell().info("Compiling the library of emmap with cargo (some minutes, once)")
     end
 
-    # Whether anything has changed, flags and toolchain included, is for cargo to say; it is quiet unless it fails.
-    options = [cd: @native, stderr_to_stdout: true, into: IO.stream(:stdio, :line)]
+    # Whether anything has changed, flags and toolchain included, is for cargo to say.
+    options = [cd: @native, stderr_to_stdout: true, into: %Progress{}]
 
-    case System.cmd(cargo, ["--quiet" | args], options) do
+    case System.cmd(cargo, args, options) do
       {_, 0} ->
         # With CARGO_BUILD_TARGET cargo builds for another machine, in a folder of that name.
         folders = [target, System.get_env("CARGO_BUILD_TARGET") || "", "release", file]
@@ -192,19 +220,38 @@ defmodule Mix.Tasks.Compile.Emmap do
   end
 
   defp install(built) do
-    if File.exists?(@installed) and File.read!(built) == File.read!(@installed) do
+    installed = installed()
+
+    if File.exists?(installed) and File.read!(built) == File.read!(installed) do
       # So that it is not older than its sources.
-      File.touch!(@installed)
+      File.touch!(installed)
       :noop
     else
       # By rename, never by copying over: a VM may have the old one loaded.
-      File.mkdir_p!(Path.dirname(@installed))
-      fresh = "#{@installed}.#{System.pid()}"
+      File.mkdir_p!(Path.dirname(installed))
+      fresh = "#{installed}.#{System.pid()}"
       File.cp!(built, fresh)
-      File.rename!(fresh, @installed)
+      File.rename!(fresh, installed)
       :ok
     end
   end
+
+  defp installed, do: Path.join([root(), "priv", "native", "#{@package}.so"])
+
+  # Mix links the folder priv of the sources into the build folder, so one that is there is used.
+  defp root do
+    if writable?() or File.dir?(Path.join(__DIR__, "priv")),
+      do: __DIR__,
+      else: Mix.Project.app_path()
+  end
+
+  defp target do
+    if writable?(),
+      do: Path.join(@native, "target"),
+      else: Path.join(Mix.Project.app_path(), "target")
+  end
+
+  defp writable?, do: File.stat!(__DIR__).access in [:write, :read_write]
 
   # Always: a build in another Mix environment may have made priv after this one looked for it.
   defp linked(result) do
@@ -218,7 +265,7 @@ defmodule Mix.Tasks.Compile.Emmap do
     below = File.cd!(@native, fn -> Enum.flat_map(patterns, &wildcard/1) end)
     sources = Enum.map(below, &Path.join(@native, &1))
 
-    Mix.Utils.stale?(sources, [@installed])
+    Mix.Utils.stale?(sources, [installed()])
   end
 
   defp wildcard(pattern), do: Path.wildcard(pattern, match_dot: true)
@@ -241,6 +288,11 @@ defmodule Mix.Tasks.Compile.Emmap do
   defp no_cargo(why) do
     "emmap is built from source here, because #{why}. That takes cargo, and there is none on the PATH: " <>
       "install Rust #{needed()} or later (https://rustup.rs) and run this again"
+  end
+
+  defp read_only do
+    "#{installed()} is missing or older than its sources, and #{__DIR__} is read-only: " <>
+      "remove the folder priv there, and emmap is built in the build folder of each project"
   end
 
   # Said in one place, for cargo and for us.

@@ -99,6 +99,52 @@ defmodule InstallTest do
       assert runs!(Path.join(dir, "user")) =~ "Compiling the library"
     end
 
+    test "a read-only source tree, and what cargo prints", %{tmp_dir: dir} do
+      File.rm_rf!(Path.join(@package, "priv"))
+      File.rm_rf!(Path.join(@package, "native/target"))
+      read_only = Path.join(dir, "read_only")
+      File.mkdir_p!(read_only)
+      user = project!(Path.join(dir, "user"), "path: #{inspect(read_only)}")
+      # From nothing, with cargo's folder where a user has it.
+      env = [{"CARGO_TARGET_DIR", nil}]
+
+      script = """
+      mount --bind #{@package} #{read_only} && mount -o remount,ro,bind #{read_only} && exec "$@"
+      """
+
+      mix = fn arguments ->
+        unshare = ["-m", "sh", "-c", script, "sh", "mix" | arguments]
+        command("unshare", user, unshare, env: env)
+      end
+
+      case command("unshare", dir, ["-m", "true"]) do
+        {_, 0} ->
+          assert {output, 0} = mix.(["run", "-e", "Consumer.run()"])
+          assert output =~ @ran
+          assert output =~ "Compiling the library of emmap with cargo"
+          assert output =~ ~r/^ *Compiling memmap2 /m
+          assert {"", 0} = mix.(["compile"])
+          assert {output, 0} = mix.(["run", "-e", "Consumer.run()"])
+          refute output =~ "Compiling"
+          refute File.exists?(Path.join(@package, "priv"))
+
+          # A library that was built before is used, unless it is too old.
+          installed = library(@package)
+          File.mkdir_p!(Path.dirname(installed))
+          File.cp!(Path.join(user, "_build/dev/lib/emmap/priv/native/emmap_nif.so"), installed)
+          File.rm_rf!(Path.join(user, "_build"))
+          assert {output, 0} = mix.(["run", "-e", "Consumer.run()"])
+          assert output =~ @ran
+          refute output =~ "Compiling the library"
+          File.touch!(installed, {{2020, 1, 1}, {0, 0, 0}})
+          assert {output, 1} = mix.(["compile", "--force"])
+          assert output =~ "is missing or older than its sources, and #{read_only} is read-only"
+
+        {output, _} ->
+          IO.puts("\nskipped: a read-only source tree, as it takes a mount: #{output}")
+      end
+    end
+
     test "in an umbrella", %{tmp_dir: dir} do
       write!(dir, "mix.exs", """
       defmodule All.MixProject do
