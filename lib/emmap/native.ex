@@ -12,12 +12,26 @@ defmodule Emmap.Native do
   @type data :: binary | :eof | failure()
 
   # Asked while this is compiled: the library is loaded then, too, when other modules may not be there yet.
-  @library Emmap.Native.Library.path()
+  @library String.to_charlist(Emmap.Native.Library.path())
 
   @doc false
   def load do
-    path = Application.app_dir(:emmap, @library)
-    :erlang.load_nif(String.to_charlist(path), {setting(:guard), setting(:log_faults)})
+    case folder() do
+      {:ok, folder} ->
+        :erlang.load_nif(folder ++ ~c"/" ++ @library, {setting(:guard), setting(:log_faults)})
+
+      # Loaded without the library, so that a call says what is wrong: an error here would make this module unknown.
+      :error ->
+        :ok
+    end
+  end
+
+  # In an escript or another archive there is no folder, and nothing that the system could load.
+  defp folder do
+    with [_ | _] = folder <- :code.lib_dir(:emmap),
+         true <- :filelib.is_dir(folder),
+         do: {:ok, folder},
+         else: (_ -> :error)
   end
 
   # Read when the library is loaded, once: a handler of SIGBUS is never taken out again.
@@ -411,5 +425,13 @@ defmodule Emmap.Native do
           non_neg_integer | :eof | :badarg | failure
   def block_storage_repair(_handle, _address, _most), do: not_loaded()
 
-  defp not_loaded, do: :erlang.nif_error(:not_loaded)
+  # The library is missing in one case only: see `load`.
+  defp not_loaded do
+    message =
+      "the native library of emmap is not loaded: the system loads libraries from files, and the code of emmap is in " <>
+        "an escript or another archive, or in a folder that is not named emmap (#{:code.which(__MODULE__)}). " <>
+        "Use a release (mix release), or run the program with mix run or Mix.install"
+
+    :erlang.nif_error(RuntimeError.exception(message))
+  end
 end
