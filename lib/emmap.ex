@@ -266,8 +266,8 @@ defmodule Emmap do
   Reads up to `count` bytes at `position`: fewer at the end, `:eof` at or past it.
 
   A copy, or a live binary on a handle opened with `:direct`. As with a file, reading 0 bytes also returns `:eof`. A
-  negative position is `{:error, :einval}`; lost pages are the error of the map, `:estale`, `:enospc`, `:eio` or
-  `:enomem`, until `reattach/1`.
+  negative position is `{:error, :einval}`; lost pages are the error of the map (`:estale`, `:enospc`, `:eio`, …)
+  until `reattach/1`, which lists them.
   """
   @doc group: "Reading", since: "1.0.0-rc.0"
   @spec pread(t, position, non_neg_integer) :: {:ok, binary} | :eof | failure
@@ -504,9 +504,11 @@ defmodule Emmap do
     * `:eacces` – the map is read-only
     * `:enospc` – the disk is full, or the map cannot grow (it is `:fixed_size`, private, a part of a file, or at its
       `:max_size`)
+    * `:edquot` – the user's quota is used up; `:eperm` – the file may not be changed any more (`chattr +i`, or longer
+      with `chattr +a`, or it is sealed); `:erofs` – the file system has become read-only
     * `:efbig` – above `ulimit -f`, or what the file system has
-    * `:estale`, `:eio`, `:enospc`, `:enomem` – pages of the map were lost, see `reattach/1`; or `data` is, or contains, a
-      live binary of a map that lost these pages: then nothing is written
+    * any of the reasons that `reattach/1` lists – pages of the map were lost; or `data` is, or contains, a live binary of a
+      map that lost these pages: then nothing is written
     * `:ebusy` – another program has kept the whole file locked for 2 seconds, and the map has to grow
     * `:einval` – a negative position; `:badarg` – `data` is not iodata; `:closed`
 
@@ -938,7 +940,8 @@ defmodule Emmap do
   Errors: `:eacces` (read-only, or opened with `:append`), `:enospc` (the disk is full, `:max_size` is reached, or the map
   cannot grow: it is private, part of a file, or `:fixed_size`), `:einval` (such a map cannot
   shrink), `:ebusy` (another program has kept the whole file locked for 2 seconds), `:estale` (another program
-  truncated the file), `:efbig`, `:enomem`.
+  truncated the file), `:efbig`, `:enomem`, `:edquot` (the quota is used up), `:eperm` (`chattr +i` or `+a`, a seal),
+  `:erofs` (the file system has become read-only).
 
   On a file system without `fallocate` (ramfs, ext3, NFS before 4.2, many of FUSE) growing is slower, and with `:sparse` not
   safe from all other writers: see [Limits](limits.md#file-systems).
@@ -956,8 +959,8 @@ defmodule Emmap do
   def truncate(mem), do: Native.truncate(ref!(mem))
 
   @doc """
-  Allocates disk blocks for a range, so that later writes there cannot meet a full disk. Past the
-  end the file and the map grow, as with `:file.allocate/3`. If it fails, the size of the file is as it was; see
+  Allocates disk blocks for a range, so that later writes there cannot meet a full disk. (On a copy-on-write file system
+  they can: see [Limits](limits.md#file-systems).) Past the end the file and the map grow, as with `:file.allocate/3`. If it fails, the size of the file is as it was; see
   [What a failure leaves](reliability.md#what-a-failure-leaves) for its blocks.
 
   0 bytes are `{:error, :einval}`. On a file system without `fallocate`, a file with holes is `{:error, :enotsup}`. Other
@@ -979,8 +982,9 @@ defmodule Emmap do
   system can sync a directory (CIFS, vboxsf and some of FUSE cannot, which is not an error). A file that was renamed
   since needs a sync of its directory, as always.
 
-  Maps that change no file (read-only, private, anonymous) return `:ok`. It is `{:error, :estale | :enospc
-  | :eio}` when pages of the map were lost, or the file is shorter than the map.
+  Maps that change no file (read-only, private, anonymous) return `:ok`. Errors: `:estale` where the file is shorter than
+  the map; `:eio`, `:enospc`, `:edquot` or `:erofs` where the disk does not take the data; and the reasons
+  for lost pages that `reattach/1` lists.
 
   A sync that failed stays failed: every later one returns the same error until `reattach/1`. The
   kernel reports pages that it could not write only once, so an `:ok` after that would mean nothing.
@@ -1017,8 +1021,8 @@ defmodule Emmap do
   def datasync(mem), do: Native.datasync(ref!(mem))
 
   @doc """
-  Repairs a map whose file was truncated, or whose disk was full or failed: the way out of `:estale`,
-  `:enospc`, `:eio` and `:enomem`.
+  Repairs a map whose file was truncated, whose disk was full or failed, or whose file could not be written: the way out
+  of every error that stays.
 
   Looks at the same file again, whatever its name is by now, and maps the lost pages in their old place:
   live binaries show the file's bytes again. A map of a whole file takes the size that the file has
@@ -1031,6 +1035,22 @@ defmodule Emmap do
   that met the lost page itself, that page is lost. After a sync that failed, the caller must write again the data that
   matters, and then sync. Memory kept by `lock/1` must be locked again. On a map that lost nothing, it only looks at the
   size, which takes some microseconds.
+
+  ### Why pages are lost
+
+    * `:estale` – the file was truncated; or a network file system has lost the file
+    * `:enospc` – the disk is full, and the page is in a hole, or its block is shared with a copy of the file (btrfs, XFS, ZFS)
+    * `:edquot` – as `:enospc`, for the quota of the user
+    * `:eperm` – the file may not be changed any more (`chattr +i`)
+    * `:erofs` – the file system has become read-only after an error
+    * `:etxtbsy` – the file is used for swapping
+    * `:eio` – the device failed, or nothing says why the page cannot be had
+    * `:enomem` – anonymous memory: there was none
+    * another error, such as `:enotconn` – what a network file system, or one in user space, says of the page
+
+  When the reason has gone (space, the attribute removed), `reattach/1` returns `:ok`, and all that was acknowledged is
+  there. While it stays, `reattach/1` may return `:ok`, too: pages can be read then, and the next write that needs one that
+  cannot be written is the error again.
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_doc_reattach.bin")
       iex> File.write!(path, :binary.copy("log ", 4096))

@@ -187,7 +187,8 @@ defmodule Emmap.Blocks do
   @doc """
   Stores a block at the lowest free address, and returns that.
 
-  Errors: `:enospc` if the disk is full.
+  Errors: `:enospc` if the disk is full, `:edquot` if the quota of the user is used up, and the reasons for lost pages that
+  `Emmap.reattach/1` lists, until `reattach/1`.
   """
   @doc group: "Blocks", since: "1.0.0-rc.0"
   @spec store(blocks, binary) :: {:ok, address} | failure

@@ -31,8 +31,9 @@ defmodule Emmap.Counters do
     * A counter is named by its index, from 0, or by its name. One that does not exist, and
       a value that does not fit in 64 bits, raise `ArgumentError`, as `:atomics` does. (`counters[key]` is
       `nil` there, as of every `Access`.)
-    * Errors of the system raise `Emmap.Error`: `:closed`, `:estale` when another program truncated the file, `:enospc` or
-      `:eio` when a page of it could not be read or written; the last three until `reattach/1`.
+    * Errors of the system raise `Emmap.Error`: `:closed`, `:estale` when another program truncated the file; `:enospc`,
+      `:edquot`, `:eperm`, `:erofs` or `:eio` when a page of it could not be read or written. All but `:closed` stay until
+      `reattach/1`: `Emmap.reattach/1` has the list of reasons.
     * A counter is not locked, and there is no snapshot of several: `to_list/1` reads one after the other.
 
   ## Write concurrency

@@ -69,7 +69,7 @@ defmodule Emmap.Queue do
   ## Return values
 
   A function that finds nothing returns `:empty`. Errors of the system are `{:error, reason}` with a POSIX
-  atom or `:closed`; besides
+  atom (those of lost pages, which `Emmap.reattach/1` lists, stay until `reattach/1`) or `:closed`; besides
 
     * `{:error, :full}` – the queue is as large as `:max_size` allows
     * `{:error, :gone}` – the receipt is not valid any more

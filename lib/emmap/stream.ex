@@ -26,8 +26,8 @@ defmodule Emmap.Stream do
     * The end is that of the map when the enumeration began, or `:start` + `:length`. Bytes by which the map grows
       later do not belong to the stream; a map that `Emmap.resize/2` makes shorter ends it earlier.
     * Errors of the system raise `Emmap.Error`: a file that cannot be opened, `:closed` when the handle is
-      closed in the middle, `:estale` (or `:enospc`, `:eio`) when pages of the map were lost, or its file is
-      shorter than the map when the enumeration begins.
+      closed in the middle, `:estale` (or another reason that `Emmap.reattach/1` lists) when pages of the map were lost, or its
+      file is shorter than the map when the enumeration begins.
     * The lock of `pread/3` and `pwrite/3` is not taken: a line that another process writes meanwhile may
       be half old, half new. A copied line does not change after that.
 

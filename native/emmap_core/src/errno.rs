@@ -23,6 +23,7 @@ impl Errno {
     pub const NOMEM: Errno = Errno(libc::ENOMEM);
     pub const NOSPC: Errno = Errno(libc::ENOSPC);
     pub const NOTSUP: Errno = Errno(libc::ENOTSUP);
+    pub const PERM: Errno = Errno(libc::EPERM);
     pub const STALE: Errno = Errno(libc::ESTALE);
 
     /// What the last system call of this thread left behind.

@@ -67,30 +67,35 @@ pub struct Fault {
     thrown_away: AtomicBool,
 }
 
-/// Why a page could not be had.
+/// Why a page could not be had: the error of the system that says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u64)]
-pub enum Reason {
-    /// The file ended before it.
-    Cut = 1,
-    /// A hole, and no block to fill it.
-    NoSpace = 2,
-    /// The device.
-    Device = 3,
-    /// Anonymous memory that there was none of.
-    NoMemory = 4,
-    /// The last handle was closed, and zero pages hold the addresses.
-    Closed = 5,
-}
+pub struct Reason(u8);
 
 impl Reason {
+    /// The file ended before it.
+    pub const CUT: Reason = Reason::of(Errno::STALE);
+    /// The file system has no block for it.
+    pub const NO_SPACE: Reason = Reason::of(Errno::NOSPC);
+    /// The device.
+    pub const DEVICE: Reason = Reason::of(Errno::IO);
+    /// Anonymous memory that there was none of.
+    pub const NO_MEMORY: Reason = Reason::of(Errno::NOMEM);
+    /// The last handle was closed, and zero pages hold the addresses. No error of a system has this number.
+    pub const CLOSED: Reason = Reason(u8::MAX);
+
+    /// The error that the system gave for the page.
+    pub const fn of(error: Errno) -> Reason {
+        match error.0 {
+            0 | 255.. => Reason(libc::EIO as u8),
+            error if error < 0 => Reason(libc::EIO as u8),
+            error => Reason(error as u8),
+        }
+    }
+
     pub fn errno(self) -> Errno {
         match self {
-            Reason::Cut => Errno::STALE,
-            Reason::NoSpace => Errno::NOSPC,
-            Reason::Device => Errno::IO,
-            Reason::NoMemory => Errno::NOMEM,
-            Reason::Closed => Errno::CLOSED,
+            Reason::CLOSED => Errno::CLOSED,
+            Reason(error) => Errno(error.into()),
         }
     }
 }
@@ -101,14 +106,18 @@ pub struct Mark(u64);
 
 /// There is a fault: the sign of the word, so that one comparison asks for it.
 const FAULT: u64 = 1 << 63;
-const REASON_SHIFT: u32 = 60;
-const REASON: u64 = 7 << REASON_SHIFT;
+const REASON_SHIFT: u32 = 55;
+const REASON: u64 = 0xFF << REASON_SHIFT;
 /// Next to a fault that is being repaired; who records another takes it away.
-const REPAIRING: u64 = 1 << 59;
+const REPAIRING: u64 = 1 << 54;
 const POSITION: u64 = REPAIRING - 1;
 
 fn word(position: u64, reason: Reason) -> u64 {
-    FAULT | (reason as u64) << REASON_SHIFT | position.min(POSITION)
+    FAULT | u64::from(reason.0) << REASON_SHIFT | position.min(POSITION)
+}
+
+fn reason_of(word: u64) -> Reason {
+    Reason(((word & REASON) >> REASON_SHIFT) as u8)
 }
 
 fn is_fault(word: u64) -> bool {
@@ -193,14 +202,7 @@ impl Fault {
         if !is_fault(word) {
             return None;
         }
-        let reason = match (word & REASON) >> REASON_SHIFT {
-            1 => Reason::Cut,
-            2 => Reason::NoSpace,
-            3 => Reason::Device,
-            4 => Reason::NoMemory,
-            _ => Reason::Closed,
-        };
-        Some((word & POSITION, reason))
+        Some((word & POSITION, reason_of(word)))
     }
 
     /// A loss that raised no signal: the file ends inside a page, or nobody touched what is gone.
@@ -225,14 +227,14 @@ impl Fault {
     /// The last handle is being closed: from here on, also for calls that began before, every touch is refused.
     /// Nothing repairs it.
     pub fn close(&self) {
-        let before = self.first.swap(word(0, Reason::Closed), SeqCst);
+        let before = self.first.swap(word(0, Reason::CLOSED), SeqCst);
         if is_fault(before) && !Self::is_closed(before) {
             self.uncount();
         }
     }
 
     fn is_closed(word: u64) -> bool {
-        is_fault(word) && (word & REASON) >> REASON_SHIFT == Reason::Closed as u64
+        is_fault(word) && reason_of(word) == Reason::CLOSED
     }
 
     fn record(&self, new: u64) {
@@ -440,12 +442,12 @@ mod tests {
     fn the_first_stays_until_it_is_repaired() {
         let fault = Fault::default();
         assert!(!fault.seen() && fault.first().is_none() && fault.repair().is_none());
-        fault.enter().record(5, Reason::Cut, 4096, 8192);
-        fault.enter().record(1, Reason::Device, 0, 4096);
-        assert_eq!(fault.first(), Some((5, Reason::Cut)));
+        fault.enter().record(5, Reason::CUT, 4096, 8192);
+        fault.enter().record(1, Reason::DEVICE, 0, 4096);
+        assert_eq!(fault.first(), Some((5, Reason::CUT)));
         let repair = fault.repair().unwrap();
         assert_eq!(repair.lost(), 0..8192);
-        assert!(fault.seen() && fault.first() == Some((5, Reason::Cut)));
+        assert!(fault.seen() && fault.first() == Some((5, Reason::CUT)));
         assert!(repair.finish());
         assert!(!fault.seen());
         assert_eq!(fault.count(), 2);
@@ -454,11 +456,11 @@ mod tests {
     #[test]
     fn what_is_lost_during_a_repair_is_not_forgotten() {
         let fault = Fault::default();
-        fault.enter().record(0, Reason::Cut, 0, 4096);
+        fault.enter().record(0, Reason::CUT, 0, 4096);
         let repair = fault.repair().unwrap();
-        fault.enter().record(9, Reason::NoSpace, 8192, 12288);
+        fault.enter().record(9, Reason::NO_SPACE, 8192, 12288);
         assert!(!repair.finish());
-        assert_eq!(fault.first(), Some((9, Reason::NoSpace)));
+        assert_eq!(fault.first(), Some((9, Reason::NO_SPACE)));
         // What the failed repair had taken is there again.
         assert_eq!(fault.repair().unwrap().lost(), 0..12288);
     }
@@ -468,7 +470,7 @@ mod tests {
         let fault = Fault::default();
         let believed = || (0..1000).position(|_| fault.enter().believe());
         assert!(believed().is_some_and(|times| times > 100));
-        fault.note(0, Reason::Cut);
+        fault.note(0, Reason::CUT);
         assert!(fault.repair().unwrap().finish());
         assert!(believed().is_some_and(|times| times > 100), "again");
     }
@@ -478,7 +480,7 @@ mod tests {
         let fault = Fault::default();
         let before = fault.mark();
         assert!(fault.since(before));
-        fault.note(3, Reason::Cut);
+        fault.note(3, Reason::CUT);
         let during = fault.mark();
         assert!(!fault.since(before) && !fault.since(during));
         assert!(fault.repair().unwrap().finish());
@@ -489,9 +491,9 @@ mod tests {
     #[test]
     fn a_repair_that_is_given_up_changes_nothing() {
         let fault = Fault::default();
-        fault.note(7, Reason::Cut);
+        fault.note(7, Reason::CUT);
         drop(fault.repair().unwrap());
-        assert_eq!(fault.first(), Some((7, Reason::Cut)));
+        assert_eq!(fault.first(), Some((7, Reason::CUT)));
         assert!(fault.repair().unwrap().lost().is_empty());
     }
 }

@@ -201,7 +201,7 @@ impl Region {
     /// Makes every call answer ESTALE until the next [`Region::reattach`]: what the file has is not what was
     /// mapped.
     pub fn distrust(&self) {
-        self.hot.fault.note(0, Reason::Cut);
+        self.hot.fault.note(0, Reason::CUT);
     }
 
     /// The size of the file, or ESTALE when somebody cut it below the end of the map, which raises
@@ -220,7 +220,7 @@ impl Region {
         match self.size_on_disk()? {
             Some(on_disk) if self.is_short(on_disk) => {
                 let position = on_disk.saturating_sub(self.shape.offset);
-                self.hot.fault.note(position, Reason::Cut);
+                self.hot.fault.note(position, Reason::CUT);
                 Err(Errno::STALE)
             }
             on_disk => Ok(on_disk),

@@ -60,6 +60,40 @@ pub fn name(errno: i32) -> &'static str {
         libc::EPROTO => "eproto",
         libc::EREMOTE => "eremote",
         libc::EUSERS => "eusers",
+        // Of file systems on networks and in user space.
+        libc::ECONNABORTED => "econnaborted",
+        libc::ECONNREFUSED => "econnrefused",
+        libc::ECONNRESET => "econnreset",
+        libc::EHOSTDOWN => "ehostdown",
+        libc::EHOSTUNREACH => "ehostunreach",
+        libc::ENETDOWN => "enetdown",
+        libc::ENETUNREACH => "enetunreach",
+        libc::ENOBUFS => "enobufs",
+        libc::ENODATA => "enodata",
+        libc::ESHUTDOWN => "eshutdown",
+        libc::ETIME => "etime",
+        _ => linux_name(errno),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn linux_name(errno: i32) -> &'static str {
+    match errno {
+        libc::ECOMM => "ecomm",
+        libc::EHWPOISON => "ehwpoison",
+        libc::EKEYEXPIRED => "ekeyexpired",
+        libc::EKEYREJECTED => "ekeyrejected",
+        libc::EKEYREVOKED => "ekeyrevoked",
+        libc::ENOKEY => "enokey",
+        libc::ENOMEDIUM => "enomedium",
+        libc::ENONET => "enonet",
+        libc::EREMOTEIO => "eremoteio",
+        libc::EUCLEAN => "euclean",
         _ => "eunknown",
     }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn linux_name(_errno: i32) -> &'static str {
+    "eunknown"
 }

@@ -6,9 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::slot::{self, Guarded, Slot};
 use crate::fault::Reason;
-use crate::os;
-#[cfg(target_os = "linux")]
-use crate::Errno;
+use crate::{os, Errno};
 
 /// Puts zero pages where the page at `address` was lost. `false`: not ours, or no memory for it.
 /// For the handler: no lock, no allocation, no wait.
@@ -38,7 +36,7 @@ fn patch_in(slot: &Slot, range: &Guarded, address: usize, poisoned: bool) -> boo
     let file_end = file_end(fd, range);
     let (reason, from, to) = if page < file_end {
         let reason = why_covered(fd, range, page, poisoned);
-        match reason.or_else(|| loss.believe().then(|| unexplained(fd, range))) {
+        match reason.or_else(|| loss.believe().then(|| unexplained(fd, range, page))) {
             Some(reason) => {
                 let (from, to) = piece(slot, range, page, fd);
                 (reason, from, to)
@@ -47,11 +45,11 @@ fn patch_in(slot: &Slot, range: &Guarded, address: usize, poisoned: bool) -> boo
             None => return true,
         }
     } else {
-        (Reason::Cut, file_end.max(start), end)
+        (Reason::CUT, file_end.max(start), end)
     };
     let position = (address - start).saturating_sub(range.delta) as u64;
     loss.record(position, reason, from - start, to - start);
-    if range.only_copy && reason != Reason::Cut && to - from > range.page {
+    if range.only_copy && reason != Reason::CUT && to - from > range.page {
         // Their bytes are lost, and the VM is not.
         fault.throw_away();
     }
@@ -167,59 +165,146 @@ fn file_end(fd: i32, range: &Guarded) -> usize {
 /// that it cannot.
 fn why_covered(fd: i32, range: &Guarded, page: usize, poisoned: bool) -> Option<Reason> {
     match fd {
-        slot::ANONYMOUS => return Some(Reason::NoMemory),
+        slot::ANONYMOUS => return Some(Reason::NO_MEMORY),
         // Nothing can be asked any more.
-        slot::CLOSED => return Some(Reason::Cut),
+        slot::CLOSED => return Some(Reason::CUT),
         _ => (),
     }
     let at = range
         .file_offset
         .saturating_add((page - range.start) as u64);
     let Ok(at) = os::offset_of(at) else {
-        return Some(Reason::Device);
+        return Some(Reason::DEVICE);
     };
     let mut byte = 0u8;
     // SAFETY: pread is async-signal-safe, and `byte` outlives it.
     let read = unsafe { libc::pread(fd, ptr::from_mut(&mut byte).cast(), 1, at) };
-    if read < 0 || poisoned {
-        return Some(Reason::Device);
+    if poisoned {
+        return Some(Reason::DEVICE);
     }
-    let huge = range.page != os::page_size();
-    (huge || no_block(fd, range, at)).then_some(Reason::NoSpace)
+    if read < 0 {
+        // A network file system says ESTALE of a file that is gone, and a server in user space that died ENOTCONN.
+        return Some(Reason::of(Errno::last()));
+    }
+    match range.page == os::page_size() {
+        true => why_no_block(fd, range, at),
+        false => Some(Reason::NO_SPACE),
+    }
 }
 
-/// Whether the file system has no block for a page.
-fn no_block(fd: i32, range: &Guarded, at: libc::off_t) -> bool {
+/// Why the file system gives no block for a page, or does not let it be written; `None`: it would, or does not say.
+fn why_no_block(fd: i32, range: &Guarded, at: libc::off_t) -> Option<Reason> {
     #[cfg(target_os = "linux")]
-    {
+    match refusal(fd, range, at, 0) {
         // What the kernel just tried for a write to a hole.
-        let (mode, count) = (libc::FALLOC_FL_KEEP_SIZE, range.page as libc::off_t);
-        // SAFETY: a system call without pointers.
-        if unsafe { libc::fallocate(fd, mode, at, count) } == 0 {
-            return false;
+        Ok(()) => {
+            // There is a block, and a write needs another one where it is shared with a copy of the file (XFS).
+            let shared = refusal(fd, range, at, libc::FALLOC_FL_UNSHARE_RANGE);
+            let full = |error: &Errno| matches!(error.0, libc::ENOSPC | libc::EDQUOT);
+            return shared.err().filter(full).map(Reason::of);
         }
         // Open for reading only, or a file system that cannot be asked so.
-        let error = Errno::last();
-        if error != Errno(libc::EBADF) && error != Errno(libc::EOPNOTSUPP) {
-            return true;
-        }
+        Err(Errno(libc::EBADF | libc::EOPNOTSUPP | libc::ENOSYS | libc::EINTR)) => (),
+        Err(error) => return Some(Reason::of(error)),
     }
     // SAFETY: lseek is async-signal-safe, and nobody uses the position that it moves.
     let hole = unsafe { libc::lseek(fd, at, libc::SEEK_HOLE) } == at;
-    hole && is_full(fd, range)
+    (hole && has_less(fd, range.page as u64)).then_some(Reason::NO_SPACE)
 }
 
-/// What to answer for a page that cannot be had while nothing says why.
-fn unexplained(fd: i32, range: &Guarded) -> Reason {
-    match is_full(fd, range) {
-        true => Reason::NoSpace,
-        false => Reason::Cut,
+/// What the file system says to blocks for a page, which it may allocate.
+#[cfg(target_os = "linux")]
+fn refusal(fd: i32, range: &Guarded, at: libc::off_t, mode: libc::c_int) -> Result<(), Errno> {
+    let (mode, count) = (mode | libc::FALLOC_FL_KEEP_SIZE, range.page as libc::off_t);
+    // SAFETY: a system call without pointers.
+    match unsafe { libc::fallocate(fd, mode, at, count) } {
+        0 => Ok(()),
+        _ => Err(Errno::last()),
     }
 }
 
-/// Whether the file system has less than a page to give.
+/// What to return for a page that cannot be had while nothing says why. Not that the file was truncated, unless
+/// the page can be had now: then it was, over and over.
+fn unexplained(fd: i32, range: &Guarded, page: usize) -> Reason {
+    /// File systems keep some blocks for themselves.
+    const KEPT: u64 = 1 << 20;
+    if can_be_had(range, page) == Some(true) {
+        return Reason::CUT;
+    }
+    match no_new_block(fd, range) {
+        Some(error) => Reason::of(error),
+        None if has_less(fd, KEPT.max(range.page as u64)) => Reason::NO_SPACE,
+        None => Reason::DEVICE,
+    }
+}
+
+/// What the file system says to a block more, far behind the end of the file; it is given back at once.
+fn no_new_block(fd: i32, range: &Guarded) -> Option<Errno> {
+    #[cfg(target_os = "linux")]
+    {
+        // No file grows so far meanwhile.
+        const FAR: u64 = 1 << 40;
+        let end = file_end(fd, range).checked_sub(range.start)?;
+        let far = range
+            .file_offset
+            .checked_add(end as u64)?
+            .checked_add(FAR)?;
+        let far = os::offset_of(far).ok()?;
+        let error = refusal(fd, range, far, 0).err();
+        if error.is_none() {
+            let _ = refusal(fd, range, far, libc::FALLOC_FL_PUNCH_HOLE);
+        }
+        error.filter(|error| matches!(error.0, libc::ENOSPC | libc::EDQUOT | libc::EROFS))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (fd, range);
+        None
+    }
+}
+
+/// Whether a touch of the page would raise no signal now; `None`: the system does not say.
+fn can_be_had(range: &Guarded, page: usize) -> Option<bool> {
+    #[cfg(target_os = "linux")]
+    {
+        const TIMES: usize = 16;
+        let touches = || {
+            let read = touch(range, page, libc::MADV_POPULATE_READ)?;
+            match read && range.writable {
+                true => touch(range, page, libc::MADV_POPULATE_WRITE),
+                false => Some(read),
+            }
+        };
+        for _ in 0..TIMES {
+            if touches()? {
+                return Some(true);
+            }
+        }
+        Some(false)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (range, page);
+        None
+    }
+}
+
+/// Has the kernel touch a page, which raises no signal.
+#[cfg(target_os = "linux")]
+fn touch(range: &Guarded, page: usize, how: libc::c_int) -> Option<bool> {
+    // SAFETY: the page lies inside a range of the table, which the thread that faulted keeps alive; what is in it
+    // does not change.
+    match unsafe { libc::madvise(page as *mut libc::c_void, range.page, how) } {
+        0 => Some(true),
+        // A kernel before 5.14.
+        _ if Errno::last() == Errno::INVAL => None,
+        _ => Some(false),
+    }
+}
+
+/// Whether the file system has less than so many bytes to give.
 #[allow(clippy::unnecessary_cast)] // the types of the fields differ between systems
-fn is_full(fd: i32, range: &Guarded) -> bool {
+fn has_less(fd: i32, bytes: u64) -> bool {
     // SAFETY: a system call; `stat` is read only when it answered 0.
     unsafe {
         let mut stat: MaybeUninit<libc::statvfs> = MaybeUninit::uninit();
@@ -227,7 +312,7 @@ fn is_full(fd: i32, range: &Guarded) -> bool {
             return false;
         }
         let stat = stat.assume_init_ref();
-        (stat.f_bavail as u64).saturating_mul(stat.f_frsize as u64) < range.page as u64
+        stat.f_blocks > 0 && (stat.f_bavail as u64).saturating_mul(stat.f_frsize as u64) < bytes
     }
 }
 

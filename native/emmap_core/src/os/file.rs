@@ -437,6 +437,25 @@ pub fn allocate_blocks(fd: BorrowedFd, from: u64, count: u64, keep_size: bool) -
     }
 }
 
+/// Whether a file may only be appended to (`chattr +a`): no shared map is given of it through a descriptor that writes.
+#[cfg(target_os = "linux")]
+pub fn is_append_only(fd: BorrowedFd) -> bool {
+    const APPEND_ONLY: libc::c_int = 0x20;
+    // _IOR('f', 1, long), though the kernel writes an int.
+    const GET_FLAGS: libc::c_ulong =
+        0x8000_6601 | (size_of::<libc::c_long>() as libc::c_ulong) << 16;
+    let mut flags: [libc::c_int; 2] = [0; 2];
+    // SAFETY: the kernel writes an int to `flags`, which outlives the call.
+    let got = unsafe { libc::ioctl(fd.as_raw_fd(), GET_FLAGS as _, flags.as_mut_ptr()) };
+    got == 0 && flags[0] & APPEND_ONLY != 0
+}
+
+/// Not asked for: another system's flag of that kind forbids no map.
+#[cfg(not(target_os = "linux"))]
+pub fn is_append_only(_fd: BorrowedFd) -> bool {
+    false
+}
+
 pub fn set_size(fd: BorrowedFd, size: u64) -> Result<()> {
     let size = offset_of(size)?;
     // SAFETY: takes no pointers.

@@ -183,10 +183,10 @@ impl AddressRange {
                     let offset = shape.offset - shape.delta as u64 + from as u64;
                     let fd = file.fd();
                     // What fails may leave a hole, in which nothing else is put only where all is ours.
-                    match fresh && self.reservation.is_apart() {
+                    shape.with_flags_of(fd, |flags| match fresh && self.reservation.is_apart() {
                         true => os::map_over(at, len, protection, flags, Some(fd), offset),
                         false => os::replace_by_file(at, len, protection, flags, fd, offset),
-                    }
+                    })
                 }
                 None => os::map_over(at, len, protection, flags, None, 0),
             }

@@ -59,6 +59,7 @@ impl Region {
             let (bytes, len) = self.whole_pages(size)?;
             // Addresses first: what can be refused is asked for before the file is changed.
             let successor = self.successor(&ranges, bytes)?;
+            self.check_mappable(&ranges, bytes)?;
             if !claim() {
                 return Ok(false);
             }

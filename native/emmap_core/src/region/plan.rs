@@ -127,10 +127,13 @@ impl Plan {
 /// cannot, and huge pages are not for every file.
 fn probe(shape: &Shape, file: &MappedFile) -> Result<()> {
     // Without side effects: hugetlbfs sets pages aside for every map without MAP_NORESERVE.
-    let flags = shape.flags | os::NO_RESERVE;
-    #[cfg(target_os = "linux")]
-    let flags = flags & !libc::MAP_POPULATE;
-    match os::try_map(shape.page, shape.protection(), flags, file.fd()) {
+    let mapped = shape.with_flags_of(file.fd(), |flags| {
+        let flags = flags | os::NO_RESERVE;
+        #[cfg(target_os = "linux")]
+        let flags = flags & !libc::MAP_POPULATE;
+        os::try_map(shape.page, shape.protection(), flags, file.fd())
+    });
+    match mapped {
         Err(Errno::IO) => Err(Errno::NODEV),
         Err(Errno::INVAL) if shape.page != os::page_size() => Err(Errno::NOTSUP),
         answer => answer,

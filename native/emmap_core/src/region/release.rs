@@ -3,7 +3,7 @@
 //! A close waits for no call, and a call takes no lock, so:
 //!
 //! - the descriptor is closed when the last call that holds the file has returned;
-//! - where no live binary was handed out, the fault of the map becomes [`Reason::Closed`](crate::fault::Reason)
+//! - where no live binary was handed out, the fault of the map becomes [`Reason::CLOSED`](crate::fault::Reason::CLOSED)
 //!   *before* zero pages replace the file's. A call that touches a page after that finds the fault when it asks,
 //!   as it does for a lost page: it returns the file's bytes or CLOSED, never zeros;
 //! - who hands out a live binary marks the map *before* it looks whether its handle is closed, and who closes looks

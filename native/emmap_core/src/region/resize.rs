@@ -32,7 +32,7 @@ impl Region {
         self.alone(|| {
             let on_disk = self.check_size_under(&ranges)?;
             if to_len < self.len() {
-                return self.shrink(&mut ranges, to_len);
+                return self.shrink(&mut ranges, to_len, on_disk);
             }
             if to_len > self.len() {
                 self.extend(&mut ranges, on_disk, to)?;
@@ -123,6 +123,7 @@ impl Region {
         // Addresses first: what can be refused is asked for before the file is changed.
         let successor = self.successor(ranges, bytes)?;
         let longer = self.file()?.zip(on_disk);
+        self.check_mappable(ranges, bytes)?;
         if let Some((file, size)) = &longer {
             file.extend(*size, to)?;
         }
@@ -134,6 +135,15 @@ impl Region {
         let last = &ranges[ranges.len() - 1];
         self.hot.extent.grow(last.position_zero(&self.shape), len);
         Ok(())
+    }
+
+    /// EPERM where no more of the file may be mapped: a file that only grows could not be made shorter again.
+    pub(super) fn check_mappable(&self, ranges: &[AddressRange], bytes: usize) -> Result<()> {
+        let more = self.shape.writable && bytes > ranges[ranges.len() - 1].mapped;
+        match self.file()? {
+            Some(file) if more && os::is_append_only(file.fd()) => Err(Errno::PERM),
+            _ => Ok(()),
+        }
     }
 
     /// A larger range of addresses, where the last one is too small.
@@ -182,7 +192,11 @@ impl Region {
     }
 
     /// Cuts the map, then the file. Live binaries of the tail read zeros from here on.
-    fn shrink(&self, ranges: &mut [AddressRange], to: usize) -> Result<()> {
+    fn shrink(&self, ranges: &mut [AddressRange], to: usize, on_disk: Option<u64>) -> Result<()> {
+        if let Some(on_disk) = on_disk {
+            // Whether the file may be changed at all: what refuses that may refuse another map of it, too.
+            self.set_file_size(on_disk)?;
+        }
         let before = self.len();
         let bytes = self.shape.bytes(to)?;
         // The rest of the last page stays mapped, and must not come back when the file grows.
@@ -215,7 +229,7 @@ impl Region {
             });
             if again.is_err() {
                 // They cannot be shown, and must not be taken for zeros.
-                self.hot.fault.note(to as u64, Reason::Device);
+                self.hot.fault.note(to as u64, Reason::of(error));
                 return Err(error);
             }
             self.hot.extent.set_len(before);

@@ -1,9 +1,10 @@
 //! What does not change after a region is made; but a map that was writable can be made read-only.
 
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use crate::bounds::round_up;
-use crate::{Errno, Options, Result};
+use crate::{os, Errno, Options, Result};
 
 pub(super) struct Shape {
     /// When it was made.
@@ -79,6 +80,27 @@ impl Shape {
     /// The pages of the map can only be read from now on. To be called by one who holds the ranges.
     pub fn make_read_only(&self) {
         self.protection.store(libc::PROT_READ, Ordering::Relaxed);
+    }
+
+    /// Maps the file with the flags of this shape, or with those that an append-only file (`chattr +a`) wants.
+    pub fn with_flags_of(
+        &self,
+        fd: BorrowedFd,
+        map: impl Fn(libc::c_int) -> Result<()>,
+    ) -> Result<()> {
+        match map(self.flags) {
+            Err(Errno::ACCES) if os::is_append_only(fd) => {
+                match self.protection() & libc::PROT_WRITE != 0 {
+                    true => Err(Errno::PERM),
+                    // Nothing is written through it, and a page that was not written is the file's.
+                    false => {
+                        map(self.flags & !(libc::MAP_SHARED | libc::MAP_PRIVATE)
+                            | libc::MAP_PRIVATE)
+                    }
+                }
+            }
+            answer => answer,
+        }
     }
 
     /// The bytes of whole pages that `len` bytes of the map take.

@@ -38,7 +38,7 @@ impl Map {
         if self.whole.load(Acquire) {
             return; // touched again, and there
         }
-        loss.record(at as u64, Reason::Cut, at * PAGE, (at + 1) * PAGE);
+        loss.record(at as u64, Reason::CUT, at * PAGE, (at + 1) * PAGE);
         self.pages[at].swap(ZEROS, AcqRel);
     }
 
@@ -153,7 +153,7 @@ fn a_cut_that_is_gone_again_during_a_repair() {
         let loser = spawn(&map, |map| {
             let loss = map.fault.enter();
             // Seen as cut, and whole again by the time that the repair looks.
-            loss.record(1, Reason::Cut, PAGE, 2 * PAGE);
+            loss.record(1, Reason::CUT, PAGE, 2 * PAGE);
             map.pages[1].swap(ZEROS, AcqRel);
         });
         map.reattach();
@@ -193,7 +193,7 @@ fn a_cut_before_a_repair_is_not_told_of_after_it() {
             // To look at a file is a system call, which orders what is before and after it.
             fence(SeqCst);
             if !map.whole.load(Relaxed) {
-                loss.record(0, Reason::Cut, 0, PAGE);
+                loss.record(0, Reason::CUT, 0, PAGE);
                 map.pages[0].swap(ZEROS, AcqRel);
             }
         });

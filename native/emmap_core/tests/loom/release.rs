@@ -147,7 +147,7 @@ fn a_live_binary_shows_the_file() {
 fn nothing_repairs_a_closed_map() {
     loom::model(|| {
         let mapping = Mapping::new(1);
-        mapping.fault.note(0, crate::fault::Reason::Cut);
+        mapping.fault.note(0, crate::fault::Reason::CUT);
         let closer = spawn(&mapping, |mapping| mapping.close(0));
         if let Some(repair) = mapping.fault.repair() {
             repair.finish();
