@@ -81,10 +81,11 @@ defmodule Emmap do
   """
   @moduledoc since: "1.0.0-rc.0"
 
+  import Emmap.Descriptor, only: [is_descriptor: 1]
   import Emmap.Handle, only: [handle: 1, handle: 2, alone: 0, none!: 1, ref!: 1]
   require Emmap.Bare, as: Bare
   require Emmap.Typed, as: Typed
-  alias Emmap.{Collected, Handle, Info, Iodata, Native, Options, Search}
+  alias Emmap.{Collected, Descriptor, Handle, Info, Iodata, Native, Options, Search}
 
   # For `inspect/1` alone: `Emmap.Handle` has the shape of a handle.
   @enforce_keys [:ref]
@@ -92,6 +93,8 @@ defmodule Emmap do
 
   @typedoc "What `open/2` returns: a `:file` handle, to be taken as opaque."
   @type t :: Handle.t()
+  @typedoc "A file that is open already: the number of a descriptor, or a handle of `:file.open/2` with `:raw`, or a map."
+  @type open_file :: {:fd, non_neg_integer} | :file.fd() | t
   @typedoc "A place in a map: bytes from its start, from 0."
   @type position :: non_neg_integer
   @typedoc "`:closed`, or an error of `:file`; each function lists its own."
@@ -131,7 +134,7 @@ defmodule Emmap do
       {:ok, <<0, 0>>}
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
-  @spec open(Path.t() | :file.name_all() | Options.t()) :: {:ok, t} | failure
+  @spec open(Path.t() | :file.name_all() | open_file | Options.t()) :: {:ok, t} | failure
   def open([first | _] = options) when is_atom(first) or is_tuple(first),
     do: do_open(nil, options)
 
@@ -167,6 +170,21 @@ defmodule Emmap do
   On `:emfile` and `:ebusy`, the garbage of the calling process is collected, which closes the handles in it and
   releases its live binaries, and the open is tried once more.
 
+  In the place of a path can stand a file that is open already: `{:fd, n}`, the number of a descriptor of this VM (such as one
+  that a port, a socket or another library has passed); a handle of `:file.open/2` with `:raw`; or a map. The map has a
+  descriptor of its own, so either may be closed first; the caller keeps what it passed, and must not close it before the
+  open has returned. It needs no name: a deleted file can be mapped, and what memfd_create has made. The file must be open
+  for reading, and with `:write` also for writing, or the result is `{:error, :eacces}`; `{:error, :ebadf}` if nothing is
+  open by that number. `:create`, `:exclusive`, `:chmod` and `:auto_unlink` are for paths alone.
+
+      iex> path = Path.join(System.tmp_dir!(), "emmap_doc_fd.bin")
+      iex> {:ok, file} = :file.open(path, [:read, :write, :raw])
+      iex> :ok = :file.write(file, "hello")
+      iex> {:ok, mem} = Emmap.open(file, [:write])
+      iex> :ok = :file.close(file)
+      iex> Emmap.pread(mem, 0, 5)
+      {:ok, "hello"}
+
   With `:append`, every write goes to the end of the file:
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_doc_append.log")
@@ -180,7 +198,12 @@ defmodule Emmap do
       {:error, :eacces}
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
-  @spec open(Path.t() | :file.name_all(), Options.t()) :: {:ok, t} | failure
+  @spec open(Path.t() | :file.name_all() | open_file, Options.t()) :: {:ok, t} | failure
+  def open(path, options)
+
+  def open(file, options) when is_descriptor(file),
+    do: Descriptor.with_number(file, &do_open({:fd, &1}, options))
+
   def open(path, options), do: do_open(Emmap.Path.bytes!(path), options)
 
   @doc """
@@ -202,12 +225,15 @@ defmodule Emmap do
 
   defp opened!({:ok, mem}, _path), do: mem
 
+  defp opened!({:error, reason}, file) when is_nil(file) or is_descriptor(file),
+    do: raise(Emmap.Error, op: :open, path: nil, reason: reason)
+
   defp opened!({:error, reason}, path),
-    do: raise(Emmap.Error, op: :open, path: path && Emmap.Path.bytes!(path), reason: reason)
+    do: raise(Emmap.Error, op: :open, path: Emmap.Path.bytes!(path), reason: reason)
 
-  defp do_open(path, options) do
-    request = Options.request!(path, options)
+  defp do_open(file, options), do: do_open(Options.request!(file, options))
 
+  defp do_open(request) do
     with {:ok, ref, root} <- Collected.retry(fn -> Native.open(request) end),
          do: {:ok, Handle.new(ref, root)}
   end
@@ -238,6 +264,59 @@ defmodule Emmap do
   @spec dup(t) :: {:ok, t} | failure
   def dup(mem) do
     with {:ok, ref, root} <- Native.dup(ref!(mem)), do: {:ok, Handle.new(ref, root)}
+  end
+
+  @doc """
+  Maps another part of a map's file: `length` bytes (0: up to the end) from byte `offset` of the *file* on.
+
+  The window is a map of its own, with the access of the first (`:write`, `:private`, `:direct` and `:nolock`), and a cursor
+  at 0. It shows the bytes that there are: fewer than `length` at the end of the file, none behind it. It never changes the
+  size of the file, and so works on files of any size, also larger than the address space, and on files that were renamed
+  or deleted since. `{:error, :enotsup}` for anonymous memory. To move it or to change its size, see `move_window/3`.
+
+      iex> path = Path.join(System.tmp_dir!(), "emmap_doc_window.bin")
+      iex> File.write!(path, "onetwothree")
+      iex> {:ok, mem} = Emmap.open(path, [:write])
+      iex> {:ok, window} = Emmap.window(mem, 3, 3)
+      iex> Emmap.pread(window, 0, 10)
+      {:ok, "two"}
+      iex> {:ok, window} = Emmap.move_window(window, 6, 100)
+      iex> Emmap.pread(window, 0, 10)
+      {:ok, "three"}
+      iex> File.read!(path)
+      "onetwothree"
+  """
+  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @spec window(t, position, non_neg_integer) :: {:ok, t} | failure
+  def window(mem, offset, length) do
+    ref = ref!(mem)
+
+    ranged(offset, length, fn ->
+      with {:ok, %{flags: flags}} <- Info.brief(ref),
+           do: Descriptor.with_number(mem, &open_window(&1, flags, offset, length))
+    end)
+  end
+
+  defp open_window(number, flags, offset, length) do
+    kept = if :append in flags, do: [:direct, :nolock], else: [:write, :private, :direct, :nolock]
+    options = [:fixed_size, offset: offset, length: length] ++ Enum.filter(kept, &(&1 in flags))
+    do_open(%{Options.request!({:fd, number}, options) | keep_size: true})
+  end
+
+  @doc """
+  Moves a window, or changes its size: returns `window(mem, offset, length)`, and closes `mem`.
+
+  Live binaries of the old window stay as they are, and so do the bytes of the file. If it fails, `mem` stays open. Not
+  only windows can be moved: `mem` is any map of a file.
+  """
+  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @spec move_window(t, position, non_neg_integer) :: {:ok, t} | failure
+  def move_window(mem, offset, length) do
+    with {:ok, window} <- window(mem, offset, length) do
+      # Another process may have closed it meanwhile.
+      _ = close(mem)
+      {:ok, window}
+    end
   end
 
   # Devices

@@ -197,9 +197,21 @@ defmodule Emmap.Options do
 
   @doc false
   # The request that `Emmap.Native.open/1` takes. `path` is `nil` for an anonymous map.
-  @spec request!(binary | nil, t) :: map
-  def request!(path, options) do
+  @spec request!(binary | nil | {:fd, non_neg_integer}, t) :: map
+  def request!({:fd, number}, options) do
     given = collect(options)
+
+    for option <- [:create, :exclusive, :chmod, :auto_unlink], is_map_key(given, option) do
+      raise ArgumentError,
+            "#{name(option)} is for a path, and not for a file that is open already"
+    end
+
+    %{request("", given) | path: nil, fd: number}
+  end
+
+  def request!(path, options), do: request(path, collect(options))
+
+  defp request(path, given) do
     has? = &is_map_key(given, &1)
 
     for [one, other] <- @contradictions, has?.(one) and has?.(other) do
@@ -231,6 +243,8 @@ defmodule Emmap.Options do
 
     %{
       path: path,
+      fd: nil,
+      keep_size: false,
       write: Enum.any?([:write, :create, :append, :anon], has?),
       create: has?.(:create),
       exclusive: has?.(:exclusive),

@@ -53,7 +53,8 @@ defmodule :emmap do
   Maps a whole file, read-only and shared; or memory without a file: `open([anon, {size, 4096}])`.
   """
   @doc since: "1.0.0-rc.0"
-  @spec open(:file.name_all() | Emmap.Options.t()) :: {:ok, mem} | Emmap.failure()
+  @spec open(:file.name_all() | Emmap.open_file() | Emmap.Options.t()) ::
+          {:ok, mem} | Emmap.failure()
   def open(file_or_options), do: Emmap.open(file_or_options)
 
   @doc """
@@ -71,7 +72,8 @@ defmodule :emmap do
   `Emmap.open/2`. With `anon`, no file is opened, and the name is ignored. `fit` is that of `open/4`.
   """
   @doc since: "1.0.0-rc.0"
-  @spec open(:file.name_all(), Emmap.Options.t()) :: {:ok, mem} | Emmap.failure()
+  @spec open(:file.name_all() | Emmap.open_file(), Emmap.Options.t()) ::
+          {:ok, mem} | Emmap.failure()
   def open(file, options) do
     cond do
       not is_list(options) -> Emmap.open(file, options)
@@ -90,7 +92,12 @@ defmodule :emmap do
   `Emmap.open/2` truncates such a file; here, nothing does but `truncate` and `resize/2`.)
   """
   @doc since: "1.0.0-rc.0"
-  @spec open(:file.name_all(), non_neg_integer, non_neg_integer, Emmap.Options.t()) ::
+  @spec open(
+          :file.name_all() | Emmap.open_file(),
+          non_neg_integer,
+          non_neg_integer,
+          Emmap.Options.t()
+        ) ::
           {:ok, mem} | Emmap.failure()
   def open(file, offset, length, options) when is_list(options) do
     if :anon in options,
@@ -114,6 +121,16 @@ defmodule :emmap do
         []
     end
   end
+
+  @doc "As `Emmap.window/3`: another part of a map's file, `{ok, Window}`."
+  @doc since: "1.0.0-rc.0"
+  @spec window(mem, non_neg_integer, non_neg_integer) :: {:ok, mem} | Emmap.failure()
+  defdelegate window(mem, offset, length), to: Emmap
+
+  @doc "As `Emmap.move_window/3`: `{ok, Window}`, and `mem` is closed."
+  @doc since: "1.0.0-rc.0"
+  @spec move_window(mem, non_neg_integer, non_neg_integer) :: {:ok, mem} | Emmap.failure()
+  defdelegate move_window(mem, offset, length), to: Emmap
 
   @doc """
   As `Emmap.close/1`: ends the handle for all processes, and releases the file descriptor, and the memory unless there

@@ -77,11 +77,7 @@ impl MappedFile {
     /// Takes a descriptor, of which `sparse` says whether what is new in it is left without blocks. Whether its name is
     /// durable is not known.
     pub fn new(fd: OwnedFd, path: &Path, stat: &os::Stat, sparse: bool) -> Result<MappedFile> {
-        match stat.mode as libc::mode_t & libc::S_IFMT {
-            libc::S_IFREG => (),
-            libc::S_IFDIR => return Err(Errno::ISDIR),
-            _ => return Err(Errno::NODEV),
-        }
+        MappedFile::check_kind(stat)?;
         Ok(MappedFile {
             fd,
             name: Name {
@@ -92,6 +88,15 @@ impl MappedFile {
             sparse,
             perhaps_huge: stat.preferred > os::page_size(),
         })
+    }
+
+    /// Only regular files are mapped.
+    pub fn check_kind(stat: &os::Stat) -> Result<()> {
+        match stat.mode as libc::mode_t & libc::S_IFMT {
+            libc::S_IFREG => Ok(()),
+            libc::S_IFDIR => Err(Errno::ISDIR),
+            _ => Err(Errno::NODEV),
+        }
     }
 
     pub fn fd(&self) -> BorrowedFd<'_> {

@@ -1,7 +1,7 @@
 //! A file that was opened to be mapped, and what becomes of its size.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -55,10 +55,31 @@ impl OpenedFile {
         })
     }
 
+    /// Opens again what the caller has open. EACCES where that may not be used so.
+    pub fn of_descriptor(fd: BorrowedFd, options: &Options) -> Result<OpenedFile> {
+        options.wanted_size()?;
+        let writable = options.write && !options.private();
+        match os::access_of(fd)? {
+            (true, writes) if writes || !writable => (),
+            _ => return Err(Errno::ACCES),
+        }
+        // What is no regular file may not even be opened again.
+        let path = os::path_of(fd);
+        let stat = os::stat(fd)?;
+        MappedFile::check_kind(&stat)?;
+        let opened = os::reopen_as(fd, open_flags(options, writable))?;
+        let opened = OpenedFile::of_fd(opened, &path, options)?;
+        opened.file.name_is_synced();
+        Ok(OpenedFile { writable, ..opened })
+    }
+
     /// What the options make of its size, which is `before` now; [`OpenedFile::size`] until its lock is held.
     pub fn plan_size(&self, before: u64, options: &Options) -> Result<SizePlan> {
         let kept = if options.truncate { 0 } else { before };
-        let after = match options.wanted_size()?.filter(|_| self.writable) {
+        let after = match options
+            .wanted_size()?
+            .filter(|_| self.writable && !options.keep_size)
+        {
             Some(wanted) if options.fit => wanted,
             Some(wanted) => wanted.max(kept),
             None => kept,
@@ -197,25 +218,30 @@ impl Drop for Undo<'_> {
     }
 }
 
-/// The descriptor, and the path of the file if it is new.
-fn open_fd(path: &Path, options: &Options, writable: bool) -> Result<(OwnedFd, Option<PathBuf>)> {
+fn open_flags(options: &Options, writable: bool) -> libc::c_int {
     // O_NONBLOCK: a FIFO without a writer would block the call forever.
     let flags = libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;
     let flags = flags | if options.append { libc::O_APPEND } else { 0 };
-    // Never more than was asked for, not for a moment.
-    let mode: libc::c_uint = options.mode.unwrap_or(0o666) & 0o7777;
     let access = if writable {
         libc::O_RDWR
     } else {
         libc::O_RDONLY
     };
-    let existing = || open_path(path, access | flags, mode);
+    flags | access
+}
+
+/// The descriptor, and the path of the file if it is new.
+fn open_fd(path: &Path, options: &Options, writable: bool) -> Result<(OwnedFd, Option<PathBuf>)> {
+    let flags = open_flags(options, writable);
+    // Never more than was asked for, not for a moment.
+    let mode: libc::c_uint = options.mode.unwrap_or(0o666) & 0o7777;
+    let existing = || open_path(path, flags, mode);
     if !options.create {
         return Ok((existing()?, None));
     }
     let mut new = path.to_owned();
     // Open and create separately, to know which of both it was; a file that this call makes is lengthened by it.
-    let create = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
+    let create = open_flags(options, true) | libc::O_CREAT | libc::O_EXCL;
     loop {
         if !options.exclusive {
             match existing() {
@@ -227,7 +253,7 @@ fn open_fd(path: &Path, options: &Options, writable: bool) -> Result<(OwnedFd, O
             // Before others can find the file, and lose with it what they write.
             os::check_room_in(&new, wanted, options.sparse)?;
         }
-        match open_path(&new, create | flags, mode) {
+        match open_path(&new, create, mode) {
             Ok(fd) => return created(fd, new, options),
             Err(Errno::EXIST) if !options.exclusive => (),
             Err(error) => return Err(error),

@@ -27,6 +27,8 @@ pub struct Options {
     /// The file is brought to exactly `size` (or `offset + length`): a longer one is cut.
     pub fit: bool,
     pub fixed_size: bool,
+    /// The file stays as long as it is, though `length` may reach past its end.
+    pub keep_size: bool,
     /// The map never grows beyond this.
     pub max_size: Option<u64>,
     /// Above this, [`crate::Region::double`] adds instead of doubling.
@@ -66,6 +68,7 @@ impl Default for Options {
             size: None,
             fit: false,
             fixed_size: false,
+            keep_size: false,
             max_size: None,
             max_increment: 64 << 20,
             sparse: false,

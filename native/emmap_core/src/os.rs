@@ -2,6 +2,7 @@
 
 mod boot;
 mod byte_lock;
+mod descriptor;
 mod file;
 mod file_lock;
 mod futex;
@@ -13,6 +14,7 @@ mod tick;
 
 pub use boot::boot_id;
 pub use byte_lock::*;
+pub use descriptor::{access_of, path_of, reopen_as};
 pub use file::*;
 pub use file_lock::{with_file_lock, FileLock};
 pub use futex::{futex_wait, futex_wake};

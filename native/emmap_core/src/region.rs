@@ -49,7 +49,7 @@ mod resize;
 mod shape;
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -119,6 +119,17 @@ impl Region {
             ..options.clone()
         };
         let opened = OpenedFile::of_fd(fd, path, &options)?;
+        Region::map(Some(opened), &options)
+    }
+
+    /// Maps a file that the caller has open, and may close.
+    pub fn of_descriptor(fd: BorrowedFd, options: &Options) -> Result<Region> {
+        let options = Options {
+            path: Some(os::path_of(fd)),
+            ..options.clone()
+        };
+        options.map_flags().bits()?;
+        let opened = OpenedFile::of_descriptor(fd, &options)?;
         Region::map(Some(opened), &options)
     }
 

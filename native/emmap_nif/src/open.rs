@@ -1,6 +1,7 @@
 //! From the options that Elixir checked to an open handle.
 
 use std::ffi::OsStr;
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 
 use emmap_core::options::{HugePage, Sharing};
@@ -31,6 +32,8 @@ enum Huge {
 #[derive(NifMap)]
 struct Request<'a> {
     path: Option<Binary<'a>>,
+    /// In the place of a path.
+    fd: Option<i32>,
     write: bool,
     create: bool,
     exclusive: bool,
@@ -43,6 +46,7 @@ struct Request<'a> {
     size: Option<u64>,
     fit: bool,
     fixed_size: bool,
+    keep_size: bool,
     max_size: Option<u64>,
     max_inc_size: u64,
     sparse: bool,
@@ -86,6 +90,7 @@ impl Request<'_> {
             size: self.size,
             fit: self.fit,
             fixed_size: self.fixed_size,
+            keep_size: self.keep_size,
             max_size: self.max_size,
             max_increment: self.max_inc_size,
             sparse: self.sparse,
@@ -119,7 +124,14 @@ fn open<'a>(env: Env<'a>, request: Term<'a>) -> NifResult<Term<'a>> {
     let request: Request = request
         .decode()
         .map_err(|_| &ArgumentError("options not made by Emmap.Options"))?;
-    match request.options().and_then(|options| Region::open(&options)) {
+    let region = request.options().and_then(|options| match request.fd {
+        None => Region::open(&options),
+        Some(number) if number < 0 => Err(Errno(libc::EBADF)),
+        // SAFETY: the number is not that of no descriptor. If it is not open, the first call says so; and if the caller
+        // closes it meanwhile, a later one does, or finds another file.
+        Some(number) => Region::of_descriptor(unsafe { BorrowedFd::borrow_raw(number) }, &options),
+    });
+    match region {
         Ok(region) => Ok(opened(env, new_handle(env, region, request.direct))),
         Err(error) => Ok(Failure::from(error).encode(env)),
     }

@@ -262,6 +262,7 @@ fn options(bytes: &mut Bytes, path: Option<PathBuf>) -> Options {
         size: bytes.maybe(),
         fit: bytes.flag(),
         fixed_size: bytes.below(4) == 1,
+        keep_size: false,
         max_size: bytes.maybe(),
         max_increment: bytes.number(),
         sparse: bytes.flag(),

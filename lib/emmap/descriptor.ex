@@ -1,0 +1,52 @@
+defmodule Emmap.Descriptor do
+  @moduledoc false
+  # A file that is open already, in the place of a path.
+
+  import Emmap.Handle, only: [handle: 1]
+  alias Emmap.Native
+
+  @doc "Whether a term stands for an open file."
+  defguard is_descriptor(source)
+           when (is_tuple(source) and elem(source, 0) in [:fd, :file_descriptor]) or
+                  is_pid(source) or is_port(source)
+
+  @doc "Calls `open` with the number of the file's descriptor, which is this file's as long as the call takes."
+  @spec with_number(term, (integer -> answer)) :: answer | {:error, Emmap.reason()}
+        when answer: term
+  def with_number({:fd, number}, open) when is_integer(number) and number in 0..0x7FFF_FFFF,
+    do: open.(number)
+
+  def with_number(handle(ref), open) do
+    with {:ok, descriptor, number} <- Native.descriptor_open(ref) do
+      try do
+        open.(number)
+      after
+        Native.descriptor_close(descriptor)
+      end
+    end
+  end
+
+  def with_number({:file_descriptor, :prim_file, _} = file, open) do
+    with <<number::native-32>> <- :prim_file.get_handle(file) do
+      answer = open.(number)
+
+      # Another use, so that the file is not collected, and its number another file's, before this.
+      _ = :prim_file.get_handle(file)
+      answer
+    end
+  end
+
+  # One that returns lists, as it does without `:binary`.
+  def with_number({:file_descriptor, :raw_file_io_list, file}, open), do: with_number(file, open)
+
+  def with_number({:fd, other}, _open) do
+    raise ArgumentError,
+          "{:fd, n} takes the number of an open descriptor, 0 or more, got #{inspect(other)}"
+  end
+
+  def with_number(_device, _open) do
+    raise ArgumentError,
+          "this file shows no descriptor: pass its path, or a file that was opened with :raw and without " <>
+            ":delayed_write, :compressed and :ram"
+  end
+end
