@@ -33,6 +33,8 @@ groups = [
 
 [
   main: "readme",
+  logo: "guides/images/logo.svg",
+  assets: %{"guides/images" => "images"},
   formatters: ["html"],
   extras:
     [{"README.md", title: "Emmap"}] ++
