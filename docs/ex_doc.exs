@@ -40,6 +40,8 @@ groups = [
     [{"README.md", title: "Emmap"}] ++
       Enum.map(guides, &"guides/#{&1}.md") ++
       [
+        "guides/cheatsheet.cheatmd",
+        "guides/python.cheatmd",
         {"livebooks/tour.livemd", title: "A tour in Livebook"},
         "docs/reliability.md",
         "docs/formats.md",

@@ -6,7 +6,7 @@ defmodule GuidesTest do
   @moduletag :tmp_dir
   @moduletag timeout: 300_000
 
-  pages = Path.wildcard("guides/*.md")
+  pages = Path.wildcard("guides/*.{md,cheatmd}")
 
   for page <- pages do
     test Path.basename(page), %{tmp_dir: directory} do

@@ -3,7 +3,7 @@ defmodule PagesTest do
   use ExUnit.Case, async: true
 
   @pages ~w(README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md) ++
-           Path.wildcard("{guides,docs}/*.md") ++ Path.wildcard("livebooks/*.livemd")
+           Path.wildcard("{guides,docs}/*.{md,cheatmd}") ++ Path.wildcard("livebooks/*.livemd")
 
   defp prose(page) do
     # Without its blocks of code, in which brackets mean other things.
