@@ -63,7 +63,7 @@ defmodule Emmap.Native do
   def write(_handle, _data), do: not_loaded()
   @spec position(handle, 0..2, integer) :: {:ok, non_neg_integer} | failure
   def position(_handle, _whence, _offset), do: not_loaded()
-  @type batch :: {Emmap.position(), [binary]} | failure
+  @type batch :: {Emmap.position(), [binary]} | :again | failure
   # Copies are made without a root.
   @spec lines(handle, root, non_neg_integer, non_neg_integer, non_neg_integer) :: batch
   def lines(_handle, _root, _position, _stop, _form), do: not_loaded()
@@ -90,23 +90,40 @@ defmodule Emmap.Native do
   @spec copy(handle, integer, integer, non_neg_integer) :: :ok | failure
   def copy(_handle, _from, _to, _count), do: not_loaded()
 
-  # On the caller's scheduler, or moved to dirty CPU by the size of the range. A position instead of
-  # an answer is where to go on.
-  @type found :: {:ok, {non_neg_integer, pos_integer}} | :nomatch | non_neg_integer | failure
-  @spec search_find(handle, reference, non_neg_integer, non_neg_integer) :: found
-  def search_find(_handle, _patterns, _from, _stop), do: not_loaded()
-
-  @spec search_rfind(handle, reference, non_neg_integer, non_neg_integer, non_neg_integer) ::
+  # On the caller's scheduler, or moved to dirty CPU by the size of the range. `{position, read}` instead of
+  # an answer is where to go on: `read` is 0 at the beginning.
+  @type place :: {non_neg_integer, non_neg_integer}
+  @type found :: {:ok, {non_neg_integer, pos_integer}} | :nomatch | place | failure
+  @spec search_find(handle, reference, non_neg_integer, non_neg_integer, non_neg_integer) ::
           found
-  def search_rfind(_handle, _patterns, _from, _before, _stop), do: not_loaded()
+  def search_find(_handle, _patterns, _from, _read, _stop), do: not_loaded()
 
-  @spec search_all(handle, reference, non_neg_integer, non_neg_integer, non_neg_integer) ::
-          {:ok | non_neg_integer, [{non_neg_integer, pos_integer}]} | failure
-  def search_all(_handle, _patterns, _from, _stop, _limit), do: not_loaded()
+  @spec search_rfind(
+          handle,
+          reference,
+          non_neg_integer,
+          non_neg_integer,
+          non_neg_integer,
+          non_neg_integer
+        ) :: found
+  def search_rfind(_handle, _patterns, _from, _before, _read, _stop), do: not_loaded()
 
-  @spec search_count(handle, reference, non_neg_integer, non_neg_integer) ::
-          {:ok | non_neg_integer, non_neg_integer} | failure
-  def search_count(_handle, _patterns, _from, _stop), do: not_loaded()
+  @spec search_all(
+          handle,
+          reference,
+          non_neg_integer,
+          non_neg_integer,
+          non_neg_integer,
+          non_neg_integer
+        ) ::
+          {:ok, [{non_neg_integer, pos_integer}]}
+          | {non_neg_integer, non_neg_integer, [{non_neg_integer, pos_integer}]}
+          | failure
+  def search_all(_handle, _patterns, _from, _read, _stop, _limit), do: not_loaded()
+
+  @spec search_count(handle, reference, non_neg_integer, non_neg_integer, non_neg_integer) ::
+          {:ok, non_neg_integer} | {non_neg_integer, non_neg_integer, non_neg_integer} | failure
+  def search_count(_handle, _patterns, _from, _read, _stop), do: not_loaded()
 
   # Hot, without a lock.
   @spec atomic_add(handle, integer, integer) :: integer | failure
@@ -301,13 +318,14 @@ defmodule Emmap.Native do
   @spec move_window(handle, non_neg_integer, non_neg_integer, non_neg_integer) :: :ok | failure
   def move_window(_handle, _behind, _position, _count), do: not_loaded()
 
-  @spec count_byte(handle, non_neg_integer, non_neg_integer, byte) ::
-          {:ok, non_neg_integer} | failure
-  def count_byte(_handle, _position, _count, _byte), do: not_loaded()
+  # For some milliseconds, in `position .. stop` of a range that begins at `start`.
+  @spec count_byte(handle, non_neg_integer, non_neg_integer, non_neg_integer, byte) ::
+          {:ok, {non_neg_integer, non_neg_integer}} | failure
+  def count_byte(_handle, _start, _position, _stop, _byte), do: not_loaded()
 
-  @spec find_byte(handle, non_neg_integer, non_neg_integer, byte) ::
-          {:ok, Emmap.position() | nil} | failure
-  def find_byte(_handle, _position, _count, _byte), do: not_loaded()
+  @spec find_byte(handle, non_neg_integer, non_neg_integer, non_neg_integer, byte) ::
+          {:ok, {:found, non_neg_integer} | {:next, non_neg_integer} | nil} | failure
+  def find_byte(_handle, _start, _position, _stop, _byte), do: not_loaded()
   @spec lock_memory(handle) :: :ok | failure
   def lock_memory(_handle), do: not_loaded()
   @spec unlock_memory(handle) :: :ok | failure
@@ -330,8 +348,15 @@ defmodule Emmap.Native do
   def descriptor_open(_handle), do: not_loaded()
   @spec descriptor_close(reference) :: :ok | failure
   def descriptor_close(_descriptor), do: not_loaded()
-  @spec search_patterns([binary]) :: reference
-  def search_patterns(_patterns), do: not_loaded()
+  # In steps: see `Emmap.Search.Preparation`.
+  @spec search_prepare(:any | :forward | :backward) :: reference
+  def search_prepare(_purpose), do: not_loaded()
+  @spec search_add(reference, [binary]) :: [binary]
+  def search_add(_preparing, _patterns), do: not_loaded()
+  @spec search_append(reference, binary, pos_integer) :: :ok
+  def search_append(_preparing, _bytes, _length), do: not_loaded()
+  @spec search_advance(reference) :: reference | nil
+  def search_advance(_preparing), do: not_loaded()
   @spec search_patterns_few([binary]) :: reference
   def search_patterns_few(_patterns), do: not_loaded()
 

@@ -5,10 +5,18 @@ defmodule Emmap.Search do
   A pattern is a binary of at least one byte, a list of them, or what `Emmap.compile_pattern/1` made of
   either. Of a list, the leftmost match counts, and of those that begin there the longest; the
   order of the list does not matter.
+
+  A list may have 1,048,576 patterns of at most 1 MiB each, 16 MiB together. One pattern alone may be longer.
+
+  To prepare patterns takes time in proportion to their bytes, and to search takes time in proportion to the bytes of the
+  map, whatever the patterns: also where one begins another, and where they match everywhere. Both go in steps of at most
+  some milliseconds on dirty CPU schedulers. In between, a process that was killed and a handle that was closed end
+  them, and others get their turn.
   """
   @moduledoc since: "1.0.0-rc.0"
 
   alias Emmap.Native
+  alias Emmap.Search.Preparation
 
   @enforce_keys [:patterns]
   defstruct [:patterns]
@@ -22,20 +30,17 @@ defmodule Emmap.Search do
 
   @last 0x7FFF_FFFF_FFFF_FFFF
 
-  # Patterns of so many bytes together are prepared in microseconds.
-  @few_bytes 256
-
   @doc false
   @spec find(reference, pattern, range) ::
           {:ok, {non_neg_integer, pos_integer}} | :nomatch | Emmap.failure()
   def find(ref, pattern, options) do
     {from, stop, _limit} = range!(options, [:start, :length])
-    find_from(ref, compile(pattern).patterns, from, stop)
+    find_from(ref, compile(pattern, :forward).patterns, from, 0, stop)
   end
 
-  defp find_from(ref, patterns, from, stop) do
-    case Native.search_find(ref, patterns, from, stop) do
-      next when is_integer(next) -> find_from(ref, patterns, next, stop)
+  defp find_from(ref, patterns, from, read, stop) do
+    case Native.search_find(ref, patterns, from, read, stop) do
+      {next, read} when is_integer(next) -> find_from(ref, patterns, next, read, stop)
       answer -> answer
     end
   end
@@ -45,12 +50,12 @@ defmodule Emmap.Search do
           {:ok, {non_neg_integer, pos_integer}} | :nomatch | Emmap.failure()
   def rfind(ref, pattern, options) do
     {from, stop, _limit} = range!(options, [:start, :length])
-    rfind_before(ref, compile(pattern).patterns, from, stop, stop)
+    rfind_before(ref, compile(pattern, :backward).patterns, from, stop, 0, stop)
   end
 
-  defp rfind_before(ref, patterns, from, before, stop) do
-    case Native.search_rfind(ref, patterns, from, before, stop) do
-      next when is_integer(next) -> rfind_before(ref, patterns, from, next, stop)
+  defp rfind_before(ref, patterns, from, before, read, stop) do
+    case Native.search_rfind(ref, patterns, from, before, read, stop) do
+      {next, read} when is_integer(next) -> rfind_before(ref, patterns, from, next, read, stop)
       answer -> answer
     end
   end
@@ -60,16 +65,16 @@ defmodule Emmap.Search do
           {:ok, [{non_neg_integer, pos_integer}]} | Emmap.failure()
   def find_all(ref, pattern, options) do
     {from, stop, limit} = range!(options, [:start, :length, :limit])
-    all_from(ref, compile(pattern).patterns, from, stop, limit, [])
+    all_from(ref, compile(pattern, :forward).patterns, from, 0, stop, limit, [])
   end
 
-  defp all_from(ref, patterns, from, stop, limit, batches) do
-    case Native.search_all(ref, patterns, from, stop, limit) do
+  defp all_from(ref, patterns, from, read, stop, limit, batches) do
+    case Native.search_all(ref, patterns, from, read, stop, limit) do
       {:ok, last} ->
         {:ok, Enum.reduce(batches, last, &(&1 ++ &2))}
 
-      {next, batch} when is_integer(next) ->
-        all_from(ref, patterns, next, stop, limit - length(batch), [batch | batches])
+      {next, read, batch} ->
+        all_from(ref, patterns, next, read, stop, limit - length(batch), [batch | batches])
 
       error ->
         error
@@ -80,38 +85,37 @@ defmodule Emmap.Search do
   @spec count(reference, pattern, range) :: {:ok, non_neg_integer} | Emmap.failure()
   def count(ref, pattern, options) do
     {from, stop, _limit} = range!(options, [:start, :length])
-    count_from(ref, compile(pattern).patterns, from, stop, 0)
+    count_from(ref, compile(pattern, :forward).patterns, from, 0, stop, 0)
   end
 
-  defp count_from(ref, patterns, from, stop, sum) do
-    case Native.search_count(ref, patterns, from, stop) do
+  defp count_from(ref, patterns, from, read, stop, sum) do
+    case Native.search_count(ref, patterns, from, read, stop) do
       {:ok, count} -> {:ok, sum + count}
-      {next, count} when is_integer(next) -> count_from(ref, patterns, next, stop, sum + count)
+      {next, read, count} -> count_from(ref, patterns, next, read, stop, sum + count)
       error -> error
     end
   end
 
   @doc false
   @spec compile(pattern) :: t
-  def compile(%__MODULE__{} = compiled), do: compiled
-  def compile(pattern) when is_binary(pattern) and pattern != "", do: compile([pattern])
+  def compile(pattern), do: compile(pattern, :any)
 
-  def compile([_ | _] = patterns) do
-    # A live binary changes under those who look at it; its copy does not.
-    patterns = Enum.map(patterns, &copied!(&1, patterns))
-    bytes = Enum.reduce(patterns, 0, &(byte_size(&1) + &2))
+  # For searches in one direction only, unless it was prepared before.
+  defp compile(%__MODULE__{} = compiled, _purpose), do: compiled
 
-    if bytes <= @few_bytes or match?([_], patterns),
-      do: %__MODULE__{patterns: Native.search_patterns_few(patterns)},
-      else: %__MODULE__{patterns: Native.search_patterns(patterns)}
+  defp compile(pattern, purpose) when is_binary(pattern) and pattern != "",
+    do: %__MODULE__{patterns: Preparation.one(pattern, purpose)}
+
+  defp compile([_ | _] = patterns, purpose) do
+    unless Enum.all?(patterns, &(is_binary(&1) and &1 != "")), do: no_pattern!(patterns)
+
+    case patterns do
+      [pattern] -> compile(pattern, purpose)
+      patterns -> %__MODULE__{patterns: Preparation.list(patterns, purpose)}
+    end
   end
 
-  def compile(other), do: no_pattern!(other)
-
-  defp copied!(pattern, _all) when is_binary(pattern) and pattern != "",
-    do: :binary.copy(pattern)
-
-  defp copied!(_other, all), do: no_pattern!(all)
+  defp compile(other, _purpose), do: no_pattern!(other)
 
   @spec no_pattern!(term) :: no_return
   defp no_pattern!(other) do

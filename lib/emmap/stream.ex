@@ -34,7 +34,9 @@ defmodule Emmap.Stream do
   ## What it costs
 
   Up to 1,024 lines come from one call of native code, which looks at 128 KiB at most; a longer line is
-  searched, and a piece of more than 64 KiB is copied, on a dirty CPU scheduler. The process waits for the disk on a
+  searched and copied, and a piece of more than 64 KiB is copied, on a dirty CPU scheduler, in steps of some milliseconds:
+  a kill of the process, and a `close/1` of the handle, end them. Holes of a file are zeros, and no newlines: where a line is
+  longer than a megabyte, they are not read (except on FUSE, and in private maps). The process waits for the disk on a
   dirty I/O scheduler, 8 MiB ahead. So no scheduler is blocked, however long a line and however slow the disk is. For
   the time of an enumeration the process has a heap of at least half a megabyte (`:min_heap_size`), which makes a line a
   third cheaper. A process with a `:max_heap_size` that leaves less than 16 times that keeps its heap as it is, and gets

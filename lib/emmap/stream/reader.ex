@@ -12,9 +12,6 @@ defmodule Emmap.Stream.Reader do
   @window 8 * 1024 * 1024
   @margin 128 * 1024
 
-  # Searched in one call. Between calls the process can be killed, and the map closed.
-  @slice 32 * 1024 * 1024
-
   @copies 1
   @trims 2
   # Above the forms: how many elements a batch has at most, and of how many KiB of the map; as native code has it.
@@ -116,6 +113,8 @@ defmodule Emmap.Stream.Reader do
     batch!(Native.pieces(ref, root, position, stop, bytes, form), reader)
   end
 
+  # The map was made shorter while a long line was copied.
+  defp batch!(:again, reader), do: read!(reader)
   defp batch!({:error, reason}, reader), do: failed!(reason, reader.path)
   defp batch!({_position, []}, _reader), do: :done
   defp batch!({position, elements}, reader), do: {elements, %{reader | position: position}}
@@ -139,12 +138,7 @@ defmodule Emmap.Stream.Reader do
   defp count_lines(_mem, _owned, start, start, _path), do: 0
 
   defp count_lines(handle(ref) = mem, owned, start, stop, path) do
-    newlines =
-      slices(start, stop, 0, fn position, count, sum ->
-        newlines = ok!(Native.count_byte(ref, position, count, ?\n), path)
-        if owned, do: Native.move_window(ref, position, position + count, 0)
-        {:cont, sum + newlines}
-      end)
+    newlines = count_newlines(ref, owned, start, start, stop, 0, path)
 
     # What follows the last newline is a line, too.
     case Emmap.pread(mem, stop - 1, 1) do
@@ -153,6 +147,16 @@ defmodule Emmap.Stream.Reader do
       :eof -> newlines
       {:error, reason} -> failed!(reason, path)
     end
+  end
+
+  # A call takes some milliseconds. Between calls the process can be killed, and the map closed.
+  defp count_newlines(_ref, _owned, _start, position, stop, sum, _path) when position >= stop,
+    do: sum
+
+  defp count_newlines(ref, owned, start, position, stop, sum, path) do
+    {newlines, next} = ok!(Native.count_byte(ref, start, position, stop, ?\n), path)
+    if owned, do: Native.move_window(ref, position, next, 0)
+    count_newlines(ref, owned, start, next, stop, sum + newlines, path)
   end
 
   # At most `count` ranges that end behind a `byte` (or at the end), together all of the stream's
@@ -178,22 +182,14 @@ defmodule Emmap.Stream.Reader do
   defp cut(_ref, from, ideal, _stop, _byte) when ideal <= from, do: from
 
   defp cut(ref, _from, ideal, stop, byte) do
-    slices(ideal - 1, stop, stop, fn position, count, stop ->
-      case ok!(Native.find_byte(ref, position, count, byte), nil) do
-        nil -> {:cont, stop}
-        found -> {:halt, found + 1}
-      end
-    end)
+    find_cut(ref, ideal - 1, ideal - 1, stop, byte)
   end
 
-  defp slices(position, stop, acc, _fun) when position >= stop, do: acc
-
-  defp slices(position, stop, acc, fun) do
-    count = min(@slice, stop - position)
-
-    case fun.(position, count, acc) do
-      {:cont, acc} -> slices(position + count, stop, acc, fun)
-      {:halt, acc} -> acc
+  defp find_cut(ref, start, position, stop, byte) do
+    case ok!(Native.find_byte(ref, start, position, stop, byte), nil) do
+      {:found, at} -> at + 1
+      {:next, next} -> find_cut(ref, start, next, stop, byte)
+      nil -> stop
     end
   end
 

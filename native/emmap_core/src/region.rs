@@ -46,6 +46,7 @@ mod reattach;
 mod release;
 mod reservation;
 mod resize;
+mod scan;
 mod shape;
 
 use std::fs::File;
@@ -72,6 +73,7 @@ use shape::Shape;
 pub use copy::{Read, Wait, Written};
 pub use info::{Info, Residency};
 pub use past_end::Source;
+pub use scan::Scan;
 
 pub struct Region {
     // Declared before what they point into: fields are dropped in this order.

@@ -7,136 +7,24 @@
 //! our own that stays in the processor's cache, as a search that reads its file does it. Each
 //! block is read with the bytes behind it that a pattern which begins in it can reach.
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, MatchKind};
-use memchr::memmem;
+mod automaton;
+mod long;
+mod patterns;
+
+use std::time::Instant;
+
+pub use long::Direction;
+pub use patterns::{Patterns, Preparation, Purpose, MOST_IN_A_LIST, MOST_OF_ONE, MOST_PATTERNS};
 
 use crate::region::{Read, Wait};
 use crate::{Errno, Region, Result};
+use patterns::{Kind, LongPattern};
 
 /// Bytes copied at a time.
 const BLOCK: usize = 128 << 10;
 
-/// The bytes that the patterns of one list may have together: an automaton takes up to a hundred
-/// times as much.
-pub const MOST_IN_A_LIST: usize = 1 << 20;
-
-/// The bytes of a list whose automaton may be a table, which is the fastest and takes up to a
-/// kilobyte for each of them.
-const MOST_IN_A_TABLE: usize = 4 << 10;
-const COMPACT: AhoCorasickKind = AhoCorasickKind::ContiguousNFA;
-
 /// What one match costs besides its bytes, as so many bytes that are searched.
 const COST_OF_A_MATCH: usize = 64;
-
-/// What is searched for, prepared once for any number of searches.
-pub struct Patterns {
-    kind: Kind,
-    longest: usize,
-}
-
-enum Kind {
-    Byte(u8),
-    One(Box<One>),
-    Many(AhoCorasick),
-}
-
-struct One {
-    first: memmem::Finder<'static>,
-    last: memmem::FinderRev<'static>,
-}
-
-/// A match in a block: where it begins and ends.
-type Span = (usize, usize);
-
-impl Patterns {
-    /// EINVAL: there is none, or one is empty. ENOMEM: a list of them is too large.
-    pub fn new<P: AsRef<[u8]>>(patterns: &[P]) -> Result<Patterns> {
-        let lengths = || patterns.iter().map(|pattern| pattern.as_ref().len());
-        let longest = lengths().max().unwrap_or(0);
-        if lengths().min().unwrap_or(0) == 0 {
-            return Err(Errno::INVAL);
-        }
-        let kind = match patterns {
-            [one] => match one.as_ref() {
-                [byte] => Kind::Byte(*byte),
-                bytes => Kind::One(Box::new(One {
-                    first: memmem::Finder::new(bytes).into_owned(),
-                    last: memmem::FinderRev::new(bytes).into_owned(),
-                })),
-            },
-            many if lengths().sum::<usize>() > MOST_IN_A_LIST || many.len() > MOST_IN_A_LIST => {
-                return Err(Errno::NOMEM)
-            }
-            many => Kind::Many(
-                AhoCorasick::builder()
-                    .match_kind(MatchKind::LeftmostLongest)
-                    .kind((lengths().sum::<usize>() > MOST_IN_A_TABLE).then_some(COMPACT))
-                    .build(many)
-                    .map_err(|_| Errno::NOMEM)?,
-            ),
-        };
-        Ok(Patterns { kind, longest })
-    }
-
-    /// The bytes that they take, about.
-    pub fn memory(&self) -> usize {
-        match &self.kind {
-            Kind::Byte(_) => 0,
-            Kind::One(_) => 2 * self.longest,
-            Kind::Many(many) => many.memory_usage(),
-        }
-    }
-
-    /// The bytes of the longest pattern.
-    pub fn longest(&self) -> usize {
-        self.longest
-    }
-
-    /// Calls `found` with each match, in order, until it says `false`.
-    fn each(&self, bytes: &[u8], mut found: impl FnMut(Span) -> bool) {
-        match &self.kind {
-            Kind::Byte(byte) => {
-                memchr::memchr_iter(*byte, bytes).all(|at| found((at, at + 1)));
-            }
-            Kind::One(one) => {
-                let len = self.longest;
-                one.first.find_iter(bytes).all(|at| found((at, at + len)));
-            }
-            Kind::Many(many) => {
-                many.find_iter(bytes)
-                    .all(|each| found((each.start(), each.end())));
-            }
-        }
-    }
-
-    /// The match that begins last.
-    fn last(&self, bytes: &[u8]) -> Option<Span> {
-        match &self.kind {
-            Kind::Byte(byte) => memchr::memrchr(*byte, bytes).map(|at| (at, at + 1)),
-            Kind::One(one) => {
-                // Forward is several times as fast, and most blocks have none.
-                one.first.find(bytes)?;
-                one.last.rfind(bytes).map(|at| (at, at + self.longest))
-            }
-            Kind::Many(many) => {
-                let mut last = many.find_iter(bytes).last()?;
-                // Others may begin inside of it.
-                while let Some(later) = many.find(Input::new(bytes).range(last.start() + 1..)) {
-                    last = later;
-                }
-                Some((last.start(), last.end()))
-            }
-        }
-    }
-
-    /// What finding one match costs: to know the longest, bytes behind it are looked at.
-    fn cost_of_a_match(&self) -> usize {
-        match self.kind {
-            Kind::Many(_) => COST_OF_A_MATCH + self.longest,
-            _ => COST_OF_A_MATCH,
-        }
-    }
-}
 
 /// `len` bytes at `position`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,15 +33,84 @@ pub struct Match {
     pub len: usize,
 }
 
+/// Where a search goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub position: u64,
+    /// So many bytes of a long pattern lie before it (behind it, where the search goes backward).
+    pub read: usize,
+}
+
+impl From<u64> for Place {
+    fn from(position: u64) -> Place {
+        Place { position, read: 0 }
+    }
+}
+
 /// How a search ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Search {
     /// All was searched, or enough was found.
     Done,
     /// Its budget was used up: to be continued here, with a new one.
-    Paused(u64),
+    Paused(Place),
     /// Another copy is in the way; call again with [`Wait::Yes`].
     Busy,
+}
+
+/// How much is searched before pausing, more or less: so many bytes, until a moment, whatever comes first.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    pub bytes: usize,
+    pub until: Option<Instant>,
+}
+
+impl Budget {
+    fn is_used_up(&self, spent: usize) -> bool {
+        spent >= self.bytes || self.until.is_some_and(|until| Instant::now() >= until)
+    }
+}
+
+/// When a block with many matches is left in the middle. To go on there, it is read again, so its matches must have taken
+/// as long as that did.
+struct Pace {
+    budget: Budget,
+    /// When the block was begun, and when it had its first match.
+    begun: Option<Instant>,
+    first: Option<Instant>,
+    matches: usize,
+}
+
+impl Pace {
+    fn new(budget: Budget) -> Pace {
+        Pace {
+            budget,
+            begun: budget.until.map(|_| Instant::now()),
+            first: None,
+            matches: 0,
+        }
+    }
+
+    /// After another match.
+    #[inline]
+    fn pauses(&mut self, spent: usize) -> bool {
+        const UNWATCHED: usize = 256;
+        let Some(begun) = self.begun else {
+            return self.budget.is_used_up(spent);
+        };
+        self.matches += 1;
+        match self.first {
+            None => {
+                self.first = Some(Instant::now());
+                false
+            }
+            Some(first) => {
+                self.matches.is_multiple_of(UNWATCHED)
+                    && self.budget.is_used_up(spent)
+                    && first.elapsed() >= first - begun
+            }
+        }
+    }
 }
 
 /// A place to search, and how.
@@ -161,8 +118,7 @@ pub struct Searcher<'a> {
     region: &'a Region,
     patterns: &'a Patterns,
     wait: Wait,
-    /// How many bytes to look at before pausing, about.
-    budget: usize,
+    budget: Budget,
     /// In how many bytes of a block a match may begin.
     step: usize,
 }
@@ -172,9 +128,9 @@ impl<'a> Searcher<'a> {
         region: &'a Region,
         patterns: &'a Patterns,
         wait: Wait,
-        budget: usize,
+        budget: Budget,
     ) -> Searcher<'a> {
-        let step = BLOCK.max(patterns.longest);
+        let step = BLOCK.max(patterns.longest());
         Searcher {
             region,
             patterns,
@@ -187,38 +143,41 @@ impl<'a> Searcher<'a> {
     /// Calls `found` with each match in `from .. stop`, in order, until it says `false`.
     pub fn each(
         &self,
-        from: u64,
+        from: Place,
         stop: u64,
         mut found: impl FnMut(Match) -> bool,
     ) -> Result<Search> {
-        let cost = self.patterns.cost_of_a_match();
-        self.forward(from, stop, |at, bytes, starts, spent| {
-            let (mut behind, mut enough) = (0, false);
-            self.patterns.each(bytes, |(start, end)| {
-                if start >= starts {
-                    return false;
-                }
-                behind = end;
-                *spent += cost;
-                enough = !found(Match {
-                    position: at + start as u64,
-                    len: end - start,
+        if let Kind::Long(long) = &self.patterns.kind {
+            return self.each_long(long, from, stop, found);
+        }
+        let mut lengths = Vec::new();
+        self.forward(from.position, stop, |at, bytes, starts, spent| {
+            let (mut behind, mut enough, mut pauses) = (0, false, false);
+            let mut pace = Pace::new(self.budget);
+            self.patterns
+                .each(bytes, starts, &mut lengths, |(start, end)| {
+                    behind = end;
+                    *spent += COST_OF_A_MATCH;
+                    enough = !found(Match {
+                        position: at + start as u64,
+                        len: end - start,
+                    });
+                    pauses = pace.pauses(*spent);
+                    !enough && !pauses
                 });
-                !enough && *spent < self.budget
-            });
-            match (enough, *spent < self.budget) {
+            match (enough, pauses) {
                 (true, _) => After::Done,
-                (false, true) => After::Next(behind.max(starts)),
-                (false, false) => After::Next(behind),
+                (false, true) => After::Next(behind),
+                (false, false) => After::Next(behind.max(starts)),
             }
         })
     }
 
     /// Adds how many matches there are in `from .. stop` to `count`.
-    pub fn count(&self, from: u64, stop: u64, count: &mut u64) -> Result<Search> {
+    pub fn count(&self, from: Place, stop: u64, count: &mut u64) -> Result<Search> {
         match self.patterns.kind {
             // Found in bundles, not one by one.
-            Kind::Byte(byte) => self.forward(from, stop, |_, bytes, starts, _| {
+            Kind::Byte(byte) => self.forward(from.position, stop, |_, bytes, starts, _| {
                 *count += memchr::memchr_iter(byte, &bytes[..starts]).count() as u64;
                 After::Next(starts)
             }),
@@ -231,21 +190,25 @@ impl<'a> Searcher<'a> {
 
     /// The match that begins last in `from .. stop`, if it begins before `before`. Paused, it is to
     /// be continued with what it says as `before`.
-    pub fn last(&self, from: u64, before: u64, stop: u64) -> Result<(Search, Option<Match>)> {
-        let mut block = Vec::new();
+    pub fn last(&self, from: u64, before: Place, stop: u64) -> Result<(Search, Option<Match>)> {
         let stop = stop.min(self.region.len() as u64);
-        let mut before = before.min(stop);
+        if let Kind::Long(long) = &self.patterns.kind {
+            return self.last_long(long, from, before, stop);
+        }
+        let mut block = Vec::new();
+        let mut before = before.position.min(stop);
         let mut spent = 0;
         while from < before {
-            if spent >= self.budget {
-                return Ok((Search::Paused(before), None));
+            if spent > 0 && self.budget.is_used_up(spent) {
+                return Ok((Search::Paused(before.into()), None));
             }
             let at = before.saturating_sub(self.step as u64).max(from);
-            let reach = before.saturating_add(self.patterns.longest as u64 - 1);
+            let reach = before.saturating_add(self.patterns.longest() as u64 - 1);
             let Some(bytes) = self.read(&mut block, at, reach.min(stop))? else {
                 return Ok((Search::Busy, None));
             };
-            if let Some((start, end)) = self.patterns.last(bytes) {
+            let starts = bytes.len().min((before - at) as usize);
+            if let Some((start, end)) = self.patterns.last(bytes, starts) {
                 let (position, len) = (at + start as u64, end - start);
                 return Ok((Search::Done, Some(Match { position, len })));
             }
@@ -255,9 +218,113 @@ impl<'a> Searcher<'a> {
         Ok((Search::Done, None))
     }
 
+    /// As [`Searcher::each`], of a long pattern.
+    fn each_long(
+        &self,
+        long: &LongPattern,
+        from: Place,
+        stop: u64,
+        mut found: impl FnMut(Match) -> bool,
+    ) -> Result<Search> {
+        let table = long.forward.as_ref().ok_or(Errno::INVAL)?;
+        let (pattern, mut block) = (&long.bytes[..], Vec::new());
+        let (mut at, mut spent, mut read) = (from.position, 0, from.read.min(pattern.len() - 1));
+        loop {
+            let stop = stop.min(self.region.len() as u64);
+            if at >= stop {
+                return Ok(Search::Done);
+            }
+            if spent > 0 && self.budget.is_used_up(spent) {
+                let position = at;
+                return Ok(Search::Paused(Place { position, read }));
+            }
+            let Some(bytes) = self.read(&mut block, at, stop)? else {
+                return Ok(Search::Busy);
+            };
+            let (mut next, needle) = (0, long.beginning.needle().len());
+            while next < bytes.len() {
+                if read == 0 && bytes.len() - next >= needle {
+                    // The last bytes may be the first ones of a beginning.
+                    let rest = bytes.len() - needle + 1;
+                    next = match long.beginning.find(&bytes[next..]) {
+                        Some(at) => next + at,
+                        None => rest,
+                    };
+                }
+                let Some(byte) = bytes.get(next) else {
+                    break;
+                };
+                read = table.next(pattern, read, *byte);
+                next += 1;
+                if read == pattern.len() {
+                    read = 0;
+                    let len = pattern.len();
+                    let position = at + next as u64 - len as u64;
+                    if !found(Match { position, len }) {
+                        return Ok(Search::Done);
+                    }
+                }
+            }
+            spent += bytes.len();
+            at += bytes.len() as u64;
+            if bytes.is_empty() {
+                return Ok(Search::Done);
+            }
+        }
+    }
+
+    /// As [`Searcher::last`], of a long pattern. `before` is where what was not read yet ends.
+    fn last_long(
+        &self,
+        long: &LongPattern,
+        from: u64,
+        before: Place,
+        stop: u64,
+    ) -> Result<(Search, Option<Match>)> {
+        let table = long.backward.as_ref().ok_or(Errno::INVAL)?;
+        let (pattern, mut block) = (&long.bytes[..], Vec::new());
+        let (mut end, mut spent, mut read) = (
+            before.position.min(stop),
+            0,
+            before.read.min(pattern.len() - 1),
+        );
+        while from < end {
+            if spent > 0 && self.budget.is_used_up(spent) {
+                let position = end;
+                return Ok((Search::Paused(Place { position, read }), None));
+            }
+            let at = end.saturating_sub(self.block() as u64).max(from);
+            let Some(bytes) = self.read(&mut block, at, end)? else {
+                return Ok((Search::Busy, None));
+            };
+            // It became shorter meanwhile.
+            if (bytes.len() as u64) < end - at {
+                read = 0;
+            }
+            for (start, byte) in bytes.iter().enumerate().rev() {
+                read = table.next(pattern, read, *byte);
+                if read == pattern.len() {
+                    let (position, len) = (at + start as u64, pattern.len());
+                    return Ok((Search::Done, Some(Match { position, len })));
+                }
+            }
+            spent += (end - at) as usize;
+            end = at;
+        }
+        Ok((Search::Done, None))
+    }
+
+    /// The bytes of a block that is searched for a long pattern.
+    fn block(&self) -> usize {
+        match self.patterns.kind {
+            Kind::Long(_) => BLOCK.min(self.step),
+            _ => self.whole(),
+        }
+    }
+
     /// The bytes of a block: those in which a match begins, and those that it can reach.
     fn whole(&self) -> usize {
-        self.step + self.patterns.longest - 1
+        self.step + self.patterns.longest() - 1
     }
 
     /// Calls `look` with block after block: its position, its bytes, in how many of them a match
@@ -276,8 +343,8 @@ impl<'a> Searcher<'a> {
             if at >= stop {
                 return Ok(Search::Done);
             }
-            if spent >= self.budget {
-                return Ok(Search::Paused(at));
+            if spent > 0 && self.budget.is_used_up(spent) {
+                return Ok(Search::Paused(at.into()));
             }
             let Some(bytes) = self.read(&mut block, at, stop)? else {
                 return Ok(Search::Busy);
@@ -304,7 +371,7 @@ impl<'a> Searcher<'a> {
     /// The bytes of `at .. stop`, at most a whole block; `None` when another copy is in the way.
     fn read<'b>(&self, block: &'b mut Vec<u8>, at: u64, stop: u64) -> Result<Option<&'b [u8]>> {
         let count = usize::try_from(stop - at).unwrap_or(usize::MAX);
-        let count = count.min(self.whole());
+        let count = count.min(self.block());
         block.clear();
         block.try_reserve_exact(count).map_err(|_| Errno::NOMEM)?;
         let to = block.as_mut_ptr();

@@ -3,8 +3,10 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use emmap_core::options::Sharing;
+use emmap_core::region::{Scan, Wait};
 use emmap_core::{Errno, Options, Region};
 
 fn file() -> (tempfile::TempDir, PathBuf, File) {
@@ -131,4 +133,114 @@ fn holes_are_passed_over() {
     file.set_len(60 * MB).unwrap();
     assert_eq!(whole.next_data(70 * MB), Err(Errno::STALE));
     assert!(whole.check_fault().is_err());
+}
+
+/// Every newline of a range by one step after the other, as small as they can be.
+fn scanned(region: &Region, from: u64, stop: u64) -> (Vec<u64>, u64) {
+    let past = Instant::now();
+    let (mut found, mut start, mut looked) = (Vec::new(), from, from);
+    loop {
+        match region.scan(start, looked, stop, b'\n', past).unwrap() {
+            Scan::Found(at) => {
+                found.push(at);
+                (start, looked) = (at + 1, at + 1);
+            }
+            Scan::Paused(at) => {
+                assert!(at > looked, "a step must come forward");
+                looked = at;
+            }
+            Scan::End(at) => {
+                assert_eq!(at, stop.min(region.len() as u64));
+                break;
+            }
+        }
+    }
+    let (mut count, mut at) = (0, from);
+    while at < stop.min(region.len() as u64) {
+        let (some, next) = region.scan_count(from, at, stop, b'\n', past).unwrap();
+        assert!(next > at, "a step must come forward");
+        (count, at) = (count + some, next);
+    }
+    (found, count)
+}
+
+#[test]
+fn a_byte_is_found_among_holes() {
+    let (_directory, path, file) = file();
+    let newlines: [u64; 6] = [
+        5,
+        1 << 20,
+        (3 << 20) + 1,
+        50 << 20,
+        (50 << 20) + 4095,
+        99 << 20,
+    ];
+    for at in newlines {
+        file.write_all_at(b"\n", at).unwrap();
+    }
+    file.set_len(100 << 20).unwrap();
+    for (offset, sharing) in [
+        (0, Sharing::Shared),
+        (8192, Sharing::Shared),
+        (0, Sharing::Private),
+    ] {
+        let options = Options {
+            offset,
+            sharing,
+            ..Options::default()
+        };
+        let region = map(&path, options);
+        for (from, stop) in [
+            (0, u64::MAX),
+            (6, 99 << 20),
+            (1 << 20, (50 << 20) + 1),
+            (7 << 20, 9 << 20),
+        ] {
+            let expected: Vec<u64> = newlines
+                .iter()
+                .filter_map(|at| at.checked_sub(offset))
+                .filter(|at| (from..stop).contains(at))
+                .collect();
+            let (found, count) = scanned(&region, from, stop);
+            assert_eq!(count, expected.len() as u64);
+            assert_eq!(found, expected);
+        }
+    }
+}
+
+#[test]
+fn what_is_written_into_a_hole_through_another_map_is_found() {
+    let (_directory, path, file) = file();
+    file.set_len(64 << 20).unwrap();
+    let writer = map(
+        &path,
+        Options {
+            write: true,
+            ..Options::default()
+        },
+    );
+    let region = map(&path, Options::default());
+    assert_eq!(scanned(&region, 0, u64::MAX), (vec![], 0));
+    // SAFETY: a literal of one byte.
+    let written = unsafe { writer.copy_in(40 << 20, b"\n".as_ptr(), 1, Wait::Yes, || true) };
+    written.unwrap();
+    assert_eq!(scanned(&region, 0, u64::MAX), (vec![40 << 20], 1));
+}
+
+#[test]
+fn a_hole_of_terabytes_takes_no_time() {
+    let (_directory, path, file) = file();
+    // The file system may have no files of that size.
+    if file.set_len(8 << 40).is_err() {
+        return;
+    }
+    file.write_all_at(b"\n", (8 << 40) - 1).unwrap();
+    let region = map(&path, Options::default());
+    let begun = Instant::now();
+    assert_eq!(scanned(&region, 0, u64::MAX), (vec![(8 << 40) - 1], 1));
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
 }

@@ -14,6 +14,7 @@ use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::os::raw::c_int;
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::time::Duration;
 
 use emmap_core::region::Wait;
 use emmap_core::Errno;
@@ -30,6 +31,10 @@ use crate::terms::{ArgumentError, Failure};
 /// Copies up to this many bytes run where they are called; a longer one would hold up its
 /// scheduler, and everything that may wait does, so both go to a dirty I/O scheduler.
 pub const INLINE_BYTES: usize = 64 << 10;
+
+/// For how long a call works on a dirty scheduler before others get their turn there, and before a kill or a `close` can
+/// end it. There are as many dirty CPU schedulers as cores, and the VM collects large heaps on them.
+pub const AT_ONCE_DIRTY: Duration = Duration::from_millis(2);
 
 pub type RawNif = unsafe extern "C" fn(*mut ErlNifEnv, c_int, *const ErlNifTerm) -> ErlNifTerm;
 
@@ -151,12 +156,15 @@ macro_rules! raw_nif {
 
 /// Where a call goes on in `body`, with other arguments, when it may wait.
 macro_rules! elsewhere {
-    ($name:literal / $arity:literal = $body:ident) => {
+    ($name:literal / $arity:literal = $body:path) => {
+        $crate::hot::elsewhere!($name / $arity = $body, DirtyIo)
+    };
+    ($name:literal / $arity:literal = $body:path, $scheduler:ident) => {
         &$crate::hot::Elsewhere {
             name: $crate::hot::c_name(concat!($name, "\0")),
             arity: $arity,
             raw: $crate::hot::raw_nif!([#[cold]] None, $body),
-            scheduler: rustler::SchedulerFlags::DirtyIo,
+            scheduler: rustler::SchedulerFlags::$scheduler,
         }
     };
 }
@@ -290,6 +298,16 @@ impl Call {
             // in no cache, too.
             // SAFETY: the Call invariant.
             unsafe { enif_consume_timeslice(self.env, (bytes / BYTES_OF_A_PERCENT) as c_int) };
+        }
+    }
+
+    /// As [`Call::consumed`], of what took so long.
+    pub fn consumed_time(&self, time: Duration) {
+        const MICROSECONDS_OF_A_PERCENT: u128 = 10;
+        let percent = (time.as_micros() / MICROSECONDS_OF_A_PERCENT).min(100);
+        if percent > 0 {
+            // SAFETY: the Call invariant.
+            unsafe { enif_consume_timeslice(self.env, percent as c_int) };
         }
     }
 

@@ -40,6 +40,8 @@ fn load(env: Env, settings: Term) -> bool {
     }
     metadata::keep_type();
     queue::keep_type();
+    search::keep_type();
+    lines::keep_type();
     !guarded || emmap_core::guard::install().is_ok()
 }
 

@@ -5,17 +5,19 @@
 //! memory mapped, and it is the root's own bytes that are searched.
 
 use std::mem::MaybeUninit;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use emmap_core::buffer::Buffer;
 use emmap_core::lines::{Ending, Line, Lines};
-use emmap_core::region::Wait;
+use emmap_core::region::{Scan, Wait};
 use emmap_core::{Errno, Region};
 use rustler::sys::ErlNifTerm;
 use rustler::types::atom;
-use rustler::{Encoder, Env, Term};
+use rustler::{Encoder, Env, Resource, ResourceArc, Term};
 
-use crate::hot::{hot_nif, Call, Early, Scheduler, INLINE_BYTES};
-use crate::resource::{HandleRef, UNMAP_INLINE};
+use crate::hot::{elsewhere, hot_nif, Call, Early, Scheduler, AT_ONCE_DIRTY, INLINE_BYTES};
+use crate::resource::{drop_elsewhere, HandleRef};
 use crate::terms::{answer, ArgumentError};
 
 hot_nif!("lines" / 5 = lines, DirtyCpu);
@@ -29,6 +31,9 @@ const LOOK: usize = 128 << 10;
 
 /// What making one term takes, as so many bytes of a copy.
 const COST_OF_A_TERM: usize = 64;
+
+/// What is longer than this is copied in steps.
+const AT_ONCE: usize = 1 << 20;
 
 /// The forms of lines: copies, and without their newlines.
 const COPIES: usize = 1;
@@ -113,11 +118,7 @@ impl Root {
                 }
             }
         };
-        if count > UNMAP_INLINE {
-            let mut buffer = Buffer::new(count)?;
-            fill(buffer.as_mut_ptr());
-            return Ok(call.buffer_binary(buffer, count));
-        }
+        debug_assert!(count <= AT_ONCE);
         let (to, term) = call.new_binary(count);
         fill(to);
         Ok(term)
@@ -184,13 +185,17 @@ fn unshrunk(
     Err(Errno::BUSY.into())
 }
 
-// lines(handle, root, position, stop, form): `{next, lines}`; no lines at the end.
+// lines(handle, root, position, stop, form): `{next, lines}`; no lines at the end. `:again`: the map was made shorter
+// while a long line was copied.
 // `form`: 1 copies, 2 leaves the newlines out; above them, how many lines at most.
 fn lines<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
-    unshrunk(call, |region| lines_once(call, region, S::WAIT))
+    match S::WAIT {
+        Wait::No => unshrunk(call, |region| lines_once(call, region)),
+        Wait::Yes => long_line(call, call.count(2)?),
+    }
 }
 
-fn lines_once(call: &Call, region: &Region, wait: Wait) -> Result<Option<ErlNifTerm>, Early> {
+fn lines_once(call: &Call, region: &Region) -> Result<Option<ErlNifTerm>, Early> {
     let form = call.count(4)?;
     let trim = form & TRIMS != 0;
     let limit = Limit::of(form);
@@ -198,16 +203,12 @@ fn lines_once(call: &Call, region: &Region, wait: Wait) -> Result<Option<ErlNifT
     let root = Root::of(call, region, form & COPIES != 0, 3)?;
     let start = call.count(2)?.min(root.stop);
     let all = root.stop - start;
-    let look = match wait {
-        Wait::No => all.min(limit.bytes),
-        Wait::Yes => all,
-    };
+    let look = all.min(limit.bytes);
     // SAFETY: `start + look` is inside the root or the map, which are arguments of this call.
     let mut lines = unsafe { Lines::new(root.at.add(start), look) };
     while let Some(line) = lines.next_whole() {
         batch.push(line_term(call, &root, line, trim)?);
-        // One long line is enough; the next may be short.
-        if batch.is_full() || wait == Wait::Yes {
+        if batch.is_full() {
             break;
         }
     }
@@ -220,10 +221,71 @@ fn lines_once(call: &Call, region: &Region, wait: Wait) -> Result<Option<ErlNifT
         }
     }
     let next = start + look - lines.left();
-    if wait == Wait::No {
-        call.consumed(look + COST_OF_A_TERM * batch.count);
-    }
+    call.consumed(look + COST_OF_A_TERM * batch.count);
     batch.answer(call, region, next)
+}
+
+// As lines, with the position up to which there is no newline: goes on looking.
+fn long_line_on(call: &Call) -> Result<ErlNifTerm, Early> {
+    long_line(call, call.count(5)?)
+}
+
+/// Looks for the end of one line, in steps. One is enough; the next may be short.
+fn long_line(call: &Call, looked: usize) -> Result<ErlNifTerm, Early> {
+    let until = Instant::now() + AT_ONCE_DIRTY;
+    let region = call.handle()?.region()?;
+    let shrinks = region.shrinks();
+    let form = call.count(4)?;
+    let root = Root::of(call, region, form & COPIES != 0, 3)?;
+    let start = call.count(2)?.min(root.stop);
+    let (from, stop) = (start as u64, root.stop as u64);
+    let scan = region.reading(|| region.scan(from, looked as u64, stop, b'\n', until))?;
+    let (next, newline) = match scan {
+        Scan::Found(at) => (at as usize + 1, true),
+        Scan::End(at) => ((at as usize).min(root.stop), false),
+        Scan::Paused(at) => {
+            let [handle, root, position, stop, form] = [0, 1, 2, 3, 4].map(|n| call.argument(n));
+            let arguments = [handle, root, position, stop, form, call.uint64(at)];
+            let on = elsewhere!("lines" / 6 = long_line_on, DirtyCpu);
+            return Ok(call.go_on(on, arguments));
+        }
+    };
+    if next <= start {
+        return Ok(call.pair(call.uint64(start as u64), call.list(&[])));
+    }
+    // SAFETY: the byte before a newline that is not the first byte of the line lies inside the root or the map.
+    let after_cr =
+        newline && next - start > 1 && unsafe { root.at.add(next - 2).read_volatile() } == b'\r';
+    let ending = match (newline, after_cr) {
+        (false, _) => Ending::None,
+        (true, false) => Ending::Lf,
+        (true, true) => Ending::CrLf,
+    };
+    let (len, last) = match ending {
+        ending if form & TRIMS != 0 => (next - start - ending.bytes(), None),
+        Ending::CrLf => (next - start - 1, Some(b'\n')),
+        _ => (next - start, None),
+    };
+    if let (Some(term), None) = (root.term, last) {
+        let line = call.sub_binary(term, start, len);
+        return Ok(call.pair(call.uint64(next as u64), call.list(&[line])));
+    }
+    if len > AT_ONCE {
+        let copying = Copying {
+            start,
+            len,
+            last,
+            next,
+            shrinks,
+            done: 0,
+        };
+        return copying.begin(call);
+    }
+    let line = region.reading(|| root.copy(call, start, len, last))?;
+    match region.shrinks() == shrinks {
+        true => Ok(call.pair(call.uint64(next as u64), call.list(&[line]))),
+        false => Ok(reasons::again().as_c_arg()),
+    }
 }
 
 #[inline]
@@ -237,10 +299,127 @@ fn line_term(call: &Call, root: &Root, line: Line, trim: bool) -> Result<ErlNifT
     }
 }
 
+/// One long line or piece that is being copied, in steps: `len` bytes at `start` of the root or the map, the last of them
+/// replaced by `last`.
+struct Copying {
+    start: usize,
+    len: usize,
+    last: Option<u8>,
+    /// What follows it.
+    next: usize,
+    /// From before it was found.
+    shrinks: usize,
+    done: usize,
+}
+
+/// `None` once it was copied.
+struct LongCopy(Mutex<Option<(Copying, Buffer)>>);
+
+#[rustler::resource_impl(name = "emmap_long_copy")]
+impl Resource for LongCopy {}
+
+impl Drop for LongCopy {
+    fn drop(&mut self) {
+        // Who wanted it was killed, or its map was closed.
+        let left = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(left) = left.take() {
+            drop_elsewhere(left, true);
+        }
+    }
+}
+
+/// Keeps the type for the life of the VM: see `resource::keep_types`.
+pub fn keep_type() {
+    std::mem::forget(ResourceArc::new(LongCopy(Mutex::new(None))));
+}
+
+impl Copying {
+    fn begin(self, call: &Call) -> Result<ErlNifTerm, Early> {
+        let buffer = Buffer::new(self.len)?;
+        let long = ResourceArc::new(LongCopy(Mutex::new(Some((self, buffer)))));
+        let long = call.with_env(|env| long.encode(env).as_c_arg());
+        let arguments = [call.argument(0), call.argument(1), long];
+        let on = elsewhere!("long_copy" / 3 = copy_on, DirtyCpu);
+        Ok(call.go_on(on, arguments))
+    }
+}
+
+// (handle, root, copying): goes on copying. `{next, [copy]}`, or `:again`.
+fn copy_on(call: &Call) -> Result<ErlNifTerm, Early> {
+    const WRONG: ArgumentError = ArgumentError("not a copy that was begun");
+    let until = Instant::now() + AT_ONCE_DIRTY;
+    let region = call.handle()?.region()?;
+    let long = call.with_env(|env| {
+        // SAFETY: an argument of this call.
+        unsafe { Term::new(env, call.argument(2)) }.decode::<ResourceArc<LongCopy>>()
+    });
+    let long = long.map_err(|_| Early::Raise(&WRONG))?;
+    let mut long = long.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let (copying, buffer) = long.as_mut().ok_or(Early::Raise(&WRONG))?;
+    // What was found inside the map stays readable, from the map's base or in the root.
+    let from = call
+        .bytes(1)
+        .map_or(region.base().cast_const(), |(at, _)| at);
+    region.reading(|| {
+        while copying.done < copying.len && Instant::now() < until {
+            let count = (copying.len - copying.done).min(AT_ONCE);
+            // SAFETY: the range lies inside the root or the map, and the buffer has `len` bytes.
+            unsafe {
+                let from = from.add(copying.start + copying.done);
+                let to = buffer.as_mut_ptr().add(copying.done);
+                std::ptr::copy_nonoverlapping(from, to, count);
+            }
+            copying.done += count;
+        }
+        Ok::<_, Early>(())
+    })?;
+    if copying.done < copying.len {
+        let arguments = [0, 1, 2].map(|n| call.argument(n));
+        return Ok(call.go_on(elsewhere!("long_copy" / 3 = copy_on, DirtyCpu), arguments));
+    }
+    if region.shrinks() != copying.shrinks {
+        return Ok(reasons::again().as_c_arg());
+    }
+    let Some((copying, mut buffer)) = long.take() else {
+        return Err(Early::Raise(&WRONG));
+    };
+    if let (Some(last), true) = (copying.last, copying.len > 0) {
+        // SAFETY: the buffer has `len` bytes.
+        unsafe { buffer.as_mut_ptr().add(copying.len - 1).write(last) };
+    }
+    let copy = call.buffer_binary(buffer, copying.len);
+    Ok(call.pair(call.uint64(copying.next as u64), call.list(&[copy])))
+}
+
 // pieces(handle, root, position, stop, size, form): `{next, pieces}`, each of `size` bytes but for
-// the last; none at the end. `form`: as of lines.
+// the last; none at the end. `form`, and `:again`: as of lines.
 fn pieces<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
+    if S::WAIT == Wait::Yes {
+        if let Some(copying) = long_piece(call)? {
+            return copying.begin(call);
+        }
+    }
     unshrunk(call, |region| pieces_once(call, region, S::WAIT))
+}
+
+/// A piece that is copied in steps.
+fn long_piece(call: &Call) -> Result<Option<Copying>, Early> {
+    let region = call.handle()?.region()?;
+    let shrinks = region.shrinks();
+    let copy = call.count(5)? & COPIES != 0;
+    let root = Root::of(call, region, copy, 3)?;
+    let start = call.count(2)?.min(root.stop);
+    let len = call.count(4)?.min(root.stop - start);
+    let next = start + len;
+    let piece = Copying {
+        start,
+        len,
+        last: None,
+        next,
+        shrinks,
+        done: 0,
+    };
+    Ok((copy && len > AT_ONCE).then_some(piece))
 }
 
 fn pieces_once(call: &Call, region: &Region, wait: Wait) -> Result<Option<ErlNifTerm>, Early> {
@@ -270,46 +449,60 @@ fn pieces_once(call: &Call, region: &Region, wait: Wait) -> Result<Option<ErlNif
     batch.answer(call, region, next)
 }
 
-// Looks at as many bytes as it is given. `{:ok, how_many}`
+// Counts in `position .. stop`, the rest of a range from `start` on, for some milliseconds. `{:ok, {how_many, next}}`
 #[rustler::nif(schedule = "DirtyCpu")]
 fn count_byte<'a>(
     env: Env<'a>,
     handle: HandleRef<'a>,
+    start: u64,
     position: u64,
-    count: u64,
+    stop: u64,
     byte: u8,
 ) -> Term<'a> {
     on_bytes(env, &handle, |region| {
-        let count = usize::try_from(count).unwrap_or(usize::MAX);
-        region.count_byte(position, count, byte) as u64
+        let until = Instant::now() + AT_ONCE_DIRTY;
+        region.scan_count(start, position, stop, byte, until)
     })
 }
 
-// Looks at as many bytes as it is given. `{:ok, position | nil}`
+// Looks for a byte, as count_byte. `{:ok, {:found, position} | {:next, position} | nil}`
 #[rustler::nif(schedule = "DirtyCpu")]
 fn find_byte<'a>(
     env: Env<'a>,
     handle: HandleRef<'a>,
+    start: u64,
     position: u64,
-    count: u64,
+    stop: u64,
     byte: u8,
 ) -> Term<'a> {
     on_bytes(env, &handle, |region| {
-        let count = usize::try_from(count).unwrap_or(usize::MAX);
-        region.find_byte(position, count, byte)
+        let until = Instant::now() + AT_ONCE_DIRTY;
+        Ok(match region.scan(start, position, stop, byte, until)? {
+            Scan::Found(at) => Some((reasons::found(), at)),
+            Scan::Paused(at) => Some((reasons::next(), at)),
+            Scan::End(_) => None,
+        })
     })
+}
+
+mod reasons {
+    rustler::atoms! {
+        again,
+        found,
+        next,
+    }
 }
 
 /// `{:ok, found}`, unless a page was lost.
 fn on_bytes<'a, T: Encoder>(
     env: Env<'a>,
     handle: &HandleRef,
-    search: impl FnOnce(&Region) -> T,
+    search: impl FnOnce(&Region) -> emmap_core::Result<T>,
 ) -> Term<'a> {
     let found = handle
         .0
         .region()
-        .and_then(|region| region.reading(|| Ok(search(region))));
+        .and_then(|region| Ok(region.reading(|| search(region))?));
     match found {
         Ok(found) => (atom::ok(), found).encode(env),
         Err(failure) => failure.encode(env),

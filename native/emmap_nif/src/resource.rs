@@ -423,7 +423,7 @@ fn drop_region(region: Option<Box<Region>>) {
 }
 
 /// Drops `value`, on a thread of its own if it is `large`.
-fn drop_elsewhere<T: Send + 'static>(value: T, large: bool) {
+pub fn drop_elsewhere<T: Send + 'static>(value: T, large: bool) {
     if large {
         // Should no thread be had, the closure is dropped here, and the value with it.
         let _ = std::thread::Builder::new()

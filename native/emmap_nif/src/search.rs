@@ -1,52 +1,159 @@
 //! The NIFs of searches.
 //!
-//! A long search is many calls: each looks at some megabytes on a dirty CPU scheduler and says where
-//! it is to go on. So others get their turn there, and a process that was killed, or a handle that
-//! was closed, ends it soon.
+//! A long search is many calls: each looks for some milliseconds on a dirty CPU scheduler and says where
+//! it is to go on, and so is the preparation of many patterns, or long ones. So others get their turn there, and a process
+//! that was killed, or a handle that was closed, ends it soon.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use emmap_core::region::Wait;
-use emmap_core::search::{Match, Patterns, Search, Searcher};
+use emmap_core::search::{
+    Budget, Direction, Match, Patterns, Place, Preparation, Purpose, Search, Searcher,
+};
 use emmap_core::{Errno, Region};
 use rustler::sys::ErlNifTerm;
-use rustler::{Binary, Env, NifResult, Term};
+use rustler::types::atom;
+use rustler::{Binary, Encoder, Env, NifResult, NifUnitEnum, Resource, ResourceArc, Term};
 
-use crate::hot::{hot_nif, Call, Early, Scheduler, INLINE_BYTES};
-use crate::resource::new_patterns;
+use crate::hot::{hot_nif, Call, Early, Scheduler, AT_ONCE_DIRTY, INLINE_BYTES};
+use crate::resource::{drop_elsewhere, new_patterns};
 use crate::terms::{self, ArgumentError};
 
-hot_nif!("search_find" / 4 = find, DirtyCpu);
-hot_nif!("search_rfind" / 5 = rfind, DirtyCpu);
-hot_nif!("search_all" / 5 = all, DirtyCpu);
-hot_nif!("search_count" / 4 = count, DirtyCpu);
+hot_nif!("search_find" / 5 = find, DirtyCpu);
+hot_nif!("search_rfind" / 6 = rfind, DirtyCpu);
+hot_nif!("search_all" / 6 = all, DirtyCpu);
+hot_nif!("search_count" / 5 = count, DirtyCpu);
 
 /// How many bytes a call looks at, a match counting as some more.
 const BUDGET_INLINE: usize = 4 * INLINE_BYTES;
 const BUDGET_LONG: usize = 16 << 20;
 
+/// For how long a call on a normal scheduler looks.
+const AT_ONCE_INLINE: Duration = Duration::from_micros(500);
+
 /// Patterns above this length are not searched for on a normal scheduler.
 const LONGEST_INLINE: usize = 1024;
 
-// Preparing many or long patterns takes a while. They must not be live: that they do not change is
-// what lets them be slices.
-#[rustler::nif(schedule = "DirtyCpu")]
-fn search_patterns<'a>(env: Env<'a>, patterns: Vec<Binary<'a>>) -> NifResult<Term<'a>> {
-    prepared(env, &patterns)
-}
+const TOO_LARGE: ArgumentError =
+    ArgumentError("the patterns of a list are too many or too long for the memory there is");
 
-// As search_patterns, for so few that it takes microseconds.
+// Patterns so few that it takes microseconds. They must not be live: that they do not change is what lets them be slices.
 #[rustler::nif(schedule = "Normal")]
 fn search_patterns_few<'a>(env: Env<'a>, patterns: Vec<Binary<'a>>) -> NifResult<Term<'a>> {
-    prepared(env, &patterns)
+    let patterns: Vec<&[u8]> = patterns.iter().map(Binary::as_slice).collect();
+    let patterns = Patterns::new(&patterns).map_err(bad_patterns)?;
+    Ok(new_patterns(env, patterns))
 }
 
-fn prepared<'a>(env: Env<'a>, patterns: &[Binary<'a>]) -> NifResult<Term<'a>> {
-    let patterns: Vec<&[u8]> = patterns.iter().map(Binary::as_slice).collect();
-    match Patterns::new(&patterns) {
-        Ok(patterns) => Ok(new_patterns(env, patterns)),
-        Err(Errno::INVAL) => Err((&ArgumentError("a pattern has one byte at least")).into()),
-        Err(_) => Err((&ArgumentError("the patterns of a list are too many or too long")).into()),
+fn bad_patterns(error: Errno) -> rustler::Error {
+    match error {
+        Errno::INVAL => (&ArgumentError("a pattern has one byte at least")).into(),
+        _ => (&TOO_LARGE).into(),
     }
 }
+
+/// Patterns that are being prepared; `None` once they are.
+struct Preparing(Mutex<Option<Preparation>>);
+
+#[rustler::resource_impl(name = "emmap_preparing")]
+impl Resource for Preparing {}
+
+impl Preparing {
+    fn lock(&self) -> MutexGuard<'_, Option<Preparation>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Preparing {
+    fn drop(&mut self) {
+        // Who prepared them was killed.
+        if let Some(preparation) = self.lock().take() {
+            drop_elsewhere(preparation, true);
+        }
+    }
+}
+
+/// Keeps the type for the life of the VM: see `resource::keep_types`.
+pub fn keep_type() {
+    std::mem::forget(ResourceArc::new(Preparing(Mutex::new(None))));
+}
+
+#[derive(NifUnitEnum)]
+enum PurposeAtom {
+    Any,
+    Forward,
+    Backward,
+}
+
+// For more than a few patterns, in steps: a list with search_add until that returns an empty one, or the parts of one long
+// pattern with search_append, and then search_advance until that is done.
+#[rustler::nif(schedule = "Normal")]
+fn search_prepare(purpose: PurposeAtom) -> ResourceArc<Preparing> {
+    let purpose = match purpose {
+        PurposeAtom::Any => Purpose::Any,
+        PurposeAtom::Forward => Purpose::Only(Direction::Forward),
+        PurposeAtom::Backward => Purpose::Only(Direction::Backward),
+    };
+    ResourceArc::new(Preparing(Mutex::new(Some(Preparation::new(purpose)))))
+}
+
+// Returns the patterns that were not added yet. They must not be live, as above.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn search_add<'a>(preparing: ResourceArc<Preparing>, patterns: Term<'a>) -> NifResult<Term<'a>> {
+    const UNWATCHED: usize = 256;
+    let until = Instant::now() + AT_ONCE_DIRTY;
+    let mut preparing = preparing.lock();
+    let preparation = preparing.as_mut().ok_or(rustler::Error::BadArg)?;
+    let mut rest = patterns;
+    while !rest.is_empty_list() && Instant::now() < until {
+        for _ in 0..UNWATCHED {
+            if rest.is_empty_list() {
+                break;
+            }
+            let (pattern, next) = rest.list_get_cell()?;
+            let pattern: Binary = pattern.decode()?;
+            preparation.add(pattern.as_slice()).map_err(bad_patterns)?;
+            rest = next;
+        }
+    }
+    Ok(rest)
+}
+
+// The next bytes of the only pattern, of which there will be `length`. They must not be live, as above.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn search_append<'a>(
+    env: Env<'a>,
+    preparing: ResourceArc<Preparing>,
+    bytes: Binary<'a>,
+    length: usize,
+) -> NifResult<Term<'a>> {
+    let mut preparing = preparing.lock();
+    let preparation = preparing.as_mut().ok_or(rustler::Error::BadArg)?;
+    let appended = preparation.append(bytes.as_slice(), length);
+    appended.map_err(bad_patterns)?;
+    Ok(atom::ok().encode(env))
+}
+
+// The patterns, or `nil`: call again.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn search_advance<'a>(env: Env<'a>, preparing: ResourceArc<Preparing>) -> NifResult<Term<'a>> {
+    let mut preparing = preparing.lock();
+    let preparation = preparing.as_mut().ok_or(rustler::Error::BadArg)?;
+    match preparation.advance(Instant::now() + AT_ONCE_DIRTY) {
+        Ok(None) => Ok(atom::nil().encode(env)),
+        Ok(Some(patterns)) => {
+            if let Some(preparation) = preparing.take() {
+                drop_elsewhere(preparation, patterns.memory() > LARGE);
+            }
+            Ok(new_patterns(env, patterns))
+        }
+        Err(error) => Err(bad_patterns(error)),
+    }
+}
+
+/// What is left of a preparation above this size is given back by another thread.
+const LARGE: usize = 1 << 20;
 
 /// Runs `search` with a searcher over the range in arguments 2 and `stop`: at once when the range is small, else where
 /// it may take long. The result comes after a look at the pages it touched.
@@ -61,15 +168,17 @@ fn searched(
     let (from, stop) = (call.position(2)?, call.position(stop)?);
     let bytes = bytes_between(region, from, stop);
     let small = bytes <= INLINE_BYTES && patterns.longest() <= LONGEST_INLINE;
-    let budget = match wait {
+    let (bytes, at_once) = match wait {
         Wait::No if !small => return Err(Early::Again),
-        Wait::No => BUDGET_INLINE,
-        Wait::Yes => BUDGET_LONG,
+        Wait::No => (BUDGET_INLINE, AT_ONCE_INLINE),
+        Wait::Yes => (BUDGET_LONG, AT_ONCE_DIRTY),
     };
-    let searcher = Searcher::new(region, patterns, wait, budget);
+    let start = Instant::now();
+    let until = Some(start + at_once);
+    let searcher = Searcher::new(region, patterns, wait, Budget { bytes, until });
     let found = region.reading(|| search(&searcher, from, stop))?;
     if wait == Wait::No {
-        call.consumed(bytes);
+        call.consumed_time(start.elapsed());
     }
     Ok(found)
 }
@@ -90,12 +199,18 @@ fn found_or(call: &Call, found: Option<Match>) -> ErlNifTerm {
     }
 }
 
-// search_find(handle, patterns, from, stop): `{:ok, {position, length}} | :nomatch`, or a position to
+/// Where a search goes on, or begins: a position, and argument `read`.
+fn place(call: &Call, position: u64, read: usize) -> Result<Place, Early> {
+    let read = call.count(read)?;
+    Ok(Place { position, read })
+}
+
+// search_find(handle, patterns, from, read, stop): `{:ok, {position, length}} | :nomatch`, or `{position, read}` to
 // go on from.
 fn find<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
-    searched(call, S::WAIT, 3, |searcher, from, stop| {
+    searched(call, S::WAIT, 4, |searcher, from, stop| {
         let mut first = None;
-        let end = searcher.each(from, stop, |found| {
+        let end = searcher.each(place(call, from, 3)?, stop, |found| {
             first = Some(found);
             false
         })?;
@@ -103,24 +218,24 @@ fn find<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     })
 }
 
-// search_rfind(handle, patterns, from, before, stop): as search_find, for the last match that begins
+// search_rfind(handle, patterns, from, before, read, stop): as search_find, for the last match that begins
 // before `before`.
 fn rfind<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
-    let before = call.position(3)?;
-    searched(call, S::WAIT, 4, |searcher, from, stop| {
+    let before = place(call, call.position(3)?, 4)?;
+    searched(call, S::WAIT, 5, |searcher, from, stop| {
         let (end, last) = searcher.last(from, before, stop)?;
         one(call, end, last)
     })
 }
 
-// search_all(handle, patterns, from, stop, limit): `{:ok, parts}`, or `{next, parts}` to go on.
+// search_all(handle, patterns, from, read, stop, limit): `{:ok, parts}`, or `{next, read, parts}` to go on.
 fn all<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
-    let limit = call.count(4)?;
-    searched(call, S::WAIT, 3, |searcher, from, stop| {
+    let limit = call.count(5)?;
+    searched(call, S::WAIT, 4, |searcher, from, stop| {
         let mut parts = Vec::new();
         let end = match limit {
             0 => Search::Done,
-            _ => searcher.each(from, stop, |found| {
+            _ => searcher.each(place(call, from, 3)?, stop, |found| {
                 parts.push(part(call, found));
                 parts.len() < limit
             })?,
@@ -129,11 +244,11 @@ fn all<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     })
 }
 
-// search_count(handle, patterns, from, stop): `{:ok, count}`, or `{next, count}` to go on.
+// search_count(handle, patterns, from, read, stop): `{:ok, count}`, or `{next, read, count}` to go on.
 fn count<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
-    searched(call, S::WAIT, 3, |searcher, from, stop| {
+    searched(call, S::WAIT, 4, |searcher, from, stop| {
         let mut count = 0;
-        let end = searcher.count(from, stop, &mut count)?;
+        let end = searcher.count(place(call, from, 3)?, stop, &mut count)?;
         progress(call, end, call.uint64(count))
     })
 }
@@ -142,7 +257,10 @@ fn count<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
 fn one(call: &Call, end: Search, found: Option<Match>) -> Result<ErlNifTerm, Early> {
     match end {
         Search::Done => Ok(found_or(call, found)),
-        Search::Paused(next) => Ok(call.uint64(next)),
+        Search::Paused(next) => {
+            let read = call.uint64(next.read as u64);
+            Ok(call.pair(call.uint64(next.position), read))
+        }
         Search::Busy => Err(Early::Again),
     }
 }
@@ -151,7 +269,10 @@ fn one(call: &Call, end: Search, found: Option<Match>) -> Result<ErlNifTerm, Ear
 fn progress(call: &Call, end: Search, so_far: ErlNifTerm) -> Result<ErlNifTerm, Early> {
     match end {
         Search::Done => Ok(call.ok_with(so_far)),
-        Search::Paused(next) => Ok(call.pair(call.uint64(next), so_far)),
+        Search::Paused(next) => {
+            let (position, read) = (next.position, next.read as u64);
+            Ok(call.triple(call.uint64(position), call.uint64(read), so_far))
+        }
         Search::Busy => Err(Early::Again),
     }
 }

@@ -80,6 +80,25 @@ pub fn next_data(fd: BorrowedFd, offset: u64) -> Result<Option<u64>> {
     seek(fd, offset, libc::SEEK_DATA)
 }
 
+/// Whether [`next_data`] knows what was written to the file through a map a moment ago. File systems in user space are not
+/// told before the kernel writes those pages back.
+#[cfg(target_os = "linux")]
+#[allow(clippy::unnecessary_cast)] // the types of the fields differ between systems
+pub fn tells_holes(fd: BorrowedFd) -> bool {
+    const FUSE_SUPER_MAGIC: u64 = 0x6573_5546;
+    // SAFETY: `stat` is filled before it is read.
+    unsafe {
+        let mut stat: libc::statfs = std::mem::zeroed();
+        libc::fstatfs(fd.as_raw_fd(), &mut stat) == 0
+            && stat.f_type as u64 & 0xFFFF_FFFF != FUSE_SUPER_MAGIC
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub fn tells_holes(_fd: BorrowedFd) -> bool {
+    false
+}
+
 /// The first byte at or after `offset`, which is data, that belongs to a hole: the end of the file
 /// counts as one.
 #[cfg(any(target_os = "linux", target_os = "macos", target_os = "freebsd"))]

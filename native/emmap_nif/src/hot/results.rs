@@ -73,6 +73,12 @@ impl Call {
         unsafe { enif_make_tuple_from_array(self.env, pair.as_ptr(), 2) }
     }
 
+    pub fn triple(&self, one: ErlNifTerm, two: ErlNifTerm, three: ErlNifTerm) -> ErlNifTerm {
+        let triple = [one, two, three];
+        // SAFETY: three terms of this environment.
+        unsafe { enif_make_tuple_from_array(self.env, triple.as_ptr(), 3) }
+    }
+
     #[inline]
     pub fn list(&self, terms: &[ErlNifTerm]) -> ErlNifTerm {
         // SAFETY: terms of this environment; a call makes far fewer than 2^32.

@@ -1,11 +1,13 @@
 //! Reads of a line at the cursor.
 
-use emmap_core::region::{Read, Wait};
+use std::time::Instant;
+
+use emmap_core::region::{Read, Scan, Wait};
 use emmap_core::Region;
 use rustler::sys::ErlNifTerm;
 
 use super::read::{deliver, passed};
-use crate::hot::{elsewhere, hot_nif, Call, Early, Scheduler, INLINE_BYTES};
+use crate::hot::{elsewhere, hot_nif, Call, Dirty, Early, Scheduler, AT_ONCE_DIRTY, INLINE_BYTES};
 use crate::resource::Handle;
 
 hot_nif!("read_line" / 2 = read_line, DirtyIo);
@@ -16,8 +18,11 @@ fn read_line<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     let region = handle.region()?;
     loop {
         let position = handle.cursor.get();
+        if S::WAIT == Wait::Yes {
+            return look(call, handle, region, position, position);
+        }
         // A newline that was looked for in zeros says nothing.
-        let Some((start, length)) = region.reading(|| line::<S>(region, position))? else {
+        let Some((start, length)) = region.reading(|| short_line(region, position))? else {
             return Ok(call.eof());
         };
         if handle.cursor.advance(position, length)? {
@@ -27,18 +32,56 @@ fn read_line<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
 }
 
 /// Where the line at `position` begins, and its length; `None` at the end of the map.
-fn line<S: Scheduler>(region: &Region, position: u64) -> Result<Option<(usize, usize)>, Early> {
+fn short_line(region: &Region, position: u64) -> Result<Option<(usize, usize)>, Early> {
     let Some((start, rest)) = region.locate(position, usize::MAX) else {
         return Ok(None);
     };
-    let look = match S::WAIT {
-        Wait::No => rest.min(INLINE_BYTES),
-        Wait::Yes => rest,
-    };
+    let look = rest.min(INLINE_BYTES);
     match region.line_length(start, look) {
         None if look < rest => Err(Early::Again),
         found => Ok(Some((start, found.unwrap_or(rest)))),
     }
+}
+
+/// Looks for the end of a longer line, in steps: `position .. looked` has none.
+fn look(
+    call: &Call,
+    handle: &Handle,
+    region: &Region,
+    position: u64,
+    looked: u64,
+) -> Result<ErlNifTerm, Early> {
+    let until = Instant::now() + AT_ONCE_DIRTY;
+    let scan = region.reading(|| region.scan(position, looked, u64::MAX, b'\n', until))?;
+    let end = match scan {
+        Scan::Found(at) => at + 1,
+        Scan::End(at) => at,
+        Scan::Paused(at) => {
+            let [position, at] = [position, at].map(|n| call.uint64(n));
+            let arguments = [call.argument(0), call.argument(1), position, at];
+            return Ok(call.go_on(elsewhere!("read_line" / 4 = look_on), arguments));
+        }
+    };
+    if end <= position {
+        return Ok(call.eof());
+    }
+    let (start, length) = (position as usize, (end - position) as usize);
+    match handle.cursor.advance(position, length)? {
+        true => deliver_line(call, handle, region, start, length, Wait::Yes),
+        // Another process was first.
+        false => {
+            let arguments = [call.argument(0), call.argument(1)];
+            let again = elsewhere!("read_line" / 2 = read_line::<Dirty>);
+            Ok(call.go_on(again, arguments))
+        }
+    }
+}
+
+// (handle, root, position, looked): goes on looking.
+fn look_on(call: &Call) -> Result<ErlNifTerm, Early> {
+    let handle = call.handle()?;
+    let region = handle.region()?;
+    look(call, handle, region, call.position(2)?, call.position(3)?)
 }
 
 /// As OTP does, a line that ends in CRLF is returned with LF, which no live binary can be.
