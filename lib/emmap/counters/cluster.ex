@@ -157,10 +157,11 @@ defmodule Emmap.Counters.Cluster do
           {:ok, %{Counters.key() => integer}} | {:partial, %{Counters.key() => integer}, missing}
   def sums(name, options \\ []) do
     {values, missing} = collect(name, :answer_all, [name], options)
+    here = names_here(counters(name))
 
     values
     |> Enum.reduce(%{}, &Map.merge(&1, &2, fn _key, one, other -> one + other end))
-    |> Map.new(fn {key, sum} -> {here(key, counters(name)), sum} end)
+    |> Map.new(fn {key, sum} -> {Map.get(here, key, key), sum} end)
     |> answer(missing)
   end
 
@@ -260,11 +261,9 @@ defmodule Emmap.Counters.Cluster do
     raise ArgumentError, "a counter is an index or a name, got #{inspect(other)}"
   end
 
-  # A counter's name as this node has it.
-  defp here(key, %Counters{names: [_ | _] = names}),
-    do: Enum.find(names, key, &(to_string(&1) == key))
-
-  defp here(key, _counters), do: key
+  # The names as this node has them, by what the nodes call them.
+  defp names_here(%Counters{names: [_ | _] = names}), do: Map.new(names, &{to_string(&1), &1})
+  defp names_here(_counters), do: %{}
 
   defp joined(name), do: :persistent_term.get({__MODULE__, name}, nil)
 
