@@ -1,0 +1,146 @@
+defmodule Emmap.BadDays.LongCallsTest do
+  # Calls that may take long, each in ten processes at once, which are killed in the middle of it: nobody else waits, and
+  # the schedulers are free soon. `EMMAP_LONG_MS` is what "soon" means; `EMMAP_FIGURES=1` prints what was measured.
+  use ExUnit.Case, async: false
+  alias Emmap.Test.ChildVM
+
+  @moduletag :tmp_dir
+  @moduletag timeout: 180_000
+
+  # Before these calls went in steps, they took seconds to hours.
+  @soon String.to_integer(System.get_env("EMMAP_LONG_MS", "3000"))
+
+  # In a VM of its own: what is killed in vain would hold up all other tests. `data` is any term that `before` made.
+  defp measured(%{tmp_dir: directory}, before, call) do
+    code = """
+    directory = #{inspect(directory)}
+    _ = directory
+    data = (#{before})
+    now = fn -> System.monotonic_time(:millisecond) end
+    # The longest time that a process waited for its turn, and for a collection on a dirty CPU scheduler.
+    watcher = fn watcher, work, longest ->
+      begun = now.()
+      work.()
+      longest = max(longest, now.() - begun)
+      receive do
+        {:stop, pid} -> send(pid, {:longest, longest})
+      after 0 -> watcher.(watcher, work, longest)
+      end
+    end
+    tick = fn -> receive do after 2 -> :ok end end
+    garbage = Enum.to_list(1..100_000)
+    collect = fn -> Process.sleep(2); :erlang.garbage_collect(); length(garbage) end
+    watchers = for work <- [tick, collect], do: spawn_link(fn -> watcher.(watcher, work, 0) end)
+    again = fn again, data -> _ = (#{call}); again.(again, data) end
+    callers = for _ <- 1..10, do: spawn(fn -> again.(again, data) end)
+    Process.sleep(300)
+    for pid <- callers, do: Process.exit(pid, :kill)
+    killed = now.()
+    busy = fn -> :erlang.statistics(:active_tasks_all) |> Enum.take(-2) |> Enum.sum() end
+    [ticked, collected] =
+      for watcher <- watchers do
+        send(watcher, {:stop, self()})
+        receive do {:longest, longest} -> longest after #{@soon * 4} -> :never end
+      end
+    Enum.find(Stream.repeatedly(fn -> Process.sleep(1); now.() - killed end), &(busy.() == 0 or &1 > #{@soon * 4}))
+    |> then(&%{free_after: &1, ticked: ticked, collected: collected})
+    """
+
+    ChildVM.run!(code, timeout: 120)
+  end
+
+  @sparse ~S"""
+  path = Path.join(directory, "sparse")
+  {:ok, file} = :file.open(path, [:write, :raw])
+  {:ok, _} = :file.position(file, 200_000_000_000)
+  :ok = :file.truncate(file)
+  :ok = :file.close(file)
+  path
+  """
+
+  # Of which one begins the other, in a map of nothing else.
+  @alike ~S"""
+  {:ok, mem} = Emmap.open([:anon, size: 64_000_000])
+  :ok = Emmap.fill(mem, 0, 64_000_000, ?a)
+  {mem, Emmap.compile_pattern(["a", String.duplicate("a", 1023) <> "b"])}
+  """
+
+  @zeros ~S"{:ok, mem} = Emmap.open([:anon, size: 2_000_000_000]); mem"
+
+  @long_pattern ~S"""
+  {:ok, mem} = Emmap.open([:anon, size: 2_000_000_000])
+  {mem, Emmap.compile_pattern(:binary.copy(<<0>>, 4_000_000) <> "x")}
+  """
+
+  @calls [
+    {"rfind of patterns of which one begins another", @alike,
+     "Emmap.rfind(elem(data, 0), elem(data, 1))"},
+    {"find_all of them", @alike,
+     "Emmap.find_all(elem(data, 0), elem(data, 1), limit: 3_000_000)"},
+    {"count of them", @alike, "Emmap.count(elem(data, 0), elem(data, 1))"},
+    {"find of what is not there", @zeros, ~S|Emmap.find(data, ["ab", "cd"])|},
+    {"find of a long pattern", @long_pattern, "Emmap.find(elem(data, 0), elem(data, 1))"},
+    {"rfind of a long pattern", @long_pattern, "Emmap.rfind(elem(data, 0), elem(data, 1))"},
+    {"compile_pattern of 80,000 patterns",
+     "for n <- 1..80_000, do: :erlang.md5(Integer.to_string(n))", "Emmap.compile_pattern(data)"},
+    {"compile_pattern of one long pattern", ~S|:binary.copy("ab", 50_000_000)|,
+     "Emmap.compile_pattern(data)"},
+    {"a line of 200 GB", @sparse,
+     "try do Enum.take(Emmap.stream!(data), 1) rescue Emmap.Error -> :enomem end"},
+    {"a live line of 200 GB", @sparse, "Enum.take(Emmap.stream!(data, :line, live: true), 1)"},
+    {"read_line of 200 GB", @sparse,
+     "{:ok, mem} = Emmap.open(data); :file.read_line(mem); Emmap.close(mem)"},
+    {"count of the lines of 200 GB", @sparse, "Enum.count(Emmap.stream!(data))"},
+    {"count of the lines of 2 GB of memory", @zeros, "Enum.count(Emmap.stream!(data))"},
+    {"a live line of 2 GB of memory", @zeros,
+     "Enum.take(Emmap.stream!(data, :line, live: true), 1)"},
+    {"chunks of 2 GB without a newline", @zeros, "Emmap.chunks(data, 3)"},
+    {"a piece of 500 MB", @zeros, "Enum.take(Emmap.stream!(data, 500_000_000), 1)"},
+    {"inspection of 200 GB", @sparse, "Emmap.Inspection.file(data)"}
+  ]
+
+  for {title, before, call} <- @calls do
+    test "#{title}, killed", context do
+      measured = measured(context, unquote(before), unquote(call))
+      if System.get_env("EMMAP_FIGURES"), do: IO.puts("#{unquote(title)}: #{inspect(measured)}")
+
+      for {what, milliseconds} <- measured,
+          do: assert({what, milliseconds <= @soon} == {what, true})
+    end
+  end
+
+  test "a call that is closed in the middle ends", context do
+    assert [:closed, :closed, :closed] =
+             ChildVM.run!("""
+             {:ok, mem} = Emmap.open([:anon, size: 8_000_000_000])
+             pattern = Emmap.compile_pattern(["ab", "cd"])
+             line = fn -> try do Enum.take(Emmap.stream!(mem), 1) rescue e in Emmap.Error -> {:error, e.reason} end end
+             calls = [fn -> Emmap.count(mem, pattern) end, fn -> :file.read_line(mem) end, line]
+             tasks = for call <- calls, do: Task.async(call)
+             Process.sleep(200)
+             :ok = Emmap.close(mem)
+             for {:error, reason} <- Task.await_many(tasks, 60_000), do: reason
+             """)
+
+    _ = context
+  end
+
+  # OTP's takes about as long for few patterns, and longer for many.
+  test "patterns are compiled about as fast as by OTP", _context do
+    for {count, times} <- [{20, 50}, {1_000, 10}, {20_000, 1}, {80_000, 1}] do
+      patterns = for n <- 1..count, do: binary_part(:erlang.md5("#{n}"), 0, 12)
+
+      best = fn call ->
+        Enum.min(for _ <- 1..3, do: elem(:timer.tc(fn -> for(_ <- 1..times, do: call.()) end), 0))
+      end
+
+      otp = best.(fn -> :binary.compile_pattern(patterns) end)
+      ours = best.(fn -> Emmap.compile_pattern(patterns) end)
+
+      if System.get_env("EMMAP_FIGURES"),
+        do: IO.puts("#{count} patterns: #{div(ours, times)} us, OTP #{div(otp, times)}")
+
+      assert {count, ours < 4 * otp + 100_000} == {count, true}
+    end
+  end
+end
