@@ -113,7 +113,8 @@ defmodule Emmap.Counters do
     * `{:bad_format, why}` – not a counter file (`:kind`), of an unknown `:version`, from a machine of the
       other `:endianness`, shorter than its header claims (`:length`), or damaged (`:checksum`, `:names`)
 
-  An empty file is filled as a new one, or with `create: false` is `{:bad_format, :kind}`.
+  An empty file is filled as a new one (in its place, where it cannot be replaced: it is bind-mounted, or its directory is
+  somebody else's), or with `create: false` is `{:bad_format, :kind}`.
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec open(Path.t() | :file.name_all(), non_neg_integer | [name], [option]) ::

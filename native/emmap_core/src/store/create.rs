@@ -42,19 +42,90 @@ pub(super) fn create<S: Structure>(
 ) -> std::result::Result<Identity, Error<S::Mismatch>> {
     let layout = S::new(request)?;
     let mut file = NewFile::beside(path, naming)?;
+    if os::file_page_size(file.file.as_fd(), None)? != os::page_size() {
+        // hugetlbfs has no writes.
+        return Err(Errno::NOTSUP.into());
+    }
     let identity = Identity::of_file(&file.file)?;
     write(&layout, &mut file)?;
     Ok(identity)
 }
 
+/// At the start of a file that is being filled in its place, until its headers are written. A crash leaves it there, and
+/// the next opener begins again.
+const BEGUN: [u8; 16] = *b"EMMAPNEW\0\0\0\0\0\0\0\0";
+
+/// Whether a file that is no sound one was begun in its place and not completed; or is as one after a power failure may
+/// be, of which the length was on the disk and the mark was not.
+pub fn is_begun(medium: &impl Medium) -> Result<bool> {
+    let mut start = [0; BEGUN.len()];
+    let len = medium.len()?;
+    if len < start.len() as u64 {
+        return Ok(false);
+    }
+    medium.read_at(0, &mut start)?;
+    Ok(start == BEGUN || (len == start.len() as u64 && start == [0; BEGUN.len()]))
+}
+
+/// Whether a structure is yet to be made of the file.
+fn is_unfilled<S: Structure>(file: &File) -> Result<bool> {
+    Ok(Medium::len(file)? == 0
+        || (is_begun(file)? && matches!(S::read(file), Err(Error::BadFormat(_)))))
+}
+
+/// Makes a structure of a file that is empty, or begins with the mark and nothing else, in an order that a crash cannot
+/// hurt: the mark is overwritten when the other header is on the disk.
+pub fn write_in_place<S: Structure>(layout: &S, medium: &mut impl Medium) -> Result<()> {
+    let size = layout.file_size().ok_or(Errno(libc::EFBIG))?;
+    medium.write_at(0, &BEGUN)?;
+    medium.sync()?;
+    medium.extend(size, layout.allocated_from())?;
+    layout.fill(medium)?;
+    for (at, header) in layout.commits()? {
+        medium.write_at(at, &header)?;
+        // All is on the disk before the mark is gone, which the last header overwrites.
+        medium.sync()?;
+    }
+    Ok(())
+}
+
+/// What fails leaves the file empty.
+fn create_in_place<S: Structure>(
+    mut file: File,
+    request: &S::Request,
+) -> std::result::Result<(), Error<S::Mismatch>> {
+    let layout = S::new(request)?;
+    // Of an attempt that was interrupted, the mark stays.
+    let kept = Medium::len(&file)?.min(BEGUN.len() as u64);
+    os::set_size(file.as_fd(), kept)?;
+    write_in_place(&layout, &mut file).inspect_err(|_| {
+        if is_unfilled::<S>(&file) != Ok(false) {
+            let _ = os::set_size(file.as_fd(), 0);
+        }
+    })?;
+    Ok(())
+}
+
+/// Whether no other file may be put in the place of this one: it is mounted there, or it or its directory is somebody
+/// else's.
+fn is_irreplaceable<M>(error: &Error<M>) -> bool {
+    matches!(
+        error,
+        Error::Posix(Errno(
+            libc::EBUSY | libc::EPERM | libc::EACCES | libc::EROFS | libc::EXDEV
+        ))
+    )
+}
+
 /// An empty file is not a structure's yet. The opener that holds its lock puts a complete one in
-/// its place, with its mode and owner.
+/// its place, with its mode and owner; or makes one of it, where that cannot be.
 pub(super) fn fill_empty<S: Structure>(
     path: &Path,
     file: File,
     request: &S::Request,
 ) -> std::result::Result<(), Error<S::Mismatch>> {
     let path = path.canonicalize().map_err(Errno::from)?;
+    let writer = file.try_clone().map_err(Errno::from)?;
     os::with_file_lock(file.as_fd(), || {
         let locked = file.metadata().map_err(Errno::from)?;
         let named = match path.metadata() {
@@ -62,10 +133,18 @@ pub(super) fn fill_empty<S: Structure>(
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             answer => answer.map_err(Errno::from)?,
         };
-        if (locked.dev(), locked.ino()) == (named.dev(), named.ino()) && locked.len() == 0 {
-            create::<S>(&path, request, Naming::Over(locked))?;
+        let named = (locked.dev(), locked.ino()) == (named.dev(), named.ino());
+        let empty = locked.len() == 0;
+        if !named || !(empty || is_unfilled::<S>(&file)?) {
+            return Ok(());
         }
-        Ok(())
+        if !empty {
+            return create_in_place::<S>(writer, request);
+        }
+        match create::<S>(&path, request, Naming::Over(locked)) {
+            Err(error) if is_irreplaceable(&error) => create_in_place::<S>(writer, request),
+            answer => answer.map(drop),
+        }
     })?
 }
 

@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use super::create::{create, fill_empty, Naming};
+use super::create::{create, fill_empty, is_begun, Naming};
 use super::{grow, BadFormat, Error, Medium, Structure};
 use crate::mapped_file::Identity;
 use crate::{Errno, Options, Region, Result};
@@ -73,7 +73,16 @@ fn open_or_create<S: Structure>(
             fill_empty::<S>(path, file, request)?;
             continue;
         }
-        let found = S::read(&file).map_err(Error::of)?;
+        let found = match S::read(&file) {
+            Err(Error::BadFormat(why)) if is_begun(&file)? => {
+                if absent == Absent::Refuse {
+                    return Err(why.into());
+                }
+                fill_empty::<S>(path, file, request)?;
+                continue;
+            }
+            answer => answer.map_err(Error::of)?,
+        };
         let layout = match found.wanted(request)? {
             None => found,
             Some(_) => grow::under_lock(&mut file, request)?,

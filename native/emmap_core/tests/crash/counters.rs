@@ -111,6 +111,47 @@ fn story(seed: u64, skipped: Option<usize>, run: &mut Run) {
     }
 }
 
+/// Creates counters in the place of an empty file.
+fn in_place(seed: u64, skipped: Option<usize>, run: &mut Run) {
+    let mut random = Random::of(seed);
+    let count = 1 + random.below(40);
+    let names = match random.below(2) {
+        0 => names(&mut random, count, &[]),
+        _ => Vec::new(),
+    };
+    let layout = Layout::with_room(count, 1, &names, if names.is_empty() { 0 } else { 8192 });
+    let mut medium = Simulated::on(Image::default(), skipped);
+    store::create::write_in_place(&layout, &mut medium).unwrap();
+    let is_new = |image: &Image| {
+        layout_of(image).is_ok_and(|found| (found.count, &found.names) == (count, &names))
+    };
+    let returned = medium.now();
+    returned.images(&mut random, &mut |image| {
+        run.check(is_new(image), "returned")
+    });
+    for moment in medium.moments() {
+        moment.images(&mut random, &mut |image| {
+            // Made anew by the next opener.
+            let begun = layout_of(image).is_err()
+                && (image.bytes.is_empty()
+                    || store::create::is_begun(&Simulated::on(image.clone(), None)) == Ok(true));
+            run.check(begun || is_new(image), "in place");
+        });
+    }
+}
+
+#[test]
+fn a_crash_leaves_an_empty_file_that_the_next_opener_fills() {
+    all_are_sound(in_place);
+}
+
+#[test]
+fn without_the_order_of_writes_a_file_cannot_be_filled_any_more() {
+    let broken = |skipped| is_broken_without(in_place, skipped, "in place");
+    assert!(broken(0), "the sync of the mark");
+    assert!(broken(1), "the sync between the headers");
+}
+
 #[test]
 fn a_crash_leaves_the_old_counters_or_the_new() {
     all_are_sound(story);
