@@ -24,7 +24,7 @@ enum call {
     OPEN = 1, FSTAT, FTRUNCATE, FALLOCATE, MMAP, MPROTECT, MSYNC, FDATASYNC, FSYNC, FCNTL, CLOSE,
     FSTATVFS, LINKAT, RENAME, MADVISE, MLOCK, SYNC_FILE_RANGE, PWRITE, PREAD, DUP,
     MREMAP, FCHMOD, FCHOWN, UNLINK, WRITE, READ, READLINK, REALPATH, LSEEK, MINCORE, MUNLOCK,
-    FSTATFS, IOCTL, FADVISE, GETRLIMIT, GETCWD, FACCESSAT
+    FSTATFS, IOCTL, FADVISE, GETRLIMIT, GETCWD, FACCESSAT, DUP3
 };
 
 struct control {
@@ -263,4 +263,5 @@ WRAP(MINCORE, int, mincore, (void *at, size_t length, unsigned char *out), (at, 
 WRAP(MUNLOCK, int, munlock, (const void *at, size_t length), (at, length))
 WRAP(FSTATFS, int, fstatfs, (int fd, struct statfs *s), (fd, s))
 WRAP(GETRLIMIT, int, getrlimit, (__rlimit_resource_t resource, struct rlimit *limit), (resource, limit))
+WRAP(DUP3, int, dup3, (int from, int to, int flags), (from, to, flags))
 WRAP(FACCESSAT, int, faccessat, (int fd, const char *path, int mode, int flags), (fd, path, mode, flags))

@@ -43,7 +43,8 @@ defmodule Emmap.Test.Inject do
            :fadvise,
            :getrlimit,
            :getcwd,
-           :faccessat
+           :faccessat,
+           :dup3
          ]
          |> Enum.with_index(1)
 

@@ -46,6 +46,7 @@ pub mod bounds;
 pub mod buffer;
 pub mod byte_search;
 pub mod closing;
+mod copy_up;
 pub mod counters;
 pub mod cursor;
 pub mod errno;

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::copy_up::CopyUp;
 use crate::os::HugePage;
 use crate::{os, Errno, Result};
 
@@ -17,6 +18,7 @@ pub struct MappedFile {
     sparse: bool,
     /// Whether its pages may be other than ordinary ones.
     perhaps_huge: bool,
+    copy_up: CopyUp,
 }
 
 /// Which file it is, whatever its name: device and inode.
@@ -87,6 +89,7 @@ impl MappedFile {
             unsynced_name: AtomicBool::new(true),
             sparse,
             perhaps_huge: stat.preferred > os::page_size(),
+            copy_up: CopyUp::new(stat),
         })
     }
 
@@ -105,6 +108,11 @@ impl MappedFile {
 
     pub fn name(&self) -> &Name {
         &self.name
+    }
+
+    /// Which of its files the maps of it show.
+    pub fn copy_up(&self) -> &CopyUp {
+        &self.copy_up
     }
 
     /// The page size that a map of it is made of; see [`os::file_page_size`].

@@ -22,6 +22,9 @@ pub struct Stat {
     pub accessed: i64,
     pub modified: i64,
     pub changed: i64,
+    /// Of the second of `modified`, and of `changed`.
+    pub modified_nanos: i64,
+    pub changed_nanos: i64,
     /// Bytes of the blocks that the file has on its disk.
     pub allocated: u64,
     /// How many bytes to read or write at a time. On hugetlbfs it is the size of a page.
@@ -50,6 +53,8 @@ pub fn stat(fd: BorrowedFd) -> Result<Stat> {
         accessed: stat.st_atime as i64,
         modified: stat.st_mtime as i64,
         changed: stat.st_ctime as i64,
+        modified_nanos: stat.st_mtime_nsec as i64,
+        changed_nanos: stat.st_ctime_nsec as i64,
         allocated: u64::try_from(stat.st_blocks).unwrap_or(0) * BLOCK,
         preferred: stat.st_blksize as usize,
     })
@@ -70,6 +75,61 @@ impl Stat {
         let bits = self.mode >> shift;
         (bits & 0o4 != 0, bits & 0o2 != 0)
     }
+}
+
+/// Whether a descriptor is open for reading only.
+pub fn is_for_reading(fd: BorrowedFd) -> Result<bool> {
+    let mut flags = 0;
+    super::retry(|| {
+        // SAFETY: takes no pointers.
+        flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
+        flags.min(0)
+    })?;
+    Ok(flags & libc::O_ACCMODE == libc::O_RDONLY)
+}
+
+/// Whether a file is in an overlay: see [`crate::copy_up`].
+#[cfg(target_os = "linux")]
+#[allow(clippy::unnecessary_cast)] // the types of the fields differ between systems
+pub fn is_on_overlay(fd: BorrowedFd) -> Result<bool> {
+    const OVERLAYFS_MAGIC: u64 = 0x794C_7630;
+    // SAFETY: `stat` is filled before it is read.
+    let kind = unsafe {
+        let mut stat: libc::statfs = std::mem::zeroed();
+        super::retry(|| libc::fstatfs(fd.as_raw_fd(), &mut stat))?;
+        stat.f_type as u64 & 0xFFFF_FFFF
+    };
+    Ok(kind == OVERLAYFS_MAGIC)
+}
+
+/// No overlays here.
+#[cfg(not(target_os = "linux"))]
+pub fn is_on_overlay(_fd: BorrowedFd) -> Result<bool> {
+    Ok(false)
+}
+
+/// Opens the file of a descriptor again, for reading, and has the descriptor lead there. In one step for other threads.
+#[cfg(target_os = "linux")]
+pub fn reopen_for_reading(fd: BorrowedFd) -> Result<()> {
+    let path = format!("/proc/self/fd/{}\0", fd.as_raw_fd());
+    let flags = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK;
+    // SAFETY: the path is NUL-terminated and outlives the call.
+    let opened = unsafe { libc::open(path.as_ptr().cast(), flags) };
+    if opened == -1 {
+        return Err(Errno::last());
+    }
+    super::retry(|| {
+        // SAFETY: both descriptors are ours; the owner of `fd` keeps it, and closes it as before.
+        unsafe { libc::dup3(opened, fd.as_raw_fd(), libc::O_CLOEXEC) }.min(0)
+    })
+    // SAFETY: opened above, and nobody else's.
+    .and(check(unsafe { libc::close(opened) }))
+}
+
+/// No overlays here.
+#[cfg(not(target_os = "linux"))]
+pub fn reopen_for_reading(_fd: BorrowedFd) -> Result<()> {
+    Err(Errno::NOTSUP)
 }
 
 /// The first byte at or after `offset` that is data and not a hole; `None` if the rest of the file

@@ -135,6 +135,17 @@ impl AddressRange {
         Ok(())
     }
 
+    /// Maps all of the file again, which its descriptor may not have led to before.
+    pub fn show_again(&self, shape: &Shape, file: &MappedFile) -> Result<()> {
+        if self.mapped == 0 {
+            return Ok(());
+        }
+        // SAFETY: the range shows the file; readers see the old one or the new one.
+        unsafe { self.map(shape, Some(file), 0, self.mapped, false) }?;
+        self.watch.is_whole();
+        Ok(())
+    }
+
     /// Maps what was lost of the file again.
     pub fn restore(
         &self,

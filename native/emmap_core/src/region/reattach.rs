@@ -18,11 +18,34 @@ impl Region {
             // What was written to it is gone: it must be opened again.
             return Err(Errno::NOMEM);
         }
+        // Before the lock of the file, which it would release.
+        self.show_copy(&ranges)?;
         self.alone(|| {
             self.follow(&mut ranges)?;
             self.restore(&ranges)
         })?;
         self.failed_sync.forget();
+        Ok(())
+    }
+
+    /// Maps the file of an overlay that was copied when it was written first. What was written to a private map is
+    /// nowhere else, so that one stays as it is.
+    fn show_copy(&self, ranges: &[AddressRange]) -> Result<()> {
+        if self.shape.private && self.shape.writable {
+            return Ok(());
+        }
+        let Some(file) = self.file()? else {
+            return Ok(());
+        };
+        let Some(times) = file.copy_up().renew(file.fd())? else {
+            return Ok(());
+        };
+        let exclusive = self.hot.lock.as_ref().map(|lock| lock.write(Stripes::ALL));
+        ranges
+            .iter()
+            .try_for_each(|range| range.show_again(&self.shape, &file))?;
+        drop(exclusive);
+        file.copy_up().is_shown(times);
         Ok(())
     }
 
