@@ -121,6 +121,53 @@ defmodule Emmap.BadDays.ReportsTest do
       end)
     end
 
+    test "78: sizes on hugetlbfs that are no multiple of its pages", context do
+      with_huge_pages(context, 8, fn ->
+        case mount(context, "huge", ~w(-t hugetlbfs -o pagesize=2M none)) do
+          {:ok, huge} ->
+            enotsup = {:error, :enotsup}
+
+            assert {{:ok, 100, 2_097_152, {:ok, "hi"}}, {3, 2}, {5000, 5, <<0, 0>>},
+                    [{1000, 2_097_152, <<0>>}, {10, 2_097_152, "w"}, {0, 0, nil}],
+                    [^enotsup, ^enotsup, ^enotsup, ^enotsup],
+                    ["cut", "data", "odd"]} =
+                     child(context, """
+                     huge = #{inspect(huge)}
+                     page = 2_097_152
+                     size = fn mem -> elem(Emmap.size(mem), 1) end
+                     {:ok, mem} = Emmap.open(huge <> "/data", [:create, size: 2 * page + 5])
+                     :ok = Emmap.pwrite(mem, 0, "hi")
+                     :ok = Emmap.pwrite(mem, page, "there")
+                     {:ok, %{resident_pages: resident, page_size: ^page}} = Emmap.info(mem)
+                     {:ok, %{pages: pages}} = Emmap.Inspection.file(huge <> "/data")
+                     counted = {pages.count, resident}
+                     shrunk = {Emmap.resize(mem, 100), size.(mem), File.stat!(huge <> "/data").size, Emmap.pread(mem, 0, 2)}
+                     # As fallocate leaves it.
+                     {_, 0} = System.cmd("fallocate", ["-l", "5000", huge <> "/odd"])
+                     {:ok, odd} = Emmap.open(huge <> "/odd")
+                     {:ok, bytes} = Emmap.pread(odd, 4998, 10)
+                     odd = {size.(odd), Enum.count(Emmap.stream!(huge <> "/odd", 1000)), bytes}
+                     cut = for options <- [[:truncate, size: 1000], [:fit, size: 10], [:fit, size: 0]] do
+                       {:ok, mem} = Emmap.open(huge <> "/cut", [:create, size: 2 * page])
+                       :ok = Emmap.fill(mem, 0, 2 * page, ?w)
+                       Emmap.close(mem)
+                       {:ok, mem} = Emmap.open(huge <> "/cut", [:write | options])
+                       first = with {:ok, byte} <- Emmap.pread(mem, 0, 1), do: byte
+                       first = if first == :eof, do: nil, else: first
+                       {size.(mem), File.stat!(huge <> "/cut").size, first}
+                     end
+                     # There are no writes.
+                     refused = [Emmap.open(huge <> "/data", [:append]), Emmap.Counters.open(huge <> "/c", 1),
+                       Emmap.Queue.open(huge <> "/q"), Emmap.Blocks.open(huge <> "/b", block_size: 8)]
+                     {shrunk, counted, odd, cut, refused, Enum.sort(File.ls!(huge))}
+                     """)
+
+          {:error, why} ->
+            skipped(context, why)
+        end
+      end)
+    end
+
     test "42: anonymous huge pages are reattached, of which one was lost", context do
       with_huge_pages(context, 1, fn ->
         assert {:ok, {:error, :enomem}, :ok, {:ok, "acknowledged"}} =

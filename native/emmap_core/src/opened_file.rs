@@ -159,13 +159,23 @@ impl SizePlan {
     /// when nothing else can fail.
     pub fn cut(&self, file: &MappedFile) -> Result<()> {
         let kept = self.after.min(self.before);
+        // On hugetlbfs a file has whole pages, and no writes: the map has its pages set aside.
+        let page = file.page_size(None)?;
+        let huge = page != os::page_size();
+        let whole = |size: u64| match huge {
+            true => size.checked_next_multiple_of(page as u64),
+            false => Some(size),
+        };
+        let (kept, after) = whole(kept)
+            .zip(whole(self.after))
+            .ok_or(Errno(libc::EFBIG))?;
         let cleared = match self.truncates && kept > 0 {
             // In place: blocks that are released first may not be had again.
-            true => os::without_sigxfsz(|| os::clear(file.fd(), kept, file.is_sparse())),
+            true => os::without_sigxfsz(|| os::clear(file.fd(), kept, huge || file.is_sparse())),
             false => Ok(()),
         };
-        let cut = cleared.and_then(|()| match self.after < self.before {
-            true => os::set_size(file.fd(), self.after),
+        let cut = cleared.and_then(|()| match after < self.before {
+            true => os::set_size(file.fd(), after),
             false => Ok(()),
         });
         cut.inspect_err(|_| {

@@ -49,6 +49,17 @@ impl Region {
     /// # Safety
     /// The range must be mapped from `at` to `at + from + len`, and `from` be a multiple of the page size.
     pub(super) unsafe fn resident(&self, at: *mut u8, from: usize, len: usize) -> Result<usize> {
+        // SAFETY: the caller promises it.
+        let ordinary = unsafe { self.ordinary_resident(at, from, len) }?;
+        // A huge page is in memory with all of the ordinary ones that would have its place.
+        Ok(ordinary / (self.shape.page / os::page_size()))
+    }
+
+    /// As above, in pages of [`os::page_size`] bytes, as the kernel counts.
+    ///
+    /// # Safety
+    /// As above.
+    unsafe fn ordinary_resident(&self, at: *mut u8, from: usize, len: usize) -> Result<usize> {
         let page = os::page_size();
         if self.len() / page <= COUNTED {
             // SAFETY: the caller promises it.

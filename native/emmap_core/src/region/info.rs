@@ -8,7 +8,7 @@ use super::Region;
 use crate::os::{self, Stat};
 use crate::{Errno, Result};
 
-/// Pages of [`os::page_size`] bytes in one part of a map, and how many of them are in memory.
+/// Pages in one part of a map, of the size that the map is made of, and how many of them are in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Residency {
     pub pages: usize,
@@ -87,7 +87,7 @@ impl Region {
             let ranges = self.ranges();
             ranges[ranges.len() - 1].whole()
         };
-        let page = os::page_size();
+        let page = self.shape.page;
         let all = mapped.div_ceil(page);
         let parts = parts.min(all);
         let border = |part: usize| (part as u128 * all as u128 / parts as u128) as usize;

@@ -65,6 +65,10 @@ impl Plan {
     fn of_file(file: &MappedFile, size: SizePlan, options: &Options) -> Result<Plan> {
         size.refuse_lent(file)?;
         let page = file.page_size(options.huge)?;
+        if options.append && page != os::page_size() {
+            // hugetlbfs has no writes.
+            return Err(Errno::NOTSUP);
+        }
         Plan::new(options, Some(size), page)
     }
 

@@ -103,6 +103,11 @@ impl Region {
 
     fn set_file_size(&self, to: u64) -> Result<()> {
         match self.file()? {
+            // On hugetlbfs a file has whole pages.
+            Some(file) if self.shape.page != os::page_size() => {
+                let to = to.checked_next_multiple_of(self.shape.page as u64);
+                os::set_size(file.fd(), to.ok_or(Errno(libc::EFBIG))?)
+            }
             Some(file) => os::without_sigxfsz(|| os::set_size(file.fd(), to)),
             None => Ok(()),
         }
