@@ -156,16 +156,23 @@ defmodule Emmap do
 
   Errors:
 
-    * `:enoent`, `:eacces`, `:erofs`, `:eisdir`, `:enametoolong`, `:enfile`, `:efbig`, `:enospc`: as `:file.open/2`
-    * `:enodev` – not a regular file
+    * `:enoent`, `:eacces`, `:erofs`, `:eisdir`, `:enametoolong`, `:enfile`, `:efbig`, `:enospc`, `:edquot`: as
+      `:file.open/2`
+    * `:eperm` – to be written: an immutable file (`chattr +i`), an append-only one (`chattr +a`; `:append` opens it), a
+      sealed one, or `:chmod` is not allowed
+    * `:enodev` – not a regular file; or the file system gives no shared map of it, as FUSE with direct I/O: open it with
+      `:private`, or mount it with `direct_io_allow_mmap`
+    * `:etxtbsy` – to be written: the file is a program that is running
     * `:eexist` – with `:exclusive`, the file exists; or the `:fixed` address is in use
     * `:ebusy` – this VM holds live binaries of a file that `:truncate` or `:fit` would shorten; or another program
-      has kept the whole file locked for 2 seconds
+      has kept the whole file locked for 2 seconds, or has not given up a lease on it for 10
     * `:emfile` – no more file descriptors
     * `:enomem` – not enough memory, or no more addresses or maps: some are kept for the VM, see [Limits](limits.md#sizes)
     * `:einval` – a NUL in the path; an address that is not page aligned
     * `:enotsup` – an option that this system or file system lacks; huge pages of another size than those of the file
       system
+
+  An open that meets a lease (of Samba, an NFS server) waits in the calling process until that is given up.
 
   On `:emfile` and `:ebusy`, the garbage of the calling process is collected, which closes the handles in it and
   releases its live binaries, and the open is tried once more.
@@ -1126,6 +1133,9 @@ defmodule Emmap do
     * `:eio` – the device failed, or nothing says why the page cannot be had
     * `:enomem` – anonymous memory: there was none
     * another error, such as `:enotconn` – what a network file system, or one in user space, says of the page
+
+  In an overlay, as the root of a container is one, the first write to a file copies it, and a map that was opened for
+  reading before that shows the old file: `reattach/1` maps the copy in its place.
 
   When the reason has gone (space, the attribute removed), `reattach/1` returns `:ok`, and all that was acknowledged is
   there. While it stays, `reattach/1` may return `:ok`, too: pages can be read then, and the next write that needs one that

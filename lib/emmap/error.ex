@@ -38,7 +38,20 @@ defmodule Emmap.Error do
   defp describe(:blocks, {:corrupt, address}), do: "block #{address} is damaged"
   defp describe(:counters, {:other_names, names}), do: other_names(names)
   defp describe(_kind, :closed), do: "it was closed before"
-  defp describe(_kind, :estale), do: "the file was truncated while it was mapped"
+
+  defp describe(_kind, :estale),
+    do: "the file was truncated while it was mapped (or its network file system has lost it)"
+
+  # `:file.format_error/1` says "not owner".
+  defp describe(_kind, :eperm),
+    do: "operation not permitted (the file is immutable, append-only, sealed or somebody else's)"
+
+  defp describe(kind, :enodev) do
+    way = if kind, do: "", else: "open it with :private, or "
+
+    "no such device (it is no regular file, or its file system gives no shared map of it; with FUSE and direct I/O: " <>
+      way <> "mount it without direct_io, or with direct_io_allow_mmap)"
+  end
 
   defp describe(_kind, reason) when is_atom(reason) do
     case :file.format_error(reason) do

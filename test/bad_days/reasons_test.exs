@@ -148,4 +148,259 @@ defmodule Emmap.BadDays.ReasonsTest do
                """)
     end)
   end
+
+  # Holds a lease on the file, and gives it up so many seconds after it was asked to, or never.
+  @leasing """
+  import fcntl, signal, sys, time
+  path, seconds = sys.argv[1], sys.argv[2]
+  file = open(path, "r")
+  def asked(signal, frame):
+      if seconds != "never":
+          time.sleep(float(seconds))
+          fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+  signal.signal(signal.SIGIO, asked)
+  fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+  print("held", flush=True)
+  end = time.time() + 30
+  while time.time() < end: time.sleep(0.05)
+  """
+
+  @holder """
+  holder = fn path, seconds ->
+    arguments = ["-c", #{inspect(@leasing)}, path, to_string(seconds)]
+    port = Port.open({:spawn_executable, System.find_executable("python3")}, [:binary, args: arguments])
+    receive do: ({^port, {:data, "held" <> _}} -> port)
+  end
+  release = fn port ->
+    {:os_pid, pid} = Port.info(port, :os_pid)
+    System.cmd("kill", ["-9", to_string(pid)])
+  end
+  took = fn act -> {us, answer} = :timer.tc(act); {div(us, 1000), answer} end
+  _ = {holder, release, took}
+  """
+
+  describe "a lease of another program" do
+    test "75: is waited for, and nobody else waits", context do
+      if System.find_executable("python3") do
+        assert {[:ok, :ok, :ok, :ok, :ok], longest} =
+                 child(
+                   context,
+                   @holder <>
+                     """
+                     alias Emmap.{Blocks, Counters, Queue}
+                     files = for file <- ["map", "new", "counters", "queue", "blocks"], do: dir <> "/" <> file
+                     [map, new, counters, queue, blocks] = files
+                     for file <- [map, new], do: File.write!(file, "leased")
+                     Counters.close(Counters.open!(counters, 1))
+                     Queue.close(Queue.open!(queue))
+                     Blocks.close(Blocks.open!(blocks, block_size: 8))
+                     :erlang.garbage_collect()
+                     holders = for file <- files, do: holder.(file, 1)
+                     opens = [
+                       fn -> Emmap.open(map, [:write]) end, fn -> Emmap.open(new, [:create, size: 100]) end,
+                       fn -> Counters.open(counters, 1) end, fn -> Queue.open(queue) end, fn -> Blocks.open(blocks, block_size: 8) end
+                     ]
+                     # More than there are dirty I/O schedulers.
+                     tasks = for open <- opens, do: Task.async(fn -> for _ <- 1..20 do Task.async(open) end |> Task.await_many(20_000) end)
+                     Process.sleep(100)
+                     waits = for _ <- 1..20, do: elem(took.(fn -> Emmap.close(Emmap.open!(path, [:write])) end), 0)
+                     answers = for task <- tasks, do: task |> Task.await(20_000) |> Enum.map(&elem(&1, 0)) |> Enum.uniq()
+                     Enum.each(holders, release)
+                     {Enum.concat(answers), Enum.max(waits)}
+                     """,
+                   timeout: 60
+                 )
+
+        assert longest < 500
+      else
+        skipped(context, "no python3 here")
+      end
+    end
+
+    test "75: is kept for ever", context do
+      if System.find_executable("python3") do
+        assert {{ms, {:error, :ebusy}}, {:ok, "0123456789"}} =
+                 child(
+                   context,
+                   @holder <>
+                     """
+                     port = holder.(path, "never")
+                     answer = took.(fn -> Emmap.open(path, [:write]) end)
+                     # Reading is not in its way.
+                     read = Emmap.pread(Emmap.open!(path), 0, 10)
+                     release.(port)
+                     {answer, read}
+                     """,
+                   timeout: 60
+                 )
+
+        assert ms in 9_000..15_000
+      else
+        skipped(context, "no python3 here")
+      end
+    end
+  end
+
+  describe "an overlay, as every container has" do
+    test "76: a file that is read is written for the first time", context do
+      with_overlay(context, fn overlay ->
+        assert {{"old ", "old "}, {:ok, "new!", "new!", {:ok, 5000}}, {:ok, "ore", true, true},
+                {"W R I", :ok}, {"mine", "old "},
+                {:ok, 0}} =
+                 child(context, """
+                 overlay = #{inspect(overlay)}
+                 file = overlay <> "/f"
+                 read = fn mem, at, count -> {:ok, bytes} = Emmap.pread(mem, at, count); bytes end
+                 {:ok, mem} = Emmap.open(file)
+                 {:ok, live} = Emmap.view(mem, 0, 4)
+                 {:ok, private} = Emmap.open(overlay <> "/h", [:private, :write])
+                 :ok = Emmap.pwrite(private, 8, "mine")
+                 {:ok, raw} = :file.open(file, [:read, :write, :raw])
+                 before = {read.(mem, 0, 4), :binary.copy(live)}
+                 :ok = :file.pwrite(raw, 0, "new!")
+                 after_write = {Emmap.reattach(mem), read.(mem, 0, 4), :binary.copy(live), Emmap.size(mem)}
+                 # It grows, over the end of the map's last page and more.
+                 File.write!(file, String.duplicate("more", 2000), [:append])
+                 grown = {Emmap.reattach(mem), read.(mem, 9001, 3), read.(mem, 0, 100_000) == File.read!(file), read.(mem, 4096, 1000) != :binary.copy(<<0>>, 1000)}
+                 # In place again, after it was copied.
+                 :ok = :file.pwrite(raw, 0, "last")
+                 "last" = read.(mem, 0, 4)
+                 :ok = Emmap.reattach(mem)
+                 {:ok, nil} = {:ok, elem(Emmap.info(mem), 1).fault}
+                 {:ok, reader} = Emmap.open(overlay <> "/h")
+                 {:ok, writer} = Emmap.open(overlay <> "/h", [:write])
+                 :ok = Emmap.pwrite(writer, 0, "W R I T T E N")
+                 :ok = Emmap.reattach(reader)
+                 written = {read.(reader, 0, 5), Emmap.reattach(private)}
+                 kept = {read.(private, 8, 4), read.(private, 0, 4)}
+                 {:ok, shorter} = Emmap.open(overlay <> "/g")
+                 File.write!(overlay <> "/g", "")
+                 {before, after_write, grown, written, kept, {Emmap.reattach(shorter), elem(Emmap.size(shorter), 1)}}
+                 """)
+      end)
+    end
+
+    defp with_overlay(%{dir: dir} = context, act) do
+      for folder <- ["lower", "upper", "work", "merged"],
+          do: File.mkdir_p!(Path.join(dir, folder))
+
+      for file <- ["f", "g", "h"],
+          do: File.write!(Path.join([dir, "lower", file]), String.duplicate("old ", 1250))
+
+      options = "lowerdir=lower,upperdir=upper,workdir=work"
+      arguments = ["-t", "overlay", "overlay", "-o", options, "merged"]
+
+      case System.cmd("mount", arguments, cd: dir, stderr_to_stdout: true) do
+        {_, 0} ->
+          on_exit(fn -> System.cmd("umount", ["-l", Path.join(dir, "merged")]) end)
+          act.(Path.join(dir, "merged"))
+
+        {why, _} ->
+          skipped(context, "no overlay here: #{String.trim(why)}")
+      end
+    end
+  end
+
+  describe "an empty file that cannot be replaced" do
+    test "77: is made a structure in its place: it is mounted there", context do
+      folder = Path.join(context.dir, "mounted")
+      File.mkdir_p!(folder)
+
+      mounted =
+        for file <- ["counters", "queue", "blocks"] do
+          File.write!(Path.join(context.dir, file), "")
+          File.write!(Path.join(folder, file), "")
+
+          System.cmd("mount", ["--bind", file, Path.join("mounted", file)],
+            cd: context.dir,
+            stderr_to_stdout: true
+          )
+        end
+
+      on_exit(fn ->
+        for file <- ["counters", "queue", "blocks"],
+            do: System.cmd("umount", [Path.join(folder, file)], stderr_to_stdout: true)
+      end)
+
+      case Enum.find(mounted, &(elem(&1, 1) != 0)) do
+        nil ->
+          assert {[1, 2], ["one"], ["12345678"], ["blocks", "counters", "queue"]} =
+                   child(context, in_place("dir <> \"/mounted/\"", ""))
+
+          # It is the file that was there.
+          assert File.stat!(Path.join(context.dir, "counters")).size > 8192
+
+        {why, _} ->
+          skipped(context, "no bind mount here: #{String.trim(why)}")
+      end
+    end
+
+    test "77: is in a directory of somebody else", context do
+      ebin = Application.app_dir(:emmap, "ebin")
+      reachable = "ls -d '#{context.dir}' '#{ebin}' && command -v elixir"
+
+      case System.cmd("su", ["nobody", "-s", "/bin/sh", "-c", reachable], stderr_to_stdout: true) do
+        {_, 0} ->
+          for file <- ["counters", "queue", "blocks"] do
+            File.write!(Path.join(context.dir, file), "")
+            File.chmod!(Path.join(context.dir, file), 0o666)
+          end
+
+          File.chmod!(context.dir, 0o755)
+          code = "dir = #{inspect(context.dir)}\n" <> in_place("dir <> \"/\"", "|> IO.inspect()")
+          File.write!(Path.join(context.dir, "code.exs"), code)
+          command = "elixir -pa '#{ebin}' '#{context.dir}/code.exs'"
+
+          {output, _} =
+            System.cmd("su", ["nobody", "-s", "/bin/sh", "-c", command], stderr_to_stdout: true)
+
+          assert output =~ ~s({[1, 2], ["one"], ["12345678"],)
+
+        _ ->
+          skipped(context, "no user nobody who may read this directory")
+      end
+    end
+
+    test "77: a crash in the middle of that", context do
+      assert [{[1, 2], ["one"], ["12345678"], _}, {:error, {:bad_format, :kind}}, _] =
+               child(context, """
+               mark = "EMMAPNEW" <> <<0::64>>
+               names = ["counters", "queue", "blocks"]
+               for file <- names, do: File.write!(dir <> "/" <> file, [mark, :crypto.strong_rand_bytes(50_000)])
+               refused = Emmap.Counters.open(dir <> "/counters", 1, create: false)
+               used = (#{in_place("dir <> \"/\"", "")})
+               # Nothing else is taken for one.
+               others = for bytes <- ["EMMAPNEW", binary_part(mark, 0, 15), <<0::size(17)-unit(8)>>, "E", "\n"] do
+                 File.write!(path, bytes)
+                 {:error, {:bad_format, :kind}} = Emmap.Counters.open(path, 1)
+                 ^bytes = File.read!(path)
+               end
+               [used, refused, length(others)]
+               """)
+    end
+
+    # Opens all three, uses them, and opens them again.
+    defp in_place(folder, print) do
+      """
+      folder = #{folder}
+      c = Emmap.Counters.open!(folder <> "counters", [:a, :b])
+      :ok = Emmap.Counters.put(c, :a, 1)
+      :ok = Emmap.Counters.put(c, :b, 2)
+      q = Emmap.Queue.open!(folder <> "queue")
+      :ok = Emmap.Queue.push(q, "one")
+      b = Emmap.Blocks.open!(folder <> "blocks", block_size: 8)
+      {:ok, address} = Emmap.Blocks.store(b, "12345678")
+      :ok = Emmap.Counters.close(c)
+      :ok = Emmap.Queue.close(q)
+      :ok = Emmap.Blocks.close(b)
+      c = Emmap.Counters.open!(folder <> "counters", [:a, :b])
+      q = Emmap.Queue.open!(folder <> "queue")
+      b = Emmap.Blocks.open!(folder <> "blocks", block_size: 8)
+      {:ok, item} = Emmap.Queue.pop(q)
+      {:ok, block} = Emmap.Blocks.read(b, address)
+      files = folder |> File.ls!() |> Enum.sort()
+      {Emmap.Counters.to_list(c), [item], [block], files} #{print}
+      """
+    end
+  end
 end

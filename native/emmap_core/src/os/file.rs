@@ -462,11 +462,21 @@ pub fn set_size(fd: BorrowedFd, size: u64) -> Result<()> {
     retry(|| unsafe { libc::ftruncate(fd.as_raw_fd(), size) })
 }
 
-/// Makes the names in a directory durable. Some file systems (CIFS, vboxsf, FUSE) cannot, and return EINVAL:
-/// their names are as durable as they get.
+/// Makes the names in a directory durable. Some file systems (CIFS, vboxsf, FUSE) cannot, and say so in many ways:
+/// their names are as durable as they get. So are those in a directory that this user, or this mount, may only read.
 pub fn sync_directory(fd: BorrowedFd) -> Result<()> {
     match sync_all(fd) {
-        Err(Errno::INVAL | Errno(libc::ENOTSUP) | Errno(libc::ENOSYS)) => Ok(()),
+        Err(Errno(
+            libc::EINVAL
+            | libc::ENOTSUP
+            | libc::ENOSYS
+            | libc::ENOTTY
+            | libc::EBADF
+            | libc::EISDIR
+            | libc::EACCES
+            | libc::EPERM
+            | libc::EROFS,
+        )) => Ok(()),
         answer => answer,
     }
 }
@@ -511,7 +521,7 @@ pub fn start_write_back(fd: BorrowedFd, offset: u64, count: u64) -> Result<()> {
     // SAFETY: takes no pointers.
     match super::check(unsafe { libc::sync_file_range(fd.as_raw_fd(), offset, count, flags) }) {
         // Not every file system can; the kernel writes back in its own time.
-        Err(Errno(libc::ENOSYS) | Errno(libc::ESPIPE)) => Ok(()),
+        Err(Errno(libc::ENOSYS | libc::ESPIPE | libc::EINVAL | libc::EOPNOTSUPP)) => Ok(()),
         answer => answer,
     }
 }
