@@ -98,7 +98,7 @@ defmodule Emmap do
   @typedoc "A place in a map: bytes from its start, from 0."
   @type position :: non_neg_integer
   @typedoc "`:closed`, or an error of `:file`; each function lists its own."
-  @type reason :: :closed | :badarg | :file.posix()
+  @type reason :: :closed | :badarg | :file.posix() | :inet.posix()
   @typedoc "Returned when the system refuses, or the handle is closed."
   @type failure :: {:error, reason}
   @typedoc "How a range will be used: see `advise/4`."

@@ -46,6 +46,9 @@ defmodule Emmap.Error do
   defp describe(_kind, :eperm),
     do: "operation not permitted (the file is immutable, append-only, sealed or somebody else's)"
 
+  # Of a file system in user space, or on a network.
+  defp describe(_kind, :enotconn), do: "the server of its file system is gone"
+
   defp describe(kind, :enodev) do
     way = if kind, do: "", else: "open it with :private, or "
 

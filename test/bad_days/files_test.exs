@@ -31,6 +31,17 @@ defmodule Emmap.BadDays.FilesTest do
              )
   end
 
+  test "20: what is no regular file, opened as a structure", context do
+    assert [{:error, :enodev}, {:error, :eisdir}] =
+             child(context, """
+             opens = [&Emmap.Counters.open(&1, 1), &Emmap.Queue.open/1, &Emmap.Blocks.open(&1, block_size: 8), &Emmap.Inspection.file/1]
+             devices = for file <- ["/dev/null", "/proc/self/maps", "/proc/sys/kernel/ostype", "/sys/kernel/mm/transparent_hugepage/enabled"],
+                         File.exists?(file), open <- opens, uniq: true, do: open.(file)
+             directories = for open <- opens, uniq: true, do: open.(dir)
+             devices ++ directories
+             """)
+  end
+
   test "21: odd paths", context do
     assert {{:error, :einval}, {:error, :enoent}, {:error, :enoent}, {:ok, "x"},
             {:error, :enametoolong},

@@ -403,4 +403,74 @@ defmodule Emmap.BadDays.ReasonsTest do
       """
     end
   end
+
+  describe "a file that may not be changed" do
+    @sealed """
+    import fcntl, os, sys, time
+    add_seals, seals = 1033, {"shrink": 2, "grow": 4, "write": 8, "none": 0}
+    for name, seal in seals.items():
+        fd = os.memfd_create(name, os.MFD_ALLOW_SEALING)
+        if name != "none": os.write(fd, b"0123456789" * 1000)
+        fcntl.fcntl(fd, add_seals, seal)
+        print("%s /proc/%d/fd/%d" % (name, os.getpid(), fd), flush=True)
+    print("done", flush=True)
+    time.sleep(30)
+    """
+
+    test "79: sealed memory", context do
+      if System.find_executable("python3") do
+        eperm = {:error, :eperm}
+
+        assert {{^eperm, :ok, ^eperm, {:ok, "x"}}, {^eperm, :ok, {:ok, "x"}}, {^eperm, ^eperm}, 3} =
+                 child(context, """
+                 port = Port.open({:spawn_executable, System.find_executable("python3")}, [:binary, args: ["-c", #{inspect(@sealed)}]])
+                 {:os_pid, pid} = Port.info(port, :os_pid)
+                 read = fn read, said -> if said =~ "done", do: said, else: (receive do: ({^port, {:data, more}} -> read.(read, said <> more))) end
+                 files = for line <- read.(read, "") |> String.split("\n", trim: true), [name, path] <- [String.split(line)], into: %{}, do: {name, path}
+                 {:ok, shrink} = Emmap.open(files["shrink"], [:write])
+                 {:ok, grow} = Emmap.open(files["grow"], [:write])
+                 :ok = Emmap.pwrite(shrink, 0, "x")
+                 :ok = Emmap.pwrite(grow, 0, "x")
+                 not_shorter = {Emmap.resize(shrink, 10), Emmap.resize(shrink, 20_000), Emmap.open(files["shrink"], [:write, :truncate]), Emmap.pread(shrink, 0, 1)}
+                 not_longer = {Emmap.pwrite(grow, 10_000, "x"), Emmap.resize(grow, 9_000), Emmap.pread(grow, 0, 1)}
+                 not_written = {Emmap.open(files["write"], [:write]), Emmap.open(files["write"], [:append]) |> then(fn {:ok, m} -> Emmap.write(m, "x"); e -> e end)}
+                 # Empty, and without a name.
+                 counters = Emmap.Counters.open!(files["none"], 1)
+                 counted = Emmap.Counters.add_get(counters, 0, 3)
+                 System.cmd("kill", [to_string(pid)])
+                 {not_shorter, not_longer, not_written, counted}
+                 """)
+      else
+        skipped(context, "no python3 here")
+      end
+    end
+
+    test "79: the file is swapped to", context do
+      file = Path.join(context.dir, "swap")
+
+      make =
+        "fallocate -l 4M '#{file}' && chmod 600 '#{file}' && PATH=$PATH:/sbin mkswap '#{file}'"
+
+      with {_, 0} <- System.cmd("sh", ["-c", make], stderr_to_stdout: true),
+           # Tried before the map is there, as it must not be on a file with holes.
+           {_, 0} <- System.cmd("swapon", [file], stderr_to_stdout: true),
+           {_, 0} <- System.cmd("swapoff", [file], stderr_to_stdout: true) do
+        etxtbsy = {:error, :etxtbsy}
+
+        assert {[^etxtbsy], {100_000, ^etxtbsy}, :ok, :ok} =
+                 child(context, """
+                 file = dir <> "/swap"
+                 {:ok, mem} = Emmap.open(file, [:write])
+                 {:ok, other} = Emmap.open(file, [:write])
+                 {_, 0} = System.cmd("swapon", [file])
+                 refused = Enum.uniq([Emmap.pwrite(mem, 100_000, "x"), Emmap.resize(other, 10), Emmap.resize(other, 10_000_000), Emmap.open(file, [:write, :truncate])])
+                 {:ok, info} = Emmap.info(mem)
+                 {_, 0} = System.cmd("swapoff", [file])
+                 {refused, info.fault, Emmap.reattach(mem), Emmap.pwrite(mem, 100_000, "x")}
+                 """)
+      else
+        {why, _} -> skipped(context, "no swapping to a file here: #{String.trim(why)}")
+      end
+    end
+  end
 end

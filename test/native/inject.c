@@ -96,6 +96,7 @@ DECLARE(int, posix_fadvise, int, off_t, off_t, int)
 DECLARE(int, getrlimit, int, struct rlimit *)
 DECLARE(char *, getcwd, char *, size_t)
 DECLARE(int, faccessat, int, const char *, int, int)
+DECLARE(int, dup3, int, int, int)
 
 #define FIND(name) real_##name = dlsym(RTLD_NEXT, #name)
 
@@ -106,7 +107,7 @@ __attribute__((constructor)) static void load(void)
     FIND(fstatvfs); FIND(linkat); FIND(rename); FIND(madvise); FIND(mlock); FIND(sync_file_range);
     FIND(pwrite); FIND(pwrite64); FIND(pread); FIND(pread64); FIND(stat64); FIND(lstat64); FIND(fchmod); FIND(fchown);
     FIND(unlink); FIND(write); FIND(read); FIND(readlink); FIND(realpath); FIND(lseek); FIND(lseek64); FIND(mincore);
-    FIND(munlock); FIND(fstatfs); FIND(ioctl); FIND(posix_fadvise); FIND(getrlimit); FIND(getcwd); FIND(faccessat);
+    FIND(munlock); FIND(fstatfs); FIND(ioctl); FIND(posix_fadvise); FIND(getrlimit); FIND(getcwd); FIND(faccessat); FIND(dup3);
     const char *path = getenv("EMMAP_INJECT");
     if (!path)
         return;

@@ -248,7 +248,12 @@ impl LogEntry {
             Errno::NOSPC => "the disk has no space for them",
             Errno::IO => "the device failed",
             Errno::NOMEM => "there is no memory for them",
-            _ => "they cannot be had",
+            Errno::PERM => "the file may not be changed any more",
+            Errno(libc::EDQUOT) => "the quota is used up",
+            Errno(libc::EROFS) => "the file system has become read-only",
+            Errno(libc::ETXTBSY) => "the file is in use for swapping",
+            Errno(libc::ENOTCONN) => "the server of the file system is gone",
+            _ => "the file system refuses them",
         }
     }
 }

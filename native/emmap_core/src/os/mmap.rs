@@ -89,6 +89,13 @@ pub fn try_map(
     Ok(())
 }
 
+/// Whether there is a shared map of a file. Of those in /proc and /sys there is none.
+pub fn is_mappable(fd: BorrowedFd) -> bool {
+    let flags = libc::MAP_SHARED | NO_RESERVE;
+    let mapped = try_map(page_size(), libc::PROT_READ, flags, fd);
+    !matches!(mapped, Err(Errno::IO | Errno::NODEV))
+}
+
 /// Puts file pages (or, without `fd`, what `flags` say) at exactly `at`.
 ///
 /// # Safety

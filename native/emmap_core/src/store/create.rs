@@ -94,6 +94,10 @@ fn create_in_place<S: Structure>(
     mut file: File,
     request: &S::Request,
 ) -> std::result::Result<(), Error<S::Mismatch>> {
+    // What is written to a file of /proc or /sys does things.
+    if !os::is_mappable(file.as_fd()) {
+        return Err(Errno::NODEV.into());
+    }
     let layout = S::new(request)?;
     // Of an attempt that was interrupted, the mark stays.
     let kept = Medium::len(&file)?.min(BEGUN.len() as u64);
@@ -124,13 +128,18 @@ pub(super) fn fill_empty<S: Structure>(
     file: File,
     request: &S::Request,
 ) -> std::result::Result<(), Error<S::Mismatch>> {
-    let path = path.canonicalize().map_err(Errno::from)?;
+    use std::io::ErrorKind::NotFound;
+    // `None`: a file without a name, which /proc leads to.
+    let name = match path.canonicalize() {
+        Err(error) if error.kind() == NotFound => None,
+        answer => Some(answer.map_err(Errno::from)?),
+    };
     let writer = file.try_clone().map_err(Errno::from)?;
     os::with_file_lock(file.as_fd(), || {
         let locked = file.metadata().map_err(Errno::from)?;
-        let named = match path.metadata() {
+        let named = match name.as_deref().unwrap_or(path).metadata() {
             // It was removed meanwhile.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == NotFound => return Ok(()),
             answer => answer.map_err(Errno::from)?,
         };
         let named = (locked.dev(), locked.ino()) == (named.dev(), named.ino());
@@ -138,10 +147,10 @@ pub(super) fn fill_empty<S: Structure>(
         if !named || !(empty || is_unfilled::<S>(&file)?) {
             return Ok(());
         }
-        if !empty {
+        let Some(name) = name.filter(|_| empty) else {
             return create_in_place::<S>(writer, request);
-        }
-        match create::<S>(&path, request, Naming::Over(locked)) {
+        };
+        match create::<S>(&name, request, Naming::Over(locked)) {
             Err(error) if is_irreplaceable(&error) => create_in_place::<S>(writer, request),
             answer => answer.map(drop),
         }

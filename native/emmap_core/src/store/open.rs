@@ -1,13 +1,14 @@
 //! Opens the file of a structure: checks it, creates it, grows it under its lock, and maps it.
 
 use std::fs::{File, OpenOptions};
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::create::{create, fill_empty, is_begun, Naming};
 use super::{grow, BadFormat, Error, Medium, Structure};
 use crate::mapped_file::Identity;
-use crate::{Errno, Options, Region, Result};
+use crate::{os, Errno, Options, Region, Result};
 
 /// What to do if the file is missing or empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +37,22 @@ pub fn open<S: Structure>(
     if let (Err(_), Some(identity)) = (&opened, created) {
         identity.remove(path);
     }
-    opened
+    match opened {
+        // Files of /proc and /sys say many things, and none of them is why.
+        Err(Error::Posix(_)) if is_unmappable(path) => Err(Errno::NODEV.into()),
+        opened => opened,
+    }
+}
+
+/// Whether the file is there, and its file system gives no shared map of it.
+fn is_unmappable(path: &Path) -> bool {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path);
+    file.is_ok_and(|file| {
+        file.metadata().is_ok_and(|it| it.is_file()) && !os::is_mappable(file.as_fd())
+    })
 }
 
 fn open_or_create<S: Structure>(
