@@ -29,7 +29,7 @@ defmodule Emmap do
       does this module: `{:error, :einval}` for a negative position, `{:error, :badarg}` for a list that holds
       something other than ranges, or data that is not iodata.
     * With `:lock`, the default, a `pread/3` or `pwrite/3` of any length is atomic with respect to the others
-      on the same map.
+      on the same map. (A process that is killed in a write of more than a megabyte may leave a part of it.)
     * A shared, writable map of a whole file grows when it is written past its end, unless it is
       `:fixed_size`; other maps return `{:error, :enospc}`. Live binaries stay where they are. With `:append`, every
       write goes to the end of the file.

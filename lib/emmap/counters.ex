@@ -339,7 +339,7 @@ defmodule Emmap.Counters do
 
   @doc """
   Returns all values in order, without names: `[2, 1]`, where `Enum.to_list/1` of counters with names gives
-  `[requests: 2, errors: 1]`. One call, which reads one counter after the other. Raises `Emmap.Error` with
+  `[requests: 2, errors: 1]`. Reads one counter after the other, from the last on. Raises `Emmap.Error` with
   `:enomem` when memory for so many is not available; the functions of `Enum` and `Stream` read them in batches.
   """
   @doc group: "Reading all", since: "1.0.0-rc.0"
@@ -348,10 +348,17 @@ defmodule Emmap.Counters do
     # Many are read where it holds up nobody.
     if count * stripes <= @few,
       do: read!(counters, Native.counters_range(ref, 0, count)),
-      else: read!(counters, Native.counters_list(ref))
+      else: all(counters, count, [])
   end
 
   def to_list(counters), do: no_counters!(counters)
+
+  defp all(_counters, 0, values), do: values
+
+  defp all(%{ref: ref} = counters, last, values) do
+    {from, values} = read!(counters, Native.counters_list(ref, last, values))
+    all(counters, from, values)
+  end
 
   @doc false
   # How many counters `few/3` returns at most.

@@ -171,8 +171,10 @@ defmodule Emmap.Native do
           | failure
           | {:error, {:bad_format, atom} | {:other_names, [String.t()]}}
   def counters_open(_path, _wanted), do: not_loaded()
-  @spec counters_list(handle) :: {:ok, [integer]} | failure
-  def counters_list(_handle), do: not_loaded()
+  # The values before `last`, some at a time, prepended to those behind them.
+  @spec counters_list(handle, non_neg_integer, [integer]) ::
+          {:ok, {non_neg_integer, [integer]}} | failure
+  def counters_list(_handle, _last, _behind), do: not_loaded()
   # On the caller's scheduler: at most 2048 words, and at least one counter.
   @spec counters_range(handle, non_neg_integer, non_neg_integer) :: {:ok, [integer]} | failure
   def counters_range(_handle, _from, _count), do: not_loaded()

@@ -72,6 +72,35 @@ defmodule Emmap.BadDays.LongCallsTest do
   {mem, Emmap.compile_pattern(:binary.copy(<<0>>, 4_000_000) <> "x")}
   """
 
+  # A copy of an open one, as after a power failure.
+  @copied_queue ~S"""
+  path = Path.join(directory, "queue")
+  queue = Emmap.Queue.open!(path)
+  items = List.duplicate(String.duplicate("x", 100), 10_000)
+  for _ <- 1..60, do: {:ok, 10_000} = Emmap.Queue.push_many(queue, items)
+  File.cp!(path, path <> "_copied")
+  path <> "_copied"
+  """
+
+  @many_counters ~S|Emmap.Counters.open!(Path.join(directory, "counters"), 4_000_000)|
+
+  @many_names ~S"""
+  path = Path.join(directory, "names")
+  _ = Emmap.Counters.open!(path, for(n <- 1..300_000, do: "name#{n}"))
+  path
+  """
+
+  @cluster ~S"""
+  counters = Emmap.Counters.open!(Path.join(directory, "cluster"), for(n <- 1..20_000, do: "name#{n}"))
+  :ok = Emmap.Counters.Cluster.join(:long, counters, nodes: [node()])
+  """
+
+  @blocks ~S"""
+  blocks = Emmap.Blocks.open!(Path.join(directory, "blocks"), block_size: 64)
+  for _ <- 1..50, do: {:ok, _} = Emmap.Blocks.store_many(blocks, List.duplicate(String.duplicate("y", 64), 10_000))
+  blocks
+  """
+
   @calls [
     {"rfind of patterns of which one begins another", @alike,
      "Emmap.rfind(elem(data, 0), elem(data, 1))"},
@@ -96,7 +125,22 @@ defmodule Emmap.BadDays.LongCallsTest do
      "Enum.take(Emmap.stream!(data, :line, live: true), 1)"},
     {"chunks of 2 GB without a newline", @zeros, "Emmap.chunks(data, 3)"},
     {"a piece of 500 MB", @zeros, "Enum.take(Emmap.stream!(data, 500_000_000), 1)"},
-    {"inspection of 200 GB", @sparse, "Emmap.Inspection.file(data)"}
+    {"inspection of 200 GB", @sparse, "Emmap.Inspection.file(data)"},
+    {"inspection of a queue", @copied_queue, "Emmap.Inspection.file(data, values: :infinity)"},
+    {"pread of 300 MB", @zeros, "Emmap.pread(data, 0, 300_000_000)"},
+    {"pwrite of 300 MB", "{(#{@zeros}), :binary.copy(\"x\", 300_000_000)}",
+     "Emmap.pwrite(elem(data, 0), 0, elem(data, 1))"},
+    {"copy of 1 GB", @zeros, "Emmap.copy(data, 0, 500_000_000, 1_000_000_000)"},
+    {"all of 4,000,000 counters", @many_counters, "Emmap.Counters.to_list(data)"},
+    {"reset of 4,000,000 counters", @many_counters, "Emmap.Counters.reset(data)"},
+    {"300,000 names of counters", @many_names, "Emmap.Counters.open!(data, 1)"},
+    {"sums of 20,000 names", @cluster, "Emmap.Counters.Cluster.sums(:long)"},
+    {"recovery of a queue", @copied_queue, "Emmap.Queue.close(Emmap.Queue.open!(data))"},
+    {"all items of a queue", "Emmap.Queue.open!((#{@copied_queue}))", "Enum.to_list(data)"},
+    {"info of a queue", "Emmap.Queue.open!((#{@copied_queue}))", "Emmap.Queue.info(data)"},
+    {"a check of blocks", @blocks, "Emmap.Blocks.check(data)"},
+    {"all blocks", @blocks, "Enum.to_list(data)"},
+    {"sync of blocks", @blocks, "Emmap.Blocks.sync(data)"}
   ]
 
   for {title, before, call} <- @calls do

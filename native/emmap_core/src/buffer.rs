@@ -37,7 +37,12 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        // SAFETY: the range is `map`'s, which nobody reads any more.
-        unsafe { os::release_pages(self.map.as_mut_ptr(), self.map.len()) };
+        // In pieces: nobody gets a new page meanwhile, once another thread waits to change maps.
+        const PIECE: usize = 8 << 20;
+        for at in (0..self.map.len()).step_by(PIECE) {
+            let count = PIECE.min(self.map.len() - at);
+            // SAFETY: the range is `map`'s, which nobody reads any more.
+            unsafe { os::release_pages(self.map.as_mut_ptr().add(at), count) };
+        }
     }
 }

@@ -16,6 +16,7 @@ impl Errno {
     pub const ACCES: Errno = Errno(libc::EACCES);
     pub const BUSY: Errno = Errno(libc::EBUSY);
     pub const EXIST: Errno = Errno(libc::EEXIST);
+    pub const INTR: Errno = Errno(libc::EINTR);
     pub const INVAL: Errno = Errno(libc::EINVAL);
     pub const IO: Errno = Errno(libc::EIO);
     pub const ISDIR: Errno = Errno(libc::EISDIR);

@@ -52,6 +52,7 @@ pub mod cursor;
 pub mod errno;
 pub mod fault;
 pub mod guard;
+pub mod interrupt;
 pub mod lent;
 pub mod lines;
 pub mod mapped_file;

@@ -10,6 +10,7 @@ use rustler::types::atom;
 use rustler::{Encoder, Env, Term};
 
 use crate::hot::{hot_nif, Call, Early, Scheduler, INLINE_BYTES};
+use crate::interrupting::interruptible;
 use crate::io::copy::copy;
 use crate::io::live::live_alone;
 use crate::resource::{Handle, HandleRef};
@@ -196,13 +197,14 @@ fn block_storage_look<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
         Err(closed) => return closed.encode(env),
     };
     let bad = |why: rustler::Atom| (atom::error(), (reasons::bad_format(), why)).encode(env);
-    let found = calls::reading(region, Wait::Yes, |storage| {
+    let look = |storage: &Mapped| {
         Ok(match storage.is_plausible() {
             false => bad(reasons::kind()),
             true if !storage.is_whole()? => bad(reasons::length()),
             true => (atom::ok(), storage.block_size()).encode(env),
         })
-    });
+    };
+    let found = interruptible(env, || calls::reading(region, Wait::Yes, look));
     match found {
         Ok(found) => found,
         Err(Stop::Posix(error)) => Failure::from(error).encode(env),

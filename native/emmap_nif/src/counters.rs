@@ -12,6 +12,7 @@ use rustler::types::atom;
 use rustler::{Binary, Encoder, Env, NifMap, NifResult, Term};
 
 use crate::hot::{hot_nif, Call, Early};
+use crate::interrupting::interruptible;
 use crate::resource::{new_structure, HandleRef, Structure};
 use crate::terms::Failure;
 
@@ -148,7 +149,7 @@ fn counters_open<'a>(env: Env<'a>, path: Binary<'a>, wanted: Wanted) -> Term<'a>
         stripes: wanted.stripes,
         existing: wanted.existing,
     };
-    match counters::open(path, &request) {
+    match interruptible(env, || counters::open(path, &request)) {
         Ok(opened) => {
             let grid = Grid::from(&opened.layout);
             let reference = new_structure(env, opened.region, |_| Structure::Counters(grid));
@@ -203,20 +204,52 @@ fn counters_range<'a>(
     })
 }
 
-// There may be millions.
+/// Words that `counters_list` reads at most, but for those of one counter: about a millisecond.
+const MANY: u64 = 64 << 10;
+
+// There may be millions, so they are read from behind, some at a time: `{:ok, {from, list}}`, with the values from `from` to
+// `end` before `behind`, the list of those after them.
 #[rustler::nif(schedule = "DirtyCpu")]
-fn counters_list<'a>(env: Env<'a>, handle: HandleRef<'a>) -> NifResult<Term<'a>> {
-    values(env, &handle, |grid, region| {
-        // Without memory for the list the VM would end, so that is asked for first, and kept until the
-        // values are there.
-        let count = usize::try_from(grid.count()).map_err(|_| Errno::NOMEM)?;
-        let mut list = Vec::<[usize; 2]>::new();
-        list.try_reserve_exact(count).map_err(|_| Errno::NOMEM)?;
-        let values = grid.values(region);
-        // Or the compiler would leave out an allocation that nothing uses.
-        std::hint::black_box(list.as_ptr());
-        values
+fn counters_list<'a>(
+    env: Env<'a>,
+    handle: HandleRef<'a>,
+    end: u64,
+    behind: Term<'a>,
+) -> NifResult<Term<'a>> {
+    let grid = handle.0.counters()?;
+    let many = (MANY / u64::from(grid.stripes().max(1))).max(1);
+    let end = end.min(grid.count());
+    let from = end.saturating_sub(many);
+    let values = handle.0.region().and_then(|region| {
+        Ok(region.reading(|| {
+            if end == grid.count() {
+                has_memory(end)?;
+            }
+            grid.range(region, from, end - from)
+        })?)
+    });
+    Ok(match values {
+        Ok(values) => {
+            let list = prepended(&values, behind);
+            (atom::ok(), (from, list)).encode(env)
+        }
+        Err(failure) => failure.encode(env),
     })
+}
+
+/// Without memory for a list the VM would end.
+fn has_memory(count: u64) -> emmap_core::Result<()> {
+    let count = usize::try_from(count).map_err(|_| Errno::NOMEM)?;
+    let mut list = Vec::<[usize; 2]>::new();
+    list.try_reserve_exact(count).map_err(|_| Errno::NOMEM)?;
+    // Or the compiler would leave out an allocation that nothing uses.
+    std::hint::black_box(list.as_ptr());
+    Ok(())
+}
+
+fn prepended<'a>(values: &[i64], behind: Term<'a>) -> Term<'a> {
+    let values = values.iter().rev();
+    values.fold(behind, |list, value| list.list_prepend(value))
 }
 
 fn values<'a>(
@@ -231,9 +264,7 @@ fn values<'a>(
         .and_then(|region| Ok(region.reading(|| read(grid, region))?));
     Ok(match values {
         Ok(values) => {
-            let empty = Term::list_new_empty(env);
-            let list = values.iter().rev();
-            let list = list.fold(empty, |list, value| list.list_prepend(value));
+            let list = prepended(&values, Term::list_new_empty(env));
             (atom::ok(), list).encode(env)
         }
         Err(failure) => failure.encode(env),

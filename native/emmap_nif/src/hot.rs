@@ -26,6 +26,7 @@ use rustler::{Atom, Env, SchedulerFlags};
 
 use results::{encode, raise};
 
+use crate::interrupting::interruptible;
 use crate::terms::{ArgumentError, Failure};
 
 /// Copies up to this many bytes run where they are called; a longer one would hold up its
@@ -276,6 +277,11 @@ impl Call {
         let lifetime = ();
         // SAFETY: the Call invariant; nothing of it outlives `act`.
         act(unsafe { Env::new(&lifetime, self.env) })
+    }
+
+    /// Runs `act`, whose long loops end early once the process that calls was killed.
+    pub fn interruptible<T>(&self, act: impl FnOnce() -> T) -> T {
+        self.with_env(|env| interruptible(env, act))
     }
 
     /// The process that calls.

@@ -14,6 +14,7 @@ mod control;
 mod counters;
 mod errno;
 mod hot;
+mod interrupting;
 mod io;
 mod lines;
 mod metadata;

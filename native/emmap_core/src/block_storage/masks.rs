@@ -7,6 +7,7 @@ use std::sync::atomic::{fence, Ordering};
 
 use super::layout::{Geometry, Place, HEADER, LAST, MASK, PARTS, TWO_MASKS};
 use super::{Result, Stop};
+use crate::interrupt;
 use crate::store::Shared;
 
 pub(super) const ALL: u64 = u64::MAX;
@@ -78,6 +79,7 @@ impl<'a, S: Shared> Storage<'a, S> {
             return Ok(false);
         }
         for (section, group) in self.groups() {
+            interrupt::check()?;
             let in_use = !self.free_of(self.geometry.group(section, group))?;
             if in_use & !self.fitting(section, group) != 0 {
                 return Ok(false);

@@ -2,6 +2,7 @@
 
 use super::layout::{self, group, BITS, WORDS};
 use super::{page, Locked, Stop};
+use crate::interrupt;
 use crate::store::Shared;
 
 use std::collections::HashSet;
@@ -28,6 +29,7 @@ impl<S: Shared> Locked<'_, S> {
         let (mut count, mut lowest, mut end) = (0, None, 0);
         let mut full = Vec::new();
         for number in 0..self.geometry.groups_of(capacity) {
+            interrupt::check().map_err(|error| told("interrupted", &error))?;
             let live = words(number, group::LIVE)?;
             let held = words(number, group::HELD)?;
             let taken: Vec<u64> = live

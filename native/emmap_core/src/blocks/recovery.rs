@@ -6,7 +6,10 @@ use super::layout::{self, group, BITS, WORDS};
 use super::replacing::InSlot;
 use super::{page, Locked, Result};
 use crate::store::Shared;
-use crate::Errno;
+use crate::{interrupt, Errno};
+
+/// Where it is asked, in bytes, whether anybody waits for the recovery. One that is left is as one whose program died.
+const WATCHED: u64 = 64 << 10;
 
 /// What was found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,6 +37,7 @@ impl<S: Shared> Locked<'_, S> {
             return Err(Errno::IO.into());
         }
         for number in 0..groups {
+            interrupt::check()?;
             let taken = self.recover_group(number, closed, &mut recovered)?;
             full.push(taken.iter().all(|word| *word == u64::MAX));
             if let Some(last) = taken.iter().rposition(|word| *word != 0) {
@@ -72,6 +76,9 @@ impl<S: Shared> Locked<'_, S> {
     fn is_empty_from(&self, at: u64) -> Result<bool> {
         let end = self.shared.len() / 8 * 8;
         for at in (at..end).step_by(8) {
+            if at.is_multiple_of(WATCHED) {
+                interrupt::check()?;
+            }
             if self.load(at)? != 0 {
                 return Ok(false);
             }
@@ -191,6 +198,7 @@ impl<S: Shared> Locked<'_, S> {
             return Ok(false);
         }
         for number in 0..self.geometry.groups_of(capacity) {
+            interrupt::check()?;
             let live = self.words(number, group::LIVE)?;
             let held = self.words(number, group::HELD)?;
             if live != held || self.durable(number, 0)?.as_ref() != Some(&live) {

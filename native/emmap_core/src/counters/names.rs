@@ -8,7 +8,7 @@ use std::collections::hash_map::{Entry, HashMap, RandomState};
 use std::hash::BuildHasher;
 
 use crate::store::{BadFormat, Error, Medium};
-use crate::Errno;
+use crate::{interrupt, Errno};
 
 /// The longest table. A longer one is not written, and not read.
 pub const MAX_BYTES: u64 = 16 << 20;
@@ -53,6 +53,7 @@ pub fn read(medium: &impl Medium, claim: Claim) -> Result<Vec<String>, Error> {
     let mut piece = Vec::new();
     let (mut at, mut left) = (claim.offset, claim.length);
     while left > 0 {
+        interrupt::check()?;
         let (kept, step) = (piece.len(), left.min(PIECE));
         piece.try_reserve(step as usize).map_err(|_| Errno::NOMEM)?;
         piece.resize(kept + step as usize, 0);

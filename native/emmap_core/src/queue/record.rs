@@ -6,7 +6,7 @@ use super::segment::Segment;
 use super::Stop;
 use crate::source;
 use crate::store::{checksum, Shared};
-use crate::{Errno, Result};
+use crate::{interrupt, Errno, Result};
 
 pub const HEADER: u64 = 24;
 /// 1 GiB.
@@ -109,6 +109,9 @@ impl Content {
 
 /// How much is copied at once.
 const PIECE: usize = 4096;
+
+/// Where a search for a record asks whether anybody waits for it, in bytes.
+const WATCHED: u64 = 64 << 10;
 
 /// Writes a record at a file offset, where nobody reads yet.
 ///
@@ -292,6 +295,9 @@ pub fn next_sound<S: Shared>(
 ) -> std::result::Result<Option<u64>, Stop> {
     let mut position = position + 8;
     while position + HEADER <= end {
+        if position.is_multiple_of(WATCHED) {
+            interrupt::check()?;
+        }
         let at = segment.offset_of(position).ok_or(Errno::IO)?;
         if let Some(head) = head(shared, at, segment.offset_of_end(end))? {
             let later = head.sequence >= segment.first_sequence && head.flags < 16;

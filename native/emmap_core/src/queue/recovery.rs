@@ -12,7 +12,11 @@ use super::segment::{self, Segment, RECORDS};
 use super::summary::{Layout, Summary};
 use super::{Locked, Result, Stop};
 use crate::store::{Shared, Structure};
-use crate::Errno;
+use crate::{interrupt, Errno};
+
+/// Records or segments that are read between two looks at whether anybody waits for the recovery. One that is left is as one
+/// whose program died.
+const UNWATCHED: u64 = 64;
 
 /// What was found in a stream.
 struct Chain {
@@ -165,6 +169,9 @@ impl<S: Shared> Locked<'_, S> {
     fn sound_segments(&self, segments: u64) -> Result<Vec<Segment>> {
         let mut sound = BTreeMap::new();
         for number in 0..segments {
+            if number.is_multiple_of(UNWATCHED) {
+                interrupt::check()?;
+            }
             if let Some(found) = segment::read(self.shared, number, segments, self.segment_size)? {
                 sound.insert(number, found);
             }
@@ -234,7 +241,12 @@ impl<S: Shared> Locked<'_, S> {
         let mut here = *first;
         let mut position = floor.max(here.start + RECORDS);
         chain.segments.push(here);
+        let mut records = 0u64;
         loop {
+            records += 1;
+            if records.is_multiple_of(UNWATCHED) {
+                interrupt::check()?;
+            }
             if let Some(found) = self.sound_at(&here, position, expected)? {
                 self.take_note(&mut chain, summary, &here, &found)?;
                 position += found.head.room();
@@ -316,6 +328,7 @@ impl<S: Shared> Locked<'_, S> {
         let mut piece = [0u8; 4096];
         let mut end = segment.end();
         while end > position {
+            interrupt::check()?;
             let count = (end - position).min(piece.len() as u64);
             let at = segment.offset_of(end - count).ok_or(Errno::IO)?;
             let bytes = &mut piece[..count as usize];

@@ -10,7 +10,7 @@ use super::Region;
 use crate::bounds::{checked_range, clamped_range};
 use crate::byte_search::ByteSearch;
 use crate::typed::MOST;
-use crate::{guard, source, Errno, Result};
+use crate::{guard, interrupt, source, Errno, Result};
 
 /// Whether the calling thread may wait for another's long copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub enum Wait {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Read {
-    /// This many bytes were copied; fewer than asked when the map became shorter meanwhile.
+    /// This many bytes were copied; fewer than asked when the map became shorter meanwhile, or who asked was killed.
     Done(usize),
     /// Another copy is in the way; call again with [`Wait::Yes`].
     Busy,
@@ -123,6 +123,12 @@ impl Region {
     #[inline(always)]
     unsafe fn copy_out_once(&self, start: usize, count: usize, out: *mut u8) -> usize {
         let count = count.min(self.len().saturating_sub(start));
+        if interrupt::is_long(count) {
+            // SAFETY: inside the map by the line above (1: Alive); `out` by the caller's word.
+            return interrupt::in_pieces(count, false, |at, piece| unsafe {
+                ptr::copy_nonoverlapping(self.pointer(start + at), out.add(at), piece);
+            });
+        }
         if count > 0 {
             // SAFETY: inside the map by the line above (1: Alive); `out` by the caller's word.
             unsafe {
@@ -151,6 +157,17 @@ impl Region {
         self.change(position, count, wait, move |start| {
             if !claim() {
                 return Ok(Written::Refused);
+            }
+            if interrupt::is_long(count) && !guard::may_be_guarded(data as usize) {
+                // SAFETY: as below. No map shows the bytes, so they do not overlap with this one.
+                let done = interrupt::in_pieces(count, false, |at, piece| unsafe {
+                    ptr::copy_nonoverlapping(data.add(at), self.pointer(start + at), piece);
+                });
+                return if done == count {
+                    Ok(Written::Done)
+                } else {
+                    Err(Errno::INTR)
+                };
             }
             // SAFETY: `start + count` is inside the map (1: Alive), which is writable; `data` by
             // the caller's word.
@@ -216,9 +233,16 @@ impl Region {
             // Both from one base: another one, of a growth in between, would show one page twice.
             let base = self.base();
             // SAFETY: both ranges are inside the map (1: Alive), which is writable; `base` was
-            // read after the length, so it has room for both (2: Published in order).
-            unsafe { ptr::copy(base.add(from), base.add(to), count) };
-            Ok(Written::Done)
+            // read after the length, so it has room for both (2: Published in order). Pieces that are copied away from
+            // where both ranges overlap overwrite only what was copied.
+            let done = interrupt::in_pieces(count, to > from, |at, piece| unsafe {
+                ptr::copy(base.add(from + at), base.add(to + at), piece);
+            });
+            if done == count {
+                Ok(Written::Done)
+            } else {
+                Err(Errno::INTR)
+            }
         };
         let _slow = self.check_write(wait)?;
         // What is copied must not change meanwhile, either.

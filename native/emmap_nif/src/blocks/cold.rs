@@ -14,6 +14,7 @@ use rustler::{Binary, Encoder, Env, NifMap, NifResult, Term};
 
 use super::reasons;
 use crate::counters;
+use crate::interrupting::interruptible;
 use crate::resource::{new_structure, HandleRef, Structure};
 use crate::terms::{answer, Failure};
 
@@ -35,7 +36,7 @@ fn blocks_open<'a>(env: Env<'a>, path: Binary<'a>, wanted: Wanted) -> Term<'a> {
         block_size: wanted.block_size,
         existing: wanted.existing,
     };
-    match blocks::open(path, &request) {
+    match interruptible(env, || blocks::open(path, &request)) {
         Ok((region, blocks)) => {
             let size = blocks.geometry().block_size;
             let blocks = Arc::new(blocks);

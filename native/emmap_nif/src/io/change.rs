@@ -21,6 +21,10 @@ pub fn change<S: Scheduler>(
     if count > INLINE_BYTES && S::WAIT == Wait::No {
         return Err(Early::Again);
     }
+    let write = || match S::WAIT {
+        Wait::Yes => call.interruptible(&write),
+        Wait::No => write(),
+    };
     region.writing(|| loop {
         match write() {
             Ok(Written::Done) => {

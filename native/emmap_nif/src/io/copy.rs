@@ -55,7 +55,8 @@ fn copy_large(
 ) -> Result<ErlNifTerm, Early> {
     let mut buffer = Buffer::new(count)?;
     // SAFETY: the buffer has room for `count` bytes and is not part of the map.
-    match unsafe { region.copy_out(start, count, buffer.as_mut_ptr(), Wait::Yes) } {
+    let copy = || unsafe { region.copy_out(start, count, buffer.as_mut_ptr(), Wait::Yes) };
+    match call.interruptible(copy) {
         Read::Done(got) if got > 0 => Ok(call.buffer_binary(buffer, got)),
         _ => Ok(call.eof()),
     }

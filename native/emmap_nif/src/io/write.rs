@@ -41,7 +41,11 @@ fn write<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
             error
         };
         // SAFETY: `data` is a binary argument of this call, alive until it ends.
-        let written = unsafe { region.copy_in(position, data, count, S::WAIT, claim) };
+        let copy = || unsafe { region.copy_in(position, data, count, S::WAIT, claim) };
+        let written = match S::WAIT {
+            Wait::Yes => call.interruptible(copy),
+            Wait::No => copy(),
+        };
         match written.map_err(failed)? {
             Written::Done => {
                 if S::WAIT == Wait::No {

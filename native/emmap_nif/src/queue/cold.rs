@@ -16,6 +16,7 @@ use rustler::{Binary, Encoder, Env, NifMap, NifResult, ResourceArc, Term};
 
 use super::{reasons, OpenQueue, Part};
 use crate::counters;
+use crate::interrupting::interruptible;
 use crate::resource::{new_structure, HandleRef, Structure};
 use crate::terms::{answer, Failure};
 
@@ -38,7 +39,7 @@ fn queue_open<'a>(env: Env<'a>, path: Binary<'a>, wanted: Wanted) -> Term<'a> {
         segment_size: wanted.segment_size,
         existing: wanted.existing,
     };
-    match queue::open(path, &request) {
+    match interruptible(env, || queue::open(path, &request)) {
         Ok((region, queue)) => {
             let reference = new_structure(env, region, |region| {
                 Structure::Queue(ResourceArc::new(OpenQueue::new(
