@@ -40,6 +40,15 @@ defmodule Emmap.BadDays.FilesTest do
              directories = for open <- opens, uniq: true, do: open.(dir)
              devices ++ directories
              """)
+
+    # What helps on a file system without shared maps.
+    message = &Exception.message(%Emmap.Error{op: :open, path: "f", reason: :enodev, kind: &1})
+    assert message.(nil) =~ "open it with :private, or mount it without direct_io"
+
+    assert message.(:queue) =~
+             "FUSE and direct I/O: mount it without direct_io, or with direct_io_allow_mmap"
+
+    refute message.(:queue) =~ ":private"
   end
 
   test "21: odd paths", context do
