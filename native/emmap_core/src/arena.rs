@@ -5,14 +5,16 @@
 //! first are those of an arena that the system and the VM do not use. What is given here is a hint to the kernel: an address
 //! that is taken, or that the system does not have, costs speed and nothing else.
 //!
-//! Ranges are packed, for the ends of neighbours are then one map of the process, of which it may have only so many.
+//! Ranges are packed, for the ends of neighbours are then one map of the process, of which it may have only so many. They
+//! are packed at the upper end, right below where programs lie: so the addresses below stay one piece, for a map that
+//! needs most of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Beyond programs and their heaps, below libraries, stacks and what sanitizers keep; no round numbers, which people choose.
+/// Below programs, libraries, stacks and what most sanitizers keep; no round numbers, which people choose.
 #[cfg(target_pointer_width = "64")]
-const ARENA: (usize, usize) = (0x2B00_0000_0000, 0x4B00_0000_0000);
+const ARENA: (usize, usize) = (0x3480_0000_0000, 0x5480_0000_0000);
 #[cfg(not(target_pointer_width = "64"))]
 const ARENA: (usize, usize) = (0, 0);
 
@@ -36,6 +38,11 @@ pub fn contains(address: usize) -> bool {
 /// Where `len` bytes may be placed, until [`free`]; `None` if there is no such place.
 pub fn allocate(len: usize) -> Option<usize> {
     extents().take(len)
+}
+
+/// As [`allocate`], of the `len` bytes at `start`. `false`: not all of them are free.
+pub fn allocate_at(start: usize, len: usize) -> bool {
+    extents().take_at(start, len)
 }
 
 /// Takes back what [`allocate`] gave, and nothing is mapped at any more.
@@ -64,14 +71,32 @@ impl Extents {
         }
     }
 
-    /// The beginning of the smallest extent that is large enough: of those the lowest.
+    /// The end of the smallest extent that is large enough: of those the highest.
     fn take(&mut self, len: usize) -> Option<usize> {
-        let (found, start) = *self.by_len.range((len, 0)..).next()?;
+        let (found, _) = *self.by_len.range((len, 0)..).next()?;
+        let (_, start) = *self.by_len.range(..=(found, usize::MAX)).next_back()?;
+        self.remove(start, found);
+        if found > len {
+            self.insert(start, found - len);
+        }
+        Some(start + found - len)
+    }
+
+    /// The beginning of the extent that begins at `start`, if it is large enough.
+    fn take_at(&mut self, start: usize, len: usize) -> bool {
+        let Some(found) = self
+            .len_at
+            .get(&start)
+            .copied()
+            .filter(|found| *found >= len)
+        else {
+            return false;
+        };
         self.remove(start, found);
         if found > len {
             self.insert(start + len, found - len);
         }
-        Some(start)
+        true
     }
 
     fn add(&mut self, mut start: usize, mut len: usize) {
@@ -120,23 +145,38 @@ mod tests {
     #[test]
     fn is_packed_and_used_again() {
         let mut free = of(100);
-        assert_eq!(free.take(10), Some(1000));
-        assert_eq!(free.take(20), Some(1010));
-        assert_eq!(free.take(10), Some(1030));
-        free.add(1010, 20);
+        assert_eq!(free.take(10), Some(1090));
+        assert_eq!(free.take(20), Some(1070));
+        assert_eq!(free.take(10), Some(1060));
+        free.add(1070, 20);
         // The smallest that is large enough.
-        assert_eq!(free.take(20), Some(1010));
-        free.add(1000, 10);
-        assert_eq!(free.take(5), Some(1000));
+        assert_eq!(free.take(20), Some(1070));
+        free.add(1090, 10);
+        assert_eq!(free.take(5), Some(1095));
         assert_eq!(free.take(61), None);
-        assert_eq!(free.take(60), Some(1040));
+        assert_eq!(free.take(60), Some(1000));
         assert_eq!(free.take(6), None);
+        // Of equal ones, the highest.
+        free.add(1000, 5);
+        free.add(1010, 5);
+        assert_eq!(free.take(5), Some(1090));
+        assert_eq!(free.take(5), Some(1010));
+    }
+
+    #[test]
+    fn a_place_is_given_if_all_of_it_is_free() {
+        let mut free = of(30);
+        assert_eq!(free.take(30), Some(1000));
+        free.add(1010, 10);
+        assert!(!free.take_at(1000, 5) && !free.take_at(1012, 2) && !free.take_at(1010, 11));
+        assert!(free.take_at(1010, 4) && free.take_at(1014, 6));
+        assert_eq!(free.take(1), None);
     }
 
     #[test]
     fn neighbours_are_joined() {
         let mut free = of(30);
-        for start in [1000, 1010, 1020] {
+        for start in [1020, 1010, 1000] {
             assert_eq!(free.take(10), Some(start));
         }
         for start in [1000, 1020, 1010] {

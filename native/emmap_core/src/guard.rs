@@ -90,6 +90,12 @@ impl Watch {
         self.node.slot.set_mapped(mapped);
     }
 
+    /// Tells the guard that the range has become longer where it lies, before anything is mapped there.
+    pub fn set_limit(&self, len: usize) {
+        let limit = self.node.slot.set_len(len);
+        HIGHEST.fetch_max(limit, Ordering::AcqRel);
+    }
+
     /// The descriptor is about to be closed: see [`Slot::forget_fd`].
     pub fn forget_fd(&self) {
         self.node.slot.forget_fd();

@@ -4,8 +4,8 @@
 //!
 //! 1. *Alive*: `base .. base + len` is mapped readable (and writable, as long as the region is) for as
 //!    long as the `Region` lives. Only `Drop` unmaps; growth maps more, shrinking replaces pages
-//!    by zero pages in one step, and a range that became too small stays mapped beside its
-//!    successor.
+//!    by zero pages in one step, and a range that became too small, where it could not be made
+//!    larger, stays mapped next to its successor.
 //! 2. *Published in order*: growth stores `base` before `len`, so whoever sees a length sees a
 //!    base that has room for it.
 //! 3. *Raw*: no reference to mapped memory is ever made; it changes under us.
@@ -277,7 +277,7 @@ impl Drop for Region {
             self.file.unlink();
         }
         for range in self.ranges().iter() {
-            let (at, mapped) = range.whole();
+            let (at, mapped) = range.kept();
             // SAFETY: the pages lie inside the mapping (1: Alive), which ends here.
             unsafe { os::release_large(at, mapped) };
         }

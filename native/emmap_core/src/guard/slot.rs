@@ -35,7 +35,7 @@ pub const CLOSED: i32 = -2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Guarded {
     pub start: usize,
-    /// The end of the range of addresses, for as long as the slot is taken.
+    /// The end of the range of addresses; moves as the range is extended.
     pub limit: usize,
     /// The end of what is mapped from the file; moves as the map grows and shrinks.
     pub end: usize,
@@ -143,6 +143,13 @@ impl Slot {
     pub fn set_mapped(&self, mapped: usize) {
         let start = self.start.load(Ordering::Relaxed);
         self.end.store(start + mapped, Ordering::Release);
+    }
+
+    /// Tells how many bytes of addresses there are now. Returns where they end.
+    pub fn set_len(&self, len: usize) -> usize {
+        let limit = self.start.load(Ordering::Relaxed) + len;
+        self.limit.store(limit, Ordering::Release);
+        limit
     }
 
     /// The descriptor now. Ask after [`Fault::enter`]: it stays open until the loss is dropped.

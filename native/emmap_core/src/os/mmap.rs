@@ -131,35 +131,59 @@ pub unsafe fn map_over(
     }
 }
 
-/// As [`map_over`] of a file, where readers may be: `MAP_FIXED` takes away what was there before the
+/// As [`map_over`], where readers may be: `MAP_FIXED` takes away what was there before the
 /// file system is asked, and one that refuses (a dead device) would leave a hole that kills. So the
-/// file is mapped elsewhere first, and moved. What fails leaves what was there, or zero pages.
+/// file is mapped elsewhere first, and moved, a part at a time: there may be no room for all of it twice. What fails
+/// leaves what was there, or zero pages.
 ///
 /// # Safety
 /// As [`map_over`].
-pub unsafe fn replace_by_file(
+pub unsafe fn replace(
     at: *mut u8,
     len: usize,
     protection: libc::c_int,
     flags: libc::c_int,
-    fd: BorrowedFd,
+    fd: Option<BorrowedFd>,
     offset: u64,
 ) -> Result<()> {
-    if len == 0 {
-        return Ok(());
-    }
-    let place = libc::off_t::try_from(offset).map_err(|_| Errno(libc::EOVERFLOW))?;
-    // SAFETY: without MAP_FIXED the kernel replaces no mapping.
-    let elsewhere = unsafe {
-        libc::mmap(
-            std::ptr::null_mut(),
-            len,
-            protection,
-            flags,
-            fd.as_raw_fd(),
-            place,
-        )
+    // A multiple of the size of all pages; as much as there is room for on every system.
+    const PART: usize = if cfg!(target_pointer_width = "64") {
+        1 << 40
+    } else {
+        1 << 30
     };
+    for done in (0..len).step_by(PART) {
+        let part = PART.min(len - done);
+        let offset = match fd {
+            Some(_) => offset.saturating_add(done as u64),
+            None => 0,
+        };
+        // SAFETY: the caller's promise.
+        let answer = unsafe { replace_part(at.add(done), part, protection, flags, fd, offset) };
+        if answer.is_err() && done > 0 {
+            // SAFETY: the caller's promise.
+            let _ = unsafe { zero_over(at, done, protection) };
+        }
+        answer?;
+    }
+    Ok(())
+}
+
+/// # Safety
+/// As [`map_over`].
+unsafe fn replace_part(
+    at: *mut u8,
+    len: usize,
+    protection: libc::c_int,
+    flags: libc::c_int,
+    fd: Option<BorrowedFd>,
+    offset: u64,
+) -> Result<()> {
+    let place = libc::off_t::try_from(offset).map_err(|_| Errno(libc::EOVERFLOW))?;
+    let descriptor = fd.map_or(-1, |fd| fd.as_raw_fd());
+    let nowhere = std::ptr::null_mut();
+    // SAFETY: without MAP_FIXED the kernel replaces no mapping.
+    let elsewhere = unsafe { libc::mmap(nowhere, len, protection, flags, descriptor, place) };
     if elsewhere == libc::MAP_FAILED {
         return Err(Errno::last());
     }
@@ -169,7 +193,7 @@ pub unsafe fn replace_by_file(
             return Ok(());
         }
         libc::munmap(elsewhere, len);
-        let answer = map_over(at, len, protection, flags, Some(fd), offset);
+        let answer = map_over(at, len, protection, flags, fd, offset);
         if answer.is_err() {
             let _ = zero_over(at, len, protection);
         }
@@ -314,6 +338,8 @@ pub unsafe fn advise_pages(at: *mut u8, len: usize, advice: Advice) -> Result<()
 
 /// As much as is taken out of the page tables at once.
 const SLICE: usize = 16 << 20;
+/// At most so many slices: a range of terabytes is a hole for the most part.
+const MOST_SLICES: usize = 1 << 16;
 
 /// Takes pages out of the page tables, a slice at a time: a single call for gigabytes would hold
 /// the lock on the address space, and every thread that allocates, for tens of milliseconds.
@@ -322,15 +348,11 @@ const SLICE: usize = 16 << 20;
 /// The range must lie inside a mapping of ours that starts at a page. What was written to private
 /// pages is lost; shared pages lose nothing.
 pub unsafe fn release_pages(at: *mut u8, len: usize) {
-    for from in (0..len).step_by(SLICE) {
+    let slice = SLICE.max((len / MOST_SLICES).next_multiple_of(SLICE));
+    for from in (0..len).step_by(slice) {
+        let len = slice.min(len - from);
         // SAFETY: the caller's promise.
-        unsafe {
-            libc::madvise(
-                at.add(from).cast(),
-                SLICE.min(len - from),
-                libc::MADV_DONTNEED,
-            );
-        }
+        unsafe { libc::madvise(at.add(from).cast(), len, libc::MADV_DONTNEED) };
     }
 }
 
@@ -343,6 +365,49 @@ pub unsafe fn release_large(at: *mut u8, len: usize) {
         // SAFETY: the caller's promise.
         unsafe { release_pages(at, len) }
     }
+}
+
+/// Gives the pages of shared memory back, which is zeros then. What fails may have given some of them back.
+///
+/// # Safety
+/// The range must lie inside a mapping of ours, and what is there be of no use.
+#[cfg(target_os = "linux")]
+pub unsafe fn remove_pages(at: *mut u8, len: usize) -> Result<()> {
+    // SAFETY: the caller's promise.
+    let remove = || check(unsafe { libc::madvise(at.cast(), len, libc::MADV_REMOVE) });
+    match remove() {
+        Err(Errno::INVAL) => {
+            // Pages that are locked are not given back.
+            // SAFETY: the caller's promise.
+            check(unsafe { libc::munlock(at.cast(), len) })?;
+            remove()
+        }
+        answer => answer,
+    }
+}
+
+/// # Safety
+/// None: there is no such call here.
+#[cfg(not(target_os = "linux"))]
+pub unsafe fn remove_pages(_at: *mut u8, _len: usize) -> Result<()> {
+    Err(Errno::NOTSUP)
+}
+
+/// Makes the pages of memory that is empty. `false`: there are not so many.
+///
+/// # Safety
+/// The range must lie inside a mapping of ours.
+#[cfg(target_os = "linux")]
+pub unsafe fn populate_write(at: *mut u8, len: usize) -> bool {
+    // SAFETY: the caller's promise; what is there is not changed.
+    retry(|| unsafe { libc::madvise(at.cast(), len, libc::MADV_POPULATE_WRITE) }).is_ok()
+}
+
+/// # Safety
+/// None: there is no such call here.
+#[cfg(not(target_os = "linux"))]
+pub unsafe fn populate_write(_at: *mut u8, _len: usize) -> bool {
+    false
 }
 
 /// Whether this is the answer for pages that cannot be had.

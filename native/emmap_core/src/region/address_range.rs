@@ -1,6 +1,6 @@
 //! A range of addresses that shows the file from its first page on.
 
-use super::reservation::{Place, Reservation};
+use super::reservation::{Place, Reservation, Size};
 use super::Shape;
 use crate::fault::Fault;
 use crate::guard::{self, Watch};
@@ -20,8 +20,11 @@ pub(super) enum Zeros {
 pub(super) struct AddressRange {
     watch: Watch,
     pub reservation: Reservation,
-    /// Bytes mapped from the file, whole pages; beyond them are zeros that cannot be written.
+    /// Bytes mapped from the file, whole pages; beyond them are zeros.
     pub mapped: usize,
+    /// As `mapped`, with what was cut of shared memory: it stays mapped, and empty, to be used again, for what the kernel
+    /// grants for such a map ends with all of it only.
+    kept: usize,
     /// Nothing was mapped yet, so nobody reads the range.
     fresh: bool,
 }
@@ -32,11 +35,10 @@ impl AddressRange {
         shape: &Shape,
         file: Option<&MappedFile>,
         fault: &Fault,
-        needed: usize,
-        wanted: usize,
+        size: Size,
         place: Place,
     ) -> Result<AddressRange> {
-        let reservation = Reservation::at_least(needed, wanted, shape.page, place)?;
+        let reservation = Reservation::of_size(size, shape.page, place)?;
         let guarded = guard::GuardedRange {
             start: reservation.start(),
             len: reservation.len(),
@@ -55,6 +57,7 @@ impl AddressRange {
             watch,
             reservation,
             mapped: 0,
+            kept: 0,
             fresh: true,
         })
     }
@@ -67,7 +70,7 @@ impl AddressRange {
     /// Puts zero pages over all of the file, and so releases its pages and its disk space. For a map whose calls are
     /// refused by now. `false`: the system grants no zero pages, and the file's stay until the range is dropped.
     pub fn clear(&self, shape: &Shape) -> bool {
-        let (at, len) = self.whole();
+        let (at, len) = self.kept();
         // SAFETY: the range lies inside the reservation, and no live binary shows it; replacing pages is one step, so
         // a call at work sees the old ones or zeros, and finds the fault of a closed map after these.
         unsafe {
@@ -92,8 +95,21 @@ impl AddressRange {
         unsafe { self.reservation.start().add(shape.delta) }
     }
 
+    /// What is mapped.
     pub fn whole(&self) -> (*mut u8, usize) {
         (self.reservation.start(), self.mapped)
+    }
+
+    /// As [`AddressRange::whole`], and what was cut of anonymous memory.
+    pub fn kept(&self) -> (*mut u8, usize) {
+        (self.reservation.start(), self.kept)
+    }
+
+    /// Makes room for `bytes` where the range lies. An error: there is none.
+    pub fn extend(&mut self, shape: &Shape, bytes: usize) -> Result<()> {
+        self.reservation.extend(bytes, shape.page)?;
+        self.watch.set_limit(self.reservation.len());
+        Ok(())
     }
 
     /// Maps the file up to `bytes` (whole pages) from the start of the range.
@@ -103,17 +119,53 @@ impl AddressRange {
         }
         debug_assert!(bytes <= self.reservation.len());
         let fresh = std::mem::take(&mut self.fresh);
-        // SAFETY: `mapped .. bytes` lies inside the reservation and beyond every live binary but
-        // those of a tail that was cut, which get their pages back.
-        unsafe { self.map(shape, file, self.mapped, bytes, fresh) }?;
+        let from = match self.take_kept(shape, bytes) {
+            true => self.kept.min(bytes),
+            false => self.mapped,
+        };
+        if from < bytes {
+            // SAFETY: `from .. bytes` lies inside the reservation and beyond every live binary but
+            // those of a tail that was cut, which get their pages back.
+            unsafe { self.map(shape, file, from, bytes, fresh) }?;
+        }
         self.mapped = bytes;
-        self.watch.set_mapped(bytes);
+        self.kept = self.kept.max(bytes);
+        self.watch.set_mapped(self.kept);
         Ok(())
+    }
+
+    /// Empties what was kept of a cut, up to `bytes`, to be used again: a call without the lock that had seen the old
+    /// length may have written to it. `false`: it must be mapped anew.
+    fn take_kept(&self, shape: &Shape, bytes: usize) -> bool {
+        let (from, to) = (self.mapped, bytes.min(self.kept));
+        if from == to {
+            return true;
+        }
+        // The kernel granted huge pages when they were mapped, and took them back when they were given back.
+        let populate = shape.populates() || shape.page != os::page_size();
+        // SAFETY: memory of this range, beyond the length of the map.
+        unsafe {
+            self.empty(from, to)
+                && (!populate || os::populate_write(self.reservation.start().add(from), to - from))
+        }
+    }
+
+    /// Gives the pages of anonymous memory back, which is zeros then. `false`: not all of them can be given back.
+    ///
+    /// # Safety
+    /// `from .. to` must be inside `kept`, and what is there of no use.
+    unsafe fn empty(&self, from: usize, to: usize) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { os::remove_pages(self.reservation.start().add(from), to - from).is_ok() }
     }
 
     /// Puts zero pages over everything from `bytes` (whole pages) on.
     pub fn shrink(&mut self, shape: &Shape, bytes: usize, zeros: Zeros) -> Result<()> {
         if bytes >= self.mapped {
+            return Ok(());
+        }
+        if shape.is_shared_memory() {
+            self.cut_memory(shape, bytes);
             return Ok(());
         }
         // SAFETY: the range lies inside the reservation; replacing pages is one step, so a reader
@@ -131,6 +183,7 @@ impl AddressRange {
             }
         }
         self.mapped = bytes;
+        self.kept = bytes;
         self.watch.set_mapped(bytes);
         Ok(())
     }
@@ -144,6 +197,20 @@ impl AddressRange {
         unsafe { self.map(shape, Some(file), 0, self.mapped, false) }?;
         self.watch.is_whole();
         Ok(())
+    }
+
+    /// Gives the pages from `bytes` on back.
+    fn cut_memory(&mut self, shape: &Shape, bytes: usize) {
+        let (at, len) = (bytes, self.mapped - bytes);
+        // SAFETY: the caller cuts the map there, so that what is there is of no use; the range lies inside the
+        // reservation, and replacing pages is one step.
+        unsafe {
+            if !self.empty(at, at + len) {
+                // Some are patched, or the system cannot: what is left of them goes with the range.
+                let _ = os::zero_over(self.reservation.start().add(at), len, shape.protection());
+            }
+        }
+        self.mapped = bytes;
     }
 
     /// Maps what was lost of the file again.
@@ -188,24 +255,24 @@ impl AddressRange {
         // SAFETY: the caller's promise.
         let answer = unsafe {
             let at = self.reservation.start().add(from);
-            let (len, protection, flags) = (to - from, shape.protection(), shape.flags);
-            match file {
-                Some(file) => {
-                    let offset = shape.offset - shape.delta as u64 + from as u64;
-                    let fd = file.fd();
-                    // What fails may leave a hole, in which nothing else is put only where all is ours.
-                    shape.with_flags_of(fd, |flags| match fresh && self.reservation.is_apart() {
-                        true => os::map_over(at, len, protection, flags, Some(fd), offset),
-                        false => os::replace_by_file(at, len, protection, flags, fd, offset),
-                    })
-                }
-                None => os::map_over(at, len, protection, flags, None, 0),
+            let (len, protection) = (to - from, shape.protection());
+            let offset = match file {
+                Some(_) => shape.offset - shape.delta as u64 + from as u64,
+                None => 0,
+            };
+            let fd = file.map(MappedFile::fd);
+            // What fails may leave a hole, in which nothing else is put only where all is ours.
+            let map = |flags| match fresh && self.reservation.is_apart() {
+                true => os::map_over(at, len, protection, flags, fd, offset),
+                false => os::replace(at, len, protection, flags, fd, offset),
+            };
+            match fd {
+                Some(fd) => shape.with_flags_of(fd, map),
+                None => map(shape.flags),
             }
         };
         #[cfg(target_os = "linux")]
-        if answer.is_ok()
-            && shape.flags & (libc::MAP_POPULATE | libc::MAP_NONBLOCK) == libc::MAP_POPULATE
-        {
+        if answer.is_ok() && shape.populates() {
             // Where the file was moved to its place, the kernel may have let go of large pages.
             // SAFETY: what was mapped above.
             let _ = unsafe { os::populate(self.reservation.start().add(from), to - from) };

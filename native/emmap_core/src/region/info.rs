@@ -141,7 +141,7 @@ impl Region {
 
     /// The largest size that `resize` can give.
     pub(super) fn limit(&self, ranges: &[AddressRange]) -> u64 {
-        let room = ranges[ranges.len() - 1].reservation.len() - self.shape.delta;
+        let room = ranges[ranges.len() - 1].reservation.room() - self.shape.delta;
         match self.shape.pinned {
             true => self.shape.max_size.min(room as u64),
             false => self.shape.max_size,

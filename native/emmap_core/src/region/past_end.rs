@@ -58,7 +58,7 @@ impl Region {
             let size = end.max(on_disk).min(self.shape.max_size);
             let (bytes, len) = self.whole_pages(size)?;
             // Addresses first: what can be refused is asked for before the file is changed.
-            let successor = self.successor(&ranges, bytes)?;
+            let successor = self.successor(&mut ranges, bytes)?;
             self.check_mappable(&ranges, bytes)?;
             if !claim() {
                 return Ok(false);
@@ -124,7 +124,7 @@ impl Region {
             let size = file.size().unwrap_or(before + count as u64);
             if let Ok((bytes, len)) = self.whole_pages(size) {
                 let mapped = self
-                    .successor(&ranges, bytes)
+                    .successor(&mut ranges, bytes)
                     .and_then(|successor| self.map_more(&mut ranges, successor, bytes));
                 if mapped.is_ok() {
                     self.publish(&ranges, len);

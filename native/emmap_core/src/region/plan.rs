@@ -1,7 +1,7 @@
 //! What an open makes of its file and its options: decided first, refused first, then carried out.
 
 use super::address_range::AddressRange;
-use super::reservation::Place;
+use super::reservation::{Place, Size};
 use super::Shape;
 use crate::fault::Fault;
 use crate::mapped_file::MappedFile;
@@ -17,6 +17,11 @@ const GROWTH_RESERVE: usize = 16 << 20;
 /// The most addresses set aside for a map that may grow to `max_size`.
 #[cfg(target_pointer_width = "64")]
 const MOST_AHEAD: usize = 16 << 30;
+/// As above, for anonymous memory, which cannot be shown in a larger range.
+#[cfg(target_pointer_width = "64")]
+const MOST_AHEAD_OF_MEMORY: usize = 1 << 40;
+#[cfg(not(target_pointer_width = "64"))]
+const MOST_AHEAD_OF_MEMORY: usize = MOST_AHEAD;
 #[cfg(not(target_pointer_width = "64"))]
 const MOST_AHEAD: usize = 64 << 20;
 
@@ -81,7 +86,14 @@ impl Plan {
         let wanted = match options.max_size {
             _ if !shape.resizable => needed,
             // Room for what may never come is bounded; a map that needs more gets a larger range.
-            Some(max) => shape.bytes(usize::try_from(max).unwrap_or(usize::MAX).min(MOST_AHEAD))?,
+            Some(max) => {
+                let most = if size.is_none() {
+                    MOST_AHEAD_OF_MEMORY
+                } else {
+                    MOST_AHEAD
+                };
+                shape.bytes(usize::try_from(max).unwrap_or(usize::MAX).min(most))?
+            }
             None if options.fixed => needed,
             None => needed.saturating_mul(2).max(GROWTH_RESERVE),
         };
@@ -104,8 +116,13 @@ impl Plan {
     fn carry_out(self, undo: Option<&mut Undo>, fault: &Fault) -> Result<(Plan, AddressRange)> {
         let shape = &self.shape;
         let file = undo.as_ref().map(|undo| undo.file());
-        let (needed, wanted) = (self.needed, self.wanted);
-        let mut range = AddressRange::new(shape, file, fault, needed, wanted, self.place)?;
+        let needed = self.needed;
+        let size = Size {
+            least: needed,
+            wanted: self.wanted,
+            outgrown: false,
+        };
+        let mut range = AddressRange::new(shape, file, fault, size, self.place)?;
         // A file that stays as it is need not be asked: the map itself will tell.
         let probed = needed == 0 || self.size.is_none_or(|size| size.changes());
         if let (Some(file), true) = (file, probed) {

@@ -42,28 +42,34 @@ const MOST_RESERVED: usize = 1 << 45;
 #[cfg(not(target_pointer_width = "64"))]
 const MOST_RESERVED: usize = 1 << 30;
 
+/// The most addresses reserved beyond those that a growth needs.
+const MOST_AHEAD: usize = 64 << 20;
+
 /// Addresses that are ours until it is dropped.
 struct Owner {
     at: *mut u8,
     len: usize,
-    /// Whether the arena gets them back.
-    of_arena: bool,
+    /// How many bytes from `at` on the arena gave, and gets back: these and those behind them, for it to grow into.
+    /// 0: it lies elsewhere.
+    room: usize,
 }
 
 impl Owner {
-    /// `len` bytes, wherever there is room.
-    fn anywhere(len: usize) -> Result<Owner> {
+    /// `len` bytes, wherever there is room; `room` to grow into where that costs nothing.
+    fn anywhere(len: usize, room: usize) -> Result<Owner> {
         /// Others may have mapped something where the arena has room.
         const TRIES: usize = 3;
         static EVER: AtomicBool = AtomicBool::new(false);
         for _ in 0..TRIES {
-            let Some(hint) = arena::allocate(len) else {
+            let rooms = [room, room.min(len.saturating_mul(2)), len];
+            let given = |room| Some((arena::allocate(room)?, room));
+            let Some((hint, room)) = rooms.into_iter().find_map(given) else {
                 break;
             };
-            let mut owner = Owner::at(hint, len, false).inspect_err(|_| arena::free(hint, len))?;
+            let mut owner = Owner::at(hint, len, false).inspect_err(|_| arena::free(hint, room))?;
             if owner.at as usize == hint {
                 EVER.store(true, Ordering::Relaxed);
-                owner.of_arena = true;
+                owner.room = room;
                 return Ok(owner);
             }
             // What is taken there is not tried again.
@@ -79,17 +85,38 @@ impl Owner {
         Ok(Owner {
             at: os::reserve_at(address, len, exactly)?,
             len,
-            of_arena: false,
+            room: 0,
         })
+    }
+
+    /// Makes it `len` bytes long, where it lies. EEXIST, or another error: something is there.
+    fn extend(&mut self, len: usize) -> Result<()> {
+        let at = self.at as usize;
+        if self.room > 0 && len > self.room {
+            if !arena::allocate_at(at + self.room, len - self.room) {
+                return Err(Errno::EXIST);
+            }
+            self.room = len;
+        }
+        os::reserve_at(at + self.len, len - self.len, true)?;
+        self.len = len;
+        Ok(())
+    }
+
+    /// Makes it `len` bytes long again.
+    fn take_back(&mut self, len: usize) {
+        // SAFETY: the bytes behind `len` were reserved by `extend`, and nobody has seen them.
+        unsafe { os::unmap(self.at.add(len), self.len - len) }
+        self.len = len;
     }
 }
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        // SAFETY: the range is the one `reserve_at` gave us, and its owner goes away here.
+        // SAFETY: the range is what `reserve_at` gave us, in one piece, and its owner goes away here.
         unsafe { os::unmap(self.at, self.len) }
-        if self.of_arena {
-            arena::free(self.at as usize, self.len);
+        if self.room > 0 {
+            arena::free(self.at as usize, self.room);
         }
     }
 }
@@ -102,22 +129,37 @@ pub enum Place {
     Exactly(usize),
 }
 
+/// How many bytes to reserve.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    pub least: usize,
+    /// As many if addresses are plenty.
+    pub wanted: usize,
+    /// A smaller range was outgrown: this one must be larger by more than the bytes that it was outgrown by, or there
+    /// would be a range for each growth.
+    pub outgrown: bool,
+}
+
 impl Reservation {
-    /// Reserves at least `len` bytes aligned to `page`; takes no memory, only addresses.
-    pub fn new(len: usize, page: usize, place: Place) -> Result<Reservation> {
-        let len = round_up(len.max(1), page)?;
+    /// Reserves `len` bytes aligned to `page`, and sets `room` aside where that costs nothing; takes no memory, only
+    /// addresses.
+    fn new(len: usize, room: usize, page: usize, place: Place) -> Result<Reservation> {
         let margin = os::page_size();
         // Huge pages need an aligned start, which the kernel promises for ordinary pages only.
         let slack = if page > margin { page } else { 0 };
-        let wide = |slack: usize| len.checked_add(slack + 2 * margin).ok_or(Errno::NOMEM);
+        let wide = |len: usize, slack: usize| -> Result<usize> {
+            let len = round_up(len.max(1), page)?;
+            len.checked_add(slack + 2 * margin).ok_or(Errno::NOMEM)
+        };
+        let whole = wide(len, slack)?;
         let owner = match place {
-            Place::Anywhere => Owner::anywhere(wide(slack)?)?,
+            Place::Anywhere => Owner::anywhere(whole, wide(room, slack).unwrap_or(whole))?,
             Place::Hint(address) | Place::Exactly(address) => {
                 let exactly = matches!(place, Place::Exactly(_));
                 if address % page != 0 || address <= margin {
                     return Err(Errno::INVAL);
                 }
-                let whole = wide(if exactly { 0 } else { slack })?;
+                let whole = if exactly { wide(len, 0)? } else { whole };
                 Owner::at(address - margin, whole, exactly)?
             }
         };
@@ -126,6 +168,7 @@ impl Reservation {
             let first = owner.at.add(margin);
             first.add(first.align_offset(page))
         };
+        let len = round_up(len.max(1), page)?;
         RESERVED.fetch_add(len, Ordering::Relaxed);
         COUNT.fetch_add(1, Ordering::Relaxed);
         let reservation = Reservation { start, len, owner };
@@ -135,17 +178,69 @@ impl Reservation {
         }
     }
 
-    /// Reserves `wanted` bytes if addresses are plenty, else `least`: what is set aside for growth
+    /// Reserves what is wanted if addresses are plenty, else the least: what is set aside for growth
     /// must never be what the program itself runs out of.
-    pub fn at_least(least: usize, wanted: usize, page: usize, place: Place) -> Result<Reservation> {
-        let plenty = RESERVED.load(Ordering::Relaxed).saturating_add(wanted) <= MOST_RESERVED;
-        if wanted > least && plenty && os::address_space_limit().is_none() {
-            match Reservation::new(wanted, page, place) {
+    pub fn of_size(size: Size, page: usize, place: Place) -> Result<Reservation> {
+        let Size { least, wanted, .. } = size;
+        let plenty = RESERVED.load(Ordering::Relaxed).saturating_add(wanted) <= MOST_RESERVED
+            && os::address_space_limit().is_none();
+        if plenty && wanted > least {
+            match Reservation::new(wanted, wanted, page, place) {
                 Err(Errno::NOMEM) => (),
                 answer => return answer,
             }
         }
-        Reservation::new(least, page, place)
+        let smallest = Reservation::new(least, wanted, page, place)?;
+        if !size.outgrown || smallest.room() >= wanted {
+            return Ok(smallest);
+        }
+        // It has no room: what follows must not be another range for a few bytes more.
+        drop(smallest);
+        let more = wanted - least;
+        [more, more / 2, more / 4, more / 8, 0]
+            .into_iter()
+            .map(|more| Reservation::new(least + more, least + more, page, place))
+            .find(|answer| !matches!(answer, Err(Errno::NOMEM)))
+            .unwrap_or(Err(Errno::NOMEM))
+    }
+
+    /// Makes it at least `len` bytes long, where it lies. An error: it cannot be.
+    pub fn extend(&mut self, len: usize, page: usize) -> Result<()> {
+        let len = round_up(len, page)?;
+        if len <= self.len {
+            return Ok(());
+        }
+        // A little more than is needed, for the next growths.
+        let ahead = round_up(len.saturating_add((len / 16).min(MOST_AHEAD)), page)?;
+        let ahead = ahead.min(self.room()).max(len);
+        self.extend_to(ahead).or_else(|_| self.extend_to(len))
+    }
+
+    fn extend_to(&mut self, len: usize) -> Result<()> {
+        let before = self.owner.len;
+        let whole = self.in_front().checked_add(len).ok_or(Errno::NOMEM)?;
+        let whole = whole.checked_add(os::page_size()).ok_or(Errno::NOMEM)?;
+        if whole > before {
+            self.owner.extend(whole)?;
+            if !leaves_room() {
+                self.owner.take_back(before);
+                return Err(Errno::NOMEM);
+            }
+        }
+        RESERVED.fetch_add(len - self.len, Ordering::Relaxed);
+        self.len = len;
+        Ok(())
+    }
+
+    /// The bytes that are owned in front of `start`.
+    fn in_front(&self) -> usize {
+        self.start as usize - self.owner.at as usize
+    }
+
+    /// How long it can be without leaving its place.
+    pub fn room(&self) -> usize {
+        let margins = self.in_front() + os::page_size();
+        self.len.max(self.owner.room.saturating_sub(margins))
     }
 
     pub fn start(&self) -> *mut u8 {
@@ -158,7 +253,7 @@ impl Reservation {
 
     /// Whether nothing but maps of ours is put where it lies.
     pub fn is_apart(&self) -> bool {
-        self.owner.of_arena
+        self.owner.room > 0
     }
 }
 
@@ -184,36 +279,82 @@ fn leaves_room() -> bool {
 mod tests {
     use super::*;
 
+    fn new(len: usize, page: usize, place: Place) -> Result<Reservation> {
+        Reservation::new(len, len, page, place)
+    }
+
     #[test]
     fn is_aligned_and_given_back() {
         let huge = 2 << 20;
-        let range = Reservation::new(1, huge, Place::Anywhere).unwrap();
+        let range = new(1, huge, Place::Anywhere).unwrap();
         assert_eq!(range.start() as usize % huge, 0);
         assert_eq!(range.len(), huge);
         let at = range.start() as usize;
         drop(range);
         // Free again, so it can be had by address; and taken, so it cannot be had twice.
-        let again = Reservation::new(huge, huge, Place::Exactly(at)).unwrap();
+        let again = new(huge, huge, Place::Exactly(at)).unwrap();
         assert_eq!(again.start() as usize, at);
-        let taken = Reservation::new(huge, huge, Place::Exactly(at));
+        let taken = new(huge, huge, Place::Exactly(at));
         assert_eq!(taken.err(), Some(Errno::EXIST));
-        assert_ne!(
-            Reservation::new(huge, huge, Place::Hint(at))
-                .unwrap()
-                .start() as usize,
-            at
-        );
-        assert_eq!(
-            Reservation::new(huge, huge, Place::Exactly(at + 1)).err(),
-            Some(Errno::INVAL)
-        );
+        let elsewhere = new(huge, huge, Place::Hint(at)).unwrap();
+        assert_ne!(elsewhere.start() as usize, at);
+        let unaligned = new(huge, huge, Place::Exactly(at + 1));
+        assert_eq!(unaligned.err(), Some(Errno::INVAL));
     }
 
     #[test]
     fn more_than_there_is() {
         let page = os::page_size();
-        assert!(Reservation::new(usize::MAX, page, Place::Anywhere).is_err());
-        let range = Reservation::at_least(page, 1 << 62, page, Place::Anywhere).unwrap();
+        assert!(new(usize::MAX, page, Place::Anywhere).is_err());
+        let size = Size {
+            least: page,
+            wanted: 1 << 62,
+            outgrown: false,
+        };
+        let range = Reservation::of_size(size, page, Place::Anywhere).unwrap();
         assert!(range.len() >= page);
+        let size = Size {
+            outgrown: true,
+            ..size
+        };
+        let range = Reservation::of_size(size, page, Place::Anywhere).unwrap();
+        assert!(range.len() >= page);
+    }
+
+    #[test]
+    fn is_extended_where_it_lies_and_given_back() {
+        let page = os::page_size();
+        let room = 1 << 30;
+        let mut range = Reservation::new(page, room, page, Place::Anywhere).unwrap();
+        let start = range.start();
+        assert_eq!(range.len(), page);
+        assert!(range.is_apart() && range.room() == room);
+        for len in [3 * page, 3 * page + 1, 1 << 20, room] {
+            range.extend(len, page).unwrap();
+            assert!(range.len() >= len && range.start() == start);
+            // All of it can be read, and the margin behind it.
+            // SAFETY: the range is reserved, and so is a page behind it.
+            let last = unsafe { start.add(range.len()).read_volatile() };
+            assert_eq!(last, 0);
+        }
+        let (at, len) = (range.owner.at as usize, range.owner.len);
+        drop(range);
+        let free = os::reserve_at(at, len, true).unwrap();
+        // SAFETY: made in the line above.
+        unsafe { os::unmap(free, len) };
+    }
+
+    #[test]
+    fn is_not_extended_over_a_neighbour() {
+        let page = os::page_size();
+        let mut range = Reservation::new(page, page, page, Place::Anywhere).unwrap();
+        let end = range.owner.at as usize + range.owner.len;
+        let neighbour = os::reserve_at(end, page, false).unwrap();
+        if neighbour as usize == end {
+            assert!(range.extend(8 * page, page).is_err());
+            assert_eq!(range.len(), page);
+        }
+        // SAFETY: made above.
+        unsafe { os::unmap(neighbour, page) };
     }
 }

@@ -2,7 +2,7 @@
 
 use super::address_range::Zeros;
 use super::lock::Stripes;
-use super::reservation::Place;
+use super::reservation::{Place, Size};
 use super::{AddressRange, Region};
 use crate::fault::Reason;
 use crate::{os, Errno, Result};
@@ -151,23 +151,35 @@ impl Region {
         }
     }
 
-    /// A larger range of addresses, where the last one is too small.
+    /// Makes room for `bytes` in the last range of addresses, or another range, where it is too small and something
+    /// else lies behind it.
     pub(super) fn successor(
         &self,
-        ranges: &[AddressRange],
+        ranges: &mut [AddressRange],
         bytes: usize,
     ) -> Result<Option<AddressRange>> {
-        let room = ranges[ranges.len() - 1].reservation.len();
+        let at = ranges.len() - 1;
+        let last = &mut ranges[at];
+        let room = last.reservation.len();
         if room >= bytes {
             return Ok(None);
         }
-        if self.shape.pinned {
+        if self.shape.pinned && last.reservation.room() < bytes {
             return Err(Errno::NOSPC);
         }
-        let wanted = room.saturating_mul(2).max(bytes);
+        match last.extend(&self.shape, bytes) {
+            Err(error) if self.shape.pinned => return Err(error),
+            Err(_) => (),
+            Ok(()) => return Ok(None),
+        }
+        let size = Size {
+            least: bytes,
+            wanted: room.saturating_mul(2).max(bytes),
+            outgrown: true,
+        };
         let (shape, file) = (&self.shape, self.file()?);
         let (file, fault) = (file.as_deref(), &self.hot.fault);
-        AddressRange::new(shape, file, fault, bytes, wanted, Place::Anywhere).map(Some)
+        AddressRange::new(shape, file, fault, size, Place::Anywhere).map(Some)
     }
 
     /// Maps the file up to `bytes` in every range: all show the same pages, so readers of an old

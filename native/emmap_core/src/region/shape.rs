@@ -103,6 +103,22 @@ impl Shape {
         }
     }
 
+    /// Whether its pages are stored in no file, and are shared with processes that this one forks.
+    pub fn is_shared_memory(&self) -> bool {
+        self.flags & libc::MAP_ANON != 0 && !self.private
+    }
+
+    /// Whether its pages are brought into memory when they are mapped.
+    #[cfg(target_os = "linux")]
+    pub fn populates(&self) -> bool {
+        self.flags & (libc::MAP_POPULATE | libc::MAP_NONBLOCK) == libc::MAP_POPULATE
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub fn populates(&self) -> bool {
+        false
+    }
+
     /// The bytes of whole pages that `len` bytes of the map take.
     pub fn bytes(&self, len: usize) -> Result<usize> {
         if len == 0 {
