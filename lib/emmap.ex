@@ -85,7 +85,7 @@ defmodule Emmap do
   import Emmap.Handle, only: [handle: 1, handle: 2, alone: 0, none!: 1, ref!: 1]
   require Emmap.Bare, as: Bare
   require Emmap.Typed, as: Typed
-  alias Emmap.{Collected, Descriptor, Handle, Info, Iodata, Native, Options, Search}
+  alias Emmap.{Collected, Descriptor, Handle, Info, Iodata, Location, Native, Options, Search}
 
   # For `inspect/1` alone: `Emmap.Handle` has the shape of a handle.
   @enforce_keys [:ref]
@@ -102,7 +102,28 @@ defmodule Emmap do
   @typedoc "Returned when the system refuses, or the handle is closed."
   @type failure :: {:error, reason}
   @typedoc "How a range will be used: see `advise/4`."
-  @type advice :: :normal | :sequential | :random | :no_reuse | :will_need | :dont_need
+  @type advice ::
+          :normal
+          | :sequential
+          | :random
+          | :no_reuse
+          | :will_need
+          | :dont_need
+          | :cold
+          | :pageout
+          | :hugepage
+          | :nohugepage
+          | :collapse
+          | :dontdump
+          | :dodump
+          | :dontfork
+          | :dofork
+          | :mergeable
+          | :unmergeable
+          | :populate_read
+          | :populate_write
+          | :free
+          | :remove
   @typedoc "Where to move the cursor to: bytes from the start, or from `:bof`, `:cur`, `:eof`; see `position/2`."
   @type location ::
           integer | :bof | :cur | :eof | {:bof, integer} | {:cur, integer} | {:eof, integer}
@@ -141,7 +162,18 @@ defmodule Emmap do
   def open(path), do: open(path, [])
 
   @doc """
-  Maps a file. `Emmap.Options` has the table of options; the default is `[:read, :shared]`.
+  Maps a file. The default is `[:read, :shared]`. The most used options, of which `Emmap.Options` has all:
+
+    * `:write` – the map can be written to, and grows when it is written past its end
+    * `:create` – make the file if there is none; implies `:write`
+    * `:append` – every write goes to the end of the file; implies `:write`
+    * `:truncate` – begin with an empty file
+    * `:direct` – reads return live binaries, which *are* the file, instead of copies
+    * `:private` – what is written stays in this map, and never reaches the file
+    * `:fixed_size` – the map never changes its size
+    * `:anon` – memory without a file: `Emmap.open([:anon, size: n])`
+    * `{:size, n}` – the file is brought to at least `n` bytes
+    * `{:offset, n}`, `{:length, n}` – a part of the file
 
   `path` is a string, a charlist, or raw bytes; it is relative to the current directory. Only
   regular files can be mapped.
@@ -352,18 +384,27 @@ defmodule Emmap do
   Reads up to `count` bytes at `position`: fewer at the end, `:eof` at or past it.
 
   A copy, or a live binary on a handle opened with `:direct`. As with a file, reading 0 bytes also returns `:eof`. A
-  negative position is `{:error, :einval}`; lost pages are the error of the map (`:estale`, `:enospc`, `:eio`, …)
+  negative position is `{:error, :einval}`. It may also be a location as `position/2` takes it, such as `{:eof, -10}`;
+  what is none is `{:error, :badarg}`. Lost pages are the error of the map (`:estale`, `:enospc`, `:eio`, …)
   until `reattach/1`, which lists them.
   """
   @doc group: "Reading", since: "1.0.0-rc.0"
-  @spec pread(t, position, non_neg_integer) :: {:ok, binary} | :eof | failure
+  @spec pread(t, position | location, non_neg_integer) :: {:ok, binary} | :eof | failure
   # The root is asked for only where it is used, with arguments that are right: a stack trace shows arguments, and this
   # one is the whole file.
   def pread(handle(ref, root), position, count)
       when root != nil and is_integer(position) and is_integer(count) and count > alone(),
       do: Bare.data(Native.view(ref, root.(), position, count))
 
-  def pread(handle(ref), position, count), do: Bare.data(Native.pread(ref, position, count))
+  def pread(handle(ref), position, count)
+      when is_integer(position) and is_integer(count) and count >= 0,
+      do: Bare.data(Native.pread(ref, position, count))
+
+  def pread(handle(ref) = mem, location, count) when is_integer(count) and count >= 0 do
+    with {:ok, position} <- Location.position(ref, location), do: pread(mem, position, count)
+  end
+
+  def pread(handle(_), _position, _count), do: {:error, :badarg}
   def pread(mem, _position, _count), do: none!(mem)
 
   @doc """
@@ -374,15 +415,14 @@ defmodule Emmap do
       {:ok, [<<0, 0>>, <<0>>, :eof]}
   """
   @doc group: "Reading", since: "1.0.0-rc.0"
-  @spec pread(t, [{position, non_neg_integer}]) :: {:ok, [binary | :eof]} | failure
+  @spec pread(t, [{position | location, non_neg_integer}]) :: {:ok, [binary | :eof]} | failure
   def pread(handle(_) = mem, ranges) when is_list(ranges), do: pread_list(mem, ranges, [])
   def pread(handle(_), _ranges), do: {:error, :badarg}
   def pread(mem, _ranges), do: none!(mem)
 
   defp pread_list(_mem, [], done), do: {:ok, Enum.reverse(done)}
 
-  defp pread_list(mem, [{position, count} | rest], done)
-       when is_integer(position) and is_integer(count) and count >= 0 do
+  defp pread_list(mem, [{position, count} | rest], done) when is_integer(count) and count >= 0 do
     case pread(mem, position, count) do
       {:ok, data} -> pread_list(mem, rest, [data | done])
       :eof -> pread_list(mem, rest, [:eof | done])
@@ -390,6 +430,7 @@ defmodule Emmap do
     end
   end
 
+  defp pread_list(_mem, [{_position, count} | _], _done), do: Location.wrong(count)
   defp pread_list(_mem, _other, _done), do: {:error, :badarg}
 
   @doc """
@@ -420,7 +461,10 @@ defmodule Emmap do
       when root != nil and is_integer(count) and count > alone(),
       do: Bare.data(Native.read(ref, root.(), count))
 
-  def read(handle(ref), count), do: Bare.data(Native.read(ref, nil, count))
+  def read(handle(ref), count) when is_integer(count) and count >= 0,
+    do: Bare.data(Native.read(ref, nil, count))
+
+  def read(handle(_), _count), do: {:error, :badarg}
   def read(mem, _count), do: none!(mem)
 
   @doc """
@@ -518,6 +562,10 @@ defmodule Emmap do
       [Live lines](Emmap.Stream.html#module-live-lines), also for the functions that crash the VM on them
     * `copy: true` – copies, also of a `:direct` handle; the same as `live: false`, and the default on any other handle
       and for a path
+    * `trim_bom: true` – without the mark of an encoding (BOM) at the start of the file, as `File.stream!/3` has it
+    * `encoding: encoding` – lines of characters, as strings: `:utf8` (checked), `:latin1`, or `:utf16`, `:utf32`,
+      `{:utf16, :little}` and the others of `t::unicode.encoding/0`. Bytes that are none raise `Emmap.Error` with
+      `:ebadmsg`. Without it, lines are bytes as they are. Not for pieces, and not with `live: true`
     * `start: n`, `length: n` – only these bytes; what the range cuts off of a line is not in it
 
   `stream!(source, trim: true)` goes by `:line`. A bad mode or option, or `live: true` with `copy: true`, raises
@@ -553,7 +601,8 @@ defmodule Emmap do
 
   Each ends behind a newline; together they are all bytes of the map, in order, of about the same
   size. None is empty: a small map gives fewer, an empty one none. `split: byte` cuts behind
-  another byte (a binary of length 1); the other options, and whether lines are live, are those of `stream!/3`. A path
+  another byte (a binary of length 1). `record: n` cuts between records of `n` bytes, and the streams are of records
+  instead of lines. The other options, and whether lines are live, are those of `stream!/3`. A path
   is mapped once, when the chunks are made, and its file is released when the last of the streams is collected.
 
   Searches from each cut to the next newline, on a dirty CPU scheduler. Raises `Emmap.Error` when the
@@ -566,10 +615,12 @@ defmodule Emmap do
       [["one\\n", "two\\n"], ["four"]]
       iex> Enum.map(chunks, & &1.start)
       [0, 8]
+      iex> mem |> Emmap.chunks(2, record: 4) |> Enum.map(&Enum.to_list/1)
+      [["one\\n"], ["two\\n", "four"]]
   """
   @doc group: "Streams and devices", since: "1.0.0-rc.0"
   @spec chunks(t | Path.t() | :file.name_all(), pos_integer, [
-          Emmap.Stream.option() | {:split, <<_::8>>}
+          Emmap.Stream.option() | {:split, <<_::8>>} | {:record, pos_integer}
         ]) ::
           [Emmap.Stream.t()]
   def chunks(mem, count, options \\ []), do: Emmap.Stream.chunks!(mem, count, options)
@@ -596,18 +647,21 @@ defmodule Emmap do
     * any of the reasons that `reattach/1` lists – pages of the map were lost; or `data` is, or contains, a live binary of a
       map that lost these pages: then nothing is written
     * `:ebusy` – another program has kept the whole file locked for 2 seconds, and the map has to grow
-    * `:einval` – a negative position; `:badarg` – `data` is not iodata; `:closed`
+    * `:einval` – a negative position; `:badarg` – `data` is not iodata, or `position` none, and no location as `position/2`
+      takes it; `:closed`
 
   Up to 64 KiB are written on the caller's scheduler. Longer writes, and those that make the file longer, run on a dirty
   I/O scheduler; growing costs some system calls.
   """
   @doc group: "Writing", since: "1.0.0-rc.0"
-  @spec pwrite(t, position, iodata) :: :ok | failure | {:error, :badarg}
-  def pwrite(handle(ref), position, data) when is_binary(data),
+  @spec pwrite(t, position | location, iodata) :: :ok | failure | {:error, :badarg}
+  def pwrite(handle(ref), position, data) when is_binary(data) and is_integer(position),
     do: Native.pwrite(ref, position, data)
 
-  def pwrite(handle(ref), position, data) do
-    with {:ok, data} <- Iodata.flatten(data), do: Native.pwrite(ref, position, data)
+  def pwrite(handle(ref), location, data) do
+    with {:ok, position} <- Location.position(ref, location),
+         {:ok, data} <- Iodata.flatten(data),
+         do: Native.pwrite(ref, position, data)
   end
 
   def pwrite(mem, _position, _data), do: none!(mem)
@@ -617,7 +671,7 @@ defmodule Emmap do
   `{:error, {how_many_done, reason}}`. Errors, and the effect of `:append`, are those of `pwrite/3`.
   """
   @doc group: "Writing", since: "1.0.0-rc.0"
-  @spec pwrite(t, [{position, iodata}]) ::
+  @spec pwrite(t, [{position | location, iodata}]) ::
           :ok | {:error, :badarg | {non_neg_integer, reason | :badarg}}
   def pwrite(handle(_) = mem, writes) when is_list(writes), do: pwrite_list(mem, writes, 0)
   def pwrite(handle(_), _writes), do: {:error, :badarg}
@@ -625,7 +679,7 @@ defmodule Emmap do
 
   defp pwrite_list(_mem, [], _done), do: :ok
 
-  defp pwrite_list(mem, [{position, data} | rest], done) when is_integer(position) do
+  defp pwrite_list(mem, [{position, data} | rest], done) do
     with {:ok, data} <- Iodata.flatten(data),
          :ok <- pwrite(mem, position, data) do
       pwrite_list(mem, rest, done + 1)
@@ -668,15 +722,21 @@ defmodule Emmap do
   @doc group: "Reading", since: "1.0.0-rc.0"
   @spec position(t, location) :: {:ok, position} | {:error, :einval | :badarg | :closed}
   def position(mem, location)
-  def position(handle(ref), offset) when is_integer(offset), do: Native.position(ref, 0, offset)
+  def position(handle(ref), offset) when is_integer(offset), do: move(ref, 0, offset)
   def position(handle(ref), :bof), do: Native.position(ref, 0, 0)
   def position(handle(ref), :cur), do: Native.position(ref, 1, 0)
   def position(handle(ref), :eof), do: Native.position(ref, 2, 0)
-  def position(handle(ref), {:bof, n}) when is_integer(n), do: Native.position(ref, 0, n)
-  def position(handle(ref), {:cur, n}) when is_integer(n), do: Native.position(ref, 1, n)
-  def position(handle(ref), {:eof, n}) when is_integer(n), do: Native.position(ref, 2, n)
+  def position(handle(ref), {:bof, n}) when is_integer(n), do: move(ref, 0, n)
+  def position(handle(ref), {:cur, n}) when is_integer(n), do: move(ref, 1, n)
+  def position(handle(ref), {:eof, n}) when is_integer(n), do: move(ref, 2, n)
   def position(handle(_), _other), do: {:error, :badarg}
   def position(mem, _location), do: none!(mem)
+
+  # As a raw file, which has 64 bits for it.
+  defp move(ref, from, offset) when offset in -0x8000_0000_0000_0000..0x7FFF_FFFF_FFFF_FFFF,
+    do: Native.position(ref, from, offset)
+
+  defp move(_ref, _from, _offset), do: {:error, :badarg}
 
   # Integers
 
@@ -1056,7 +1116,7 @@ defmodule Emmap do
   @spec allocate(t, position, non_neg_integer) :: :ok | failure
   def allocate(mem, position, count) do
     ref = ref!(mem)
-    ranged(position, count, fn -> Native.allocate(ref, position, count) end)
+    as_file(position, count, fn -> Native.allocate(ref, position, count) end)
   end
 
   # Durability
@@ -1119,7 +1179,8 @@ defmodule Emmap do
 
   The bytes of lost pages are gone. A write that returned the error of an earlier fault was not done; of a write
   that met the lost page itself, that page is lost. After a sync that failed, the caller must write again the data that
-  matters, and then sync. Memory kept by `lock/1` must be locked again. On a map that lost nothing, it only looks at the
+  matters, and then sync. The cursor of this handle is moved to the end, if it was behind it. Memory kept by `lock/1` must
+  be locked again. On a map that lost nothing, it only looks at the
   size, which takes some microseconds.
 
   ### Why pages are lost
@@ -1227,18 +1288,42 @@ defmodule Emmap do
 
   # Memory
 
+  @memory_advice [:cold, :pageout, :hugepage, :nohugepage, :collapse, :dontdump, :dodump] ++
+                   [:dontfork, :dofork, :mergeable, :unmergeable, :populate_read, :populate_write] ++
+                   [:free, :remove]
+
   @doc """
   Tells the kernel how a range will be used (`count` 0: up to the end): `:normal`, `:sequential`,
   `:random`, `:no_reuse`, `:will_need`, `:dont_need`; another word is `{:error, :einval}`.
 
   `:dont_need` releases memory; written data stays, also in a private map.
+
+  Linux has more, of which none changes what is read; where the kernel lacks one, or it is not for such a map, it is
+  `{:error, :einval}`, and on other systems `{:error, :enotsup}`:
+
+    * `:cold`, `:pageout` – the pages may be, or are now, taken out of memory
+    * `:hugepage`, `:nohugepage`, `:collapse` – huge pages where the kernel can, never, or now
+    * `:populate_read`, `:populate_write` – brings the pages into memory, to be read, or also allocated to be written
+    * `:dontdump`, `:dodump` – left out of core dumps, or not; `:dontfork`, `:dofork` – not there in child processes
+    * `:mergeable`, `:unmergeable` – equal private pages may be merged
+
+  *Two lose data*, and need a map that can be written (else `{:error, :eacces}`). They act on the pages that lie inside
+  the range as a whole:
+
+    * `:remove` – the bytes become zeros, in the file too, and its blocks are released (a hole); of shared maps
+    * `:free` – the kernel may drop the bytes when it needs memory, and zeros are read; of private anonymous memory
   """
   @doc group: "Memory", since: "1.0.0-rc.0"
   @spec advise(t, position, non_neg_integer, advice) :: :ok | failure
   def advise(mem, position, count, advice)
       when advice in [:normal, :sequential, :random, :no_reuse, :will_need, :dont_need] do
     ref = ref!(mem)
-    ranged(position, count, fn -> Native.advise(ref, position, count, advice) end)
+    as_file(position, count, fn -> Native.advise(ref, position, count, advice) end)
+  end
+
+  def advise(mem, position, count, advice) when advice in @memory_advice do
+    ref = ref!(mem)
+    as_file(position, count, fn -> Native.advise_memory(ref, position, count, advice) end)
   end
 
   def advise(mem, _position, _count, _advice) do
@@ -1342,6 +1427,15 @@ defmodule Emmap do
   @doc group: "Memory", since: "1.0.0-rc.0"
   @spec guard() :: :ok | :lost | :off
   def guard, do: Native.guard_status()
+
+  # As `:file` does it, whose functions they are, too.
+  defp as_file(position, count, call) do
+    cond do
+      not is_integer(position) -> Location.wrong(position)
+      not is_integer(count) -> Location.wrong(count)
+      true -> ranged(position, count, call)
+    end
+  end
 
   # A range as OTP takes it: a place that no file has is an answer, and no crash.
   defp ranged(position, count, call) when is_integer(position) and is_integer(count) do

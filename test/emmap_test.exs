@@ -517,7 +517,10 @@ defmodule EmmapTest do
         assert {:error, :einval} = Emmap.pread(mem, position, 1)
         assert {:error, :einval} = Emmap.view(mem, position, 1)
         assert {:error, :einval} = Emmap.pwrite(mem, position, "x")
-        assert {:error, :einval} = Emmap.position(mem, position)
+        # As a raw file, for which there are 64 bits.
+        long? = abs(position) > 0x8000_0000_0000_0000 or position == 0x8000_0000_0000_0000
+        wrong = if long?, do: :badarg, else: :einval
+        assert {:error, ^wrong} = Emmap.position(mem, position)
         assert {:error, :einval} = Emmap.prefetch(mem, position, 1)
         assert {:error, :einval} = Emmap.sync(mem, {position, 1})
         assert {:error, :einval} = Emmap.advise(mem, position, 1, :normal)
@@ -539,13 +542,13 @@ defmodule EmmapTest do
       end
 
       for count <- [-1, -(1 <<< 80)] do
-        assert_raise ArgumentError, fn -> Emmap.pread(mem, 0, count) end
-        assert_raise ArgumentError, fn -> Emmap.view(mem, 0, count) end
-        assert_raise ArgumentError, fn -> Emmap.read(mem, count) end
+        assert {:error, :badarg} = Emmap.pread(mem, 0, count)
+        assert {:error, :badarg} = Emmap.read(mem, count)
+        assert_raise ArgumentError, ~r/got #{count}$/, fn -> Emmap.view(mem, 0, count) end
       end
 
-      assert_raise ArgumentError, fn -> Emmap.read(mem, :all) end
-      assert_raise ArgumentError, fn -> Emmap.pread(mem, :bof, 1) end
+      assert {:error, :badarg} = Emmap.read(mem, :all)
+      assert {:ok, "0"} = Emmap.pread(mem, :bof, 1)
       assert_raise ArgumentError, fn -> Emmap.resize(mem, -1) end
       assert_raise ArgumentError, fn -> Emmap.resize(mem, 1 <<< 64) end
       assert_raise ArgumentError, fn -> Emmap.sync(mem, :later) end

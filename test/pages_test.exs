@@ -121,6 +121,6 @@ defmodule PagesTest do
     assert length(named) > 20
 
     for name <- Enum.uniq(named),
-        do: assert(table =~ "| `:#{name}` |" or table =~ "| `{:#{name}, n}` |", name)
+        do: assert(table =~ "* `:#{name}`" or table =~ "* `{:#{name}, n}`", name)
   end
 end

@@ -48,7 +48,9 @@ defmodule Emmap.File do
   defdelegate allocate(mem, position, count), to: Emmap
   # The common forms of the hot calls are as in `Emmap`, without the way there.
   @doc false
-  def read(handle(ref, nil), count), do: Bare.data(Native.read(ref, nil, count))
+  def read(handle(ref, nil), count) when is_integer(count) and count >= 0,
+    do: Bare.data(Native.read(ref, nil, count))
+
   def read(mem, count), do: Emmap.read(mem, count)
 
   @doc false
@@ -59,8 +61,10 @@ defmodule Emmap.File do
   defdelegate pread(mem, ranges), to: Emmap
 
   @doc false
-  def pread(handle(ref, root), position, count) when root == nil or count <= alone(),
-    do: Bare.data(Native.pread(ref, position, count))
+  def pread(handle(ref, root), position, count)
+      when is_integer(position) and is_integer(count) and count >= 0 and
+             (root == nil or count <= alone()),
+      do: Bare.data(Native.pread(ref, position, count))
 
   def pread(mem, position, count), do: Emmap.pread(mem, position, count)
 
@@ -72,7 +76,7 @@ defmodule Emmap.File do
   defdelegate pwrite(mem, writes), to: Emmap
 
   @doc false
-  def pwrite(handle(ref), position, data) when is_binary(data),
+  def pwrite(handle(ref), position, data) when is_binary(data) and is_integer(position),
     do: Native.pwrite(ref, position, data)
 
   def pwrite(mem, position, data), do: Emmap.pwrite(mem, position, data)
@@ -107,7 +111,10 @@ defmodule Emmap.File do
   end
 
   @doc false
-  defdelegate ipread_s32bu_p32bu(mem, position, max), to: :file, as: :ipread_s32bu_p32bu_int
+  def ipread_s32bu_p32bu(mem, position, max) when is_integer(position),
+    do: :file.ipread_s32bu_p32bu_int(mem, position, max)
+
+  def ipread_s32bu_p32bu(_mem, _position, _max), do: {:error, :badarg}
 
   @doc false
   # The result is that of a raw file. The NIF asks the descriptor that the handle holds. Its number is not

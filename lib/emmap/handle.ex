@@ -42,6 +42,14 @@ defmodule Emmap.Handle do
   def ref!(handle(ref)), do: ref
   def ref!(other), do: none!(other)
 
+  @doc "What to add to the message about a term that is none of the handles that were expected."
+  @spec meant(term) :: String.t()
+  def meant({:ok, _}),
+    do: ", the whole result of open: match {:ok, mem} = Emmap.open(...) and pass mem"
+
+  def meant({:error, _}), do: ", the error of a file that was not opened"
+  def meant(_other), do: ""
+
   @doc "Raises for a term that is not a handle; what people pass on their first day is named."
   @spec none!(term) :: no_return
   def none!({:ok, {:file_descriptor, _, _}}) do
@@ -52,6 +60,17 @@ defmodule Emmap.Handle do
   def none!({:error, _} = error),
     do:
       raise(ArgumentError, "not a handle, but the error of a file not opened: #{inspect(error)}")
+
+  def none!(%{__struct__: module}) when module in [Emmap.Counters, Emmap.Queue, Emmap.Blocks] do
+    raise ArgumentError,
+          "not a handle of Emmap.open, but of #{inspect(module)}: call the functions of #{inspect(module)}"
+  end
+
+  def none!(path) when is_binary(path) do
+    raise ArgumentError,
+          "not an open Emmap handle of this node: #{inspect(path, printable_limit: 100)}; " <>
+            "open a file first: {:ok, mem} = Emmap.open(path)"
+  end
 
   def none!(other) do
     raise ArgumentError,

@@ -313,6 +313,8 @@ defmodule Emmap.Native do
   def datasync(_handle), do: not_loaded()
   @spec advise(handle, non_neg_integer, non_neg_integer, atom) :: :ok | failure
   def advise(_handle, _position, _count, _advice), do: not_loaded()
+  @spec advise_memory(handle, non_neg_integer, non_neg_integer, atom) :: :ok | failure
+  def advise_memory(_handle, _position, _count, _advice), do: not_loaded()
   @spec allocate(handle, non_neg_integer, non_neg_integer) :: :ok | failure
   def allocate(_handle, _position, _count), do: not_loaded()
   @spec prefetch(handle, non_neg_integer, non_neg_integer) :: :ok | failure

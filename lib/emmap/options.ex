@@ -57,7 +57,7 @@ defmodule Emmap.Options do
     offset: {:size, "the map begins `n` bytes into the file; any `n`, page aligned or not"},
     length:
       {:size,
-       "the map is `n` bytes long; 0: up to the end. It grows by `resize` alone, if it reaches to the end of the file, and not by writing past its own end. With `:write` a shorter file is brought to `:offset` + `n`; without, the map is as long as there are bytes"},
+       "the map is `n` bytes long; 0: up to the end. It grows by `resize` alone, if it is all of the file (from 0 up to its end), and not by writing past its own end. With `:write` a shorter file is brought to `:offset` + `n`; without, the map is as long as there are bytes"},
     max_size:
       {:size,
        "the map never grows beyond `n` bytes; needs `:write` (or `:anon`), and the whole file"},
@@ -73,17 +73,20 @@ defmodule Emmap.Options do
     {"macOS", @macos}
   ]
 
-  @table (for {systems, rows} <- @groups, {name, text} <- rows do
-            "| `#{inspect(name)}` | #{text} | #{systems} |\n"
-          end) ++
-           for({name, {_, text}} <- @values, do: "| `{:#{name}, n}` | #{text} | all |\n")
+  # A list, for a table is wider than a terminal.
+  @flag_rows (for {systems, rows} <- @groups, {name, text} <- rows do
+                only = if systems == "all", do: "", else: " (#{systems})"
+                "  * `#{inspect(name)}`#{only} – #{text}\n"
+              end)
+  @value_rows for {name, {_, text}} <- @values, do: "  * `{:#{name}, n}` – #{text}\n"
 
   @moduledoc """
   The options of `Emmap.open/2`. [Choosing options](choosing-options.md) explains when to use which.
 
-  | option | what it does | systems |
-  | --- | --- | --- |
-  #{@table}
+  #{@flag_rows}
+  With a number:
+
+  #{@value_rows}
   All numbers are bytes; positions and offsets count from 0. An option that the system lacks is
   `{:error, :enotsup}`. An option that does not exist, is given twice or contradicts another raises
   `ArgumentError`, which names it and the valid ones. `:append` contradicts `:private`, `:anon`, `:fixed_size`, `:fit`,
@@ -157,7 +160,7 @@ defmodule Emmap.Options do
     anon: [:size, :length]
   ]
 
-  @typedoc "One option: see the table above. Numbers are bytes."
+  @typedoc "One option: see the list above. Numbers are bytes."
   @type option ::
           :read
           | :write
@@ -313,8 +316,28 @@ defmodule Emmap.Options do
   defp check(other),
     do: raise(ArgumentError, "unknown option #{inspect(other)}#{meant(other)}; #{valid()}")
 
+  # Options of `File.open/2` that are none of ours, and why.
+  @of_files [
+    binary: "reads always return binaries: leave it out",
+    raw: "a handle is as a raw file already: leave it out",
+    utf8:
+      "bytes are read and written as they are: for characters, use Emmap.device(mem, encoding: :unicode)",
+    charlist: "reads return binaries: leave it out",
+    list: "reads return binaries: leave it out",
+    delayed_write: "a write is in the file at once, and costs no system call: leave it out",
+    read_ahead: "a map has no buffer: leave it out; Emmap.prefetch/3 reads ahead",
+    compressed: "a map shows the bytes that are in the file",
+    ram: "memory without a file is Emmap.open([:anon, size: n])",
+    directory: "only regular files are mapped"
+  ]
+  @of_files @of_files ++ [encoding: @of_files[:utf8]]
+
   # The option whose name looks most like what was given, if any does.
   defp meant({name, _value}), do: meant(name)
+
+  for {name, why} <- @of_files do
+    defp meant(unquote(name)), do: unquote(" (an option of File.open: #{why})")
+  end
 
   defp meant(given) when is_atom(given) or (is_binary(given) and byte_size(given) < 100) do
     names = @flags ++ Keyword.keys(@values)

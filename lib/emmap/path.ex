@@ -20,6 +20,7 @@ defmodule Emmap.Path do
   end
 
   def bytes!(other) do
-    raise ArgumentError, "a path is a string or a charlist, got #{inspect(other)}"
+    raise ArgumentError,
+          "a path is a string or a charlist, got #{inspect(other)}#{Emmap.Handle.meant(other)}"
   end
 end

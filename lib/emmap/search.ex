@@ -115,6 +115,13 @@ defmodule Emmap.Search do
     end
   end
 
+  defp compile(%Regex{} = regex, _purpose) do
+    raise ArgumentError,
+          "a pattern is bytes, and not a regular expression, got #{inspect(regex)}: run it on a copy, as " <>
+            "Regex.run(regex, string) of {:ok, string} = Emmap.string(mem, position, count), or on the lines of " <>
+            "Emmap.stream!(mem)"
+  end
+
   defp compile(other, _purpose), do: no_pattern!(other)
 
   @spec no_pattern!(term) :: no_return

@@ -133,10 +133,20 @@ defmodule Emmap.Stream do
   @moduledoc since: "1.0.0-rc.0"
 
   import Emmap.Handle, only: [handle: 1]
+  alias Emmap.Handle
   alias Emmap.Stream.{Options, Reader}
 
   @enforce_keys [:source, :mode]
-  defstruct [:source, :mode, :live, start: 0, length: :infinity, trim: false]
+  defstruct [
+    :source,
+    :mode,
+    :live,
+    :encoding,
+    start: 0,
+    length: :infinity,
+    trim: false,
+    trim_bom: false
+  ]
 
   @typedoc "Lines, or pieces of so many bytes."
   @type mode :: :line | pos_integer
@@ -147,6 +157,8 @@ defmodule Emmap.Stream do
           | {:copy, boolean}
           | {:start, non_neg_integer}
           | {:length, non_neg_integer | :infinity}
+          | {:trim_bom, boolean}
+          | {:encoding, :unicode.encoding()}
   @typedoc "A stream: `:start` and `:length` may be read."
   @type t :: %__MODULE__{
           source: Emmap.t() | binary,
@@ -154,6 +166,8 @@ defmodule Emmap.Stream do
           start: non_neg_integer,
           length: non_neg_integer | :infinity,
           trim: boolean,
+          trim_bom: boolean,
+          encoding: :unicode.encoding() | nil,
           live: boolean | nil
         }
 
@@ -165,27 +179,27 @@ defmodule Emmap.Stream do
 
   @doc false
   @spec chunks!(Emmap.t() | Path.t() | :file.name_all(), pos_integer, [
-          option | {:split, <<_::8>>}
+          option | {:split, <<_::8>>} | {:record, pos_integer}
         ]) :: [t]
   def chunks!(handle(_) = mem, count, options) do
-    {<<byte>>, options} = Options.chunks!(count, options)
-    stream = new!(mem, :line, options)
+    {split, options} = Options.chunks!(count, options)
+    stream = new!(mem, if(is_integer(split), do: split, else: :line), options)
 
-    for {from, to} <- Reader.ranges!(stream, count, byte),
+    for {from, to} <- Reader.ranges!(stream, count, split),
         do: %{stream | start: from, length: to - from}
   end
 
   # Mapped once: its handle goes with the last of the streams.
   def chunks!(path, count, options) when is_binary(path) or is_list(path) do
-    {_split, lines} = Options.chunks!(count, options)
+    {split, rest} = Options.chunks!(count, options)
     # What is wrong in them is the caller's, whether there is a file or not.
-    _ = new!(path, :line, lines)
+    _ = new!(path, if(is_integer(split), do: split, else: :line), rest)
     chunks!(Emmap.open!(path, []), count, options)
   end
 
   def chunks!(other, _count, _options) do
     raise ArgumentError,
-          "chunks are made of a path or of an open Emmap handle, got #{inspect(other)}"
+          "chunks are made of a path or of an open Emmap handle, got #{inspect(other)}#{Handle.meant(other)}"
   end
 
   defp source!(handle(_) = mem), do: mem
@@ -193,7 +207,7 @@ defmodule Emmap.Stream do
 
   defp source!(other) do
     raise ArgumentError,
-          "a stream is made of a path or of an open Emmap handle, got #{inspect(other)}"
+          "a stream is made of a path or of an open Emmap handle, got #{inspect(other)}#{Handle.meant(other)}"
   end
 
   defimpl Enumerable do
@@ -201,6 +215,10 @@ defmodule Emmap.Stream do
 
     # Nothing is opened before the first element is asked for.
     def reduce(stream, {:suspend, acc}, fun), do: {:suspended, acc, &reduce(stream, &1, fun)}
+
+    def reduce(%{encoding: encoding} = stream, acc, fun) when encoding != nil,
+      do: Enumerable.reduce(Emmap.Stream.Decoder.strings(stream), acc, fun)
+
     def reduce(stream, acc, fun), do: resume([], Reader.open!(stream), acc, fun)
 
     # Words: half a megabyte, in which a batch of lines is garbage before it meets a collection. Measured
@@ -266,6 +284,8 @@ defmodule Emmap.Stream do
       end
     end
 
+    # What is decoded may not be what it should be.
+    def count(%{encoding: encoding}) when encoding != nil, do: {:error, __MODULE__}
     def count(stream), do: {:ok, Reader.count!(stream)}
     def member?(_stream, _value), do: {:error, __MODULE__}
     def slice(_stream), do: {:error, __MODULE__}

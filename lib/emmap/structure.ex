@@ -61,5 +61,19 @@ defmodule Emmap.Structure do
           "not #{noun}, but the whole result of open/3: match {:ok, #{noun}} and pass #{noun}"
   end
 
+  def refuse!({:ok, _} = other, _module, noun) do
+    raise ArgumentError,
+          "not #{noun}, but the whole result of an open: #{inspect(other)}"
+  end
+
+  def refuse!({:error, _} = other, _module, noun) do
+    raise ArgumentError, "not #{noun}, but the error of a file not opened: #{inspect(other)}"
+  end
+
+  def refuse!({:file_descriptor, Emmap.File, _}, module, noun) do
+    raise ArgumentError,
+          "not #{noun}, but a handle of Emmap.open: open the file with #{inspect(module)}.open"
+  end
+
   def refuse!(other, _module, noun), do: raise(ArgumentError, "not #{noun}: #{inspect(other)}")
 end

@@ -44,9 +44,40 @@ defmodule Emmap.Typed do
 
   def code(other) do
     raise ArgumentError,
-          "unknown type #{inspect(other)}; valid are #{Enum.map_join(@names, ", ", &inspect/1)}, " <>
+          "unknown type #{inspect(other)}#{meant(other)}; valid are #{Enum.map_join(@names, ", ", &inspect/1)}, " <>
             "alone or as {type, :big | :little | :native}"
   end
+
+  # How Nx, Rust, C, NumPy and others write the types.
+  @spec meant(term) :: String.t()
+  defp meant({name, order}) when order in @orders, do: meant(name)
+  defp meant({:s, bits}), do: meant("i#{bits}")
+
+  defp meant({kind, bits}) when kind in [:u, :i, :f] and is_integer(bits),
+    do: meant("#{kind}#{bits}")
+
+  defp meant(name) when (is_atom(name) and name != nil) or is_binary(name) do
+    name = name |> to_string() |> String.downcase()
+
+    short =
+      case name do
+        "float" -> "f32"
+        "double" -> "f64"
+        "byte" -> "u8"
+        "uint" <> bits -> "u" <> bits
+        "int" <> bits -> "i" <> bits
+        "float" <> bits -> "f" <> bits
+        "s" <> bits -> "i" <> bits
+        _ -> name
+      end
+
+    case Enum.find(@names, &(Atom.to_string(&1) == short)) do
+      nil -> ""
+      found -> " (did you mean #{inspect(found)}?)"
+    end
+  end
+
+  defp meant(_other), do: ""
 
   # As `code/1`, with a call only for a type that has an order: the call takes a sixth of the time of a read.
   @doc false

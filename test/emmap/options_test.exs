@@ -96,8 +96,8 @@ defmodule Emmap.OptionsTest do
 
   test "every option has a row in the table" do
     {:docs_v1, _, _, _, %{"en" => doc}, _, _} = Code.fetch_docs(Emmap.Options)
-    for name <- @valid, do: assert(doc =~ "| `#{inspect(name)}` |")
-    for name <- @values, do: assert(doc =~ "| `{:#{name}, n}` |")
+    for name <- @valid, do: assert(doc =~ "  * `#{inspect(name)}`")
+    for name <- @values, do: assert(doc =~ "  * `{:#{name}, n}`")
   end
 
   defp name({name, _}), do: "{:#{name}, n}"

@@ -85,8 +85,11 @@ defmodule :emmap do
   @doc """
   Maps `length` bytes of `file` from `offset` on; a length of 0 is all up to the end. With
   `create` or `write`, a shorter file is brought to `offset + length`; without, the map is as long as there are bytes.
-  Position 0 of the map is byte `offset` of the file. A map with a length grows by `resize/1,2` and not by
-  writing past its end: for that, use `open/2` with `{size, N}`. `append` takes no offset and no length other than 0.
+  Position 0 of the map is byte `offset` of the file. With `private`, the file stays as it is.
+
+  A map with a length does not grow when it is written past its end (`{error, enospc}`): for that, use `open/2` with
+  `{size, N}`. `resize/1,2` make it longer only if it is all of the file: its offset is 0, and it reaches to the end of
+  the file when it is opened. Else they are `{error, enospc}`. `append` takes no offset and no length other than 0.
 
   With `fit`, and an offset of 0, the map has at least `length` bytes, and all of a file that is longer, as in saleyn/emmap. (The `fit` of
   `Emmap.open/2` truncates such a file; here, nothing does but `truncate` and `resize/2`.)

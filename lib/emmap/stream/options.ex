@@ -3,8 +3,12 @@ defmodule Emmap.Stream.Options do
   # The options of streams and chunks, checked: a caller's bug raises when the stream is made, not
   # when it is read.
 
-  @flags [:trim, :live, :copy]
-  @valid "valid are trim: true | false, live: true | false, copy: true | false, start: n, length: n | :infinity (bytes)"
+  @flags [:trim, :live, :copy, :trim_bom]
+  @encodings [:latin1, :unicode, :utf8, :utf16, {:utf16, :big}, {:utf16, :little}] ++
+               [:utf32, {:utf32, :big}, {:utf32, :little}]
+  @narrow [:latin1, :unicode, :utf8]
+  @valid "valid are trim: true | false, live: true | false, copy: true | false, start: n, length: n | :infinity (bytes), " <>
+           "trim_bom: true | false, encoding: :latin1 | :utf8 | :utf16 | {:utf16, :little} | …"
 
   @spec stream!(Emmap.Stream.mode(), [Emmap.Stream.option()]) :: keyword
   def stream!(mode, options) do
@@ -15,7 +19,20 @@ defmodule Emmap.Stream.Options do
     if mode != :line and options[:trim],
       do: raise(ArgumentError, "trim: true is for lines, and the mode is #{inspect(mode)}")
 
+    encoding(mode, options)
     live(options)
+  end
+
+  defp encoding(mode, options) do
+    if options[:encoding] && mode != :line do
+      raise ArgumentError,
+            "encoding: #{inspect(options[:encoding])} is for lines, and the mode is #{inspect(mode)}"
+    end
+
+    if options[:encoding] && options[:live] do
+      raise ArgumentError,
+            "live: true and encoding: contradict each other: what is decoded is a copy; #{@valid}"
+    end
   end
 
   # `copy: true` is `live: false`; what is not given depends on the handle.
@@ -35,17 +52,39 @@ defmodule Emmap.Stream.Options do
     end
   end
 
-  @spec chunks!(pos_integer, keyword) :: {<<_::8>>, keyword}
+  # What ends a record: a byte, or so many bytes.
+  @spec chunks!(pos_integer, keyword) :: {<<_::8>> | pos_integer, keyword}
   def chunks!(count, options) do
     unless is_integer(count) and count > 0 do
       raise ArgumentError, "the number of chunks is an integer above 0, got #{inspect(count)}"
     end
 
-    {split, options} = Keyword.pop(list!(options, "#{@valid}, split: byte"), :split, "\n")
+    valid = "#{@valid}, split: byte, record: n"
+    {split, options} = Keyword.split(list!(options, valid), [:split, :record])
+
+    if options[:encoding] not in [nil | @narrow] do
+      raise ArgumentError,
+            "encoding: #{inspect(options[:encoding])} has no newline of one byte, where chunks could be cut"
+    end
 
     case split do
-      <<_byte>> -> {split, options}
-      _ -> raise ArgumentError, "split: takes a binary of one byte, got #{inspect(split)}"
+      [] ->
+        {"\n", options}
+
+      [split: <<_byte>> = split] ->
+        {split, options}
+
+      [record: bytes] when is_integer(bytes) and bytes > 0 ->
+        {bytes, options}
+
+      [record: other] ->
+        raise ArgumentError, "record: is a number of bytes above 0, got #{inspect(other)}"
+
+      [_, _] ->
+        raise ArgumentError, "split: and record: contradict each other; #{valid}"
+
+      [split: other] ->
+        raise ArgumentError, "split: takes a binary of one byte, got #{inspect(other)}"
     end
   end
 
@@ -70,6 +109,7 @@ defmodule Emmap.Stream.Options do
   end
 
   defp option!({flag, value}) when flag in @flags and is_boolean(value), do: :ok
+  defp option!({:encoding, encoding}) when encoding in @encodings, do: :ok
   defp option!({:start, n}) when is_integer(n) and n >= 0, do: :ok
   defp option!({:length, n}) when is_integer(n) and n >= 0, do: :ok
   defp option!({:length, :infinity}), do: :ok

@@ -56,14 +56,27 @@ defmodule Emmap.Stream.Reader do
   defp bounds!(stream, ref, path) do
     case Native.describe(ref, true) do
       {:ok, %{size: size, direct: direct?}} ->
-        start = min(stream.start, size)
+        start = min(stream.start + bom(stream, ref), size)
         # `:infinity` is an atom, and atoms are above all integers.
-        {start, start + min(stream.length, size - start), direct?}
+        {start,
+         max(start, min(stream.start, size) + min(stream.length, size - min(stream.start, size))),
+         direct?}
 
       {:error, reason} ->
         failed!(reason, path)
     end
   end
+
+  # The bytes of the mark of an encoding, which only the start of a file has.
+  defp bom(%{trim_bom: true, start: 0}, ref) do
+    case Native.pread_copy(ref, 0, 4) do
+      bytes when is_binary(bytes) -> bytes |> :unicode.bom_to_encoding() |> elem(1)
+      # Met again where the lines are read.
+      _ -> 0
+    end
+  end
+
+  defp bom(_stream, _ref), do: 0
 
   defp root!(root, _path) when is_binary(root), do: root
   defp root!(:eof, _path), do: ""
@@ -161,8 +174,17 @@ defmodule Emmap.Stream.Reader do
 
   # At most `count` ranges that end behind a `byte` (or at the end), together all of the stream's
   # range.
-  @spec ranges!(Emmap.Stream.t(), pos_integer, byte) :: [{Emmap.position(), Emmap.position()}]
-  def ranges!(%{source: handle(ref)} = stream, count, byte) do
+  @spec ranges!(Emmap.Stream.t(), pos_integer, <<_::8>> | pos_integer) :: [
+          {Emmap.position(), Emmap.position()}
+        ]
+  def ranges!(%{source: handle(ref)} = stream, count, record) when is_integer(record) do
+    {start, stop, _direct?} = bounds!(stream, ref, nil)
+    records = div(stop - start + record - 1, record)
+    border = fn n -> min(stop, start + div(records * n, count) * record) end
+    for n <- 1..count, border.(n) > border.(n - 1), do: {border.(n - 1), border.(n)}
+  end
+
+  def ranges!(%{source: handle(ref)} = stream, count, <<byte>>) do
     {start, stop, _direct?} = bounds!(stream, ref, nil)
 
     {ranges, _} =

@@ -14,6 +14,7 @@ defmodule Mix.Tasks.Emmap.Inspect do
 
     * `--json` – one JSON object a line for each file, with what `t:Emmap.Inspection.report/0` has. A file
       that could not be read has `"error"`, the reason, and `"message"`.
+    * `--help` – prints this
     * `--values N` – list so many counters, segments of a queue, or groups of blocks, one by one: 20, or a number, or `all`
 
   ## Exit status
@@ -32,6 +33,7 @@ defmodule Mix.Tasks.Emmap.Inspect do
 
   alias Emmap.Inspection
 
+  @help @moduledoc
   @usage "mix emmap.inspect [--json] [--values N|all] FILE..."
 
   @doc "Runs the task: see above. Ends the process with the exit status unless that is 0."
@@ -39,6 +41,12 @@ defmodule Mix.Tasks.Emmap.Inspect do
   @impl true
   @spec run([binary]) :: :ok
   def run(arguments) do
+    if Enum.any?(arguments, &(&1 in ["--help", "-h"])),
+      do: Mix.shell().info(@help),
+      else: inspect_files(arguments)
+  end
+
+  defp inspect_files(arguments) do
     {json?, options, files} = parse!(arguments)
 
     case files |> Enum.map(&inspect_file(&1, json?, options)) |> Enum.max() do

@@ -70,6 +70,11 @@ impl Cursor {
         let _ = self.swap(from, to);
     }
 
+    /// Moves to `end`, if it is behind that.
+    pub fn limit(&self, end: u64) {
+        self.0.fetch_min(end, Ordering::AcqRel);
+    }
+
     pub fn set(&self, position: u64) {
         self.0.store(position, Ordering::Release);
     }

@@ -13,6 +13,8 @@ use crate::{os, Errno, Result};
 pub struct MappedFile {
     fd: OwnedFd,
     name: Name,
+    /// The path that the file was created by: where the name is a link, its target.
+    created: PathBuf,
     /// Cleared by the first sync, which makes the name durable too.
     unsynced_name: AtomicBool,
     sparse: bool,
@@ -80,10 +82,12 @@ impl MappedFile {
     /// durable is not known.
     pub fn new(fd: OwnedFd, path: &Path, stat: &os::Stat, sparse: bool) -> Result<MappedFile> {
         MappedFile::check_kind(stat)?;
+        let path = std::path::absolute(path)?;
         Ok(MappedFile {
             fd,
+            created: path.clone(),
             name: Name {
-                path: std::path::absolute(path)?,
+                path,
                 identity: Identity::of(stat),
             },
             unsynced_name: AtomicBool::new(true),
@@ -205,7 +209,7 @@ impl MappedFile {
     /// The directory of a new file whose name may not be on the disk yet.
     pub fn unsynced_directory(&self) -> Result<Option<File>> {
         match self.unsynced_name.load(Ordering::Acquire) {
-            true => open_directory(self.name.path.parent().unwrap_or(Path::new("/"))),
+            true => open_directory(self.created.parent().unwrap_or(Path::new("/"))),
             false => Ok(None),
         }
     }
@@ -213,6 +217,12 @@ impl MappedFile {
     /// Whether what is new in it gets no blocks until it is written.
     pub fn is_sparse(&self) -> bool {
         self.sparse
+    }
+
+    /// It is new, and was created by this path.
+    pub fn is_created_by(&mut self, path: &Path) -> Result<()> {
+        self.created = std::path::absolute(path)?;
+        Ok(())
     }
 
     pub fn name_is_synced(&self) {

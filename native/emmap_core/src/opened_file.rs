@@ -29,9 +29,10 @@ impl OpenedFile {
         match OpenedFile::of_fd(fd, path, options) {
             Ok(mut opened) => {
                 opened.writable = writable || created.is_some();
-                if created.is_none() {
+                match &created {
+                    Some(created) => opened.file.is_created_by(created)?,
                     // To sync the name of a file that was there is not this map's.
-                    opened.file.name_is_synced();
+                    None => opened.file.name_is_synced(),
                 }
                 opened.created = created;
                 Ok(opened)
@@ -350,6 +351,25 @@ mod tests {
         assert_eq!(path.metadata().unwrap().len(), 5000);
         lengthen(&path, 9000, false);
         assert_eq!(path.metadata().unwrap().len(), 9000);
+    }
+
+    #[test]
+    fn the_directory_of_a_file_that_was_created_through_a_link_is_that_of_its_target() {
+        let directory = tempfile::tempdir().unwrap();
+        let (links, data) = (
+            directory.path().join("links"),
+            directory.path().join("data"),
+        );
+        std::fs::create_dir(&links).unwrap();
+        std::fs::create_dir(&data).unwrap();
+        let link = links.join("file");
+        std::os::unix::fs::symlink("../data/file", &link).unwrap();
+        let opened = OpenedFile::open(&link, &options(1)).unwrap();
+        assert_eq!(opened.file.name().path(), link);
+        let synced = opened.file.unsynced_directory().unwrap().unwrap();
+        let expected = std::fs::File::open(&data).unwrap();
+        let identity = |file| Identity::of_file(file).unwrap();
+        assert_eq!(identity(&synced), identity(&expected));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::os::unix::ffi::OsStrExt;
 
-use emmap_core::os::Advice;
+use emmap_core::os::{Advice, MemoryAdvice};
 use emmap_core::region::Info;
 use emmap_core::Region;
 use emmap_core::{fault, guard, source};
@@ -53,7 +53,11 @@ fn truncate<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
 // Changes maps, and waits for one who grows the map.
 #[rustler::nif(schedule = "DirtyIo")]
 fn reattach<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
-    on_region(env, &handle, Region::reattach)
+    on_region(env, &handle, |region| {
+        region.reattach()?;
+        handle.0.cursor.limit(region.len() as u64);
+        Ok(())
+    })
 }
 
 // One store.
@@ -128,6 +132,56 @@ fn advise<'a>(
     };
     on_region(env, &handle, |region| {
         region.advise(position, count, advice)
+    })
+}
+
+#[derive(NifUnitEnum)]
+enum MemoryAdviceAtom {
+    Cold,
+    Pageout,
+    Hugepage,
+    Nohugepage,
+    Collapse,
+    Dontdump,
+    Dodump,
+    Dontfork,
+    Dofork,
+    Mergeable,
+    Unmergeable,
+    PopulateRead,
+    PopulateWrite,
+    Free,
+    Remove,
+}
+
+// Walks the page tables, and may read from the disk or write to it.
+#[rustler::nif(schedule = "DirtyIo")]
+fn advise_memory<'a>(
+    env: Env<'a>,
+    handle: HandleRef<'a>,
+    position: u64,
+    count: u64,
+    advice: MemoryAdviceAtom,
+) -> Term<'a> {
+    let advice = match advice {
+        MemoryAdviceAtom::Cold => MemoryAdvice::Cold,
+        MemoryAdviceAtom::Pageout => MemoryAdvice::PageOut,
+        MemoryAdviceAtom::Hugepage => MemoryAdvice::HugePage,
+        MemoryAdviceAtom::Nohugepage => MemoryAdvice::NoHugePage,
+        MemoryAdviceAtom::Collapse => MemoryAdvice::Collapse,
+        MemoryAdviceAtom::Dontdump => MemoryAdvice::DontDump,
+        MemoryAdviceAtom::Dodump => MemoryAdvice::DoDump,
+        MemoryAdviceAtom::Dontfork => MemoryAdvice::DontFork,
+        MemoryAdviceAtom::Dofork => MemoryAdvice::DoFork,
+        MemoryAdviceAtom::Mergeable => MemoryAdvice::Mergeable,
+        MemoryAdviceAtom::Unmergeable => MemoryAdvice::Unmergeable,
+        MemoryAdviceAtom::PopulateRead => MemoryAdvice::PopulateRead,
+        MemoryAdviceAtom::PopulateWrite => MemoryAdvice::PopulateWrite,
+        MemoryAdviceAtom::Free => MemoryAdvice::Free,
+        MemoryAdviceAtom::Remove => MemoryAdvice::Remove,
+    };
+    on_region(env, &handle, |region| {
+        region.advise_memory(position, count, advice)
     })
 }
 

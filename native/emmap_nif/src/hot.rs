@@ -22,7 +22,7 @@ use rustler::sys::{
     enif_consume_timeslice, enif_schedule_nif, enif_self, ErlNifEnv, ErlNifPid, ErlNifTerm,
 };
 use rustler::types::atom;
-use rustler::{Atom, Env, SchedulerFlags};
+use rustler::{Atom, Env, SchedulerFlags, Term};
 
 use results::{encode, raise};
 
@@ -216,13 +216,19 @@ unsafe fn ended_early(
     early: Early,
     elsewhere: Option<&'static Elsewhere>,
 ) -> ErlNifTerm {
-    // SAFETY: the caller's promise; a call goes on with as many arguments as it has.
+    // SAFETY: the caller's promise; a call goes on with as many arguments as it has, and an error shows one of them.
     unsafe {
         match early {
             Early::Closed => encode(env, &Failure::Closed),
             Early::Posix(error) => encode(env, &Failure::Posix(Errno(error as i32))),
             Early::Reason(reason) => encode(env, &(atom::error(), reason)),
-            Early::Raise(error) => raise(env, error),
+            Early::Raise(error) if error.1 == 0 => raise(env, error),
+            Early::Raise(error) => {
+                let lifetime = ();
+                let env = Env::new(&lifetime, env);
+                let argument = Term::new(env, *argv.add(error.1));
+                raise(env.as_c_arg(), &error.showing(env, argument))
+            }
             Early::Again => match elsewhere {
                 Some(elsewhere) => elsewhere.go_on(env, argv),
                 None => unreachable!("what may wait is never done again"),

@@ -74,7 +74,7 @@ struct Root {
 impl Root {
     /// Arguments 1 (the root binary; for copies it may be `nil`) and `stop` (the end of the stream).
     fn of(call: &Call, region: &Region, copies: bool, stop: usize) -> Result<Root, Early> {
-        const WRONG: ArgumentError = ArgumentError("the root must be a binary");
+        const WRONG: ArgumentError = ArgumentError("the root must be a binary", 0);
         let stop = call.count(stop)?;
         if copies {
             // In this order: the base of a map has room for the length seen before.
@@ -346,7 +346,7 @@ impl Copying {
 
 // (handle, root, copying): goes on copying. `{next, [copy]}`, or `:again`.
 fn copy_on(call: &Call) -> Result<ErlNifTerm, Early> {
-    const WRONG: ArgumentError = ArgumentError("not a copy that was begun");
+    const WRONG: ArgumentError = ArgumentError("not a copy that was begun", 0);
     let until = Instant::now() + AT_ONCE_DIRTY;
     let region = call.handle()?.region()?;
     let long = call.with_env(|env| {

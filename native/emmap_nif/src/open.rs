@@ -123,7 +123,7 @@ fn opened<'a>(env: Env<'a>, handle: NewHandle<'a>) -> Term<'a> {
 fn open<'a>(env: Env<'a>, request: Term<'a>) -> NifResult<Term<'a>> {
     let request: Request = request
         .decode()
-        .map_err(|_| &ArgumentError("options not made by Emmap.Options"))?;
+        .map_err(|_| &ArgumentError("options not made by Emmap.Options", 0))?;
     let region = request.options().and_then(|options| match request.fd {
         None => Region::open(&options),
         Some(number) if number < 0 => Err(Errno(libc::EBADF)),

@@ -35,8 +35,10 @@ const AT_ONCE_INLINE: Duration = Duration::from_micros(500);
 /// Patterns above this length are not searched for on a normal scheduler.
 const LONGEST_INLINE: usize = 1024;
 
-const TOO_LARGE: ArgumentError =
-    ArgumentError("the patterns of a list are too many or too long for the memory there is");
+const TOO_LARGE: ArgumentError = ArgumentError(
+    "the patterns of a list are too many or too long for the memory there is",
+    0,
+);
 
 // Patterns so few that it takes microseconds. They must not be live: that they do not change is what lets them be slices.
 #[rustler::nif(schedule = "Normal")]
@@ -48,7 +50,7 @@ fn search_patterns_few<'a>(env: Env<'a>, patterns: Vec<Binary<'a>>) -> NifResult
 
 fn bad_patterns(error: Errno) -> rustler::Error {
     match error {
-        Errno::INVAL => (&ArgumentError("a pattern has one byte at least")).into(),
+        Errno::INVAL => (&ArgumentError("a pattern has one byte at least", 0)).into(),
         _ => (&TOO_LARGE).into(),
     }
 }

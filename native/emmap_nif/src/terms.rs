@@ -56,19 +56,51 @@ pub fn reason(env: Env, error: Errno) -> Atom {
     Atom::from_str(env, name).unwrap_or_else(|_| atom::error())
 }
 
-/// An Elixir `ArgumentError` with this message.
-pub struct ArgumentError(pub &'static str);
+/// An Elixir `ArgumentError` with this message, and the index of the argument of the NIF that it shows; 0 is the handle,
+/// which is not shown.
+pub struct ArgumentError(pub &'static str, pub usize);
 
-pub static NOT_A_HANDLE: ArgumentError =
-    ArgumentError("not an open Emmap handle of this node and of this load of the library");
+/// One for each argument that may be wrong.
+pub const fn of_each(text: &'static str) -> [ArgumentError; 6] {
+    [
+        ArgumentError(text, 0),
+        ArgumentError(text, 1),
+        ArgumentError(text, 2),
+        ArgumentError(text, 3),
+        ArgumentError(text, 4),
+        ArgumentError(text, 5),
+    ]
+}
+
+impl ArgumentError {
+    /// With what was passed. (Terms are printed as Erlang has them.)
+    pub fn showing<'a>(&self, env: Env<'a>, argument: Term<'a>) -> Term<'a> {
+        const MOST: usize = 100;
+        let mut shown = format!("{argument:?}");
+        if let Some((end, _)) = shown.char_indices().nth(MOST) {
+            shown.truncate(end);
+            shown.push('…');
+        }
+        exception(env, &format!("{}, got {shown}", self.0))
+    }
+}
+
+fn exception<'a>(env: Env<'a>, text: &str) -> Term<'a> {
+    rustler::term_map!(env, {
+        struct_key() => argument_error(),
+        exception_key() => true,
+        message() => text,
+    })
+}
+
+pub static NOT_A_HANDLE: ArgumentError = ArgumentError(
+    "not an open Emmap handle of this node and of this load of the library",
+    0,
+);
 
 impl Encoder for ArgumentError {
     fn encode<'a>(&self, env: Env<'a>) -> Term<'a> {
-        rustler::term_map!(env, {
-            struct_key() => argument_error(),
-            exception_key() => true,
-            message() => self.0,
-        })
+        exception(env, self.0)
     }
 }
 

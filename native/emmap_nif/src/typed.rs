@@ -19,7 +19,7 @@ hot_nif!("copy" / 4 = copy, DirtyIo);
 
 #[inline(always)]
 fn number_type(call: &Call) -> Result<Type, Early> {
-    const WRONG: ArgumentError = ArgumentError("unknown type of a number");
+    const WRONG: ArgumentError = ArgumentError("unknown type of a number", 0);
     let code = call.int64(2);
     code.and_then(Type::of_code).ok_or(Early::Raise(&WRONG))
 }
@@ -159,28 +159,28 @@ fn float(call: &Call) -> Option<f64> {
 
 fn out_of_range(of: Type) -> &'static ArgumentError {
     match (of.kind(), of.size()) {
-        (Kind::Unsigned, 1) => &ArgumentError("a u8 is an integer from 0 to 255"),
-        (Kind::Signed, 1) => &ArgumentError("an i8 is an integer from -128 to 127"),
-        (Kind::Unsigned, 2) => &ArgumentError("a u16 is an integer from 0 to 65535"),
-        (Kind::Signed, 2) => &ArgumentError("an i16 is an integer from -32768 to 32767"),
-        (Kind::Unsigned, 4) => &ArgumentError("a u32 is an integer from 0 to 4294967295"),
-        (Kind::Signed, 4) => &ArgumentError("an i32 is an integer from -2147483648 to 2147483647"),
-        (Kind::Unsigned, _) => &ArgumentError("a u64 is an integer from 0 to 18446744073709551615"),
+        (Kind::Unsigned, 1) => &ArgumentError("a u8 is an integer from 0 to 255", 3),
+        (Kind::Signed, 1) => &ArgumentError("an i8 is an integer from -128 to 127", 3),
+        (Kind::Unsigned, 2) => &ArgumentError("a u16 is an integer from 0 to 65535", 3),
+        (Kind::Signed, 2) => &ArgumentError("an i16 is an integer from -32768 to 32767", 3),
+        (Kind::Unsigned, 4) => &ArgumentError("a u32 is an integer from 0 to 4294967295", 3),
+        (Kind::Signed, 4) => &ArgumentError("an i32 is an integer from -2147483648 to 2147483647", 3),
+        (Kind::Unsigned, _) => &ArgumentError("a u64 is an integer from 0 to 18446744073709551615", 3),
         (Kind::Signed, _) => {
-            &ArgumentError("an i64 is an integer from -9223372036854775808 to 9223372036854775807")
+            &ArgumentError("an i64 is an integer from -9223372036854775808 to 9223372036854775807", 3)
         }
         (Kind::Float, 4) => {
-            &ArgumentError("an f32 is a number from -3.4028234663852886e38 to 3.4028234663852886e38, :nan, :infinity or :neg_infinity")
+            &ArgumentError("an f32 is a number from -3.4028234663852886e38 to 3.4028234663852886e38, :nan, :infinity or :neg_infinity", 3)
         }
         (Kind::Float, _) => {
-            &ArgumentError("an f64 is a number from -1.7976931348623157e308 to 1.7976931348623157e308, :nan, :infinity or :neg_infinity")
+            &ArgumentError("an f64 is a number from -1.7976931348623157e308 to 1.7976931348623157e308, :nan, :infinity or :neg_infinity", 3)
         }
     }
 }
 
 // fill(handle, position, count, byte)
 fn fill<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
-    const WRONG: ArgumentError = ArgumentError("the byte must be an integer from 0 to 255");
+    const WRONG: ArgumentError = ArgumentError("the byte must be an integer from 0 to 255", 3);
     let region = call.handle()?.region()?;
     let position = call.position(1)?;
     let count = call.count(2)?;

@@ -1,7 +1,7 @@
 //! How the pages of a map are used: advice, prefetch, mlock, allocation of their blocks.
 
 use super::{clamp, Region};
-use crate::os::{self, Advice};
+use crate::os::{self, Advice, MemoryAdvice};
 use crate::{guard, Errno, Result};
 
 impl Region {
@@ -24,6 +24,38 @@ impl Region {
             }
         }
         Ok(())
+    }
+
+    /// As [`Region::advise`], with advice that Linux alone has, about memory and not about the file. What loses bytes is
+    /// given about pages that lie inside as a whole, and is for maps that can be written.
+    pub fn advise_memory(&self, position: u64, count: u64, advice: MemoryAdvice) -> Result<()> {
+        self.check_fault()?;
+        if advice.writes() && !self.writable() {
+            return Err(Errno::ACCES);
+        }
+        let count = if count == 0 { u64::MAX } else { count };
+        let Some((start, count)) = clamp(position, count, self.len()) else {
+            return Ok(());
+        };
+        let (mut at, mut len) = self.pages(start, count);
+        if advice.loses_bytes() {
+            let page = self.shape.page;
+            let before = len - count;
+            let from = before.next_multiple_of(page);
+            let to = len / page * page;
+            if from >= to {
+                return Ok(());
+            }
+            // SAFETY: `from` is less than `to`, which is at most `len`.
+            at = unsafe { at.add(from) };
+            len = to - from;
+        }
+        // SAFETY: the pages lie inside the mapping (1: Alive); those whose bytes are lost, inside the range that the
+        // caller gave.
+        match unsafe { os::advise_memory(at, len, advice) } {
+            Err(error) if os::is_lost_page(error) => self.check_size().and(Err(error)),
+            answer => answer,
+        }
     }
 
     /// Allocates the blocks of `position .. position + count`; past the end the map grows, as a

@@ -47,7 +47,7 @@ fn check_length<S: Scheduler>(blocks: &Blocks) -> Result<(), Early> {
 
 #[inline(always)]
 fn block(call: &Call, blocks: &Blocks, index: usize) -> Result<*const u8, Early> {
-    const WRONG: ArgumentError = ArgumentError("the data must be as long as a block");
+    const WRONG: ArgumentError = ArgumentError("the data must be as long as a block", 0);
     match call.data(index)? {
         (data, length) if length as u64 == blocks.geometry().block_size => Ok(data),
         _ => Err(Early::Raise(&WRONG)),
@@ -57,7 +57,7 @@ fn block(call: &Call, blocks: &Blocks, index: usize) -> Result<*const u8, Early>
 /// An address that no block has is as good as one that none has now.
 #[inline(always)]
 fn address(call: &Call, index: usize) -> Result<u64, Early> {
-    const WRONG: ArgumentError = ArgumentError("the address must be a non-negative integer");
+    const WRONG: ArgumentError = ArgumentError("the address must be a non-negative integer", 0);
     match call.natural(index)? {
         Some(address) => Ok(address),
         None => match call.int64(index) {
@@ -104,7 +104,7 @@ fn store_at<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
 
 // blocks_store_many(handle, list) -> {[address], :ok | {:error, reason}}: with :ok, call again for the rest
 fn store_many<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
-    const WRONG: ArgumentError = ArgumentError("the data must be as long as a block");
+    const WRONG: ArgumentError = ArgumentError("the data must be as long as a block", 0);
     let (_, blocks, region) = open(call)?;
     check_length::<S>(blocks)?;
     let size = blocks.geometry().block_size;

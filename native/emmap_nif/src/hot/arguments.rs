@@ -12,7 +12,7 @@ use rustler::sys::{
 
 use super::{Call, Early};
 use crate::resource::{get_handle, get_patterns, Handle};
-use crate::terms::{ArgumentError, NOT_A_HANDLE};
+use crate::terms::{of_each, ArgumentError, NOT_A_HANDLE};
 
 impl Call {
     /// Argument `index` as it is.
@@ -32,9 +32,9 @@ impl Call {
 
     /// The prepared patterns in argument `index`.
     pub fn patterns(&self, index: usize) -> Result<&Patterns, Early> {
-        const WRONG: ArgumentError = ArgumentError("not a compiled pattern of this node");
+        static WRONG: [ArgumentError; 6] = of_each("not a compiled pattern of this node");
         // SAFETY: the Call invariant; the term keeps the patterns alive during the call.
-        unsafe { get_patterns(self.env, self.argument(index)) }.ok_or(Early::Raise(&WRONG))
+        unsafe { get_patterns(self.env, self.argument(index)) }.ok_or(Early::Raise(&WRONG[index]))
     }
 
     /// A position in the map. An integer of any size is the caller's right, but not every one is a place.
@@ -59,10 +59,10 @@ impl Call {
     #[cold]
     #[inline(never)]
     fn long_natural(self, index: usize) -> Result<Option<u64>, Early> {
-        const WRONG: ArgumentError = ArgumentError("the position must be an integer, in bytes");
+        static WRONG: [ArgumentError; 6] = of_each("the position must be an integer, in bytes");
         match self.is_integer(index) {
             true => Ok(None),
-            false => Err(Early::Raise(&WRONG)),
+            false => Err(Early::Raise(&WRONG[index])),
         }
     }
 
@@ -79,22 +79,22 @@ impl Call {
     #[cold]
     #[inline(never)]
     fn long_count(self, index: usize) -> Result<usize, Early> {
-        const WRONG: ArgumentError =
-            ArgumentError("the number of bytes must be an integer, 0 or more");
+        static WRONG: [ArgumentError; 6] =
+            of_each("the number of bytes must be an integer, 0 or more");
         let zero = self.sint64(0);
         // SAFETY: two terms of this environment.
         let positive = || unsafe { enif_compare(self.argument(index), zero) > 0 };
         match self.is_integer(index) && positive() {
             true => Ok(usize::MAX),
-            false => Err(Early::Raise(&WRONG)),
+            false => Err(Early::Raise(&WRONG[index])),
         }
     }
 
     /// The bytes to write: a binary, and valid during the call.
     #[inline(always)]
     pub fn data(&self, index: usize) -> Result<(*const u8, usize), Early> {
-        const WRONG: ArgumentError = ArgumentError("the data must be a binary");
-        self.bytes(index).ok_or(Early::Raise(&WRONG))
+        static WRONG: [ArgumentError; 6] = of_each("the data must be a binary");
+        self.bytes(index).ok_or(Early::Raise(&WRONG[index]))
     }
 
     /// The bytes of a binary argument; valid during the call.
@@ -119,7 +119,7 @@ impl Call {
         index: usize,
         mut act: impl FnMut(*const u8, usize) -> bool,
     ) -> Result<(), Early> {
-        const WRONG: ArgumentError = ArgumentError("not a list of binaries");
+        static WRONG: [ArgumentError; 6] = of_each("not a list of binaries");
         let mut list = self.argument(index);
         let mut head = MaybeUninit::<ErlNifTerm>::uninit();
         let mut binary = MaybeUninit::<ErlNifBinary>::uninit();
@@ -127,7 +127,7 @@ impl Call {
         unsafe {
             while enif_get_list_cell(self.env, list, head.as_mut_ptr(), &mut list) != 0 {
                 if enif_inspect_binary(self.env, head.assume_init(), binary.as_mut_ptr()) == 0 {
-                    return Err(Early::Raise(&WRONG));
+                    return Err(Early::Raise(&WRONG[index]));
                 }
                 let binary = binary.assume_init_ref();
                 if !act(binary.data.cast_const(), binary.size) {
@@ -135,7 +135,7 @@ impl Call {
                 }
             }
             match enif_is_empty_list(self.env, list) {
-                0 => Err(Early::Raise(&WRONG)),
+                0 => Err(Early::Raise(&WRONG[index])),
                 _ => Ok(()),
             }
         }
@@ -144,12 +144,12 @@ impl Call {
     /// An integer of 64 bits: signed, or unsigned for the same bits, as `:atomics` takes them.
     #[inline(always)]
     pub fn word(&self, index: usize) -> Result<i64, Early> {
-        const WRONG: ArgumentError = ArgumentError("the value must be an integer of 64 bits");
+        static WRONG: [ArgumentError; 6] = of_each("the value must be an integer of 64 bits");
         if let Some(value) = self.int64(index) {
             return Ok(value);
         }
         match self.uint64_argument(index) {
-            None => Err(Early::Raise(&WRONG)),
+            None => Err(Early::Raise(&WRONG[index])),
             Some(value) => Ok(value as i64),
         }
     }
@@ -157,9 +157,9 @@ impl Call {
     /// An integer of 64 bits, signed.
     #[inline(always)]
     pub fn signed_word(&self, index: usize) -> Result<i64, Early> {
-        const WRONG: ArgumentError =
-            ArgumentError("the value must be a signed integer of 64 bits, -2^63 to 2^63 - 1");
-        self.int64(index).ok_or(Early::Raise(&WRONG))
+        static WRONG: [ArgumentError; 6] =
+            of_each("the value must be a signed integer of 64 bits, -2^63 to 2^63 - 1");
+        self.int64(index).ok_or(Early::Raise(&WRONG[index]))
     }
 
     #[inline(always)]

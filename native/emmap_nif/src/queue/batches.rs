@@ -44,7 +44,7 @@ impl Most {
 
     /// Also not more than arguments `items` and `items + 1` say.
     fn or_fewer(self, call: &Call, items: usize) -> Result<Most, Early> {
-        const WRONG: ArgumentError = ArgumentError("not a number of items, or of bytes");
+        const WRONG: ArgumentError = ArgumentError("not a number of items, or of bytes", 0);
         let number = |index| call.int64(index).and_then(|n| u64::try_from(n).ok());
         let (Some(most), Some(bytes)) = (number(items), number(items + 1)) else {
             return Err(Early::Raise(&WRONG));
@@ -318,7 +318,7 @@ fn check_out_many_as<'a, S: Scheduler, P: Payload<'a>>(
 
 // queue_acknowledge_many(handle, cursor, [{sequence, attempts, claim}]) -> :ok | {:error, :gone}
 fn acknowledge_many<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
-    const WRONG: ArgumentError = ArgumentError("not receipts of a queue");
+    const WRONG: ArgumentError = ArgumentError("not receipts of a queue", 0);
     let queue = open(call)?;
     let (part, cursor) = (&queue.part, cursor(call, 1)?);
     let decoded = call.with_env(|env| {

@@ -37,7 +37,7 @@ pub(super) fn open(call: &Call) -> Result<&ResourceArc<OpenQueue>, Early> {
 
 #[inline(always)]
 pub(super) fn cursor(call: &Call, index: usize) -> Result<usize, Early> {
-    const WRONG: ArgumentError = ArgumentError("not a cursor of a queue");
+    const WRONG: ArgumentError = ArgumentError("not a cursor of a queue", 0);
     match call.int64(index) {
         Some(cursor) if (0..layout::CURSORS as i64).contains(&cursor) => Ok(cursor as usize),
         _ => Err(Early::Raise(&WRONG)),
@@ -80,7 +80,7 @@ fn push<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
 // queue_push_as(handle, payload, 1 for a term, most bytes or -1, 1 to drop the oldest, producer or <<>>, number)
 // -> :ok | :duplicate | {:error, :full}
 fn push_as<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
-    const WRONG: ArgumentError = ArgumentError("not the identity of a producer");
+    const WRONG: ArgumentError = ArgumentError("not the identity of a producer", 0);
     let queue = open(call)?;
     let (payload, length) = call.data(1)?;
     if S::WAIT == Wait::No && length as u64 > AT_ONCE {
@@ -353,7 +353,7 @@ pub(super) fn receipt(call: &Call, claimed: &Claimed, item: ErlNifTerm) -> ErlNi
 /// The receipt of arguments 2 to 4: sequence, attempts, claim.
 #[inline(always)]
 fn receipt_argument(call: &Call) -> Result<Receipt, Early> {
-    const WRONG: ArgumentError = ArgumentError("not a receipt of a queue");
+    const WRONG: ArgumentError = ArgumentError("not a receipt of a queue", 0);
     let number = |index| call.int64(index).and_then(|n| u64::try_from(n).ok());
     let parts = (number(2), number(3), number(4));
     let (Some(sequence), Some(attempts), Some(claim)) = parts else {
