@@ -20,7 +20,7 @@ defmodule Emmap.Inspection.BlocksGroups do
   @spec describe(Source.t(), map, map, non_neg_integer | :infinity) :: {map, [map]}
   def describe(source, geometry, control, limit) do
     budget = if limit == :infinity, do: :infinity, else: @budget
-    {groups, beyond} = groups(source, geometry, control)
+    {groups, beyond} = groups(source, geometry, control, limit)
 
     {groups, {checked, budget, problems}} =
       Enum.map_reduce(groups, {0, budget, []}, fn number, {checked, budget, problems} ->
@@ -50,20 +50,54 @@ defmodule Emmap.Inspection.BlocksGroups do
      beyond ++ count(control, in_use, beyond) ++ (problems |> Enum.reverse() |> List.flatten())}
   end
 
-  # Those that are in the file.
-  defp groups(source, geometry, %{capacity: capacity}) do
-    in_file =
-      Stream.iterate(0, &(&1 + 1))
-      |> Enum.take_while(&(at(geometry, &1) + 36 * @page <= source.size))
-
+  # Those that are in the file. A group whose bits are in a hole has no blocks: of those only the first are listed.
+  defp groups(source, geometry, %{capacity: capacity}, limit) do
+    in_file = in_file(geometry, source.size)
     wanted = div(capacity + @blocks - 1, @blocks)
+    groups = with_data(source, geometry, 0, min(wanted, in_file), limit, [])
 
-    if capacity > 0 and (wanted > length(in_file) or stop(geometry, capacity) > source.size) do
+    if capacity > 0 and (wanted > in_file or stop(geometry, capacity) > source.size) do
       says = "length: there is room for #{capacity} blocks, by the control area"
       stop = min(stop(geometry, capacity), 0xFFFF_FFFF_FFFF_FFFF)
-      {Enum.take(in_file, wanted), List.wrap(length_problem(source, stop, says))}
+      {groups, List.wrap(length_problem(source, stop, says))}
     else
-      {Enum.take(in_file, wanted), []}
+      {groups, []}
+    end
+  end
+
+  # How many groups have all of their bits in a file of this size.
+  defp in_file(geometry, size), do: group_at(geometry, size - 36 * @page) + 1
+
+  # The last group that begins at or before a place; -1: none does.
+  defp group_at(%{groups: groups} = geometry, place) when place >= groups do
+    super = div(place - groups, geometry.super)
+    inside = place - groups - super * geometry.super - @page
+    super * @blocks + if(inside < 0, do: -1, else: min(div(inside, geometry.group), @blocks - 1))
+  end
+
+  defp group_at(_geometry, _place), do: -1
+
+  defp with_data(_source, _geometry, number, count, _limit, groups) when number >= count,
+    do: Enum.reverse(groups)
+
+  # An atom is above all integers.
+  defp with_data(source, geometry, number, count, limit, groups) when number < limit,
+    do: with_data(source, geometry, number + 1, count, limit, [number | groups])
+
+  defp with_data(source, geometry, number, count, limit, groups) do
+    at = at(geometry, number)
+
+    case Source.data_from(source, at) do
+      nil ->
+        Enum.reverse(groups)
+
+      from when from < at + 4 * @page ->
+        with_data(source, geometry, number + 1, count, limit, [number | groups])
+
+      # The data may be that group's blocks, or a page between groups.
+      from ->
+        next = max(group_at(geometry, from), number + 1)
+        with_data(source, geometry, next, count, limit, groups)
     end
   end
 

@@ -146,7 +146,7 @@ defmodule Emmap.Inspection.QueueSegments do
     source
     |> Source.pieces(from, stop, 1)
     |> Enum.reduce(crc, fn
-      {:zeros, count}, crc -> Crc32c.append(crc, :binary.copy(<<0>>, count))
+      {:zeros, count}, crc -> Crc32c.append_zeros(crc, count)
       bytes, crc -> Crc32c.append(crc, bytes)
     end)
   end

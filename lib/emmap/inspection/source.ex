@@ -65,6 +65,16 @@ defmodule Emmap.Inspection.Source do
   defp next_data(%{mem: handle(ref)}, position),
     do: Emmap.Native.next_data(ref, position)
 
+  @doc "The first position from `position` on that is not in a hole; `nil` if only holes follow. Raises `Emmap.Error`."
+  @spec data_from(t, Emmap.position()) :: Emmap.position() | nil
+  def data_from(source, position) do
+    case next_data(source, position) do
+      {:ok, {from, _data_end}} -> from
+      {:error, reason} -> failed!(source, reason)
+      _none -> nil
+    end
+  end
+
   defp units(count, unit), do: div(count + unit - 1, unit)
 
   defp data(source, position, count) do
