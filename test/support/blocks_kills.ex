@@ -5,7 +5,7 @@ defmodule Emmap.Test.BlocksKills do
   """
 
   alias Emmap.Blocks
-  alias Emmap.Test.BlocksWorker
+  alias Emmap.Test.{BlocksWorker, ChildProgram}
 
   @manifest Path.expand("../../native/Cargo.toml", __DIR__)
   @workers %{1 => :rust, 2 => :rust, 3 => :vm, 4 => :vm}
@@ -78,6 +78,8 @@ defmodule Emmap.Test.BlocksKills do
         line: 1000,
         args: arguments
       ])
+
+    _ = ChildProgram.end_with_caller(port)
 
     receive do
       {^port, {:data, {:eol, "works"}}} -> port

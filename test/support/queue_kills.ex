@@ -6,7 +6,7 @@ defmodule Emmap.Test.QueueKills do
   """
 
   alias Emmap.Queue
-  alias Emmap.Test.{Python, QueueWorker}
+  alias Emmap.Test.{ChildProgram, Python, QueueWorker}
 
   @kinds %{1 => :pushed, 2 => :delivered, 3 => :acknowledged, 4 => :released}
   @manifest Path.expand("../../native/Cargo.toml", __DIR__)
@@ -184,7 +184,7 @@ defmodule Emmap.Test.QueueKills do
         env: [{~c"ERL_CRASH_DUMP", ~c"/dev/null"} | environment]
       ])
 
-    {:os_pid, pid} = Port.info(port, :os_pid)
+    pid = ChildProgram.end_with_caller(port)
 
     %{
       port: port,
@@ -460,7 +460,7 @@ defmodule Emmap.Test.QueueKills do
         port =
           Port.open({:spawn_executable, program}, [:binary, :exit_status, args: [what, path]])
 
-        {:os_pid, pid} = Port.info(port, :os_pid)
+        pid = ChildProgram.end_with_caller(port)
         receive do: ({^port, {:data, "held\n"}} -> :ok)
         survivor = Task.async(fn -> {Queue.pop(queue, 10_000), System.os_time(:microsecond)} end)
         Process.sleep(20)
@@ -498,7 +498,7 @@ defmodule Emmap.Test.QueueKills do
           args: ["-pa", ebin, "-e", code]
         ])
 
-      {:os_pid, pid} = Port.info(port, :os_pid)
+      pid = ChildProgram.end_with_caller(port)
       receive do: ({^port, {:data, "done\n"}} -> :ok)
       {_, 0} = System.cmd("kill", ["-9", "#{pid}"])
       receive do: ({^port, {:exit_status, _}} -> :ok)
