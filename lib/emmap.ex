@@ -40,7 +40,9 @@ defmodule Emmap do
     * The last `close/1` releases the file descriptor, and the pages too if no live binary was made. A handle that is
       collected without a `close/1` is closed by that.
     * Copies up to 64 KiB run on the caller's scheduler; longer ones, and everything that may
-      wait for a disk, on a dirty I/O scheduler. The VM can be stopped at any time, also while calls are running.
+      wait for a disk, on a dirty I/O scheduler. A call that has to wait for another call, or for a lock that another
+      program has, waits in its process and occupies no scheduler. The VM can be stopped at any time, also while calls are
+      running.
 
   ## Live binaries
 
@@ -85,7 +87,20 @@ defmodule Emmap do
   import Emmap.Handle, only: [handle: 1, handle: 2, alone: 0, none!: 1, ref!: 1]
   require Emmap.Bare, as: Bare
   require Emmap.Typed, as: Typed
-  alias Emmap.{Collected, Descriptor, Handle, Info, Iodata, Location, Native, Options, Search}
+  import Emmap.Waiting, only: [patient: 1]
+
+  alias Emmap.{
+    Collected,
+    Descriptor,
+    Handle,
+    Info,
+    Iodata,
+    Location,
+    Native,
+    Options,
+    Pieces,
+    Search
+  }
 
   # For `inspect/1` alone: `Emmap.Handle` has the shape of a handle.
   @enforce_keys [:ref]
@@ -144,6 +159,9 @@ defmodule Emmap do
           fault: {position, failure} | nil,
           failed_sync: failure | nil
         }
+
+  # As many bytes as a file can have.
+  @all 0x7FFF_FFFF_FFFF_FFFF
 
   # Opening and closing
 
@@ -273,7 +291,7 @@ defmodule Emmap do
   defp do_open(file, options), do: do_open(Options.request!(file, options))
 
   defp do_open(request) do
-    with {:ok, ref, root} <- Collected.retry(fn -> Native.open(request) end),
+    with {:ok, ref, root} <- Collected.retry(fn -> patient(Native.open(request)) end),
          do: {:ok, Handle.new(ref, root)}
   end
 
@@ -398,7 +416,7 @@ defmodule Emmap do
 
   def pread(handle(ref), position, count)
       when is_integer(position) and is_integer(count) and count >= 0,
-      do: Bare.data(Native.pread(ref, position, count))
+      do: Bare.data(patient(Native.pread(ref, position, count)))
 
   def pread(handle(ref) = mem, location, count) when is_integer(count) and count >= 0 do
     with {:ok, position} <- Location.position(ref, location), do: pread(mem, position, count)
@@ -459,10 +477,10 @@ defmodule Emmap do
   @spec read(t, non_neg_integer) :: {:ok, binary} | :eof | failure
   def read(handle(ref, root), count)
       when root != nil and is_integer(count) and count > alone(),
-      do: Bare.data(Native.read(ref, root.(), count))
+      do: Bare.data(patient(Native.read(ref, root.(), count)))
 
   def read(handle(ref), count) when is_integer(count) and count >= 0,
-    do: Bare.data(Native.read(ref, nil, count))
+    do: Bare.data(patient(Native.read(ref, nil, count)))
 
   def read(handle(_), _count), do: {:error, :badarg}
   def read(mem, _count), do: none!(mem)
@@ -475,7 +493,7 @@ defmodule Emmap do
   """
   @doc group: "Reading", since: "1.0.0-rc.0"
   @spec read_line(t) :: {:ok, binary} | :eof | failure
-  def read_line(handle(ref)), do: Bare.data(Native.read_line(ref, nil))
+  def read_line(handle(ref)), do: Bare.data(patient(Native.read_line(ref, nil)))
   def read_line(mem), do: none!(mem)
 
   @doc """
@@ -505,7 +523,7 @@ defmodule Emmap do
   def term(handle(ref), position, count, options) do
     options = term_options!(options)
 
-    with bytes when is_binary(bytes) <- Native.pread_copy(ref, position, count),
+    with bytes when is_binary(bytes) <- patient(Native.pread_copy(ref, position, count)),
          do: decoded(bytes, options)
   end
 
@@ -543,7 +561,7 @@ defmodule Emmap do
   @doc group: "Reading", since: "1.0.0-rc.0"
   @spec string(t, position, non_neg_integer) :: {:ok, String.t()} | :eof | failure
   def string(handle(ref), position, count) do
-    with bytes when is_binary(bytes) <- Native.pread_copy(ref, position, count) do
+    with bytes when is_binary(bytes) <- patient(Native.pread_copy(ref, position, count)) do
       if String.valid?(bytes), do: {:ok, bytes}, else: {:error, :ebadmsg}
     end
   end
@@ -656,12 +674,12 @@ defmodule Emmap do
   @doc group: "Writing", since: "1.0.0-rc.0"
   @spec pwrite(t, position | location, iodata) :: :ok | failure | {:error, :badarg}
   def pwrite(handle(ref), position, data) when is_binary(data) and is_integer(position),
-    do: Native.pwrite(ref, position, data)
+    do: patient(Native.pwrite(ref, position, data))
 
   def pwrite(handle(ref), location, data) do
     with {:ok, position} <- Location.position(ref, location),
          {:ok, data} <- Iodata.flatten(data),
-         do: Native.pwrite(ref, position, data)
+         do: patient(Native.pwrite(ref, position, data))
   end
 
   def pwrite(mem, _position, _data), do: none!(mem)
@@ -704,10 +722,10 @@ defmodule Emmap do
   """
   @doc group: "Writing", since: "1.0.0-rc.0"
   @spec write(t, iodata) :: :ok | failure | {:error, :badarg}
-  def write(handle(ref), data) when is_binary(data), do: Native.write(ref, data)
+  def write(handle(ref), data) when is_binary(data), do: patient(Native.write(ref, data))
 
   def write(handle(ref), data) do
-    with {:ok, data} <- Iodata.flatten(data), do: Native.write(ref, data)
+    with {:ok, data} <- Iodata.flatten(data), do: patient(Native.write(ref, data))
   end
 
   def write(mem, _data), do: none!(mem)
@@ -871,12 +889,12 @@ defmodule Emmap do
   @doc group: "Typed access", since: "1.0.0-rc.0"
   @spec get(t, position, Typed.t()) :: {:ok, Typed.number_read()} | :eof | failure
   # The types of eight bytes, without a type to decode.
-  def get(handle(ref), position, :u64), do: Bare.integer(Native.get_u64(ref, position))
-  def get(handle(ref), position, :i64), do: Bare.integer(Native.get_i64(ref, position))
-  def get(handle(ref), position, :f64), do: Bare.value(Native.get_f64(ref, position))
+  def get(handle(ref), position, :u64), do: Bare.integer(patient(Native.get_u64(ref, position)))
+  def get(handle(ref), position, :i64), do: Bare.integer(patient(Native.get_i64(ref, position)))
+  def get(handle(ref), position, :f64), do: Bare.value(patient(Native.get_f64(ref, position)))
 
   def get(handle(ref), position, type),
-    do: Bare.value(Native.typed_get(ref, position, Typed.code(type)))
+    do: Bare.value(patient(Native.typed_get(ref, position, Typed.code(type))))
 
   def get(mem, _position, _type), do: none!(mem)
 
@@ -903,12 +921,12 @@ defmodule Emmap do
 
     # Bit 3 is that of the floats.
     if Bitwise.band(code, 8) == 0,
-      do: Native.typed_put(ref, position, code, value),
-      else: Native.typed_put(ref, position, code, Typed.value(code, value))
+      do: patient(Native.typed_put(ref, position, code, value)),
+      else: patient(Native.typed_put(ref, position, code, Typed.value(code, value)))
   end
 
   def put(handle(ref), position, type, value),
-    do: Native.typed_put(ref, position, Typed.inline_code(type), value)
+    do: patient(Native.typed_put(ref, position, Typed.inline_code(type), value))
 
   def put(mem, _position, _type, _value), do: none!(mem)
 
@@ -926,7 +944,9 @@ defmodule Emmap do
   """
   @doc group: "Typed access", since: "1.0.0-rc.0"
   @spec fill(t, position, non_neg_integer, byte) :: :ok | failure
-  def fill(handle(ref), position, count, byte), do: Native.fill(ref, position, count, byte)
+  def fill(handle(ref), position, count, byte),
+    do: patient(Native.fill(ref, position, count, byte))
+
   def fill(mem, _position, _count, _byte), do: none!(mem)
 
   @doc """
@@ -944,7 +964,7 @@ defmodule Emmap do
   """
   @doc group: "Typed access", since: "1.0.0-rc.0"
   @spec copy(t, position, position, non_neg_integer) :: :ok | failure
-  def copy(handle(ref), from, to, count), do: Native.copy(ref, from, to, count)
+  def copy(handle(ref), from, to, count), do: patient(Native.copy(ref, from, to, count))
   def copy(mem, _from, _to, _count), do: none!(mem)
 
   # Searching
@@ -1073,7 +1093,7 @@ defmodule Emmap do
   """
   @doc group: "Size", since: "1.0.0-rc.0"
   @spec resize(t) :: {:ok, non_neg_integer} | failure
-  def resize(mem), do: Native.double(ref!(mem))
+  def resize(mem), do: patient(Native.double(ref!(mem)))
 
   @doc """
   Makes the map `size` bytes long, and with it its file.
@@ -1094,7 +1114,7 @@ defmodule Emmap do
   """
   @doc group: "Size", since: "1.0.0-rc.0"
   @spec resize(t, non_neg_integer) :: :ok | failure
-  def resize(mem, size), do: Native.resize(ref!(mem), bytes!(:size, size))
+  def resize(mem, size), do: patient(Native.resize(ref!(mem), bytes!(:size, size)))
 
   @doc """
   Truncates (or extends) the map and its file to the cursor, also where others have made the file longer. Errors
@@ -1102,7 +1122,7 @@ defmodule Emmap do
   """
   @doc group: "Size", since: "1.0.0-rc.0"
   @spec truncate(t) :: :ok | failure
-  def truncate(mem), do: Native.truncate(ref!(mem))
+  def truncate(mem), do: patient(Native.truncate(ref!(mem)))
 
   @doc """
   Allocates disk blocks for a range, so that later writes there cannot meet a full disk. (On a copy-on-write file system
@@ -1116,7 +1136,7 @@ defmodule Emmap do
   @spec allocate(t, position, non_neg_integer) :: :ok | failure
   def allocate(mem, position, count) do
     ref = ref!(mem)
-    as_file(position, count, fn -> Native.allocate(ref, position, count) end)
+    as_file(position, count, fn -> patient(Native.allocate(ref, position, count)) end)
   end
 
   # Durability
@@ -1215,7 +1235,7 @@ defmodule Emmap do
   """
   @doc group: "Durability", since: "1.0.0-rc.0"
   @spec reattach(t) :: :ok | failure
-  def reattach(mem), do: Native.reattach(ref!(mem))
+  def reattach(mem), do: patient(Native.reattach(ref!(mem)))
 
   @doc """
   Sends the calling process a message when the map meets a fault: `{:emmap, monitor, :fault, reason}`.
@@ -1318,7 +1338,7 @@ defmodule Emmap do
   def advise(mem, position, count, advice)
       when advice in [:normal, :sequential, :random, :no_reuse, :will_need, :dont_need] do
     ref = ref!(mem)
-    as_file(position, count, fn -> Native.advise(ref, position, count, advice) end)
+    as_file(position, count, fn -> do_advise(ref, position, count, advice) end)
   end
 
   def advise(mem, position, count, advice) when advice in @memory_advice do
@@ -1331,14 +1351,32 @@ defmodule Emmap do
     {:error, :einval}
   end
 
+  # These do something to each page.
+  defp do_advise(ref, position, count, advice) when advice in [:will_need, :dont_need] do
+    count = if count == 0, do: @all, else: count
+    # 0 bytes would be all that follow.
+    call = fn
+      _position, 0 -> Native.advise(ref, @all, 1, advice)
+      position, count -> Native.advise(ref, position, count, advice)
+    end
+
+    Pieces.each(ref, position, count, call)
+  end
+
+  defp do_advise(ref, position, count, advice), do: Native.advise(ref, position, count, advice)
+
   @doc """
-  Reads a range from the disk into memory and waits, on a dirty I/O scheduler.
+  Reads a range from the disk into memory and waits, on a dirty I/O scheduler, in pieces of 8 MiB: a process that is killed,
+  or a map that is closed, ends it after the piece.
   """
   @doc group: "Memory", since: "1.0.0-rc.0"
   @spec prefetch(t, position, non_neg_integer) :: :ok | failure
   def prefetch(mem, position, count) do
     ref = ref!(mem)
-    ranged(position, count, fn -> Native.prefetch(ref, position, count) end)
+
+    ranged(position, count, fn ->
+      Pieces.each(ref, position, count, &Native.prefetch(ref, &1, &2))
+    end)
   end
 
   @doc """
@@ -1371,22 +1409,32 @@ defmodule Emmap do
   defp do_make_read_only(ref) do
     with :ok <- Native.refuse_writes(ref) do
       Emmap.Schedulers.await()
-      Native.protect(ref)
+      patient(Native.protect(ref))
     end
   end
 
   @doc """
   Keeps all pages of the map in memory (mlock). `{:error, :enomem}` or `:eagain` above the limit
-  (`ulimit -l`), `:eperm` where it is 0. Pages by which the map grows later are not locked.
+  (`ulimit -l`), `:eperm` where it is 0: then no page of the map is kept. Pages by which the map grows later are not locked.
   """
   @doc group: "Memory", since: "1.0.0-rc.0"
   @spec lock(t) :: :ok | failure
-  def lock(mem), do: Native.lock_memory(ref!(mem))
+  def lock(mem) do
+    ref = ref!(mem)
+
+    with {:error, _} = error <- Pieces.each(ref, 0, @all, &Native.lock_memory(ref, &1, &2)) do
+      _ = Pieces.each(ref, 0, @all, &Native.unlock_memory(ref, &1, &2))
+      error
+    end
+  end
 
   @doc "Undoes `lock/1`."
   @doc group: "Memory", since: "1.0.0-rc.0"
   @spec unlock(t) :: :ok | failure
-  def unlock(mem), do: Native.unlock_memory(ref!(mem))
+  def unlock(mem) do
+    ref = ref!(mem)
+    Pieces.each(ref, 0, @all, &Native.unlock_memory(ref, &1, &2))
+  end
 
   @doc """
   Returns the state of a map. (For its size alone, `size/1`.)

@@ -53,6 +53,7 @@ defmodule Emmap.Blocks do
   """
   @moduledoc since: "1.0.0-rc.0"
 
+  import Emmap.Waiting, only: [patient: 1]
   alias Emmap.{Native, OptionList, Structure, StructureOwner}
 
   @enforce_keys [:ref, :path, :block_size]
@@ -113,7 +114,7 @@ defmodule Emmap.Blocks do
       existing: not Map.get(given, :create, true)
     }
 
-    Structure.open(path, &Native.blocks_open(&1, wanted), fn path, {:ok, ref, size} ->
+    Structure.open(path, &patient(Native.blocks_open(&1, wanted)), fn path, {:ok, ref, size} ->
       %__MODULE__{
         ref: ref,
         path: path,
@@ -135,7 +136,7 @@ defmodule Emmap.Blocks do
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec close(blocks) :: :ok | failure
-  def close(blocks), do: Native.blocks_close(blocks!(blocks).ref)
+  def close(blocks), do: patient(Native.blocks_close(blocks!(blocks).ref))
 
   @doc """
   Returns `:ok` when everything that was done so far, by any participant, is on the disk. One sync serves all processes that wait.
@@ -145,7 +146,7 @@ defmodule Emmap.Blocks do
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec sync(blocks) :: :ok | failure
-  def sync(blocks), do: Native.blocks_sync(blocks!(blocks).ref)
+  def sync(blocks), do: patient(Native.blocks_sync(blocks!(blocks).ref))
 
   @doc """
   Repairs blocks whose file was truncated or whose disk failed, once the file is whole again: see `Emmap.reattach/1`.
@@ -167,7 +168,7 @@ defmodule Emmap.Blocks do
   def info(blocks) do
     blocks = blocks!(blocks)
 
-    case Native.blocks_info(blocks.ref) do
+    case patient(Native.blocks_info(blocks.ref)) do
       {:ok, info} ->
         {recoveries, info} = Map.pop!(info, :recoveries)
         {recovered, info} = Map.split(info, [:kept, :dropped])
@@ -194,7 +195,7 @@ defmodule Emmap.Blocks do
   @spec store(blocks, binary) :: {:ok, address} | failure
   def store(%__MODULE__{ref: ref, block_size: size}, data)
       when is_binary(data) and byte_size(data) == size do
-    case Native.blocks_store(ref, data) do
+    case patient(Native.blocks_store(ref, data)) do
       address when is_integer(address) -> {:ok, address}
       error -> error
     end
@@ -232,7 +233,7 @@ defmodule Emmap.Blocks do
   defp store_chunk(_blocks, [], stored), do: {:ok, stored}
 
   defp store_chunk(blocks, chunk, stored) do
-    case Native.blocks_store_many(blocks.ref, chunk) do
+    case patient(Native.blocks_store_many(blocks.ref, chunk)) do
       {addresses, :ok} ->
         stored = Enum.reverse(addresses, stored)
         store_chunk(blocks, Enum.drop(chunk, length(addresses)), stored)
@@ -256,10 +257,10 @@ defmodule Emmap.Blocks do
   @doc group: "Blocks", since: "1.0.0-rc.0"
   @spec read(blocks, address) :: {:ok, binary} | failure
   def read(%__MODULE__{ref: ref, direct: false}, address),
-    do: data(Native.blocks_read(ref, address))
+    do: data(patient(Native.blocks_read(ref, address)))
 
   def read(%__MODULE__{ref: ref, direct: true}, address),
-    do: data(Native.blocks_view(ref, address))
+    do: data(patient(Native.blocks_view(ref, address)))
 
   def read(blocks, address), do: blocks |> blocks!() |> read(address)
 
@@ -279,7 +280,7 @@ defmodule Emmap.Blocks do
   @spec write(blocks, address, binary) :: :ok | failure
   def write(blocks, address, data) do
     blocks = blocks!(blocks)
-    Native.blocks_write(blocks.ref, address, data!(blocks, data))
+    patient(Native.blocks_write(blocks.ref, address, data!(blocks, data)))
   end
 
   @doc """
@@ -289,7 +290,7 @@ defmodule Emmap.Blocks do
   """
   @doc group: "Blocks", since: "1.0.0-rc.0"
   @spec free(blocks, address) :: :ok | failure
-  def free(%__MODULE__{ref: ref}, address), do: Native.blocks_free(ref, address)
+  def free(%__MODULE__{ref: ref}, address), do: patient(Native.blocks_free(ref, address))
   def free(blocks, address), do: blocks |> blocks!() |> free(address)
 
   @doc "Returns whether the address is in use. Raises `Emmap.Error` if the blocks are closed, or their file was truncated."
@@ -298,7 +299,7 @@ defmodule Emmap.Blocks do
   def used?(blocks, address) do
     blocks = blocks!(blocks)
 
-    case Native.blocks_is_used(blocks.ref, address) do
+    case patient(Native.blocks_is_used(blocks.ref, address)) do
       {:error, reason} -> Structure.failed!(blocks, :blocks, :read, reason)
       used? -> used?
     end
@@ -336,7 +337,7 @@ defmodule Emmap.Blocks do
     do: {:ok, %{blocks: count, damaged: damaged |> Enum.reverse() |> List.flatten()}}
 
   defp check_from(blocks, from, count, damaged) do
-    with {:ok, more, some, next} <- Native.blocks_check(blocks.ref, from),
+    with {:ok, more, some, next} <- patient(Native.blocks_check(blocks.ref, from)),
          do: check_from(blocks, next, count + more, [some | damaged])
   end
 
@@ -348,7 +349,7 @@ defmodule Emmap.Blocks do
   """
   @doc group: "The whole file", since: "1.0.0-rc.0"
   @spec trim(blocks) :: {:ok, non_neg_integer} | failure
-  def trim(blocks), do: Native.blocks_trim(blocks!(blocks).ref)
+  def trim(blocks), do: patient(Native.blocks_trim(blocks!(blocks).ref))
 
   @doc """
   Moves blocks to lower free addresses, the last block first, until there is none: `{:ok, moves}`. It begins with a `sync/1`.
@@ -374,8 +375,8 @@ defmodule Emmap.Blocks do
   end
 
   defp move_last(blocks, moved, below, count) do
-    with {:ok, last} when last != nil <- Native.blocks_last(blocks.ref, below),
-         {:ok, data} <- data(Native.blocks_read(blocks.ref, last)),
+    with {:ok, last} when last != nil <- patient(Native.blocks_last(blocks.ref, below)),
+         {:ok, data} <- data(patient(Native.blocks_read(blocks.ref, last))),
          {:ok, address} <- store(%{blocks | pad: false}, data) do
       if address < last do
         moved.(last, address)
@@ -455,7 +456,7 @@ defmodule Emmap.Blocks do
 
   @doc false
   def read_from(blocks, from, to, most) do
-    case Native.blocks_read_from(blocks.ref, from, to, most) do
+    case patient(Native.blocks_read_from(blocks.ref, from, to, most)) do
       {:error, reason} -> Structure.failed!(blocks, :blocks, :read, reason)
       some -> some
     end

@@ -47,6 +47,7 @@ defmodule Emmap.Counters do
   """
   @moduledoc since: "1.0.0-rc.0"
 
+  import Emmap.Waiting, only: [patient: 1]
   alias Emmap.{Native, Structure}
 
   @enforce_keys [:ref, :path, :count, :stripes]
@@ -124,7 +125,7 @@ defmodule Emmap.Counters do
     {count, asked} = wanted!(count_or_names)
     wanted = Map.merge(options!(options), %{count: count, names: Enum.map(asked, &to_string/1)})
 
-    case Structure.open(path, &Native.counters_open(&1, wanted), &opened(&1, &2, asked)) do
+    case Structure.open(path, &patient(Native.counters_open(&1, wanted)), &opened(&1, &2, asked)) do
       {:error, {:other_names, in_file}} ->
         {:error, {:other_names, %{asked: asked, file: in_file}}}
 
@@ -177,7 +178,7 @@ defmodule Emmap.Counters do
   @spec reattach(t) :: :ok | {:error, reason | :closed}
   def reattach(%__MODULE__{names: names} = counters) do
     names = Enum.map(names || [], &to_string/1)
-    Structure.reattach(counters, &Native.counters_reattach(&1, names))
+    Structure.reattach(counters, &patient(Native.counters_reattach(&1, names)))
   end
 
   def reattach(counters), do: no_counters!(counters)

@@ -23,6 +23,7 @@ defmodule Emmap.File do
   import Emmap.Handle, only: [handle: 1, handle: 2, alone: 0]
   require Emmap.Bare, as: Bare
   require Record
+  import Emmap.Waiting, only: [patient: 1]
   alias Emmap.Native
 
   Record.defrecordp(
@@ -49,12 +50,12 @@ defmodule Emmap.File do
   # The common forms of the hot calls are as in `Emmap`, without the way there.
   @doc false
   def read(handle(ref, nil), count) when is_integer(count) and count >= 0,
-    do: Bare.data(Native.read(ref, nil, count))
+    do: Bare.data(patient(Native.read(ref, nil, count)))
 
   def read(mem, count), do: Emmap.read(mem, count)
 
   @doc false
-  def read_line(handle(ref)), do: Bare.data(Native.read_line(ref, nil))
+  def read_line(handle(ref)), do: Bare.data(patient(Native.read_line(ref, nil)))
   def read_line(mem), do: Emmap.read_line(mem)
 
   @doc false
@@ -64,12 +65,12 @@ defmodule Emmap.File do
   def pread(handle(ref, root), position, count)
       when is_integer(position) and is_integer(count) and count >= 0 and
              (root == nil or count <= alone()),
-      do: Bare.data(Native.pread(ref, position, count))
+      do: Bare.data(patient(Native.pread(ref, position, count)))
 
   def pread(mem, position, count), do: Emmap.pread(mem, position, count)
 
   @doc false
-  def write(handle(ref), data) when is_binary(data), do: Native.write(ref, data)
+  def write(handle(ref), data) when is_binary(data), do: patient(Native.write(ref, data))
   def write(mem, data), do: Emmap.write(mem, data)
 
   @doc false
@@ -77,7 +78,7 @@ defmodule Emmap.File do
 
   @doc false
   def pwrite(handle(ref), position, data) when is_binary(data) and is_integer(position),
-    do: Native.pwrite(ref, position, data)
+    do: patient(Native.pwrite(ref, position, data))
 
   def pwrite(mem, position, data), do: Emmap.pwrite(mem, position, data)
   @doc false

@@ -45,21 +45,29 @@ defmodule Emmap.Native do
     end
   end
 
+  # What waits for a lock returns `{:wait, kind}`: see `Emmap.Waiting`, which calls these two.
+  @type waited :: handle | binary
+  @type waits :: {:wait, 0..3} | {:wait, 0..3, atom, non_neg_integer, non_neg_integer}
+  @spec wait(0..3, waited, reference, atom, [term]) :: {:ok, pos_integer} | failure
+  def wait(_kind, _place, _tag, _name, _arguments), do: not_loaded()
+  @spec wait_cancel(0..3, waited, pos_integer) :: boolean
+  def wait_cancel(_kind, _place, _number), do: not_loaded()
+
   # Hot: on the caller's scheduler, or moved to dirty I/O by the size of the copy.
-  @spec pread(handle, integer, non_neg_integer) :: data
+  @spec pread(handle, integer, non_neg_integer) :: data | waits
   def pread(_handle, _position, _count), do: not_loaded()
   # As pread, but a copy on a direct handle, too.
-  @spec pread_copy(handle, integer, non_neg_integer) :: data
+  @spec pread_copy(handle, integer, non_neg_integer) :: data | waits
   def pread_copy(_handle, _position, _count), do: not_loaded()
   @spec view(handle, root, integer, non_neg_integer) :: data
   def view(_handle, _root, _position, _count), do: not_loaded()
-  @spec pwrite(handle, integer, binary) :: :ok | failure
+  @spec pwrite(handle, integer, binary) :: :ok | failure | waits
   def pwrite(_handle, _position, _data), do: not_loaded()
-  @spec read(handle, root, non_neg_integer) :: data
+  @spec read(handle, root, non_neg_integer) :: data | waits
   def read(_handle, _root, _count), do: not_loaded()
-  @spec read_line(handle, root) :: data
+  @spec read_line(handle, root) :: data | waits
   def read_line(_handle, _root), do: not_loaded()
-  @spec write(handle, binary) :: :ok | failure
+  @spec write(handle, binary) :: :ok | failure | waits
   def write(_handle, _data), do: not_loaded()
   @spec position(handle, 0..2, integer) :: {:ok, non_neg_integer} | failure
   def position(_handle, _whence, _offset), do: not_loaded()
@@ -73,21 +81,21 @@ defmodule Emmap.Native do
   def pieces(_handle, _root, _position, _stop, _size, _form), do: not_loaded()
 
   # Hot: numbers and ranges within a map, as pread and pwrite.
-  @spec get_u64(handle, integer) :: non_neg_integer | :eof | failure
+  @spec get_u64(handle, integer) :: non_neg_integer | :eof | failure | waits
   def get_u64(_handle, _position), do: not_loaded()
-  @spec get_i64(handle, integer) :: integer | :eof | failure
+  @spec get_i64(handle, integer) :: integer | :eof | failure | waits
   def get_i64(_handle, _position), do: not_loaded()
-  @spec get_f64(handle, integer) :: Emmap.Typed.number_read() | :eof | failure
+  @spec get_f64(handle, integer) :: Emmap.Typed.number_read() | :eof | failure | waits
   def get_f64(_handle, _position), do: not_loaded()
 
   @spec typed_get(handle, integer, 0..41) ::
-          integer | float | :nan | :infinity | :neg_infinity | :eof | failure
+          integer | float | :nan | :infinity | :neg_infinity | :eof | failure | waits
   def typed_get(_handle, _position, _type), do: not_loaded()
-  @spec typed_put(handle, integer, 0..41, integer | float | atom) :: :ok | failure
+  @spec typed_put(handle, integer, 0..41, integer | float | atom) :: :ok | failure | waits
   def typed_put(_handle, _position, _type, _value), do: not_loaded()
-  @spec fill(handle, integer, non_neg_integer, byte) :: :ok | failure
+  @spec fill(handle, integer, non_neg_integer, byte) :: :ok | failure | waits
   def fill(_handle, _position, _count, _byte), do: not_loaded()
-  @spec copy(handle, integer, integer, non_neg_integer) :: :ok | failure
+  @spec copy(handle, integer, integer, non_neg_integer) :: :ok | failure | waits
   def copy(_handle, _from, _to, _count), do: not_loaded()
 
   # On the caller's scheduler, or moved to dirty CPU by the size of the range. `{position, read}` instead of
@@ -95,7 +103,7 @@ defmodule Emmap.Native do
   @type place :: {non_neg_integer, non_neg_integer}
   @type found :: {:ok, {non_neg_integer, pos_integer}} | :nomatch | place | failure
   @spec search_find(handle, reference, non_neg_integer, non_neg_integer, non_neg_integer) ::
-          found
+          found | waits
   def search_find(_handle, _patterns, _from, _read, _stop), do: not_loaded()
 
   @spec search_rfind(
@@ -105,7 +113,7 @@ defmodule Emmap.Native do
           non_neg_integer,
           non_neg_integer,
           non_neg_integer
-        ) :: found
+        ) :: found | waits
   def search_rfind(_handle, _patterns, _from, _before, _read, _stop), do: not_loaded()
 
   @spec search_all(
@@ -119,10 +127,14 @@ defmodule Emmap.Native do
           {:ok, [{non_neg_integer, pos_integer}]}
           | {non_neg_integer, non_neg_integer, [{non_neg_integer, pos_integer}]}
           | failure
+          | waits
   def search_all(_handle, _patterns, _from, _read, _stop, _limit), do: not_loaded()
 
   @spec search_count(handle, reference, non_neg_integer, non_neg_integer, non_neg_integer) ::
-          {:ok, non_neg_integer} | {non_neg_integer, non_neg_integer, non_neg_integer} | failure
+          {:ok, non_neg_integer}
+          | {non_neg_integer, non_neg_integer, non_neg_integer}
+          | failure
+          | waits
   def search_count(_handle, _patterns, _from, _read, _stop), do: not_loaded()
 
   # Hot, without a lock.
@@ -170,6 +182,7 @@ defmodule Emmap.Native do
           {:ok, handle, non_neg_integer, pos_integer, [String.t()]}
           | failure
           | {:error, {:bad_format, atom} | {:other_names, [String.t()]}}
+          | waits
   def counters_open(_path, _wanted), do: not_loaded()
   # The values before `last`, some at a time, prepended to those behind them.
   @spec counters_list(handle, non_neg_integer, [integer]) ::
@@ -180,25 +193,25 @@ defmodule Emmap.Native do
   def counters_range(_handle, _from, _count), do: not_loaded()
 
   @spec queue_open(binary, map) ::
-          {:ok, handle} | failure | {:error, {:bad_format, atom}}
+          {:ok, handle} | failure | {:error, {:bad_format, atom}} | waits
   def queue_open(_path, _wanted), do: not_loaded()
-  @spec queue_close(handle) :: :ok | failure
+  @spec queue_close(handle) :: :ok | failure | waits
   def queue_close(_handle), do: not_loaded()
-  @spec queue_reattach(handle) :: :ok | failure | {:error, {:bad_format, atom}}
+  @spec queue_reattach(handle) :: :ok | failure | {:error, {:bad_format, atom}} | waits
   def queue_reattach(_handle), do: not_loaded()
-  @spec queue_push(handle, binary, 0 | 1) :: :ok | failure
+  @spec queue_push(handle, binary, 0 | 1) :: :ok | failure | waits
   def queue_push(_handle, _payload, _term), do: not_loaded()
 
   @spec queue_push_as(handle, binary, 0 | 1, integer, 0 | 1, binary, non_neg_integer) ::
-          :ok | :duplicate | failure
+          :ok | :duplicate | failure | waits
   def queue_push_as(_handle, _payload, _term, _most, _drop, _producer, _number), do: not_loaded()
 
   @spec queue_push_many(handle, [binary], 0 | 1, integer, 0 | 1) ::
-          {non_neg_integer, :ok | queue_failure} | failure
+          {non_neg_integer, :ok | queue_failure} | failure | waits
   def queue_push_many(_handle, _payloads, _term, _most, _drop), do: not_loaded()
 
   @spec queue_pop_many(handle, non_neg_integer, pos_integer, pos_integer, 0 | 1) ::
-          {[queue_item, ...], non_neg_integer} | :empty | queue_failure
+          {[queue_item, ...], non_neg_integer} | :empty | queue_failure | waits
   def queue_pop_many(_handle, _cursor, _items, _bytes, _more), do: not_loaded()
 
   @spec queue_check_out_many(
@@ -212,33 +225,38 @@ defmodule Emmap.Native do
           {[{queue_item, non_neg_integer, pos_integer, non_neg_integer}], non_neg_integer}
           | :empty
           | queue_failure
+          | waits
   def queue_check_out_many(_handle, _cursor, _most_attempts, _items, _bytes, _more),
     do: not_loaded()
 
   @spec queue_acknowledge_many(handle, non_neg_integer, [
           {non_neg_integer, pos_integer, non_neg_integer}
-        ]) :: :ok | queue_failure
+        ]) :: :ok | queue_failure | waits
   def queue_acknowledge_many(_handle, _cursor, _receipts), do: not_loaded()
 
-  @spec queue_pop(handle, non_neg_integer) :: queue_item | :empty | queue_failure
+  @spec queue_pop(handle, non_neg_integer) :: queue_item | :empty | queue_failure | waits
   def queue_pop(_handle, _cursor), do: not_loaded()
-  @spec queue_peek(handle, non_neg_integer) :: queue_item | :empty | queue_failure
+  @spec queue_peek(handle, non_neg_integer) :: queue_item | :empty | queue_failure | waits
   def queue_peek(_handle, _cursor), do: not_loaded()
-  @spec queue_peek_last(handle, non_neg_integer) :: queue_item | :empty | queue_failure
+  @spec queue_peek_last(handle, non_neg_integer) :: queue_item | :empty | queue_failure | waits
   def queue_peek_last(_handle, _cursor), do: not_loaded()
 
   @spec queue_look(handle, non_neg_integer, non_neg_integer) ::
           {queue_item, non_neg_integer, non_neg_integer, non_neg_integer}
           | :empty
           | queue_failure
+          | waits
   def queue_look(_handle, _cursor, _position), do: not_loaded()
 
   @spec queue_after_damage(handle, non_neg_integer, non_neg_integer) ::
-          non_neg_integer | queue_failure
+          non_neg_integer | queue_failure | waits
   def queue_after_damage(_handle, _cursor, _position), do: not_loaded()
 
   @spec queue_check_out(handle, non_neg_integer, non_neg_integer) ::
-          {queue_item, non_neg_integer, pos_integer, non_neg_integer} | :empty | queue_failure
+          {queue_item, non_neg_integer, pos_integer, non_neg_integer}
+          | :empty
+          | queue_failure
+          | waits
   def queue_check_out(_handle, _cursor, _most_attempts), do: not_loaded()
 
   @spec queue_acknowledge(
@@ -247,7 +265,7 @@ defmodule Emmap.Native do
           non_neg_integer,
           non_neg_integer,
           non_neg_integer
-        ) :: :ok | failure
+        ) :: :ok | failure | waits
   def queue_acknowledge(_handle, _cursor, _sequence, _attempts, _claim), do: not_loaded()
 
   @spec queue_release(
@@ -256,17 +274,17 @@ defmodule Emmap.Native do
           non_neg_integer,
           non_neg_integer,
           non_neg_integer
-        ) :: :ok | failure
+        ) :: :ok | failure | waits
   def queue_release(_handle, _cursor, _sequence, _attempts, _claim), do: not_loaded()
-  @spec queue_record(handle, non_neg_integer, [non_neg_integer]) :: :ok | queue_failure
+  @spec queue_record(handle, non_neg_integer, [non_neg_integer]) :: :ok | queue_failure | waits
   def queue_record(_handle, _cursor, _sequences), do: not_loaded()
 
   @spec queue_lengths(handle, non_neg_integer) ::
           {non_neg_integer, non_neg_integer} | failure
   def queue_lengths(_handle, _cursor), do: not_loaded()
-  @spec queue_bytes(handle) :: non_neg_integer | failure
+  @spec queue_bytes(handle) :: non_neg_integer | failure | waits
   def queue_bytes(_handle), do: not_loaded()
-  @spec queue_sync(handle) :: :ok | queue_failure
+  @spec queue_sync(handle) :: :ok | queue_failure | waits
   def queue_sync(_handle), do: not_loaded()
   @spec queue_durable(handle) :: {:ok, pos_integer} | queue_failure
   def queue_durable(_handle), do: not_loaded()
@@ -276,34 +294,35 @@ defmodule Emmap.Native do
   def queue_stop_waiting(_handle, _space, _ticket), do: not_loaded()
 
   @spec queue_reader(handle, binary, non_neg_integer) ::
-          {:ok, non_neg_integer} | queue_failure
+          {:ok, non_neg_integer} | queue_failure | waits
   def queue_reader(_handle, _name, _max_lag), do: not_loaded()
-  @spec queue_delete_reader(handle, binary) :: :ok | queue_failure
+  @spec queue_delete_reader(handle, binary) :: :ok | queue_failure | waits
   def queue_delete_reader(_handle, _name), do: not_loaded()
-  @spec queue_clear(handle, non_neg_integer) :: :ok | queue_failure
+  @spec queue_clear(handle, non_neg_integer) :: :ok | queue_failure | waits
   def queue_clear(_handle, _cursor), do: not_loaded()
-  @spec queue_info(handle) :: {:ok, map} | queue_failure
+  @spec queue_info(handle) :: {:ok, map} | queue_failure | waits
   def queue_info(_handle), do: not_loaded()
 
-  @spec counters_reattach(handle, [String.t()]) :: :ok | failure | {:error, {:bad_format, atom}}
+  @spec counters_reattach(handle, [String.t()]) ::
+          :ok | failure | {:error, {:bad_format, atom}} | waits
   def counters_reattach(_handle, _names), do: not_loaded()
-  @spec open(map) :: {:ok, handle, root} | failure
+  @spec open(map) :: {:ok, handle, root} | failure | waits
   def open(_request), do: not_loaded()
   @spec dup(handle) :: {:ok, handle, root} | failure
   def dup(_handle), do: not_loaded()
   @spec close(handle) :: :ok | failure
   def close(_handle), do: not_loaded()
-  @spec resize(handle, non_neg_integer) :: :ok | failure
+  @spec resize(handle, non_neg_integer) :: :ok | failure | waits
   def resize(_handle, _size), do: not_loaded()
-  @spec double(handle) :: {:ok, non_neg_integer} | failure
+  @spec double(handle) :: {:ok, non_neg_integer} | failure | waits
   def double(_handle), do: not_loaded()
-  @spec truncate(handle) :: :ok | failure
+  @spec truncate(handle) :: :ok | failure | waits
   def truncate(_handle), do: not_loaded()
-  @spec reattach(handle) :: :ok | failure
+  @spec reattach(handle) :: :ok | failure | waits
   def reattach(_handle), do: not_loaded()
   @spec refuse_writes(handle) :: :ok | failure
   def refuse_writes(_handle), do: not_loaded()
-  @spec protect(handle) :: :ok | failure
+  @spec protect(handle) :: :ok | failure | waits
   def protect(_handle), do: not_loaded()
   @spec sync(handle, boolean) :: :ok | failure
   def sync(_handle, _wait), do: not_loaded()
@@ -315,7 +334,7 @@ defmodule Emmap.Native do
   def advise(_handle, _position, _count, _advice), do: not_loaded()
   @spec advise_memory(handle, non_neg_integer, non_neg_integer, atom) :: :ok | failure
   def advise_memory(_handle, _position, _count, _advice), do: not_loaded()
-  @spec allocate(handle, non_neg_integer, non_neg_integer) :: :ok | failure
+  @spec allocate(handle, non_neg_integer, non_neg_integer) :: :ok | failure | waits
   def allocate(_handle, _position, _count), do: not_loaded()
   @spec prefetch(handle, non_neg_integer, non_neg_integer) :: :ok | failure
   def prefetch(_handle, _position, _count), do: not_loaded()
@@ -330,10 +349,10 @@ defmodule Emmap.Native do
   @spec find_byte(handle, non_neg_integer, non_neg_integer, non_neg_integer, byte) ::
           {:ok, {:found, non_neg_integer} | {:next, non_neg_integer} | nil} | failure
   def find_byte(_handle, _start, _position, _stop, _byte), do: not_loaded()
-  @spec lock_memory(handle) :: :ok | failure
-  def lock_memory(_handle), do: not_loaded()
-  @spec unlock_memory(handle) :: :ok | failure
-  def unlock_memory(_handle), do: not_loaded()
+  @spec lock_memory(handle, non_neg_integer, non_neg_integer) :: :ok | failure
+  def lock_memory(_handle, _position, _count), do: not_loaded()
+  @spec unlock_memory(handle, non_neg_integer, non_neg_integer) :: :ok | failure
+  def unlock_memory(_handle, _position, _count), do: not_loaded()
   @spec describe(handle, boolean) :: {:ok, map} | failure
   def describe(_handle, _look), do: not_loaded()
   @spec size(handle) :: {:ok, non_neg_integer} | failure
@@ -391,67 +410,71 @@ defmodule Emmap.Native do
           {:ok, handle, pos_integer}
           | failure
           | {:error, {:bad_format, atom} | {:other_block_size, pos_integer}}
+          | waits
   def blocks_open(_path, _wanted), do: not_loaded()
-  @spec blocks_close(handle) :: :ok | failure
+  @spec blocks_close(handle) :: :ok | failure | waits
   def blocks_close(_handle), do: not_loaded()
-  @spec blocks_reattach(handle) :: :ok | failure | {:error, {:bad_format, atom}}
+  @spec blocks_reattach(handle) :: :ok | failure | {:error, {:bad_format, atom}} | waits
   def blocks_reattach(_handle), do: not_loaded()
-  @spec blocks_sync(handle) :: :ok | failure
+  @spec blocks_sync(handle) :: :ok | failure | waits
   def blocks_sync(_handle), do: not_loaded()
-  @spec blocks_trim(handle) :: {:ok, non_neg_integer} | failure
+  @spec blocks_trim(handle) :: {:ok, non_neg_integer} | failure | waits
   def blocks_trim(_handle), do: not_loaded()
-  @spec blocks_info(handle) :: {:ok, map} | failure
+  @spec blocks_info(handle) :: {:ok, map} | failure | waits
   def blocks_info(_handle), do: not_loaded()
-  @spec blocks_last(handle, non_neg_integer) :: {:ok, non_neg_integer | nil} | failure
+  @spec blocks_last(handle, non_neg_integer) :: {:ok, non_neg_integer | nil} | failure | waits
   def blocks_last(_handle, _below), do: not_loaded()
 
   @spec blocks_check(handle, non_neg_integer) ::
-          {:ok, non_neg_integer, [non_neg_integer], non_neg_integer | nil} | failure
+          {:ok, non_neg_integer, [non_neg_integer], non_neg_integer | nil} | failure | waits
   def blocks_check(_handle, _from), do: not_loaded()
-  @spec blocks_store(handle, binary) :: non_neg_integer | failure
+  @spec blocks_store(handle, binary) :: non_neg_integer | failure | waits
   def blocks_store(_handle, _data), do: not_loaded()
-  @spec blocks_store_at(handle, non_neg_integer, binary) :: :ok | failure
+  @spec blocks_store_at(handle, non_neg_integer, binary) :: :ok | failure | waits
   def blocks_store_at(_handle, _address, _data), do: not_loaded()
-  @spec blocks_store_many(handle, [binary]) :: {[non_neg_integer], :ok | failure} | failure
+
+  @spec blocks_store_many(handle, [binary]) ::
+          {[non_neg_integer], :ok | failure} | failure | waits
   def blocks_store_many(_handle, _data), do: not_loaded()
-  @spec blocks_read(handle, non_neg_integer) :: binary | blocks_failure
+  @spec blocks_read(handle, non_neg_integer) :: binary | blocks_failure | waits
   def blocks_read(_handle, _address), do: not_loaded()
-  @spec blocks_view(handle, non_neg_integer) :: binary | blocks_failure
+  @spec blocks_view(handle, non_neg_integer) :: binary | blocks_failure | waits
   def blocks_view(_handle, _address), do: not_loaded()
-  @spec blocks_write(handle, non_neg_integer, binary) :: :ok | failure
+  @spec blocks_write(handle, non_neg_integer, binary) :: :ok | failure | waits
   def blocks_write(_handle, _address, _data), do: not_loaded()
-  @spec blocks_free(handle, non_neg_integer) :: :ok | failure
+  @spec blocks_free(handle, non_neg_integer) :: :ok | failure | waits
   def blocks_free(_handle, _address), do: not_loaded()
-  @spec blocks_is_used(handle, non_neg_integer) :: boolean | failure
+  @spec blocks_is_used(handle, non_neg_integer) :: boolean | failure | waits
   def blocks_is_used(_handle, _address), do: not_loaded()
   @spec blocks_count(handle) :: non_neg_integer | failure
   def blocks_count(_handle), do: not_loaded()
 
   @spec blocks_read_from(handle, non_neg_integer, non_neg_integer, pos_integer) ::
-          {[{non_neg_integer, binary | blocks_failure}], non_neg_integer} | failure
+          {[{non_neg_integer, binary | blocks_failure}], non_neg_integer} | failure | waits
   def blocks_read_from(_handle, _from, _end, _most), do: not_loaded()
 
   # The predecessor's block storage, in any map: see native/emmap_nif/src/block_storage.rs.
 
-  @spec block_storage_init(handle, pos_integer) :: :ok | failure
+  @spec block_storage_init(handle, pos_integer) :: :ok | failure | waits
   def block_storage_init(_handle, _block_size), do: not_loaded()
 
-  @spec block_storage_look(handle) :: {:ok, pos_integer} | failure | {:error, {:bad_format, atom}}
+  @spec block_storage_look(handle) ::
+          {:ok, pos_integer} | failure | {:error, {:bad_format, atom}} | waits
   def block_storage_look(_handle), do: not_loaded()
 
-  @spec block_storage_store(handle, binary) :: non_neg_integer | :badarg | failure
+  @spec block_storage_store(handle, binary) :: non_neg_integer | :badarg | failure | waits
   def block_storage_store(_handle, _data), do: not_loaded()
-  @spec block_storage_read(handle, non_neg_integer) :: binary | :eof | :badarg | failure
+  @spec block_storage_read(handle, non_neg_integer) :: binary | :eof | :badarg | failure | waits
   def block_storage_read(_handle, _address), do: not_loaded()
-  @spec block_storage_free(handle, non_neg_integer) :: boolean | :badarg | failure
+  @spec block_storage_free(handle, non_neg_integer) :: boolean | :badarg | failure | waits
   def block_storage_free(_handle, _address), do: not_loaded()
 
   @spec block_storage_read_from(handle, non_neg_integer, pos_integer, 0 | 1) ::
-          {[{non_neg_integer, binary}], non_neg_integer | :eof} | :badarg | failure
+          {[{non_neg_integer, binary}], non_neg_integer | :eof} | :badarg | failure | waits
   def block_storage_read_from(_handle, _address, _most, _all), do: not_loaded()
 
   @spec block_storage_repair(handle, non_neg_integer, pos_integer) ::
-          non_neg_integer | :eof | :badarg | failure
+          non_neg_integer | :eof | :badarg | failure | waits
   def block_storage_repair(_handle, _address, _most), do: not_loaded()
 
   # The library is missing in one case only: see `load`.

@@ -84,6 +84,7 @@ defmodule Emmap.Queue do
   """
   @moduledoc since: "1.0.0-rc.0"
 
+  import Emmap.Waiting, only: [patient: 1]
   alias Emmap.{Native, Structure, StructureOwner}
   alias Emmap.Queue.{Options, Waiting}
 
@@ -166,7 +167,7 @@ defmodule Emmap.Queue do
       direct: Map.get(given, :direct, false)
     }
 
-    Structure.open(path, &Native.queue_open(&1, wanted), fn path, {:ok, ref} ->
+    Structure.open(path, &patient(Native.queue_open(&1, wanted)), fn path, {:ok, ref} ->
       configured(%__MODULE__{ref: ref, path: path}, given)
     end)
   end
@@ -200,14 +201,14 @@ defmodule Emmap.Queue do
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec close(queue) :: :ok | failure
-  def close(queue), do: Native.queue_close(queue!(queue).ref)
+  def close(queue), do: patient(Native.queue_close(queue!(queue).ref))
 
   @doc """
   Returns `:ok` when everything that was done so far, by any participant, is on the disk.
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec sync(queue) :: :ok | failure
-  def sync(queue), do: Native.queue_sync(queue!(queue).ref)
+  def sync(queue), do: patient(Native.queue_sync(queue!(queue).ref))
 
   @doc """
   Repairs a queue whose file was truncated or whose disk failed, once the file is whole again: see `Emmap.reattach/1`.
@@ -233,7 +234,7 @@ defmodule Emmap.Queue do
   def info(queue) do
     queue = queue!(queue)
 
-    case Native.queue_info(queue.ref) do
+    case patient(Native.queue_info(queue.ref)) do
       {:ok, info} ->
         {recoveries, info} = Map.pop!(info, :recoveries)
         {recovered, info} = Map.split(info, [:recovered_items, :dropped_bytes])
@@ -271,7 +272,7 @@ defmodule Emmap.Queue do
   def push(queue, item, options \\ [])
 
   def push(%__MODULE__{max_size: -1, durable: false, ref: ref, term: term} = queue, item, []),
-    do: Native.queue_push(ref, payload(queue, item), term)
+    do: patient(Native.queue_push(ref, payload(queue, item), term))
 
   def push(queue, item, options) do
     queue = queue!(queue)
@@ -290,7 +291,10 @@ defmodule Emmap.Queue do
   defp push_as(queue, payload, id) do
     {producer, number} = identity(id)
     drop = if queue.full == :drop_oldest, do: 1, else: 0
-    Native.queue_push_as(queue.ref, payload, queue.term, queue.max_size, drop, producer, number)
+
+    patient(
+      Native.queue_push_as(queue.ref, payload, queue.term, queue.max_size, drop, producer, number)
+    )
   end
 
   # A producer in another language computes the MD5 of its name.
@@ -402,7 +406,7 @@ defmodule Emmap.Queue do
 
   defp push_payloads(queue, payloads) do
     drop = if queue.full == :drop_oldest, do: 1, else: 0
-    Native.queue_push_many(queue.ref, payloads, queue.term, queue.max_size, drop)
+    patient(Native.queue_push_many(queue.ref, payloads, queue.term, queue.max_size, drop))
   end
 
   # Popping
@@ -413,7 +417,7 @@ defmodule Emmap.Queue do
   @doc group: "Popping", since: "1.0.0-rc.0"
   @spec pop(queue) :: {:ok, term} | :empty | failure
   def pop(%__MODULE__{ref: ref, cursor: cursor} = queue) do
-    case Native.queue_pop(ref, cursor) do
+    case patient(Native.queue_pop(ref, cursor)) do
       {payload} -> {:ok, :erlang.binary_to_term(payload, queue.to_term)}
       payload when is_binary(payload) -> {:ok, payload}
       other -> other
@@ -444,7 +448,7 @@ defmodule Emmap.Queue do
     queue = queue!(queue)
 
     batch(queue, options, fn items, bytes, more ->
-      Native.queue_pop_many(queue.ref, queue.cursor, items, bytes, more)
+      patient(Native.queue_pop_many(queue.ref, queue.cursor, items, bytes, more))
     end)
     |> each_item(&payload_item(queue, &1))
   end
@@ -488,7 +492,7 @@ defmodule Emmap.Queue do
   @spec peek(queue) :: {:ok, term} | :empty | failure
   def peek(queue) do
     queue = queue!(queue)
-    item(queue, Native.queue_peek(queue.ref, queue.cursor))
+    item(queue, patient(Native.queue_peek(queue.ref, queue.cursor)))
   end
 
   @doc "Returns the newest item, and leaves it in the queue."
@@ -496,7 +500,7 @@ defmodule Emmap.Queue do
   @spec peek_last(queue) :: {:ok, term} | :empty | failure
   def peek_last(queue) do
     queue = queue!(queue)
-    item(queue, Native.queue_peek_last(queue.ref, queue.cursor))
+    item(queue, patient(Native.queue_peek_last(queue.ref, queue.cursor)))
   end
 
   defp item(queue, {payload}), do: {:ok, :erlang.binary_to_term(payload, queue.to_term)}
@@ -521,7 +525,7 @@ defmodule Emmap.Queue do
   def checkout(queue, options \\ [])
 
   def checkout(%__MODULE__{ref: ref, cursor: cursor} = queue, []) do
-    case Native.queue_check_out(ref, cursor, queue.max_attempts) do
+    case patient(Native.queue_check_out(ref, cursor, queue.max_attempts)) do
       {{payload}, sequence, attempts, claim} ->
         {:ok, :erlang.binary_to_term(payload, queue.to_term), {sequence, attempts, claim}}
 
@@ -539,13 +543,15 @@ defmodule Emmap.Queue do
     case Map.new(options) do
       given when is_map_key(given, :max_items) or is_map_key(given, :max_bytes) ->
         batch(queue, options, fn items, bytes, more ->
-          Native.queue_check_out_many(
-            queue.ref,
-            queue.cursor,
-            queue.max_attempts,
-            items,
-            bytes,
-            more
+          patient(
+            Native.queue_check_out_many(
+              queue.ref,
+              queue.cursor,
+              queue.max_attempts,
+              items,
+              bytes,
+              more
+            )
           )
         end)
         |> each_item(fn {payload, sequence, attempts, claim} ->
@@ -573,7 +579,7 @@ defmodule Emmap.Queue do
         {sequence, attempts, claim},
         []
       ),
-      do: Native.queue_acknowledge(ref, cursor, sequence, attempts, claim)
+      do: patient(Native.queue_acknowledge(ref, cursor, sequence, attempts, claim))
 
   def ack(queue, receipts, options) do
     queue = queue!(queue)
@@ -583,13 +589,13 @@ defmodule Emmap.Queue do
     acknowledged =
       receipts
       |> Enum.chunk_every(@chunk_items)
-      |> each(&Native.queue_acknowledge_many(queue.ref, queue.cursor, &1))
+      |> each(&patient(Native.queue_acknowledge_many(queue.ref, queue.cursor, &1)))
 
     if durable? and acknowledged in [:ok, {:error, :gone}] do
       sequences = for {sequence, _, _} <- receipts, do: sequence
 
       # In the stream, too: an acknowledgement that returned is found again, and one that did not may be.
-      with :ok <- Native.queue_record(queue.ref, queue.cursor, sequences),
+      with :ok <- patient(Native.queue_record(queue.ref, queue.cursor, sequences)),
            :ok <- Waiting.durable(queue.ref),
            do: acknowledged
     else
@@ -606,7 +612,7 @@ defmodule Emmap.Queue do
     queue = queue!(queue)
 
     each(List.wrap(receipts), fn {sequence, attempts, claim} ->
-      Native.queue_release(queue.ref, queue.cursor, sequence, attempts, claim)
+      patient(Native.queue_release(queue.ref, queue.cursor, sequence, attempts, claim))
     end)
   end
 
@@ -692,14 +698,15 @@ defmodule Emmap.Queue do
     queue = queue!(queue)
     lag = options |> Options.reader!() |> Map.get(:max_lag, :infinity) |> unless_infinity(0)
 
-    with {:ok, cursor} <- Native.queue_reader(queue.ref, name!(name), lag),
+    with {:ok, cursor} <- patient(Native.queue_reader(queue.ref, name!(name), lag)),
          do: {:ok, %{queue | cursor: cursor, reader: name}}
   end
 
   @doc "Deletes a reader. `{:error, :gone}`: there is none of this name."
   @doc group: "Readers", since: "1.0.0-rc.0"
   @spec delete_reader(queue, String.t()) :: :ok | failure
-  def delete_reader(queue, name), do: Native.queue_delete_reader(queue!(queue).ref, name!(name))
+  def delete_reader(queue, name),
+    do: patient(Native.queue_delete_reader(queue!(queue).ref, name!(name)))
 
   defp name!(name) when is_binary(name) and byte_size(name) in 1..62, do: name
 
@@ -738,7 +745,7 @@ defmodule Emmap.Queue do
   def bytes(queue) do
     queue = queue!(queue)
 
-    case Native.queue_bytes(queue.ref) do
+    case patient(Native.queue_bytes(queue.ref)) do
       bytes when is_integer(bytes) -> bytes
       {:error, reason} -> Structure.failed!(queue, :queue, :read, reason)
     end
@@ -749,7 +756,7 @@ defmodule Emmap.Queue do
   @spec clear(queue) :: :ok | failure
   def clear(queue) do
     queue = queue!(queue)
-    Native.queue_clear(queue.ref, queue.cursor)
+    patient(Native.queue_clear(queue.ref, queue.cursor))
   end
 
   @doc """
@@ -771,20 +778,20 @@ defmodule Emmap.Queue do
   end
 
   defp salvage(queue, copy, position, found) do
-    case Native.queue_look(queue.ref, queue.cursor, position) do
+    case patient(Native.queue_look(queue.ref, queue.cursor, position)) do
       :empty ->
         {:ok, found}
 
       {{payload}, _sequence, _attempts, next} ->
-        with :ok <- Native.queue_push(copy.ref, payload, 1),
+        with :ok <- patient(Native.queue_push(copy.ref, payload, 1)),
              do: salvage(queue, copy, next, %{found | items: found.items + 1})
 
       {payload, _sequence, _attempts, next} ->
-        with :ok <- Native.queue_push(copy.ref, payload, 0),
+        with :ok <- patient(Native.queue_push(copy.ref, payload, 0)),
              do: salvage(queue, copy, next, %{found | items: found.items + 1})
 
       {:error, {:corrupt, damaged}} ->
-        next = Native.queue_after_damage(queue.ref, queue.cursor, damaged)
+        next = patient(Native.queue_after_damage(queue.ref, queue.cursor, damaged))
 
         case next do
           {:error, _} = error -> error
@@ -818,7 +825,7 @@ defmodule Emmap.Queue do
   @doc false
   # The first item at or after a position that can be taken, and where the next begins. Skips what is damaged.
   def look(%__MODULE__{} = queue, position) do
-    case Native.queue_look(queue.ref, queue.cursor, position) do
+    case patient(Native.queue_look(queue.ref, queue.cursor, position)) do
       :empty ->
         :empty
 
@@ -829,7 +836,7 @@ defmodule Emmap.Queue do
         {{payload, sequence, attempts}, next}
 
       {:error, {:corrupt, damaged}} ->
-        look(queue, Native.queue_after_damage(queue.ref, queue.cursor, damaged))
+        look(queue, patient(Native.queue_after_damage(queue.ref, queue.cursor, damaged)))
 
       {:error, reason} ->
         Structure.failed!(queue, :queue, :read, reason)

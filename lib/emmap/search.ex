@@ -15,6 +15,7 @@ defmodule Emmap.Search do
   """
   @moduledoc since: "1.0.0-rc.0"
 
+  import Emmap.Waiting, only: [patient: 1]
   alias Emmap.Native
   alias Emmap.Search.Preparation
 
@@ -39,7 +40,7 @@ defmodule Emmap.Search do
   end
 
   defp find_from(ref, patterns, from, read, stop) do
-    case Native.search_find(ref, patterns, from, read, stop) do
+    case patient(Native.search_find(ref, patterns, from, read, stop)) do
       {next, read} when is_integer(next) -> find_from(ref, patterns, next, read, stop)
       answer -> answer
     end
@@ -54,7 +55,7 @@ defmodule Emmap.Search do
   end
 
   defp rfind_before(ref, patterns, from, before, read, stop) do
-    case Native.search_rfind(ref, patterns, from, before, read, stop) do
+    case patient(Native.search_rfind(ref, patterns, from, before, read, stop)) do
       {next, read} when is_integer(next) -> rfind_before(ref, patterns, from, next, read, stop)
       answer -> answer
     end
@@ -69,7 +70,7 @@ defmodule Emmap.Search do
   end
 
   defp all_from(ref, patterns, from, read, stop, limit, batches) do
-    case Native.search_all(ref, patterns, from, read, stop, limit) do
+    case patient(Native.search_all(ref, patterns, from, read, stop, limit)) do
       {:ok, last} ->
         {:ok, Enum.reduce(batches, last, &(&1 ++ &2))}
 
@@ -89,7 +90,7 @@ defmodule Emmap.Search do
   end
 
   defp count_from(ref, patterns, from, read, stop, sum) do
-    case Native.search_count(ref, patterns, from, read, stop) do
+    case patient(Native.search_count(ref, patterns, from, read, stop)) do
       {:ok, count} -> {:ok, sum + count}
       {next, read, count} -> count_from(ref, patterns, next, read, stop, sum + count)
       error -> error

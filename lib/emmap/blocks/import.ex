@@ -2,6 +2,7 @@ defmodule Emmap.Blocks.Import do
   @moduledoc false
   # Copies the blocks of a predecessor's file. See `Emmap.Blocks.import/3`.
 
+  import Emmap.Waiting, only: [patient: 1]
   alias Emmap.{Blocks, Handle, Native, OptionList}
 
   @options [addresses: {&__MODULE__.addresses?/1, ":same | :new"}]
@@ -17,7 +18,7 @@ defmodule Emmap.Blocks.Import do
       try do
         ref = Handle.ref!(mem)
 
-        with {:ok, size} <- Native.block_storage_look(ref),
+        with {:ok, size} <- patient(Native.block_storage_look(ref)),
              :ok <- small(size),
              do: into(to, size, &copy(ref, &1, how, most(size), 0, %{}))
       after
@@ -52,14 +53,14 @@ defmodule Emmap.Blocks.Import do
 
   defp copy(ref, blocks, how, most, from, addresses) do
     with {some, next} when is_list(some) <-
-           Native.block_storage_read_from(ref, from, most, 1),
+           patient(Native.block_storage_read_from(ref, from, most, 1)),
          {:ok, addresses} <- store(blocks, how, Enum.reverse(some), addresses),
          do: copy(ref, blocks, how, most, next, addresses)
   end
 
   defp store(blocks, :same, some, addresses) do
     Enum.reduce_while(some, {:ok, addresses}, fn {address, data}, {:ok, addresses} ->
-      case Native.blocks_store_at(blocks.ref, address, data) do
+      case patient(Native.blocks_store_at(blocks.ref, address, data)) do
         :ok -> {:cont, {:ok, Map.put(addresses, address, address)}}
         error -> {:halt, error}
       end

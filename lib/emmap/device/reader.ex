@@ -9,6 +9,7 @@ defmodule Emmap.Device.Reader do
   import Emmap.Handle, only: [handle: 1]
   require Emmap.Bare, as: Bare
   alias Emmap.Device.Characters
+  import Emmap.Waiting, only: [patient: 1]
   alias Emmap.Native
 
   @type source :: %{
@@ -200,7 +201,7 @@ defmodule Emmap.Device.Reader do
 
   # What a direct handle reads is the memory itself, which may change between two looks at it. No
   # character may.
-  defp fetch(source, at, count), do: Bare.data(Native.pread_copy(ref(source), at, count))
+  defp fetch(source, at, count), do: Bare.data(patient(Native.pread_copy(ref(source), at, count)))
 
   defp ref(%{mem: handle(ref)}), do: ref
 end

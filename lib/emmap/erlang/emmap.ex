@@ -40,6 +40,7 @@ defmodule :emmap do
   import Emmap.BadArgument, only: [badarg: 3]
   import Emmap.Handle, only: [handle: 1, ref!: 1]
   require Emmap.Bare, as: Bare
+  import Emmap.Waiting, only: [patient: 1]
   alias Emmap.Native
 
   # Compiled with every change of another module: mix.exs says why, where it makes `h/2` work.
@@ -422,7 +423,7 @@ defmodule :emmap do
   @doc since: "1.0.0-rc.0"
   @spec init_block_storage(mem, pos_integer) :: :ok | Emmap.failure()
   def init_block_storage(mem, size) when is_integer(size) and size in 1..@most_block_bytes,
-    do: Native.block_storage_init(ref!(mem), size)
+    do: patient(Native.block_storage_init(ref!(mem), size))
 
   def init_block_storage(mem, size),
     do: badarg([mem, size], 2, "the size must be an integer from 1 to #{@most_block_bytes}")
@@ -434,7 +435,7 @@ defmodule :emmap do
   @doc since: "1.0.0-rc.0"
   @spec store_block(mem, binary) :: address | {:error, :full} | Emmap.failure()
   def store_block(mem, data) when is_binary(data) do
-    case Native.block_storage_store(ref!(mem), data) do
+    case patient(Native.block_storage_store(ref!(mem), data)) do
       :badarg -> badarg([mem, data], 2, "the data must be as long as a block of the storage")
       result -> result
     end
@@ -449,7 +450,7 @@ defmodule :emmap do
   @doc since: "1.0.0-rc.0"
   @spec read_block(mem, address) :: binary | :eof | Emmap.failure()
   def read_block(mem, address) when is_integer(address) and address >= 0 do
-    case Native.block_storage_read(ref!(mem), address) do
+    case patient(Native.block_storage_read(ref!(mem), address)) do
       :badarg -> badarg([mem, address], 1, "the map is too short for a block storage")
       result -> result
     end
@@ -462,7 +463,7 @@ defmodule :emmap do
   @doc since: "1.0.0-rc.0"
   @spec free_block(mem, address) :: boolean | Emmap.failure()
   def free_block(mem, address) when is_integer(address) and address >= 0 do
-    case Native.block_storage_free(ref!(mem), address) do
+    case patient(Native.block_storage_free(ref!(mem), address)) do
       :badarg -> badarg([mem, address], 1, "the map is too short for a block storage")
       result -> result
     end
@@ -478,7 +479,7 @@ defmodule :emmap do
   @doc since: "1.0.0-rc.0"
   @spec read_blocks(mem) :: [{address, binary}] | Emmap.failure()
   def read_blocks(mem) do
-    case Native.block_storage_read_from(ref!(mem), 0, @most_blocks, 0) do
+    case patient(Native.block_storage_read_from(ref!(mem), 0, @most_blocks, 0)) do
       {blocks, _} when is_list(blocks) -> blocks
       :badarg -> badarg([mem], 1, "the map is too short for a block storage")
       error -> error
@@ -495,7 +496,7 @@ defmodule :emmap do
           {[{address, binary}], address | :eof} | Emmap.failure()
   def read_blocks(mem, start, count)
       when is_integer(start) and start >= 0 and is_integer(count) and count > 0 do
-    case Native.block_storage_read_from(ref!(mem), start, count, 0) do
+    case patient(Native.block_storage_read_from(ref!(mem), start, count, 0)) do
       :badarg -> badarg([mem, start, count], 1, "the map is too short for a block storage")
       result -> result
     end
@@ -517,7 +518,7 @@ defmodule :emmap do
   @doc since: "1.0.0-rc.0"
   @spec repair_block_storage(mem) :: :ok | Emmap.failure()
   def repair_block_storage(mem) do
-    case Native.block_storage_repair(ref!(mem), 0, @most_blocks) do
+    case patient(Native.block_storage_repair(ref!(mem), 0, @most_blocks)) do
       :badarg -> badarg([mem], 1, "the map is too short for a block storage")
       {:error, _} = error -> error
       _ -> :ok
@@ -531,7 +532,7 @@ defmodule :emmap do
   @spec repair_block_storage(mem, address, pos_integer) :: address | :eof | Emmap.failure()
   def repair_block_storage(mem, start, count)
       when is_integer(start) and start >= 0 and is_integer(count) and count > 0 do
-    case Native.block_storage_repair(ref!(mem), start, count) do
+    case patient(Native.block_storage_repair(ref!(mem), start, count)) do
       :badarg -> badarg([mem, start, count], 1, "the map is too short for a block storage")
       result -> result
     end

@@ -4,6 +4,7 @@ defmodule Emmap.Stream.Reader do
   # to cut it.
 
   import Emmap.Handle, only: [handle: 1, handle: 2]
+  import Emmap.Waiting, only: [patient: 1]
   alias Emmap.{Handle, HeapRoom, Native}
 
   # So much is brought into memory at a time, on a dirty scheduler, and then read on a normal one,
@@ -69,7 +70,7 @@ defmodule Emmap.Stream.Reader do
 
   # The bytes of the mark of an encoding, which only the start of a file has.
   defp bom(%{trim_bom: true, start: 0}, ref) do
-    case Native.pread_copy(ref, 0, 4) do
+    case patient(Native.pread_copy(ref, 0, 4)) do
       bytes when is_binary(bytes) -> bytes |> :unicode.bom_to_encoding() |> elem(1)
       # Met again where the lines are read.
       _ -> 0

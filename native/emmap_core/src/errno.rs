@@ -13,6 +13,16 @@ impl Errno {
     /// it may be gone, and another program's lock is not.
     pub const LENT: Errno = Errno(-2);
 
+    /// The size of the file is being changed by another call or program: this call is to be made again where it may wait.
+    /// See [`crate::patience`].
+    pub const WAIT_SIZE: Errno = Errno(-3);
+    /// As [`Errno::WAIT_SIZE`]: another copy is at work there.
+    pub const WAIT_COPY: Errno = Errno(-4);
+    /// As [`Errno::WAIT_SIZE`]: another call or program has the lock of the structure.
+    pub const WAIT_STORE: Errno = Errno(-5);
+    /// As [`Errno::WAIT_STORE`], and it may have it for minutes.
+    pub const WAIT_LONG: Errno = Errno(-6);
+
     pub const ACCES: Errno = Errno(libc::EACCES);
     pub const BUSY: Errno = Errno(libc::EBUSY);
     pub const EXIST: Errno = Errno(libc::EEXIST);
@@ -26,6 +36,14 @@ impl Errno {
     pub const NOTSUP: Errno = Errno(libc::ENOTSUP);
     pub const PERM: Errno = Errno(libc::EPERM);
     pub const STALE: Errno = Errno(libc::ESTALE);
+
+    /// Whether the call has to be made again where it may wait.
+    pub fn is_wait(self) -> bool {
+        matches!(
+            self,
+            Errno::WAIT_SIZE | Errno::WAIT_COPY | Errno::WAIT_STORE | Errno::WAIT_LONG
+        )
+    }
 
     /// What the last system call of this thread left behind.
     pub fn last() -> Errno {

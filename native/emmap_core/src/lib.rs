@@ -15,6 +15,7 @@
 //! | [`closing`] | which handles are open |
 //! | [`lent`] | which files live binaries show |
 //! | [`source`] | bytes to write that may be a map's |
+//! | [`patience`] | how long a call waits, and where |
 //! | [`sync`] | the atomics and locks of all that loom checks |
 //! | [`arena`] | where maps are placed |
 //! | [`region`] | the mapping itself: read, write, grow, shrink |
@@ -60,6 +61,7 @@ pub mod news;
 pub mod opened_file;
 pub mod options;
 pub mod os;
+pub mod patience;
 pub mod queue;
 pub mod region;
 pub mod search;

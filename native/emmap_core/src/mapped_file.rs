@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::copy_up::CopyUp;
 use crate::os::HugePage;
+use crate::patience::Deadline;
 use crate::{os, Errno, Result};
 
 pub struct MappedFile {
@@ -21,6 +22,7 @@ pub struct MappedFile {
     /// Whether its pages may be other than ordinary ones.
     perhaps_huge: bool,
     copy_up: CopyUp,
+    courtesy: os::Courtesy,
 }
 
 /// Which file it is, whatever its name: device and inode.
@@ -94,6 +96,7 @@ impl MappedFile {
             sparse,
             perhaps_huge: stat.preferred > os::page_size(),
             copy_up: CopyUp::new(stat),
+            courtesy: os::Courtesy::default(),
         })
     }
 
@@ -108,6 +111,11 @@ impl MappedFile {
 
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    /// Waits for the lock under which the size of the file changes.
+    pub fn lock_size(&self, deadline: &Deadline) -> Result<os::FileLock<'_>> {
+        os::FileLock::wait_until(self.fd(), &self.courtesy, deadline)
     }
 
     pub fn name(&self) -> &Name {

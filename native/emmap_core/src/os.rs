@@ -17,7 +17,7 @@ pub use boot::boot_id;
 pub use byte_lock::*;
 pub use descriptor::{access_of, path_of, reopen_as};
 pub use file::*;
-pub use file_lock::{with_file_lock, FileLock};
+pub use file_lock::{with_file_lock, Courtesy, FileLock};
 pub use futex::{futex_wait, futex_wake};
 pub use map_flags::{HugePage, MapFlags, Sharing, NO_RESERVE};
 pub use memory_advice::{advise_memory, MemoryAdvice};

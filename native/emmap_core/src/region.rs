@@ -13,6 +13,7 @@
 //! | module | its one job |
 //! | --- | --- |
 //! | [`plan`] | what an open makes of its file and its options |
+//! | [`size_turn`] | who changes the size
 //! | [`shape`] | what does not change after a region is made |
 //! | [`reservation`] | a range of addresses, owned and released |
 //! | [`address_range`] | a range of addresses that shows the file |
@@ -48,6 +49,7 @@ mod reservation;
 mod resize;
 mod scan;
 mod shape;
+mod size_turn;
 
 use std::fs::File;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -69,8 +71,10 @@ use plan::plan_and_map;
 use read_only::SlowWrites;
 use release::FileSlot;
 use shape::Shape;
+use size_turn::SizeTurn;
 
 pub use copy::{Read, Wait, Written};
+use info::Known;
 pub use info::{Info, Residency};
 pub use past_end::Source;
 pub use scan::Scan;
@@ -78,6 +82,9 @@ pub use scan::Scan;
 pub struct Region {
     // Declared before what they point into: fields are dropped in this order.
     ranges: Mutex<Vec<AddressRange>>,
+    /// What there is to know of `ranges`, for those who may not wait.
+    known: Known,
+    size_turn: SizeTurn,
     file: FileSlot,
     failed_sync: Failed,
     storage_turn: OnceLock<Arc<Turn>>,
@@ -148,8 +155,11 @@ impl Region {
             appends: AtomicBool::new(shape.appends),
             lent: Lent::default(),
         };
+        let ranges = vec![range];
         Ok(Region {
-            ranges: Mutex::new(vec![range]),
+            known: Known::new(&ranges),
+            ranges: Mutex::new(ranges),
+            size_turn: SizeTurn::default(),
             file: FileSlot::new(opened.map(|opened| opened.file)),
             failed_sync: Failed::default(),
             storage_turn: OnceLock::new(),
@@ -259,6 +269,14 @@ impl Region {
         (at, count + into_page)
     }
 
+    /// All pages of the map.
+    fn whole(&self) -> (*mut u8, usize) {
+        // The length first: the base has room for it (2: Published in order).
+        let mapped = self.shape.bytes(self.len()).unwrap_or(0);
+        (self.pages(0, 0).0, mapped)
+    }
+
+    /// Held while the map changes; nobody waits for another program meanwhile.
     fn ranges(&self) -> MutexGuard<'_, Vec<AddressRange>> {
         self.ranges.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -38,15 +38,23 @@ impl Bell {
     }
 
     /// Asks `ready` again after every ring, and once in a millisecond. It is told whether it was asked for the first time
-    /// longer ago than that.
-    pub fn wait(&self, mut ready: impl FnMut(bool) -> bool) {
+    /// longer ago than that. `false`: it was not ready, and `longest` is over.
+    pub fn wait(
+        &self,
+        longest: Option<std::time::Duration>,
+        mut ready: impl FnMut(bool) -> bool,
+    ) -> bool {
         const LONG: std::time::Duration = std::time::Duration::from_millis(1);
         let begun = std::time::Instant::now();
         let mut looking = self.looking();
         while !ready(begun.elapsed() >= LONG) {
+            if longest.is_some_and(|longest| begun.elapsed() >= longest) {
+                return false;
+            }
             let rung = self.rung.wait_timeout(looking, LONG);
             looking = rung.unwrap_or_else(std::sync::PoisonError::into_inner).0;
         }
+        true
     }
 
     fn looking(&self) -> std::sync::MutexGuard<'_, ()> {
@@ -60,11 +68,16 @@ impl Bell {
 impl Bell {
     pub fn ring(&self) {}
 
-    pub fn wait(&self, mut ready: impl FnMut(bool) -> bool) {
+    pub fn wait(
+        &self,
+        _longest: Option<std::time::Duration>,
+        mut ready: impl FnMut(bool) -> bool,
+    ) -> bool {
         let mut for_long = false;
         while !ready(for_long) {
             for_long = true;
             yield_now();
         }
+        true
     }
 }

@@ -4,17 +4,26 @@
 
 use emmap_core::block_storage::{calls, Mapped, Place, Stop, PLACES};
 use emmap_core::region::Wait;
-use emmap_core::{Errno, Region};
+use emmap_core::{patience, Errno, Region};
 use rustler::sys::ErlNifTerm;
 use rustler::types::atom;
 use rustler::{Encoder, Env, Term};
 
-use crate::hot::{hot_nif, Call, Early, Scheduler, INLINE_BYTES};
+use crate::hot::{cold_nif, hot_nif, Call, Early, Scheduler, INLINE_BYTES};
 use crate::interrupting::interruptible;
 use crate::io::copy::copy;
 use crate::io::live::live_alone;
 use crate::resource::{Handle, HandleRef};
 use crate::terms::{answer, Failure};
+
+cold_nif!(
+    DirtyIo,
+    "block_storage_init" / 2 = block_storage_init(handle, block_size)
+);
+cold_nif!(
+    DirtyIo,
+    "block_storage_look" / 1 = block_storage_look(handle)
+);
 
 hot_nif!("block_storage_store" / 2 = store, DirtyIo);
 hot_nif!("block_storage_read" / 2 = read, DirtyIo);
@@ -39,6 +48,7 @@ fn stopped<S: Scheduler>(stop: Stop) -> Result<ErlNifTerm, Early> {
         Stop::Full => Err(Early::Reason(reasons::full())),
         Stop::Busy | Stop::Grow(_) => match S::WAIT {
             Wait::No => Err(Early::Again),
+            Wait::Yes if patience::is_brief() => Err(Errno::WAIT_COPY.into()),
             Wait::Yes => Err(Errno::BUSY.into()),
         },
     }
@@ -178,7 +188,6 @@ fn repair<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
 }
 
 // May make the file longer.
-#[rustler::nif(schedule = "DirtyIo")]
 fn block_storage_init<'a>(env: Env<'a>, handle: HandleRef<'a>, block_size: u32) -> Term<'a> {
     let made = handle.0.region().and_then(|region| {
         calls::init(region, block_size).map_err(|stop| match stop {
@@ -190,7 +199,6 @@ fn block_storage_init<'a>(env: Env<'a>, handle: HandleRef<'a>, block_size: u32) 
 }
 
 // `{:ok, block size}`, if the whole map can be a storage. Looks at all masks.
-#[rustler::nif(schedule = "DirtyIo")]
 fn block_storage_look<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
     let region = match handle.0.region() {
         Ok(region) => region,

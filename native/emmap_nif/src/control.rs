@@ -9,8 +9,29 @@ use emmap_core::{fault, guard, source};
 use rustler::types::atom;
 use rustler::{Binary, Encoder, Env, NewBinary, NifMap, NifUnitEnum, Term};
 
+use crate::hot::cold_nif;
+use crate::io::change::check_turn;
 use crate::resource::{HandleRef, LIVE_HANDLES, LIVE_MAPPINGS};
 use crate::terms::{answer, Failure};
+
+cold_nif!(DirtyIo, "resize" / 2 = resize(handle, size));
+cold_nif!(DirtyIo, "double" / 1 = double(handle));
+cold_nif!(DirtyIo, "truncate" / 1 = truncate(handle));
+cold_nif!(DirtyIo, "protect" / 1 = protect(handle));
+cold_nif!(DirtyIo, "reattach" / 1 = reattach(handle));
+cold_nif!(DirtyIo, "allocate" / 3 = allocate(handle, position, count));
+
+/// As [`on_region`], for what changes the size of the map: those who wait for that already come first.
+fn on_size<'a>(
+    env: Env<'a>,
+    handle: &HandleRef,
+    act: impl FnOnce(&Region) -> emmap_core::Result<()>,
+) -> Term<'a> {
+    on_region(env, handle, |region| {
+        check_turn(handle.0)?;
+        act(region)
+    })
+}
 
 fn on_region<'a>(
     env: Env<'a>,
@@ -28,32 +49,29 @@ fn close<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
 }
 
 // Allocates blocks and changes maps.
-#[rustler::nif(schedule = "DirtyIo")]
 fn resize<'a>(env: Env<'a>, handle: HandleRef<'a>, size: u64) -> Term<'a> {
-    on_region(env, &handle, |region| region.resize(size))
+    on_size(env, &handle, |region| region.resize(size))
 }
 
 // As resize, to a size that is found out under its lock.
-#[rustler::nif(schedule = "DirtyIo")]
 fn double<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
-    match handle.0.region().and_then(|region| Ok(region.double()?)) {
+    let double = |region: &Region| check_turn(handle.0).and_then(|()| region.double());
+    match handle.0.region().and_then(|region| Ok(double(region)?)) {
         Ok(size) => (atom::ok(), size).encode(env),
         Err(failure) => failure.encode(env),
     }
 }
 
 // As resize, at the cursor.
-#[rustler::nif(schedule = "DirtyIo")]
 fn truncate<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
-    on_region(env, &handle, |region| {
+    on_size(env, &handle, |region| {
         region.truncate(handle.0.cursor.get())
     })
 }
 
 // Changes maps, and waits for one who grows the map.
-#[rustler::nif(schedule = "DirtyIo")]
 fn reattach<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
-    on_region(env, &handle, |region| {
+    on_size(env, &handle, |region| {
         region.reattach()?;
         handle.0.cursor.limit(region.len() as u64);
         Ok(())
@@ -71,7 +89,6 @@ fn refuse_writes<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
 
 // Changes maps, and waits for writes on dirty schedulers. To be called after `refuse_writes`, once every process that was
 // running then has given up its scheduler.
-#[rustler::nif(schedule = "DirtyIo")]
 fn protect<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
     // SAFETY: a write that may not wait is one call on a scheduler of the VM, which is over by the word of the caller.
     on_region(env, &handle, |region| unsafe { region.protect() })
@@ -186,9 +203,8 @@ fn advise_memory<'a>(
 }
 
 // Allocates blocks.
-#[rustler::nif(schedule = "DirtyIo")]
 fn allocate<'a>(env: Env<'a>, handle: HandleRef<'a>, position: u64, count: u64) -> Term<'a> {
-    on_region(env, &handle, |region| region.allocate(position, count))
+    on_size(env, &handle, |region| region.allocate(position, count))
 }
 
 // Reads from the disk.
@@ -199,14 +215,14 @@ fn prefetch<'a>(env: Env<'a>, handle: HandleRef<'a>, position: u64, count: u64) 
 
 // Reads every page from the disk.
 #[rustler::nif(schedule = "DirtyIo")]
-fn lock_memory<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
-    on_region(env, &handle, Region::lock_memory)
+fn lock_memory<'a>(env: Env<'a>, handle: HandleRef<'a>, position: u64, count: u64) -> Term<'a> {
+    on_region(env, &handle, |region| region.lock_memory(position, count))
 }
 
 // Walks the page tables.
 #[rustler::nif(schedule = "DirtyIo")]
-fn unlock_memory<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
-    on_region(env, &handle, Region::unlock_memory)
+fn unlock_memory<'a>(env: Env<'a>, handle: HandleRef<'a>, position: u64, count: u64) -> Term<'a> {
+    on_region(env, &handle, |region| region.unlock_memory(position, count))
 }
 
 #[derive(NifMap)]

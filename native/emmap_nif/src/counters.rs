@@ -11,10 +11,16 @@ use rustler::sys::ErlNifTerm;
 use rustler::types::atom;
 use rustler::{Binary, Encoder, Env, NifMap, NifResult, Term};
 
-use crate::hot::{hot_nif, Call, Early};
+use crate::hot::{cold_nif, hot_nif, Call, Early};
 use crate::interrupting::interruptible;
 use crate::resource::{new_structure, HandleRef, Structure};
 use crate::terms::Failure;
+
+cold_nif!(DirtyIo, "counters_open" / 2 = counters_open(path, wanted));
+cold_nif!(
+    DirtyIo,
+    "counters_reattach" / 2 = counters_reattach(handle, names)
+);
 
 hot_nif!("counter_add" / 3 = add);
 hot_nif!("counter_next" / 3 = next);
@@ -137,7 +143,6 @@ struct Wanted {
 
 // `{:ok, reference, count, stripes, names}`; names are strings. Reads headers, may create,
 // allocate and sync: all of it waits for a disk.
-#[rustler::nif(schedule = "DirtyIo")]
 fn counters_open<'a>(env: Env<'a>, path: Binary<'a>, wanted: Wanted) -> Term<'a> {
     if path.as_slice().contains(&0) {
         return Failure::from(Errno::INVAL).encode(env);
@@ -171,7 +176,6 @@ fn failed(env: Env, error: Error) -> Term {
 }
 
 // Reads headers, and maps the file again.
-#[rustler::nif(schedule = "DirtyIo")]
 fn counters_reattach<'a>(
     env: Env<'a>,
     handle: HandleRef<'a>,

@@ -10,6 +10,7 @@ mod arguments;
 mod results;
 
 use std::any::Any;
+use std::cell::Cell;
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::os::raw::c_int;
@@ -19,15 +20,17 @@ use std::time::Duration;
 use emmap_core::region::Wait;
 use emmap_core::Errno;
 use rustler::sys::{
-    enif_consume_timeslice, enif_schedule_nif, enif_self, ErlNifEnv, ErlNifPid, ErlNifTerm,
+    enif_consume_timeslice, enif_raise_exception, enif_schedule_nif, enif_self, ErlNifEnv,
+    ErlNifPid, ErlNifTerm,
 };
 use rustler::types::atom;
-use rustler::{Atom, Env, SchedulerFlags, Term};
+use rustler::{Atom, Encoder, Env, Error, LocalPid, NifResult, SchedulerFlags, Term};
 
 use results::{encode, raise};
 
 use crate::interrupting::interruptible;
 use crate::terms::{ArgumentError, Failure};
+use crate::waiting::Kind;
 
 /// Copies up to this many bytes run where they are called; a longer one would hold up its
 /// scheduler, and everything that may wait does, so both go to a dirty I/O scheduler.
@@ -50,8 +53,31 @@ pub enum Early {
     /// `{:error, atom}`, of another reason.
     Reason(Atom),
     Raise(&'static ArgumentError),
+    /// A term of the call's environment.
+    RaiseTerm(ErlNifTerm),
     /// Nothing was done: the same call again, where it may wait.
     Again,
+}
+
+impl Early {
+    /// What a call in a message ends with: whether the process has to raise the term, and the term.
+    fn told<'a>(self, env: Env<'a>, call: &Call) -> (bool, Term<'a>) {
+        match self {
+            Early::Closed => (false, Failure::Closed.encode(env)),
+            Early::Posix(error) => (false, Failure::Posix(Errno(error as i32)).encode(env)),
+            Early::Reason(reason) => (false, (atom::error(), reason).encode(env)),
+            Early::Raise(error) if error.1 == 0 => (true, error.encode(env)),
+            Early::Raise(error) => {
+                // SAFETY: a term of this environment.
+                let argument = unsafe { Term::new(env, call.argument(error.1)) };
+                (true, error.showing(env, argument).encode(env))
+            }
+            // SAFETY: a term of this environment.
+            Early::RaiseTerm(term) => (true, unsafe { Term::new(env, term) }),
+            // There it waits for as long as it takes.
+            Early::Again => (false, Failure::from(Errno::BUSY).encode(env)),
+        }
+    }
 }
 
 impl From<Errno> for Early {
@@ -114,11 +140,12 @@ macro_rules! hot_nif {
         $crate::hot::register!($name, $arity, $crate::hot::raw_nif!([] None, $body));
     };
     ($name:literal / $arity:literal = $body:ident, $scheduler:ident) => {
+        $crate::hot::waitable!($name, $arity, false, |call| $body::<$crate::hot::Dirty>(call));
         $crate::hot::register!($name, $arity, {
             const ELSEWHERE: &$crate::hot::Elsewhere = &$crate::hot::Elsewhere {
                 name: $crate::hot::c_name(concat!($name, "\0")),
                 arity: $arity,
-                raw: $crate::hot::raw_nif!([#[cold]] None, $body::<$crate::hot::Dirty>),
+                raw: $crate::hot::dirty_nif!($body::<$crate::hot::Dirty>),
                 scheduler: rustler::SchedulerFlags::$scheduler,
             };
             $crate::hot::raw_nif!([] Some(ELSEWHERE), $body::<$crate::hot::Normal>)
@@ -128,11 +155,14 @@ macro_rules! hot_nif {
 
 macro_rules! register {
     ($name:literal, $arity:literal, $raw:expr) => {
+        $crate::hot::register!($name, $arity, $raw, Normal);
+    };
+    ($name:literal, $arity:literal, $raw:expr, $scheduler:ident) => {
         rustler::codegen_runtime::inventory::submit! {
             rustler::Nif {
                 name: concat!($name, "\0").as_ptr().cast(),
                 arity: $arity,
-                flags: rustler::SchedulerFlags::Normal as rustler::codegen_runtime::c_uint,
+                flags: rustler::SchedulerFlags::$scheduler as rustler::codegen_runtime::c_uint,
                 raw_func: $raw,
             }
         }
@@ -155,22 +185,114 @@ macro_rules! raw_nif {
     }};
 }
 
+/// A raw C function around a body that may wait: on a dirty scheduler, which is for a moment only.
+macro_rules! dirty_nif {
+    ($body:path) => {{
+        #[cold]
+        unsafe extern "C" fn raw(
+            env: *mut rustler::sys::ErlNifEnv,
+            argc: std::os::raw::c_int,
+            argv: *const rustler::sys::ErlNifTerm,
+        ) -> rustler::sys::ErlNifTerm {
+            // SAFETY: the VM passes the arity it registered, and terms of this environment.
+            emmap_core::patience::briefly(|| unsafe {
+                $crate::hot::run(env, argc, argv, None, $body)
+            })
+        }
+        raw
+    }};
+}
+
+/// Lets a thread of [`crate::waiting`] run a body.
+macro_rules! waitable {
+    ($name:literal, $arity:literal, $shared:literal, $body:expr) => {
+        rustler::codegen_runtime::inventory::submit! {
+            $crate::waiting::Waitable {
+                name: $name,
+                arity: $arity,
+                body: $body,
+                shared: $shared,
+            }
+        }
+    };
+}
+
 /// Where a call goes on in `body`, with other arguments, when it may wait.
 macro_rules! elsewhere {
     ($name:literal / $arity:literal = $body:path) => {
         $crate::hot::elsewhere!($name / $arity = $body, DirtyIo)
     };
-    ($name:literal / $arity:literal = $body:path, $scheduler:ident) => {
+    ($name:literal / $arity:literal = $body:path, $scheduler:ident) => {{
+        $crate::hot::waitable!($name, $arity, false, $body);
         &$crate::hot::Elsewhere {
             name: $crate::hot::c_name(concat!($name, "\0")),
             arity: $arity,
-            raw: $crate::hot::raw_nif!([#[cold]] None, $body),
+            raw: $crate::hot::dirty_nif!($body),
             scheduler: rustler::SchedulerFlags::$scheduler,
         }
+    }};
+}
+
+/// Declares a cold NIF that may have to wait for a lock: a function of an environment and of decoded arguments.
+///
+/// - `cold_nif!(Scheduler, "name" / arity = function(argument, …))`: it runs on that scheduler, and goes on in a thread of
+///   [`crate::waiting`] if it has to wait.
+/// - `cold_nif!(Kind::…, shared, …)`: it runs in such a thread only, for it takes locks in several steps; with `true` once
+///   for all who ask meanwhile.
+macro_rules! cold_nif {
+    ($scheduler:ident, $name:literal / $arity:literal = $function:ident($($argument:ident),*)) => {
+        const _: () = {
+            fn body(call: &$crate::hot::Call) -> Result<rustler::sys::ErlNifTerm, $crate::hot::Early> {
+                $crate::hot::decoded!(call, $function($($argument),*))
+            }
+            $crate::hot::waitable!($name, $arity, false, body);
+            $crate::hot::register!($name, $arity, $crate::hot::dirty_nif!(body), $scheduler);
+        };
+    };
+    ($kind:expr, $shared:literal, $name:literal / $arity:literal = $function:ident($($argument:ident),*)) => {
+        const _: () = {
+            fn body(call: &$crate::hot::Call) -> Result<rustler::sys::ErlNifTerm, $crate::hot::Early> {
+                $crate::hot::decoded!(call, $function($($argument),*))
+            }
+            fn wait(call: &$crate::hot::Call) -> Result<rustler::sys::ErlNifTerm, $crate::hot::Early> {
+                Ok(call.with_env(|env| rustler::Encoder::encode(&$kind, env).as_c_arg()))
+            }
+            $crate::hot::waitable!($name, $arity, $shared, body);
+            $crate::hot::register!($name, $arity, $crate::hot::raw_nif!([] None, wait));
+        };
     };
 }
 
-pub(crate) use {elsewhere, hot_nif, raw_nif, register};
+/// Calls a function with the decoded arguments of a call.
+macro_rules! decoded {
+    ($call:ident, $function:ident($($argument:ident),*)) => {
+        $call.with_terms(|env, terms| {
+            let [$($argument),*] = terms else {
+                return Err(rustler::Error::BadArg);
+            };
+            $crate::hot::Answer::answer($function(env, $($argument.decode()?),*))
+        })
+    };
+}
+
+pub(crate) use {cold_nif, decoded, dirty_nif, elsewhere, hot_nif, raw_nif, register, waitable};
+
+/// What a cold function returns.
+pub trait Answer<'a> {
+    fn answer(self) -> NifResult<Term<'a>>;
+}
+
+impl<'a> Answer<'a> for Term<'a> {
+    fn answer(self) -> NifResult<Term<'a>> {
+        Ok(self)
+    }
+}
+
+impl<'a> Answer<'a> for NifResult<Term<'a>> {
+    fn answer(self) -> NifResult<Term<'a>> {
+        self
+    }
+}
 
 /// A name that ends with NUL, which is checked where the library is compiled.
 pub const fn c_name(name: &'static str) -> &'static CStr {
@@ -229,9 +351,11 @@ unsafe fn ended_early(
                 let argument = Term::new(env, *argv.add(error.1));
                 raise(env.as_c_arg(), &error.showing(env, argument))
             }
+            Early::RaiseTerm(term) => enif_raise_exception(env, term),
             Early::Again => match elsewhere {
                 Some(elsewhere) => elsewhere.go_on(env, argv),
-                None => unreachable!("what may wait is never done again"),
+                // On a dirty scheduler: another copy is at work.
+                None => encode(env, &Kind::Copy),
             },
         }
     }
@@ -273,11 +397,77 @@ impl Elsewhere {
 #[derive(Clone, Copy)]
 pub struct Call {
     env: *mut ErlNifEnv,
+    /// Below 0 in the environment of a message: see [`Call::in_message`].
     argc: c_int,
     argv: *const ErlNifTerm,
 }
 
+thread_local! {
+    /// The process that this thread makes a call for.
+    static CALLER: Cell<Option<ErlNifPid>> = const { Cell::new(None) };
+}
+
 impl Call {
+    /// Makes a call for a process, on a thread that may wait, with terms of the environment of a message. Returns whether
+    /// the process has to raise the term, and the term.
+    pub fn in_message<'a>(
+        env: Env<'a>,
+        pid: LocalPid,
+        arguments: &[ErlNifTerm],
+        body: fn(&Call) -> Result<ErlNifTerm, Early>,
+    ) -> (bool, Term<'a>) {
+        let call = Call {
+            env: env.as_c_arg(),
+            argc: -1 - arguments.len() as c_int,
+            argv: arguments.as_ptr(),
+        };
+        CALLER.set(Some(*pid.as_c_arg()));
+        let ended = catch_unwind(AssertUnwindSafe(|| body(&call)));
+        CALLER.set(None);
+        match ended {
+            // SAFETY: a body returns a term of its environment.
+            Ok(Ok(term)) => (false, unsafe { Term::new(env, term) }),
+            Ok(Err(early)) => early.told(env, &call),
+            Err(_) => (true, atom::nif_panicked().to_term(env)),
+        }
+    }
+
+    fn is_in_message(&self) -> bool {
+        self.argc < 0
+    }
+
+    fn arity(&self) -> usize {
+        match self.argc {
+            of_message if of_message < 0 => (-1 - of_message) as usize,
+            argc => argc as usize,
+        }
+    }
+
+    /// The environment and the arguments, for a function that decodes them.
+    pub fn with_terms(
+        &self,
+        act: impl for<'a> FnOnce(Env<'a>, &[Term<'a>]) -> NifResult<Term<'a>>,
+    ) -> Result<ErlNifTerm, Early> {
+        self.with_env(|env| {
+            let terms: Vec<Term> = (0..self.arity())
+                // SAFETY: the Call invariant.
+                .map(|index| unsafe { Term::new(env, self.argument(index)) })
+                .collect();
+            match act(env, &terms) {
+                Ok(term) => Ok(term.as_c_arg()),
+                Err(Error::RaiseTerm(reason)) => {
+                    Err(Early::RaiseTerm(reason.encode(env).as_c_arg()))
+                }
+                Err(_) => Err(Early::RaiseTerm(atom::badarg().as_c_arg())),
+            }
+        })
+    }
+
+    /// Whoever watches the process that calls does so from here, if it is its own environment.
+    pub fn own_env(&self) -> bool {
+        !self.is_in_message()
+    }
+
     /// The environment, for what is not made here.
     pub fn with_env<T>(&self, act: impl FnOnce(Env<'_>) -> T) -> T {
         let lifetime = ();
@@ -293,6 +483,11 @@ impl Call {
     /// The process that calls.
     #[inline(always)]
     pub fn pid(&self) -> ErlNifPid {
+        if self.is_in_message() {
+            if let Some(pid) = CALLER.get() {
+                return pid;
+            }
+        }
         let mut pid = MaybeUninit::uninit();
         // SAFETY: the Call invariant; a NIF has a process, so `pid` is set.
         unsafe {
@@ -305,7 +500,7 @@ impl Call {
     #[inline(always)]
     pub fn consumed(&self, bytes: usize) {
         const BYTES_OF_A_PERCENT: usize = 64 << 10;
-        if bytes >= BYTES_OF_A_PERCENT {
+        if bytes >= BYTES_OF_A_PERCENT && !self.is_in_message() {
             // A hundredth of a timeslice is about 10 microseconds, in which at least as much is copied, from memory that is
             // in no cache, too.
             // SAFETY: the Call invariant.
@@ -327,10 +522,29 @@ impl Call {
     pub fn consumed_items(&self, items: usize, bytes: usize) {
         const ITEMS_OF_A_PERCENT: usize = 100;
         let percent = items / ITEMS_OF_A_PERCENT + bytes / INLINE_BYTES;
-        if percent > 0 {
+        if percent > 0 && !self.is_in_message() {
             // SAFETY: the Call invariant.
             unsafe { enif_consume_timeslice(self.env, percent.min(100) as c_int) };
         }
+    }
+
+    /// Goes on in a thread that may wait, with the handle and these arguments: `{:wait, kind, name, one, other}`.
+    #[cold]
+    pub fn wait_for_copy(
+        &self,
+        elsewhere: &Elsewhere,
+        [one, other]: [ErlNifTerm; 2],
+    ) -> ErlNifTerm {
+        let (wait, name) = self.with_env(|env| {
+            let name = elsewhere.name.to_str().ok();
+            let name = name.and_then(|name| Atom::from_str(env, name).ok());
+            (
+                crate::waiting::wait_atom(),
+                name.unwrap_or_else(atom::error),
+            )
+        });
+        let kind = self.uint64(Kind::Copy as u64);
+        self.tuple(&[wait.as_c_arg(), kind, name.as_c_arg(), one, other])
     }
 
     /// Goes on elsewhere, with other arguments.

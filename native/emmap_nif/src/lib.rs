@@ -27,6 +27,7 @@ mod resource;
 mod search;
 mod terms;
 mod typed;
+mod waiting;
 
 use rustler::{Env, Term};
 

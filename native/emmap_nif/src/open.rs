@@ -9,8 +9,11 @@ use emmap_core::{Errno, Options, Region};
 use rustler::types::atom;
 use rustler::{Binary, Encoder, Env, NifMap, NifResult, NifUnitEnum, Term};
 
+use crate::hot::cold_nif;
 use crate::resource::{dup_handle, new_handle, HandleRef, NewHandle};
 use crate::terms::{ArgumentError, Failure};
+
+cold_nif!(DirtyIo, "open" / 1 = open(request));
 
 #[derive(NifUnitEnum)]
 enum Share {
@@ -119,7 +122,6 @@ fn opened<'a>(env: Env<'a>, handle: NewHandle<'a>) -> Term<'a> {
 }
 
 // Opens files, allocates blocks, may populate pages: all of it waits for a disk.
-#[rustler::nif(schedule = "DirtyIo")]
 fn open<'a>(env: Env<'a>, request: Term<'a>) -> NifResult<Term<'a>> {
     let request: Request = request
         .decode()

@@ -250,6 +250,11 @@ impl Handle {
     }
 }
 
+/// What tells the maps of handles apart.
+pub fn mapping_of(handle: &Handle) -> usize {
+    handle.mapping as usize
+}
+
 /// A borrowed handle as the argument of a cold NIF.
 pub struct HandleRef<'a>(pub &'a Handle);
 

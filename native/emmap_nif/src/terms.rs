@@ -5,6 +5,7 @@ use rustler::types::atom::{self, Atom};
 use rustler::{Encoder, Env, Error, Term};
 
 use crate::errno;
+use crate::waiting::Kind;
 
 rustler::atoms! {
     eof,
@@ -28,7 +29,7 @@ pub fn answer<'a>(env: Env<'a>, result: Result<(), Failure>) -> Term<'a> {
     }
 }
 
-/// Why a call did not do what it was asked: encoded as `{:error, reason}`.
+/// Why a call did not do what it was asked: encoded as `{:error, reason}`, or as `{:wait, kind}` if it has to wait first.
 pub enum Failure {
     Closed,
     Posix(Errno),
@@ -42,6 +43,11 @@ impl From<Errno> for Failure {
 
 impl Encoder for Failure {
     fn encode<'a>(&self, env: Env<'a>) -> Term<'a> {
+        if let Failure::Posix(error) = self {
+            if let Some(kind) = Kind::of(*error) {
+                return kind.encode(env);
+            }
+        }
         let reason = match self {
             Failure::Closed => closed().encode(env),
             Failure::Posix(error) => self::reason(env, *error).encode(env),

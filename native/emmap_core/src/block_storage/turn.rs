@@ -8,7 +8,9 @@ use std::sync::{
 
 use super::{Result, Stop};
 use crate::mapped_file::Identity;
+use crate::patience::{self, Deadline};
 use crate::region::Wait;
+use crate::Errno;
 
 pub type Turn = RwLock<()>;
 
@@ -31,6 +33,7 @@ pub fn of(file: Option<Identity>) -> Arc<Turn> {
 
 pub fn to_read(turn: &Turn, wait: Wait) -> Result<RwLockReadGuard<'_, ()>> {
     match wait {
+        Wait::Yes if patience::is_brief() => briefly(|| taken(turn.try_read())),
         Wait::Yes => Ok(turn.read().unwrap_or_else(PoisonError::into_inner)),
         Wait::No => taken(turn.try_read()),
     }
@@ -38,9 +41,16 @@ pub fn to_read(turn: &Turn, wait: Wait) -> Result<RwLockReadGuard<'_, ()>> {
 
 pub fn to_change(turn: &Turn, wait: Wait) -> Result<RwLockWriteGuard<'_, ()>> {
     match wait {
+        Wait::Yes if patience::is_brief() => briefly(|| taken(turn.try_write())),
         Wait::Yes => Ok(turn.write().unwrap_or_else(PoisonError::into_inner)),
         Wait::No => taken(turn.try_write()),
     }
+}
+
+/// Asks for a moment; after that the call waits elsewhere.
+fn briefly<G>(mut attempt: impl FnMut() -> Result<G>) -> Result<G> {
+    let deadline = Deadline::of_call(Errno::WAIT_STORE);
+    Ok(deadline.poll(|| Ok(attempt().ok()))?)
 }
 
 fn taken<G>(attempt: std::result::Result<G, TryLockError<G>>) -> Result<G> {

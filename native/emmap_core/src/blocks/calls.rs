@@ -7,7 +7,7 @@ use super::{layout, Locked, Result, Stop};
 use crate::region::Wait;
 use crate::store::shared::Mapped;
 use crate::store::Shared;
-use crate::{Errno, Region};
+use crate::{patience, Errno, Region};
 
 use std::os::fd::AsFd;
 
@@ -239,6 +239,10 @@ impl Blocks {
 
     /// Brings everything to the disk that was done so far; one sync serves all callers that wait. Blocks on the disk.
     pub fn sync(&self, region: &Region) -> Result<()> {
+        if patience::is_brief() {
+            // It takes locks in several steps, and others may be at it for long.
+            return Err(Errno::WAIT_LONG.into());
+        }
         let done = |shared: &Mapped| shared.load(layout::SYNCS_DONE);
         let begun = region.reading(|| Mapped::new(region).load(layout::SYNCS_BEGUN))?;
         let _one = self

@@ -4,11 +4,12 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::description::{Layout, OtherSize, Request};
 use super::layout::{self, Geometry};
 use super::{Locked, Result, Stop};
+use crate::patience::Deadline;
 use crate::region::Wait;
 use crate::store::participants::Presence;
 use crate::store::shared::Mapped;
@@ -220,19 +221,16 @@ impl Blocks {
         at: u64,
         done: impl Fn() -> crate::Result<bool>,
     ) -> Result<Option<held::Held<'a>>> {
-        let start = Instant::now();
-        loop {
+        let deadline = Deadline::within(PATIENCE, Errno::WAIT_LONG);
+        let (presence, place) = (self.presence(), &layout::PARTICIPANTS);
+        let held = deadline.poll(|| {
             if region.reading(&done)? {
-                return Ok(None);
+                return Ok(Some(None));
             }
-            let (presence, place) = (self.presence(), &layout::PARTICIPANTS);
-            match region.reading(|| held::take(shared, at, presence, place, None, Wait::Yes)) {
-                Ok(Some(held)) => return Ok(Some(held)),
-                Ok(None) | Err(Errno::BUSY) if start.elapsed() < PATIENCE => continue,
-                Ok(None) => return Err(Errno::BUSY.into()),
-                Err(error) => return Err(error.into()),
-            }
-        }
+            let held = region.reading(|| held::attempt(shared, at, presence, place))?;
+            Ok(held.map(Some))
+        })?;
+        Ok(held)
     }
 
     /// Makes room for so many blocks. Nobody waits for the disk meanwhile but who needs more room, too.

@@ -8,7 +8,7 @@ use super::{Claimed, Locked, Receipt, Result, Stop, Taken};
 use crate::region::Wait;
 use crate::store::shared::Mapped;
 use crate::store::Shared;
-use crate::{Errno, Region};
+use crate::{patience, Errno, Region};
 
 /// Payloads up to this are copied where the call was made, and up to [`UNDER_LOCK`] under the lock.
 pub const AT_ONCE: u64 = 64 << 10;
@@ -84,6 +84,10 @@ impl Queue {
         cursor: usize,
         mut room: impl FnMut(&Found) -> R,
     ) -> Result<Option<Taken>> {
+        if patience::is_brief() {
+            // It takes the lock twice, and cannot be given up in between.
+            return Err(Errno::WAIT_STORE.into());
+        }
         loop {
             let mut out = None;
             // Under the lock, for what is pinned.
@@ -162,7 +166,10 @@ impl Queue {
     ) -> Result<Option<Taken>> {
         match taken {
             Some(taken) => Ok(Some(taken)),
-            None => match self.acknowledge(region, Wait::Yes, cursor, &claimed.receipt) {
+            // It is claimed already, so this cannot be given up.
+            None => match patience::begun(|| {
+                self.acknowledge(region, Wait::Yes, cursor, &claimed.receipt)
+            }) {
                 Ok(()) => Err(Stop::Corrupt(claimed.found.position)),
                 Err(Stop::Gone) => Ok(None),
                 Err(stop) => Err(stop),

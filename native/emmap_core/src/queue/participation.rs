@@ -19,7 +19,7 @@ use crate::store::held::{self, Held};
 use crate::store::participants::{Presence, EVENTS};
 use crate::store::shared::Mapped;
 use crate::store::{self, Absent, Shared};
-use crate::{os, Errno, Region};
+use crate::{os, patience, Errno, Region};
 
 /// What came of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -366,6 +366,10 @@ impl Queue {
     ) -> Result<Pushed> {
         if wait == Wait::No {
             return Err(Stop::Busy);
+        }
+        if patience::is_brief() {
+            // It takes the lock twice, and cannot be given up in between.
+            return Err(Errno::WAIT_STORE.into());
         }
         // One at a time: a slot has one reservation.
         let _turn = self.presence.turn();

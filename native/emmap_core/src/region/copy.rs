@@ -10,7 +10,7 @@ use super::Region;
 use crate::bounds::{checked_range, clamped_range};
 use crate::byte_search::ByteSearch;
 use crate::typed::MOST;
-use crate::{guard, interrupt, source, Errno, Result};
+use crate::{guard, interrupt, patience, source, Errno, Result};
 
 /// Whether the calling thread may wait for another's long copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,14 +23,14 @@ pub enum Wait {
 pub enum Read {
     /// This many bytes were copied; fewer than asked when the map became shorter meanwhile, or who asked was killed.
     Done(usize),
-    /// Another copy is in the way; call again with [`Wait::Yes`].
+    /// Another copy is in the way; call again with [`Wait::Yes`], where the thread may wait: see [`crate::patience`].
     Busy,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
     Done,
-    /// Another copy is in the way; call again with [`Wait::Yes`].
+    /// As [`Read::Busy`]. Nothing was written.
     Busy,
     /// It ends past the end of the map; grow and call again. Nothing was written.
     PastEnd,
@@ -112,7 +112,9 @@ impl Region {
             Wait::No => lock
                 .read_short(stripes, copy)
                 .map_or(Read::Busy, Read::Done),
-            Wait::Yes => Read::Done(lock.read_long(stripes, copy)),
+            Wait::Yes => lock
+                .read_within(stripes, patience::of_copies(), copy)
+                .map_or(Read::Busy, Read::Done),
         }
     }
 
@@ -302,7 +304,10 @@ impl Region {
     ) -> Result<Written> {
         let _turn = match (&self.hot.lock, wait) {
             (None, _) => None,
-            (Some(lock), Wait::Yes) => Some(lock.write(stripes)),
+            (Some(lock), Wait::Yes) => match lock.write_within(stripes, patience::of_copies()) {
+                None => return Ok(Written::Busy),
+                turn => turn,
+            },
             (Some(lock), Wait::No) => match lock.try_write(stripes) {
                 None => return Ok(Written::Busy),
                 turn => turn,

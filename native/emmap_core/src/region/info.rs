@@ -2,6 +2,7 @@
 
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::address_range::AddressRange;
 use super::Region;
@@ -43,6 +44,38 @@ pub struct Info {
     pub failed_sync: Option<Errno>,
 }
 
+/// How many ranges of addresses there are, and how long the last one is: to be read without the lock of the ranges.
+pub(super) struct Known {
+    count: AtomicUsize,
+    room: AtomicUsize,
+}
+
+impl Known {
+    pub fn new(ranges: &[AddressRange]) -> Known {
+        let known = Known {
+            count: AtomicUsize::new(0),
+            room: AtomicUsize::new(0),
+        };
+        known.note(ranges);
+        known
+    }
+
+    /// To be called when `ranges` has changed.
+    pub fn note(&self, ranges: &[AddressRange]) {
+        let room = ranges.last().map_or(0, |last| last.reservation.room());
+        self.room.store(room, Ordering::Relaxed);
+        self.count.store(ranges.len(), Ordering::Relaxed);
+    }
+
+    fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    fn room(&self) -> usize {
+        self.room.load(Ordering::Relaxed)
+    }
+}
+
 impl Region {
     /// The file as `fstat` sees it now. ENOTSUP for anonymous memory.
     pub fn stat(&self) -> Result<Stat> {
@@ -68,11 +101,7 @@ impl Region {
 
     pub fn info(&self) -> Result<Info> {
         let mut info = self.describe(true);
-        let (at, mapped) = {
-            let ranges = self.ranges();
-            ranges[ranges.len() - 1].whole()
-        };
-        // Not under the lock: it takes long, and nothing is unmapped meanwhile.
+        let (at, mapped) = self.whole();
         // SAFETY: the pages lie inside the mapping (1: Alive).
         info.resident_pages = unsafe { self.resident(at, 0, mapped) }?;
         // What else there is to know is told also when the file cannot be asked.
@@ -83,10 +112,7 @@ impl Region {
     /// The pages of the map in at most `parts` parts of about the same size, from its start on. A
     /// map of fewer pages has a part for each of them.
     pub fn residency(&self, parts: usize) -> Result<Vec<Residency>> {
-        let (at, mapped) = {
-            let ranges = self.ranges();
-            ranges[ranges.len() - 1].whole()
-        };
+        let (at, mapped) = self.whole();
         let page = self.shape.page;
         let all = mapped.div_ceil(page);
         let parts = parts.min(all);
@@ -109,10 +135,8 @@ impl Region {
     /// As [`Region::info`], without the resident pages and the blocks: in constant time. With a `look` at
     /// the file it notices one that was cut inside the last page of the map, of which no signal tells.
     pub fn describe(&self, look: bool) -> Info {
-        let ranges = self.ranges();
         if look && !self.shape.private {
-            // What it finds is a fault, and is told of below.
-            let _ = self.check_size_under(&ranges);
+            self.look_for_cut();
         }
         let first_fault = self.hot.fault.first();
         let file = self.file().ok().flatten();
@@ -128,20 +152,37 @@ impl Region {
             appends: self.appends(),
             locking: self.hot.lock.is_some(),
             auto_unlink: self.shape.auto_unlink,
-            max_size: Some(self.limit(&ranges)).filter(|max| *max < i64::MAX as u64),
+            max_size: Some(self.limit_of_room(self.known.room()))
+                .filter(|max| *max < i64::MAX as u64),
             page_size: self.shape.page,
             resident_pages: 0,
             allocated: None,
-            ranges: ranges.len(),
+            ranges: self.known.count(),
             faults: self.hot.fault.count(),
             first_fault: first_fault.map(|(at, reason)| (at, reason.errno())),
             failed_sync: self.failed_sync.error(),
         }
     }
 
+    /// Notes a fault where the file is too short. While the size changes there is nothing to be found: what is read of the
+    /// file and of the map would not be of one moment.
+    fn look_for_cut(&self) {
+        if let Ok(Some(on_disk)) = self.size_on_disk() {
+            if self.is_short(on_disk) {
+                if let Ok(ranges) = self.ranges.try_lock() {
+                    let _ = self.check_size_under(&ranges);
+                }
+            }
+        }
+    }
+
     /// The largest size that `resize` can give.
     pub(super) fn limit(&self, ranges: &[AddressRange]) -> u64 {
-        let room = ranges[ranges.len() - 1].reservation.room() - self.shape.delta;
+        self.limit_of_room(ranges[ranges.len() - 1].reservation.room())
+    }
+
+    fn limit_of_room(&self, room: usize) -> u64 {
+        let room = room - self.shape.delta;
         match self.shape.pinned {
             true => self.shape.max_size.min(room as u64),
             false => self.shape.max_size,

@@ -15,6 +15,8 @@
 //! costs least, until a thread has waited for a millisecond: it gets priority (one thread at a time), and the stripe that it
 //! waits for goes to nobody else. So neither readers nor writers wait without end.
 
+use std::time::Duration;
+
 use crossbeam_utils::CachePadded;
 
 use crate::sync::atomic::{fence, AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -235,7 +237,7 @@ impl CopyLock {
     }
 
     /// Runs `copy` so that no writer overlaps its last run. `None`: a writer holds a stripe for long; call again through
-    /// [`CopyLock::read_long`], where waiting is allowed.
+    /// [`CopyLock::read_within`], where waiting is allowed.
     pub fn read_short<R>(&self, stripes: Stripes, mut copy: impl FnMut() -> R) -> Option<R> {
         for _ in 0..OPTIMISTIC_TRIES {
             if let Some(before) = self.numbers(stripes, Ordering::Acquire) {
@@ -264,14 +266,19 @@ impl CopyLock {
         })
     }
 
-    /// Waits for writers, then runs `copy` with all writers held off. For a thread that may wait.
-    pub fn read_long<R>(&self, stripes: Stripes, mut copy: impl FnMut() -> R) -> R {
+    /// Waits for writers, for each for `longest`, then runs `copy` with all writers held off. For a thread that may wait.
+    pub fn read_within<R>(
+        &self,
+        stripes: Stripes,
+        longest: Option<Duration>,
+        mut copy: impl FnMut() -> R,
+    ) -> Option<R> {
         let mut reading = ReadGuard::of_none(self);
         for at in stripes.each() {
-            self.wait(at, Stripe::enter_read);
+            self.wait(at, longest, Stripe::enter_read).then_some(())?;
             reading.held.add(at);
         }
-        copy()
+        Some(copy())
     }
 
     /// The one stripe of `count` bytes at `start` for writing, if it is free. `None`: it is not, or there are several, so
@@ -313,25 +320,46 @@ impl CopyLock {
         Some(writing)
     }
 
-    /// Waits for the stripes. For a thread that may wait.
-    pub fn write(&self, stripes: Stripes) -> WriteGuard<'_> {
-        let mut writing = WriteGuard::of_none(self);
-        for at in stripes.each() {
-            self.wait(at, Stripe::enter);
-            writing.held.add(at);
-        }
-        writing
+    #[cfg(any(test, loom))]
+    pub fn read_long<R>(&self, stripes: Stripes, copy: impl FnMut() -> R) -> R {
+        let read = self.read_within(stripes, None, copy);
+        read.expect("it waits for as long as it takes")
     }
 
-    /// Waits until `enter` takes the stripe.
-    fn wait(&self, at: usize, enter: impl Fn(&Stripe, Turn) -> bool) {
+    #[cfg(any(test, loom))]
+    pub fn write(&self, stripes: Stripes) -> WriteGuard<'_> {
+        let held = self.write_within(stripes, None);
+        held.expect("it waits for as long as it takes")
+    }
+
+    /// Waits for the stripes, for each for `longest`. For a thread that may wait.
+    pub fn write_within(
+        &self,
+        stripes: Stripes,
+        longest: Option<Duration>,
+    ) -> Option<WriteGuard<'_>> {
+        let mut writing = WriteGuard::of_none(self);
+        for at in stripes.each() {
+            self.wait(at, longest, Stripe::enter).then_some(())?;
+            writing.held.add(at);
+        }
+        Some(writing)
+    }
+
+    /// Waits until `enter` takes the stripe, or `longest` is over.
+    fn wait(
+        &self,
+        at: usize,
+        longest: Option<Duration>,
+        enter: impl Fn(&Stripe, Turn) -> bool,
+    ) -> bool {
         let stripe = &*self.stripes[at];
         if tries(|| enter(stripe, Turn::Any)) {
-            return;
+            return true;
         }
         let _waiting = Waiting::new(&stripe.waiting);
         let mut priority = None;
-        self.bell.wait(|for_long| {
+        self.bell.wait(longest, |for_long| {
             if for_long && priority.is_none() {
                 priority = Priority::claim(&self.priority, &stripe.priority);
             }
@@ -339,7 +367,7 @@ impl CopyLock {
                 None => enter(stripe, Turn::Any),
                 Some(_) => enter(stripe, Turn::First),
             }
-        });
+        })
     }
 }
 

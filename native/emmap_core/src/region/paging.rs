@@ -133,20 +133,24 @@ impl Region {
         }
     }
 
-    /// Keeps the pages in memory (mlock) until [`Region::unlock_memory`] or the end of the map.
-    pub fn lock_memory(&self) -> Result<()> {
-        let ranges = self.ranges();
+    /// Keeps pages in memory (mlock) until [`Region::unlock_memory`] or the end of the map.
+    pub fn lock_memory(&self, position: u64, count: u64) -> Result<()> {
         self.check_fault()?;
-        let (at, len) = ranges[ranges.len() - 1].whole();
+        let Some((start, count)) = clamp(position, count, self.len()) else {
+            return Ok(());
+        };
+        let (at, len) = self.pages(start, count);
         // SAFETY: the pages lie inside the mapping (1: Alive).
         let answer = os::check(unsafe { libc::mlock(at.cast(), len) });
         // Of a page that is lost mlock says no more than that there is no memory.
-        answer.or_else(|error| self.check_size_under(&ranges).and(Err(error)))
+        answer.or_else(|error| self.check_size().and(Err(error)))
     }
 
-    pub fn unlock_memory(&self) -> Result<()> {
-        let ranges = self.ranges();
-        let (at, len) = ranges[ranges.len() - 1].whole();
+    pub fn unlock_memory(&self, position: u64, count: u64) -> Result<()> {
+        let Some((start, count)) = clamp(position, count, self.len()) else {
+            return Ok(());
+        };
+        let (at, len) = self.pages(start, count);
         // SAFETY: as above.
         os::check(unsafe { libc::munlock(at.cast(), len) })
     }

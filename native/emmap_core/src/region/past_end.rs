@@ -4,11 +4,14 @@
 //! that follows the file never reads zeros in their place, and a full disk is an error of the write. Then the map
 //! takes the size that the file has.
 
-use super::lock::Stripes;
+use super::resize::Copies;
 use super::{AddressRange, Region};
 use crate::bounds::checked_range;
 use crate::source::copy_intact;
-use crate::{guard, os, Errno, Result};
+use crate::{guard, os, patience, Errno, Result};
+
+/// A longer write past the end does not hold copies off while it fills the file.
+const HELD_OFF: usize = 1 << 20;
 
 /// What to write.
 #[derive(Clone, Copy)]
@@ -35,35 +38,38 @@ impl Region {
             return Err(Errno::NOSPC);
         }
         let end = crate::bounds::checked_end(position, count as u64)?;
-        let mut ranges = self.ranges();
         self.check_writable()?;
-        self.check_fault()?;
         if end <= self.len() as u64 {
-            return Ok(false);
+            return self.check_fault().map(|()| false);
         }
         if end > self.shape.max_size {
             return Err(Errno::NOSPC);
         }
-        let file = self.file()?.ok_or(Errno::NOTSUP)?;
-        if self.shape.page != os::page_size() {
-            // hugetlbfs has no writes.
-            self.alone(|| {
-                let on_disk = self.check_size_under(&ranges)?;
-                self.extend(&mut ranges, on_disk, end.max(on_disk.unwrap_or(0)))
-            })?;
-            return Ok(false);
-        }
-        self.alone(|| {
-            let on_disk = self.check_size_under(&ranges)?.unwrap_or(0);
+        // A long write holds copies off only while it changes bytes that they can see.
+        let copies = match count <= HELD_OFF {
+            true => Copies::HeldOff,
+            false => Copies::GoOn,
+        };
+        self.sized(copies, |ranges| {
+            self.check_writable()?;
+            if end <= self.len() as u64 {
+                return Ok(false);
+            }
+            let file = self.file()?.ok_or(Errno::NOTSUP)?;
+            let on_disk = self.check_size_under(ranges)?.unwrap_or(0);
+            if self.shape.page != os::page_size() {
+                // hugetlbfs has no writes.
+                self.extend(ranges, Some(on_disk), end.max(on_disk))?;
+                return Ok(false);
+            }
             let size = end.max(on_disk).min(self.shape.max_size);
             let (bytes, len) = self.whole_pages(size)?;
             // Addresses first: what can be refused is asked for before the file is changed.
-            let successor = self.successor(&mut ranges, bytes)?;
-            self.check_mappable(&ranges, bytes)?;
+            let successor = self.successor(ranges, bytes)?;
+            self.check_mappable(ranges, bytes)?;
             if !claim() {
                 return Ok(false);
             }
-            let exclusive = self.hot.lock.as_ref().map(|lock| lock.write(Stripes::ALL));
             // Bytes in the place of others come last, when nothing can fail any more.
             let head = on_disk.saturating_sub(position).min(count as u64) as usize;
             let mut reached = on_disk;
@@ -76,10 +82,14 @@ impl Region {
                     Ok(())
                 })
             };
+            let exclusive = match copies {
+                Copies::HeldOff => None,
+                Copies::GoOn => patience::begun(|| self.hold_off_copies())?,
+            };
             // Only when the file reaches so far: a live binary of a tail that was truncated once would meet lost pages.
-            tail.and_then(|()| self.map_more(&mut ranges, successor, bytes))
+            tail.and_then(|()| self.map_more(ranges, successor, bytes))
                 .inspect_err(|_| file.take_back(reached, on_disk))?;
-            self.publish(&ranges, len);
+            self.publish(ranges, len);
             if head > 0 {
                 // SAFETY: `position + head` is inside the map by now, which is writable; bytes by the caller's promise.
                 self.reading(|| unsafe { self.put(source, position as usize, head) })?;
@@ -106,14 +116,16 @@ impl Region {
     /// # Safety
     /// `data` must have `count` readable bytes.
     pub unsafe fn append(&self, data: *const u8, count: usize) -> Result<u64> {
-        let mut ranges = self.ranges();
         if !self.appends() {
             return Err(Errno::ACCES);
         }
-        self.check_fault()?;
-        let file = self.file()?.ok_or(Errno::NOTSUP)?;
-        self.alone(|| {
-            let before = self.check_size_under(&ranges)?.unwrap_or(0);
+        self.sized(Copies::GoOn, |ranges| {
+            // It may have become read-only during the wait.
+            if !self.appends() {
+                return Err(Errno::ACCES);
+            }
+            let file = self.file()?.ok_or(Errno::NOTSUP)?;
+            let before = self.check_size_under(ranges)?.unwrap_or(0);
             // SAFETY: the caller's promise.
             unsafe {
                 with_bytes(Source::Bytes(data), count, |data, _, count| {
@@ -124,10 +136,10 @@ impl Region {
             let size = file.size().unwrap_or(before + count as u64);
             if let Ok((bytes, len)) = self.whole_pages(size) {
                 let mapped = self
-                    .successor(&mut ranges, bytes)
-                    .and_then(|successor| self.map_more(&mut ranges, successor, bytes));
+                    .successor(ranges, bytes)
+                    .and_then(|successor| self.map_more(ranges, successor, bytes));
                 if mapped.is_ok() {
-                    self.publish(&ranges, len);
+                    self.publish(ranges, len);
                 }
             }
             Ok(size)

@@ -8,10 +8,10 @@
 //!    and takes the right to write away from the pages.
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Region;
-use crate::{Errno, Result};
+use crate::{patience, Errno, Result};
 
 /// How many writes are at work that may take long.
 #[derive(Default)]
@@ -39,7 +39,11 @@ impl Region {
     /// # Safety
     /// No such call may be at work: its write would kill.
     pub unsafe fn protect(&self) -> Result<()> {
+        let start = Instant::now();
         while self.slow_writes.0.load(SeqCst) > 0 {
+            if patience::of_copies().is_some_and(|longest| start.elapsed() > longest) {
+                return Err(Errno::WAIT_COPY);
+            }
             std::thread::sleep(Duration::from_millis(1));
         }
         let mut ranges = self.ranges();

@@ -1,8 +1,9 @@
 //! The way back after a fault.
 
 use super::address_range::Zeros;
-use super::lock::Stripes;
+use super::resize::Copies;
 use super::{AddressRange, Region};
+use crate::patience::Deadline;
 use crate::{Errno, Result};
 
 impl Region {
@@ -13,16 +14,17 @@ impl Region {
     /// What was written to lost pages meanwhile is gone. ESTALE: the file is too short for a map of
     /// fixed size, or was cut again. Blocks on the disk.
     pub fn reattach(&self) -> Result<()> {
-        let mut ranges = self.ranges();
         if self.hot.fault.has_thrown_away() {
             // What was written to it is gone: it must be opened again.
             return Err(Errno::NOMEM);
         }
+        let deadline = Deadline::of_call(Errno::WAIT_SIZE);
+        let _turn = self.size_turn.enter(&deadline)?;
         // Before the lock of the file, which it would release.
-        self.show_copy(&ranges)?;
-        self.alone(|| {
-            self.follow(&mut ranges)?;
-            self.restore(&ranges)
+        self.show_copy(&self.ranges())?;
+        self.locked(&deadline, Copies::HeldOff, |ranges| {
+            self.follow(ranges)?;
+            self.restore(ranges)
         })?;
         self.failed_sync.forget();
         Ok(())
@@ -40,7 +42,7 @@ impl Region {
         let Some(times) = file.copy_up().renew(file.fd())? else {
             return Ok(());
         };
-        let exclusive = self.hot.lock.as_ref().map(|lock| lock.write(Stripes::ALL));
+        let exclusive = self.hold_off_copies()?;
         ranges
             .iter()
             .try_for_each(|range| range.show_again(&self.shape, &file))?;
@@ -66,9 +68,7 @@ impl Region {
             return self.extend(ranges, None, on_disk);
         }
         let bytes = self.shape.bytes(to)?;
-        let exclusive = self.hot.lock.as_ref().map(|lock| lock.write(Stripes::ALL));
         self.hot.extent.set_len(to);
-        drop(exclusive);
         // The tail is gone from the file, so there is nothing to keep should this fail; and what writes to it is refused.
         ranges
             .iter_mut()

@@ -1,11 +1,19 @@
 //! Growing and shrinking under readers.
 
 use super::address_range::Zeros;
-use super::lock::Stripes;
+use super::lock::{Stripes, WriteGuard};
 use super::reservation::{Place, Size};
 use super::{AddressRange, Region};
 use crate::fault::Reason;
+use crate::patience::{self, Deadline};
 use crate::{os, Errno, Result};
+
+/// Whether copies of bytes may be at work while the size changes.
+#[derive(Clone, Copy)]
+pub(super) enum Copies {
+    GoOn,
+    HeldOff,
+}
 
 impl Region {
     /// Makes the map `to` bytes long. Its file is cut to that when the map gets shorter; when it gets
@@ -20,45 +28,54 @@ impl Region {
     }
 
     fn change_size(&self, to: u64, cut: bool) -> Result<()> {
-        let mut ranges = self.ranges();
         self.check_fault()?;
         self.check_resizable(to)?;
         let to_len = usize::try_from(to).map_err(|_| Errno::NOMEM)?;
         // Of a part, or a private one, the file's end is not the map's.
         let cut = cut && self.shape.resizable;
         if to_len == self.len() && !cut {
-            return self.check_size_under(&ranges).map(|_| ());
+            return self.check_size().map(drop);
         }
-        self.alone(|| {
-            let on_disk = self.check_size_under(&ranges)?;
+        let copies = match to_len < self.len() {
+            true => Copies::HeldOff,
+            false => Copies::GoOn,
+        };
+        let changed = self.sized(copies, |ranges| {
+            // It may be another size by now.
+            self.check_resizable(to)?;
+            let on_disk = self.check_size_under(ranges)?;
             if to_len < self.len() {
-                return self.shrink(&mut ranges, to_len, on_disk);
+                return match copies {
+                    Copies::HeldOff => self.shrink(ranges, to_len, on_disk).map(|()| true),
+                    Copies::GoOn => Ok(false),
+                };
             }
             if to_len > self.len() {
-                self.extend(&mut ranges, on_disk, to)?;
+                self.extend(ranges, on_disk, to)?;
             }
             // What destroys comes last, when nothing else can fail.
             match on_disk.is_some_and(|on_disk| cut && on_disk > to) {
-                true => self.set_file_size(to),
-                false => Ok(()),
+                true => self.set_file_size(to).map(|()| true),
+                false => Ok(true),
             }
         })?;
-        self.check_fault()
+        match changed {
+            true => self.check_fault(),
+            false => self.change_size(to, cut),
+        }
     }
 
     /// Makes the map twice as long, but at most `max_increment` longer; never shorter than its file
     /// is by now. Returns the new size.
     pub fn double(&self) -> Result<u64> {
-        let mut ranges = self.ranges();
-        self.check_fault()?;
-        let len = self.len() as u64;
-        let step = len.clamp(1, self.shape.max_increment.max(1));
-        let to = len.saturating_add(step);
-        self.check_resizable(to)?;
-        self.alone(|| {
-            let on_disk = self.check_size_under(&ranges)?;
+        self.sized(Copies::GoOn, |ranges| {
+            let len = self.len() as u64;
+            let step = len.clamp(1, self.shape.max_increment.max(1));
+            let to = len.saturating_add(step);
+            self.check_resizable(to)?;
+            let on_disk = self.check_size_under(ranges)?;
             let to = to.max(on_disk.unwrap_or(0).min(self.shape.max_size));
-            self.extend(&mut ranges, on_disk, to).map(|()| to)
+            self.extend(ranges, on_disk, to).map(|()| to)
         })
     }
 
@@ -68,16 +85,19 @@ impl Region {
         if !self.shape.grows {
             return Err(Errno::NOSPC);
         }
-        let mut ranges = self.ranges();
         self.check_writable()?;
         self.check_fault()?;
         if to <= self.len() as u64 {
             return Ok(());
         }
-        self.alone(|| {
-            let on_disk = self.check_size_under(&ranges)?;
+        self.sized(Copies::GoOn, |ranges| {
+            self.check_writable()?;
+            if to <= self.len() as u64 {
+                return Ok(());
+            }
+            let on_disk = self.check_size_under(ranges)?;
             let to = to.max(on_disk.unwrap_or(0).min(self.shape.max_size));
-            self.extend(&mut ranges, on_disk, to)
+            self.extend(ranges, on_disk, to)
         })
     }
 
@@ -91,13 +111,61 @@ impl Region {
         }
     }
 
-    /// Runs `act` while no other map of the file, here or in another VM, changes its size: the
-    /// kernel clears the rest of the last page when a file grows, and with it what another map
-    /// would have written there already.
-    pub(super) fn alone<R>(&self, act: impl FnOnce() -> Result<R>) -> Result<R> {
-        match self.file()? {
-            Some(file) => os::with_file_lock(file.fd(), act)?,
-            None => act(),
+    /// Runs `act` while nothing else, here or in another program, changes the size of the map or of its file: the kernel
+    /// clears the rest of the last page when a file grows, and with it what another map would have written there already.
+    ///
+    /// What may be held for long is waited for first, until one deadline: the turn of this map, the lock of the file, and
+    /// the copies that are at work. The ranges come last.
+    pub(super) fn alone<R>(
+        &self,
+        copies: Copies,
+        act: impl FnOnce(&mut Vec<AddressRange>) -> Result<R>,
+    ) -> Result<R> {
+        let deadline = Deadline::of_call(Errno::WAIT_SIZE);
+        let _turn = self.size_turn.enter(&deadline)?;
+        self.locked(&deadline, copies, act)
+    }
+
+    /// As [`Region::alone`], for a caller that has the turn.
+    pub(super) fn locked<R>(
+        &self,
+        deadline: &Deadline,
+        copies: Copies,
+        act: impl FnOnce(&mut Vec<AddressRange>) -> Result<R>,
+    ) -> Result<R> {
+        let file = self.file()?;
+        let _lock = match &file {
+            Some(file) => Some(file.lock_size(deadline)?),
+            None => None,
+        };
+        let _copies = match copies {
+            Copies::HeldOff => self.hold_off_copies()?,
+            Copies::GoOn => None,
+        };
+        act(&mut self.ranges())
+    }
+
+    /// As [`Region::alone`], unless pages were lost.
+    pub(super) fn sized<R>(
+        &self,
+        copies: Copies,
+        act: impl FnOnce(&mut Vec<AddressRange>) -> Result<R>,
+    ) -> Result<R> {
+        self.check_fault()?;
+        self.alone(copies, |ranges| {
+            self.check_fault()?;
+            act(ranges)
+        })
+    }
+
+    /// Waits until no copy is at work, and lets none begin.
+    pub(super) fn hold_off_copies(&self) -> Result<Option<WriteGuard<'_>>> {
+        match &self.hot.lock {
+            None => Ok(None),
+            Some(lock) => match lock.write_within(Stripes::ALL, patience::of_copies()) {
+                None => Err(Errno::WAIT_SIZE),
+                held => Ok(held),
+            },
         }
     }
 
@@ -205,6 +273,7 @@ impl Region {
                 return Err(error);
             }
         }
+        self.known.note(ranges);
         Ok(())
     }
 
@@ -219,7 +288,6 @@ impl Region {
         // The rest of the last page stays mapped, and must not come back when the file grows.
         let tail = (bytes.saturating_sub(self.shape.delta)).min(before) - to.min(before);
         let mut kept = vec![0u8; tail];
-        let exclusive = self.hot.lock.as_ref().map(|lock| lock.write(Stripes::ALL));
         self.hot.extent.set_len(to);
         // SAFETY: `to + tail` is at most the old length, and its page stays mapped (1: Alive).
         let at = unsafe {
@@ -232,7 +300,6 @@ impl Region {
         for range in ranges.iter_mut() {
             answer = answer.and(range.shrink(&self.shape, bytes, Zeros::Writable));
         }
-        drop(exclusive);
         answer = answer.and_then(|()| self.set_file_size(to as u64));
         if let Err(error) = answer {
             // The file kept its bytes: show them again, first those that were cleared.

@@ -3,9 +3,8 @@
 //!
 //! What the lock protects must be right at every instruction: see [`super::log`].
 
-use std::time::{Duration, Instant};
-
 use super::Shared;
+use crate::patience::Deadline;
 use crate::region::Wait;
 use crate::{Errno, Result};
 
@@ -43,10 +42,9 @@ pub enum Taken {
 
 /// About a microsecond, less than the way to another scheduler costs.
 const SPINS: usize = 64;
-/// A participant that is stopped while it holds the lock is alive.
-const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Takes the lock at `at`. `None`: another participant has it, and this caller may not wait. EBUSY after two seconds.
+/// Takes the lock at `at`. `None`: another participant has it, and this caller may not wait. Else it waits as long as a
+/// call may: see [`crate::patience`].
 #[inline(always)]
 pub fn acquire<S: Shared>(
     shared: &S,
@@ -70,37 +68,38 @@ fn acquire_contended<S: Shared>(
     peers: &impl Peers,
     wait: Wait,
 ) -> Result<Option<Taken>> {
-    let start = Instant::now();
-    let mut pause = Duration::ZERO;
-    loop {
-        for _ in 0..SPINS {
-            if shared.load(at)? == 0 && shared.compare_exchange(at, 0, me.0)? {
-                return Ok(Some(Taken::Free));
-            }
-            std::hint::spin_loop();
-        }
-        if wait == Wait::No {
-            return Ok(None);
-        }
-        let owner = shared.load(at)?;
-        if owner != 0
-            && owner != me.0
-            && !peers.is_alive(Owner(owner))
-            && shared.compare_exchange(at, owner, me.0)?
-        {
-            return Ok(Some(Taken::FromDead));
-        }
-        if start.elapsed() > PATIENCE {
-            return Err(Errno::BUSY);
-        }
-        if pause.is_zero() {
-            std::thread::yield_now();
-            pause = Duration::from_micros(5);
-        } else {
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_micros(500));
-        }
+    if wait == Wait::No {
+        return spin(shared, at, me);
     }
+    // A participant that is stopped while it holds the lock is alive.
+    let deadline = Deadline::of_call(Errno::WAIT_STORE);
+    deadline.poll(|| attempt(shared, at, me, peers)).map(Some)
+}
+
+fn spin<S: Shared>(shared: &S, at: u64, me: Owner) -> Result<Option<Taken>> {
+    for _ in 0..SPINS {
+        if shared.load(at)? == 0 && shared.compare_exchange(at, 0, me.0)? {
+            return Ok(Some(Taken::Free));
+        }
+        std::hint::spin_loop();
+    }
+    Ok(None)
+}
+
+/// Takes the lock if it is free, or its owner is dead. `None`: another participant has it.
+pub fn attempt<S: Shared>(
+    shared: &S,
+    at: u64,
+    me: Owner,
+    peers: &impl Peers,
+) -> Result<Option<Taken>> {
+    if let Some(taken) = spin(shared, at, me)? {
+        return Ok(Some(taken));
+    }
+    let owner = shared.load(at)?;
+    let is_dead = owner != 0 && owner != me.0 && !peers.is_alive(Owner(owner));
+    let taken = is_dead && shared.compare_exchange(at, owner, me.0)?;
+    Ok(taken.then_some(Taken::FromDead))
 }
 
 #[inline(always)]

@@ -21,6 +21,22 @@ impl Drop for Held<'_> {
     }
 }
 
+/// Takes the lock at `at` if it is free, or its owner is dead. It has no log. `None`: another participant has it.
+pub fn attempt<'a>(
+    shared: &'a Mapped<'a>,
+    at: u64,
+    presence: &Presence,
+    place: &'static Place,
+) -> Result<Option<Held<'a>>> {
+    let others = Others {
+        presence,
+        shared,
+        place,
+    };
+    let taken = exclusive::attempt(shared, at, presence.owner(), &others)?;
+    Ok(taken.map(|_| Held { shared, at }))
+}
+
 /// Takes the lock at `at`, and completes the change of a participant that died holding it. `None`: another one has it, and
 /// this caller may not wait.
 #[inline(always)]

@@ -123,7 +123,7 @@ impl Presence {
         self.identity
     }
 
-    /// Held by the thread of this program that uses what a slot has only once.
+    /// Held by the thread of this program that uses what a slot has only once: for a thread that may wait.
     pub fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -128,7 +128,9 @@ fn store_many<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     let result = match stored {
         Ok(()) => call.ok(),
         Err(Stop::Busy) if !addresses.is_empty() => call.ok(),
+        Err(Stop::Posix(error)) if !addresses.is_empty() && error.is_wait() => call.ok(),
         Err(Stop::Busy) => return Err(Early::Again),
+        Err(Stop::Posix(error)) if error.is_wait() => return Err(error.into()),
         Err(Stop::Posix(error)) => {
             let failure = Failure::from(error);
             call.with_env(|env| failure.encode(env).as_c_arg())

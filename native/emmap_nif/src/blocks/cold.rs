@@ -14,9 +14,24 @@ use rustler::{Binary, Encoder, Env, NifMap, NifResult, Term};
 
 use super::reasons;
 use crate::counters;
+use crate::hot::cold_nif;
 use crate::interrupting::interruptible;
 use crate::resource::{new_structure, HandleRef, Structure};
 use crate::terms::{answer, Failure};
+use crate::waiting::Kind;
+
+cold_nif!(DirtyIo, "blocks_open" / 2 = blocks_open(path, wanted));
+cold_nif!(
+    Kind::Store,
+    false,
+    "blocks_close" / 1 = blocks_close(handle)
+);
+cold_nif!(DirtyIo, "blocks_reattach" / 1 = blocks_reattach(handle));
+cold_nif!(Kind::Long, true, "blocks_sync" / 1 = blocks_sync(handle));
+cold_nif!(Kind::Long, false, "blocks_trim" / 1 = blocks_trim(handle));
+cold_nif!(DirtyCpu, "blocks_last" / 2 = blocks_last(handle, below));
+cold_nif!(DirtyCpu, "blocks_check" / 2 = blocks_check(handle, from));
+cold_nif!(DirtyIo, "blocks_info" / 1 = blocks_info(handle));
 
 /// What `Emmap.Blocks.open/2` asks for, checked there.
 #[derive(NifMap)]
@@ -26,7 +41,6 @@ struct Wanted {
 }
 
 // `{:ok, reference, block size}`. Reads headers, may create, recover and sync.
-#[rustler::nif(schedule = "DirtyIo")]
 fn blocks_open<'a>(env: Env<'a>, path: Binary<'a>, wanted: Wanted) -> Term<'a> {
     if path.as_slice().contains(&0) {
         return Failure::from(Errno::INVAL).encode(env);
@@ -80,7 +94,6 @@ fn why(bad: BadFormat) -> rustler::Atom {
 }
 
 // Waits for the lock of the file, and syncs.
-#[rustler::nif(schedule = "DirtyIo")]
 fn blocks_close<'a>(env: Env<'a>, handle: HandleRef<'a>) -> NifResult<Term<'a>> {
     let blocks = handle.0.blocks()?;
     let region = match handle.0.region() {
@@ -113,7 +126,6 @@ fn on_blocks<'a, T: Encoder>(
 }
 
 // Reads headers, and maps the file again.
-#[rustler::nif(schedule = "DirtyIo")]
 fn blocks_reattach<'a>(env: Env<'a>, handle: HandleRef<'a>) -> NifResult<Term<'a>> {
     let blocks = handle.0.blocks()?;
     let region = match handle.0.region() {
@@ -126,7 +138,6 @@ fn blocks_reattach<'a>(env: Env<'a>, handle: HandleRef<'a>) -> NifResult<Term<'a
     })
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
 fn blocks_sync<'a>(env: Env<'a>, handle: HandleRef<'a>) -> NifResult<Term<'a>> {
     on_blocks(env, &handle, |blocks, region| {
         blocks.sync(region).map(|()| atom::ok())
@@ -134,7 +145,6 @@ fn blocks_sync<'a>(env: Env<'a>, handle: HandleRef<'a>) -> NifResult<Term<'a>> {
 }
 
 // `{:ok, bytes of the file that take no room any more}`
-#[rustler::nif(schedule = "DirtyIo")]
 fn blocks_trim<'a>(env: Env<'a>, handle: HandleRef<'a>) -> NifResult<Term<'a>> {
     on_blocks(env, &handle, |blocks, region| {
         Ok((atom::ok(), blocks.trim(region)?))
@@ -142,7 +152,6 @@ fn blocks_trim<'a>(env: Env<'a>, handle: HandleRef<'a>) -> NifResult<Term<'a>> {
 }
 
 // `{:ok, address | nil}`: the last block in use below `below`.
-#[rustler::nif(schedule = "DirtyCpu")]
 fn blocks_last<'a>(env: Env<'a>, handle: HandleRef<'a>, below: u64) -> NifResult<Term<'a>> {
     on_blocks(env, &handle, |blocks, region| {
         let last = blocks.last_used(region, Wait::Yes, below)?;
@@ -154,7 +163,6 @@ fn blocks_last<'a>(env: Env<'a>, handle: HandleRef<'a>, below: u64) -> NifResult
 const CHECKED_AT_ONCE: u64 = 4 << 20;
 
 // `{:ok, how many blocks, [damaged addresses], next address | nil}`
-#[rustler::nif(schedule = "DirtyCpu")]
 fn blocks_check<'a>(env: Env<'a>, handle: HandleRef<'a>, from: u64) -> NifResult<Term<'a>> {
     on_blocks(env, &handle, |blocks, region| {
         let most = (CHECKED_AT_ONCE / blocks.geometry().block_size).max(1);
@@ -190,7 +198,6 @@ struct Info {
     dropped: u64,
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
 fn blocks_info<'a>(env: Env<'a>, handle: HandleRef<'a>) -> NifResult<Term<'a>> {
     on_blocks(env, &handle, |blocks, region| {
         let info = blocks.info(region, Wait::Yes)?;

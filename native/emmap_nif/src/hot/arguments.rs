@@ -18,7 +18,7 @@ impl Call {
     /// Argument `index` as it is.
     #[inline(always)]
     pub fn argument(&self, index: usize) -> ErlNifTerm {
-        debug_assert!(index < self.argc as usize);
+        debug_assert!(index < self.arity());
         // SAFETY: the Call invariant; `index` is below the arity, which each NIF knows.
         unsafe { *self.argv.add(index) }
     }

@@ -2,10 +2,12 @@
 
 use emmap_core::bounds::checked_end;
 use emmap_core::region::{Wait, Written};
-use emmap_core::{Errno, Region};
+use emmap_core::{patience, Errno, Region};
 use rustler::sys::ErlNifTerm;
 
 use crate::hot::{Call, Early, Scheduler, INLINE_BYTES};
+use crate::resource::{mapping_of, Handle};
+use crate::waiting::is_waited_for;
 
 /// Changes `count` bytes at `position` by `write`, inside the map. `write_past_end` changes them past the end of a map
 /// that can grow; `false`: another call made it longer meanwhile, so that `write` is next again.
@@ -34,6 +36,7 @@ pub fn change<S: Scheduler>(
                 return Ok(call.ok());
             }
             Ok(Written::PastEnd) if S::WAIT == Wait::Yes && region.grows() => {
+                check_turn(call.handle()?)?;
                 if write_past_end()? {
                     return Ok(call.ok());
                 }
@@ -41,6 +44,14 @@ pub fn change<S: Scheduler>(
             written => return Err(not_written(written, region, position, count)),
         }
     })
+}
+
+/// Whether it may change the size of the map now: others wait for that already, who come first.
+pub fn check_turn(handle: &Handle) -> emmap_core::Result<()> {
+    match patience::is_brief() && is_waited_for(mapping_of(handle)) {
+        true => Err(Errno::WAIT_SIZE),
+        false => Ok(()),
+    }
 }
 
 /// How a call goes on that has not written `count` bytes at `position`, and may not write them past the end of the map.

@@ -58,6 +58,7 @@ fn copy_large(
     let copy = || unsafe { region.copy_out(start, count, buffer.as_mut_ptr(), Wait::Yes) };
     match call.interruptible(copy) {
         Read::Done(got) if got > 0 => Ok(call.buffer_binary(buffer, got)),
-        _ => Ok(call.eof()),
+        Read::Done(_) => Ok(call.eof()),
+        Read::Busy => Err(Early::Again),
     }
 }

@@ -4,7 +4,7 @@ use emmap_core::region::{Source, Wait};
 use emmap_core::Region;
 use rustler::sys::ErlNifTerm;
 
-use super::change::change;
+use super::change::{change, check_turn};
 use crate::hot::{hot_nif, Call, Early, Scheduler};
 
 hot_nif!("pwrite" / 3 = pwrite, DirtyIo);
@@ -16,7 +16,7 @@ fn pwrite<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     let position = call.position(1)?;
     let (data, count) = call.data(2)?;
     if region.appends() {
-        append(region, data, count, S::WAIT)?;
+        append(call, region, data, count, S::WAIT)?;
         return Ok(call.ok());
     }
     // SAFETY: `data` is a binary argument of this call, alive until it ends.
@@ -30,10 +30,17 @@ fn pwrite<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
 /// Appends the bytes of a binary argument, where waiting is allowed. Returns the end of the file.
 #[cold]
 #[inline(never)]
-pub fn append(region: &Region, data: *const u8, count: usize, wait: Wait) -> Result<u64, Early> {
+pub fn append(
+    call: &Call,
+    region: &Region,
+    data: *const u8,
+    count: usize,
+    wait: Wait,
+) -> Result<u64, Early> {
     if wait == Wait::No {
         return Err(Early::Again);
     }
+    check_turn(call.handle()?)?;
     // SAFETY: `data` is a binary argument of this call, alive until it ends.
     Ok(unsafe { region.append(data, count) }?)
 }

@@ -2,7 +2,7 @@
 
 use emmap_core::bounds::clamped_range;
 use emmap_core::region::Wait;
-use emmap_core::Region;
+use emmap_core::{patience, Region};
 use rustler::sys::ErlNifTerm;
 
 use super::copy::copy;
@@ -77,7 +77,10 @@ pub fn passed(
     match delivered {
         Err(Early::Again) => {
             let [start, count] = [start, count].map(|n| call.uint64(n as u64));
-            Ok(call.go_on(rest, [call.argument(0), start, count]))
+            match patience::is_brief() {
+                true => Ok(call.wait_for_copy(rest, [start, count])),
+                false => Ok(call.go_on(rest, [call.argument(0), start, count])),
+            }
         }
         Err(early) => {
             let start = start as u64;

@@ -6,7 +6,7 @@ use emmap_core::region::{Source, Wait, Written};
 use emmap_core::Errno;
 use rustler::sys::ErlNifTerm;
 
-use super::change::not_written;
+use super::change::{check_turn, not_written};
 use super::pwrite::append;
 use crate::hot::{hot_nif, Call, Early, Scheduler, INLINE_BYTES};
 
@@ -19,7 +19,9 @@ fn write<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     let region = handle.region()?;
     let (data, count) = call.data(1)?;
     if region.appends() {
-        handle.cursor.set(append(region, data, count, S::WAIT)?);
+        handle
+            .cursor
+            .set(append(call, region, data, count, S::WAIT)?);
         return Ok(call.ok());
     }
     if count > INLINE_BYTES && S::WAIT == Wait::No {
@@ -54,7 +56,7 @@ fn write<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
                 return Ok(call.ok());
             }
             Written::Refused => continue,
-            Written::PastEnd if S::WAIT == Wait::Yes && region.grows() => (),
+            Written::PastEnd if S::WAIT == Wait::Yes && region.grows() => check_turn(handle)?,
             other => return Err(not_written(Ok(other), region, position, count)),
         }
         let source = Source::Bytes(data);

@@ -130,7 +130,9 @@ fn push_many<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     let result = match result {
         Ok(()) => call.ok(),
         Err(Stop::Busy) if pushed > 0 => call.ok(),
+        Err(Stop::Posix(error)) if pushed > 0 && error.is_wait() => call.ok(),
         Err(Stop::Busy) => return Err(Early::Again),
+        Err(Stop::Posix(error)) if error.is_wait() => return Err(error.into()),
         Err(Stop::Full) => call.pair(atom::error().as_c_arg(), reasons::full().as_c_arg()),
         Err(Stop::Posix(error)) => {
             let failure = crate::terms::Failure::from(error);

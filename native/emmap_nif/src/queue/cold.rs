@@ -16,9 +16,36 @@ use rustler::{Binary, Encoder, Env, NifMap, NifResult, ResourceArc, Term};
 
 use super::{reasons, OpenQueue, Part};
 use crate::counters;
+use crate::hot::cold_nif;
 use crate::interrupting::interruptible;
 use crate::resource::{new_structure, HandleRef, Structure};
 use crate::terms::{answer, Failure};
+use crate::waiting::Kind;
+
+cold_nif!(DirtyIo, "queue_open" / 2 = queue_open(path, wanted));
+cold_nif!(Kind::Store, false, "queue_close" / 1 = queue_close(handle));
+cold_nif!(DirtyIo, "queue_reattach" / 1 = queue_reattach(handle));
+cold_nif!(Kind::Long, true, "queue_sync" / 1 = queue_sync(handle));
+cold_nif!(
+    Kind::Store,
+    false,
+    "queue_reader" / 3 = queue_reader(handle, name, most_lag)
+);
+cold_nif!(
+    Kind::Store,
+    false,
+    "queue_delete_reader" / 2 = queue_delete_reader(handle, name)
+);
+cold_nif!(DirtyIo, "queue_clear" / 2 = queue_clear(handle, cursor));
+cold_nif!(
+    DirtyIo,
+    "queue_after_damage" / 3 = queue_after_damage(handle, cursor, position)
+);
+cold_nif!(
+    DirtyIo,
+    "queue_record" / 3 = queue_record(handle, cursor, sequences)
+);
+cold_nif!(DirtyIo, "queue_info" / 1 = queue_info(handle));
 
 /// What `Emmap.Queue.open/2` asks for, checked there.
 #[derive(NifMap)]
@@ -29,7 +56,6 @@ struct Wanted {
 }
 
 // `{:ok, reference}`. Reads headers, may create, recover and sync.
-#[rustler::nif(schedule = "DirtyIo")]
 fn queue_open<'a>(env: Env<'a>, path: Binary<'a>, wanted: Wanted) -> Term<'a> {
     if path.as_slice().contains(&0) {
         return Failure::from(Errno::INVAL).encode(env);
@@ -59,7 +85,6 @@ fn queue_open<'a>(env: Env<'a>, path: Binary<'a>, wanted: Wanted) -> Term<'a> {
 }
 
 // Waits for the lock of the file.
-#[rustler::nif(schedule = "DirtyIo")]
 fn queue_close<'a>(env: Env<'a>, handle: HandleRef<'a>) -> NifResult<Term<'a>> {
     let queue = handle.0.queue()?;
     if handle.0.region().is_err() {
@@ -101,7 +126,6 @@ fn on_part<'a, T: Encoder>(
 }
 
 // Reads headers, and maps the file again.
-#[rustler::nif(schedule = "DirtyIo")]
 fn queue_reattach<'a>(env: Env<'a>, handle: HandleRef<'a>) -> NifResult<Term<'a>> {
     let queue = handle.0.queue()?;
     if let Err(closed) = handle.0.region() {
@@ -117,7 +141,6 @@ fn queue_reattach<'a>(env: Env<'a>, handle: HandleRef<'a>) -> NifResult<Term<'a>
     })
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
 fn queue_sync<'a>(env: Env<'a>, handle: HandleRef<'a>) -> NifResult<Term<'a>> {
     on_part(env, &handle, |part| {
         part.queue.sync(&part.region).map(|()| atom::ok())
@@ -160,7 +183,6 @@ fn queue_stop_waiting<'a>(
 }
 
 // `{:ok, cursor}`: creates a reader unless there is one of the name, durably.
-#[rustler::nif(schedule = "DirtyIo")]
 fn queue_reader<'a>(
     env: Env<'a>,
     handle: HandleRef<'a>,
@@ -173,7 +195,6 @@ fn queue_reader<'a>(
     })
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
 fn queue_delete_reader<'a>(
     env: Env<'a>,
     handle: HandleRef<'a>,
@@ -189,7 +210,6 @@ fn queue_delete_reader<'a>(
     })
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
 fn queue_clear<'a>(env: Env<'a>, handle: HandleRef<'a>, cursor: u64) -> NifResult<Term<'a>> {
     on_part(env, &handle, |part| {
         let cursor = usize::try_from(cursor).unwrap_or(CURSORS).min(CURSORS - 1);
@@ -202,7 +222,6 @@ fn queue_clear<'a>(env: Env<'a>, handle: HandleRef<'a>, cursor: u64) -> NifResul
 }
 
 // Where one who walks over all items goes on after damage.
-#[rustler::nif(schedule = "DirtyIo")]
 fn queue_after_damage<'a>(
     env: Env<'a>,
     handle: HandleRef<'a>,
@@ -218,7 +237,6 @@ fn queue_after_damage<'a>(
 }
 
 // Acknowledgements that the next sync makes durable.
-#[rustler::nif(schedule = "DirtyIo")]
 fn queue_record<'a>(
     env: Env<'a>,
     handle: HandleRef<'a>,
@@ -262,7 +280,6 @@ struct Info {
     readers: Vec<Reader>,
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
 fn queue_info<'a>(env: Env<'a>, handle: HandleRef<'a>) -> NifResult<Term<'a>> {
     on_part(env, &handle, |part| {
         let (queue, region) = (&part.queue, &*part.region);

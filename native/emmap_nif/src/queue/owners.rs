@@ -35,10 +35,11 @@ impl Owners {
                 owners.insert(key(&pid), owner);
                 drop(owners);
                 let pid = LocalPid::from_c_arg(pid);
-                if call
-                    .with_env(|env| queue.monitor(Some(env), &pid))
-                    .is_none()
-                {
+                let monitor = match call.own_env() {
+                    true => call.with_env(|env| queue.monitor(Some(env), &pid)),
+                    false => queue.monitor(None, &pid),
+                };
+                if monitor.is_none() {
                     // It is being killed: its claims end with this call.
                     queue.owners.lock().remove(&key(pid.as_c_arg()));
                     super::notify::release(&queue.part, owner);
