@@ -14,11 +14,12 @@ defmodule Emmap.DocTest do
     all = Enum.map_join(sources, &File.read!/1)
     cold = Regex.scan(~r/#\[rustler::nif(.*?)\]\n(?:pub )?fn (\w+)/, all)
     hot = Regex.scan(~r/^hot_nif!\("(\w+)"/m, all)
+    waiting = Regex.scan(~r/^cold_nif!\(\s*[\w:]+,(?:\s*\w+,)?\s*"(\w+)"/m, all)
 
     for [_, attributes, name] <- cold,
         do: assert(attributes =~ ~r/schedule = "\w+"/, "#{name} has no scheduler")
 
-    nifs = Enum.map(cold, &List.last/1) ++ Enum.map(hot, &List.last/1)
+    nifs = Enum.map(cold ++ hot ++ waiting, &List.last/1)
 
     stubs =
       Emmap.Native.__info__(:functions) |> Keyword.keys() |> Enum.uniq() |> List.delete(:load)
