@@ -51,7 +51,7 @@ pub fn deliver(
         true => live(call, handle, region, 1, start, count),
         false => copy(call, region, start, count, wait),
     });
-    let rest = elsewhere!("read" / 3 = deliver_rest);
+    let rest = elsewhere!("read_rest" / 3 = deliver_rest);
     passed(call, handle, delivered, start, count, rest)
 }
 

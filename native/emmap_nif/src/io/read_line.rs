@@ -112,7 +112,7 @@ fn deliver_crlf(
     wait: Wait,
 ) -> Result<ErlNifTerm, Early> {
     let line = region.reading(|| crlf_line(call, region, start, length, wait));
-    let rest = elsewhere!("read_line" / 3 = crlf_rest);
+    let rest = elsewhere!("crlf_rest" / 3 = crlf_rest);
     passed(call, handle, line, start, length, rest)
 }
 
