@@ -357,8 +357,10 @@ defmodule Emmap.Counters do
   defp all(_counters, 0, values), do: values
 
   defp all(%{ref: ref} = counters, last, values) do
-    {from, values} = read!(counters, Native.counters_list(ref, last, values))
-    all(counters, from, values)
+    case Native.counters_list(ref, last, values) do
+      {:ok, {from, values}} -> all(counters, from, values)
+      error -> failed!(counters, :read, nil, error)
+    end
   end
 
   @doc false

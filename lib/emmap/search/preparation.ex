@@ -67,5 +67,10 @@ defmodule Emmap.Search.Preparation do
   defp add(_preparing, []), do: :ok
   defp add(preparing, patterns), do: add(preparing, Native.search_add(preparing, patterns))
 
-  defp advance(preparing), do: Native.search_advance(preparing) || advance(preparing)
+  defp advance(preparing) do
+    case Native.search_advance(preparing) do
+      nil -> advance(preparing)
+      patterns -> patterns
+    end
+  end
 end
