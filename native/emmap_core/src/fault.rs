@@ -466,6 +466,19 @@ mod tests {
     }
 
     #[test]
+    fn the_error_of_the_system_is_the_reason() {
+        for error in (1..255).map(Errno) {
+            let (fault, far) = (Fault::default(), 1 << 53);
+            fault.note(far, Reason::of(error));
+            assert_eq!(fault.first(), Some((far, Reason::of(error))));
+            assert_eq!(Reason::of(error).errno(), error);
+        }
+        for none in [Errno(0), Errno::CLOSED, Errno(255), Errno(4095)] {
+            assert_eq!(Reason::of(none), Reason::DEVICE);
+        }
+    }
+
+    #[test]
     fn a_loss_is_doubted_but_not_for_ever() {
         let fault = Fault::default();
         let believed = || (0..1000).position(|_| fault.enter().believe());
