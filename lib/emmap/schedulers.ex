@@ -11,8 +11,9 @@ defmodule Emmap.Schedulers do
     # A process that is bound to a scheduler runs there when the one that runs there now is done.
     1..:erlang.system_info(:schedulers_online)
     |> Enum.map(fn scheduler ->
-      options = [:monitor, priority: :high, scheduler: scheduler]
-      {_, monitor} = :erlang.spawn_opt(fn -> :ok end, options)
+      # The types of OTP do not have this option.
+      arguments = [fn -> :ok end, [:monitor, priority: :high, scheduler: scheduler]]
+      {_, monitor} = apply(:erlang, :spawn_opt, arguments)
       {scheduler, monitor}
     end)
     |> Enum.each(fn {scheduler, monitor} -> await(scheduler, monitor) end)
