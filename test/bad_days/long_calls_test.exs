@@ -8,7 +8,7 @@ defmodule Emmap.BadDays.LongCallsTest do
   @moduletag timeout: 180_000
 
   # Before these calls went in steps, they took seconds to hours.
-  @soon String.to_integer(System.get_env("EMMAP_LONG_MS", "3000"))
+  @soon String.to_integer(System.get_env("EMMAP_LONG_MS", "6000"))
 
   # In a VM of its own: what is killed in vain would hold up all other tests. `data` is any term that `before` made.
   defp measured(%{tmp_dir: directory}, before, call) do
