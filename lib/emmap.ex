@@ -1343,7 +1343,7 @@ defmodule Emmap do
 
   def advise(mem, position, count, advice) when advice in @memory_advice do
     ref = ref!(mem)
-    as_file(position, count, fn -> Native.advise_memory(ref, position, count, advice) end)
+    as_file(position, count, fn -> do_advise(ref, position, count, advice) end)
   end
 
   def advise(mem, _position, _count, _advice) do
@@ -1352,18 +1352,26 @@ defmodule Emmap do
   end
 
   # These do something to each page.
-  defp do_advise(ref, position, count, advice) when advice in [:will_need, :dont_need] do
+  @advice_of_pages [:will_need, :dont_need, :cold, :pageout, :populate_read, :populate_write]
+
+  defp do_advise(ref, position, count, advice) when advice in @advice_of_pages do
     count = if count == 0, do: @all, else: count
     # 0 bytes would be all that follow.
     call = fn
-      _position, 0 -> Native.advise(ref, @all, 1, advice)
-      position, count -> Native.advise(ref, position, count, advice)
+      _position, 0 -> advise_at_once(ref, @all, 1, advice)
+      position, count -> advise_at_once(ref, position, count, advice)
     end
 
     Pieces.each(ref, position, count, call)
   end
 
-  defp do_advise(ref, position, count, advice), do: Native.advise(ref, position, count, advice)
+  defp do_advise(ref, position, count, advice), do: advise_at_once(ref, position, count, advice)
+
+  defp advise_at_once(ref, position, count, advice) when advice in @memory_advice,
+    do: Native.advise_memory(ref, position, count, advice)
+
+  defp advise_at_once(ref, position, count, advice),
+    do: Native.advise(ref, position, count, advice)
 
   @doc """
   Reads a range from the disk into memory and waits, on a dirty I/O scheduler, in pieces of 8 MiB: a process that is killed,

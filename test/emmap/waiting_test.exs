@@ -264,6 +264,28 @@ defmodule Emmap.WaitingTest do
     end
   end
 
+  test "what goes through memory ends when its process is killed, or the map is closed",
+       context do
+    path = Path.join(context.tmp_dir, "large")
+    File.write!(path, "")
+    # Holes, which are zeros in memory once they were read.
+    {:ok, mem} = Emmap.open(path, [:write, :sparse, size: 256 * 1024 * 1024])
+
+    for advice <- [:will_need, :dont_need, :populate_read, :cold, :pageout] do
+      assert Emmap.advise(mem, 0, 0, advice) in [:ok, {:error, :enotsup}]
+      assert Emmap.advise(mem, 12_345, 20_000_000, advice) in [:ok, {:error, :enotsup}]
+      assert Emmap.advise(mem, 300 * 1024 * 1024, 0, advice) in [:ok, {:error, :enotsup}]
+    end
+
+    assert Emmap.prefetch(mem, 0, 256 * 1024 * 1024) == :ok
+    assert {:ok, %{resident_pages: resident, page_size: page}} = Emmap.info(mem)
+    assert resident * page == 256 * 1024 * 1024
+    task = Task.async(fn -> for _ <- 1..1000, do: Emmap.prefetch(mem, 0, 256 * 1024 * 1024) end)
+    Process.sleep(20)
+    :ok = Emmap.close(mem)
+    assert List.last(Task.await(task)) == {:error, :closed}
+  end
+
   test "growing waits for a copy, and others for both", %{tmp_dir: directory} do
     {_path, mem} = map!(directory)
     size = 64 * 1024 * 1024
