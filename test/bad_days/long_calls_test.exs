@@ -144,7 +144,7 @@ defmodule Emmap.BadDays.LongCallsTest do
   ]
 
   for {title, before, call} <- @calls do
-    test "#{title}, killed", context do
+    test "80: #{title}, killed", context do
       measured = measured(context, unquote(before), unquote(call))
       if System.get_env("EMMAP_FIGURES"), do: IO.puts("#{unquote(title)}: #{inspect(measured)}")
 
@@ -153,7 +153,7 @@ defmodule Emmap.BadDays.LongCallsTest do
     end
   end
 
-  test "a call that is closed in the middle ends", context do
+  test "80: a call that is closed in the middle ends", context do
     assert [:closed, :closed, :closed] =
              ChildVM.run!("""
              {:ok, mem} = Emmap.open([:anon, size: 8_000_000_000])
@@ -170,7 +170,7 @@ defmodule Emmap.BadDays.LongCallsTest do
   end
 
   # OTP's takes about as long for few patterns, and longer for many.
-  test "patterns are compiled about as fast as by OTP", _context do
+  test "80: patterns are compiled about as fast as by OTP", _context do
     for {count, times} <- [{20, 50}, {1_000, 10}, {20_000, 1}, {80_000, 1}] do
       patterns = for n <- 1..count, do: binary_part(:erlang.md5("#{n}"), 0, 12)
 
