@@ -31,6 +31,15 @@ defmodule ContributingTest do
         do: assert(Enum.any?(paths, &String.starts_with?(&1, folder)), "no #{folder}")
   end
 
+  # The tag needs Elixir's :logger application, which tests do not start. Before Elixir 1.15 the runner crashes without it, and
+  # ends as if the tests of the file had passed.
+  test "no test captures the log, unless it starts Elixir's logger" do
+    for file <- Path.wildcard("test/**/*_test.exs"), file != "test/contributing_test.exs" do
+      text = File.read!(file)
+      refute text =~ "capture_log" and not (text =~ "ensure_all_started(:logger)"), file
+    end
+  end
+
   test "security: reports go where they can be made" do
     security = File.read!("SECURITY.md")
     assert @text =~ "SECURITY.md"

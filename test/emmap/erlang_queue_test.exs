@@ -195,8 +195,8 @@ defmodule Emmap.ErlangQueueTest do
     refute File.exists?(path)
   end
 
-  @tag :capture_log
   test "a process that cannot open its queue does not start", %{tmp_dir: directory} do
+    Emmap.Test.Quiet.logs("eisdir")
     Process.flag(:trap_exit, true)
     assert {:error, :eisdir} = :emmap_queue.start_link(:emmap_queue_none, directory, 0, [])
   end
