@@ -99,6 +99,11 @@ defmodule OutboxTest.Broker do
     {:reply, {:ok, channel}, %{state | channel: channel, connections: state.connections + 1}}
   end
 
+  # Of a channel whose owner has died, and after which another was opened.
+  def handle_call({:arrived, _item}, {channel, _}, %{channel: current} = state)
+      when channel != current,
+      do: {:reply, :end, state}
+
   def handle_call({:arrived, item}, _from, state) do
     case state.plan.(item) do
       action when action in [:confirm, :hold] ->
@@ -302,7 +307,7 @@ defmodule OutboxTest do
     stored = Broker.stored(broker)
     assert Enum.uniq(stored) == Enum.to_list(1..20_000)
     assert length(stored) - 20_000 <= 20 * 100
-    assert rewinds(stored) |> Enum.all?(&(&1 <= 100))
+    assert Enum.max([0 | rewinds(stored)]) <= 100
   end
 
   defp rewinds(stored) do
