@@ -15,7 +15,7 @@ defmodule Emmap.HeapRoom do
 
     case flags[:max_heap_size] do
       %{size: 0} -> :infinity
-      %{size: size} when is_integer(size) -> max(size - heap, 0)
+      %{size: size} when is_integer(size) and is_integer(heap) -> max(size - heap, 0)
     end
   end
 
