@@ -1,8 +1,9 @@
 defmodule Emmap.BadDays.LongCallsTest do
   # Calls that may take long, each in ten processes at once, which are killed in the middle of it: nobody else waits, and
-  # the schedulers are free soon. `EMMAP_LONG_MS` is what "soon" means; `EMMAP_FIGURES=1` prints what was measured.
+  # the schedulers are free soon. `EMMAP_LONG_MS` is what "soon" means, and the table of
+  # `make bad-days` has what was measured, in milliseconds.
   use ExUnit.Case, async: false
-  alias Emmap.Test.ChildVM
+  alias Emmap.Test.{BadDayTable, ChildVM}
 
   @moduletag :tmp_dir
   @moduletag timeout: 180_000
@@ -146,7 +147,7 @@ defmodule Emmap.BadDays.LongCallsTest do
   for {title, before, call} <- @calls do
     test "80: #{title}, killed", context do
       measured = measured(context, unquote(before), unquote(call))
-      if System.get_env("EMMAP_FIGURES"), do: IO.puts("#{unquote(title)}: #{inspect(measured)}")
+      BadDayTable.note(context.test, inspect(measured))
 
       for {what, milliseconds} <- measured,
           do: assert({what, milliseconds <= @soon} == {what, true})
@@ -170,7 +171,7 @@ defmodule Emmap.BadDays.LongCallsTest do
   end
 
   # OTP's takes about as long for few patterns, and longer for many.
-  test "80: patterns are compiled about as fast as by OTP", _context do
+  test "80: patterns are compiled about as fast as by OTP", context do
     for {count, times} <- [{20, 50}, {1_000, 10}, {20_000, 1}, {80_000, 1}] do
       patterns = for n <- 1..count, do: binary_part(:erlang.md5("#{n}"), 0, 12)
 
@@ -181,8 +182,7 @@ defmodule Emmap.BadDays.LongCallsTest do
       otp = best.(fn -> :binary.compile_pattern(patterns) end)
       ours = best.(fn -> Emmap.compile_pattern(patterns) end)
 
-      if System.get_env("EMMAP_FIGURES"),
-        do: IO.puts("#{count} patterns: #{div(ours, times)} us, OTP #{div(otp, times)}")
+      BadDayTable.note(context.test, "#{count}: #{div(ours, times)} us, OTP #{div(otp, times)}")
 
       assert {count, ours < 4 * otp + 100_000} == {count, true}
     end
