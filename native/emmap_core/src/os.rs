@@ -10,6 +10,7 @@ mod map_flags;
 mod memory_advice;
 mod mmap;
 mod sigxfsz;
+mod slices;
 mod stat;
 mod tick;
 

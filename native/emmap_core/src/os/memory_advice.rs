@@ -1,5 +1,7 @@
 //! Advice about pages that Linux has beyond that of POSIX.
 
+#[cfg(target_os = "linux")]
+use super::slices::in_slices;
 #[cfg(not(target_os = "linux"))]
 use crate::Errno;
 use crate::Result;
@@ -69,13 +71,10 @@ const MADV_COLLAPSE: libc::c_int = 25;
 /// The range must lie inside a mapping of ours, and its bytes may be lost where the advice loses them.
 #[cfg(target_os = "linux")]
 pub unsafe fn advise_memory(at: *mut u8, len: usize, advice: MemoryAdvice) -> Result<()> {
-    const SLICE: usize = 16 << 20;
-    for from in (0..len).step_by(SLICE) {
-        let count = SLICE.min(len - from);
+    in_slices(len, |from, count| {
         // SAFETY: the caller's promise.
-        super::retry(|| unsafe { libc::madvise(at.add(from).cast(), count, advice.number()) })?;
-    }
-    Ok(())
+        super::retry(|| unsafe { libc::madvise(at.add(from).cast(), count, advice.number()) })
+    })
 }
 
 /// # Safety

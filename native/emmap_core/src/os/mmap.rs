@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 #[cfg(target_os = "linux")]
 use super::retry;
+use super::slices::{in_slices, is_large};
 use super::{check, Advice, HugePage, NO_RESERVE};
 use crate::{Errno, Result};
 
@@ -336,24 +337,17 @@ pub unsafe fn advise_pages(at: *mut u8, len: usize, advice: Advice) -> Result<()
     check(unsafe { libc::madvise(at.cast(), len, advice) })
 }
 
-/// As much as is taken out of the page tables at once.
-const SLICE: usize = 16 << 20;
-/// At most so many slices: a range of terabytes is a hole for the most part.
-const MOST_SLICES: usize = 1 << 16;
-
-/// Takes pages out of the page tables, a slice at a time: a single call for gigabytes would hold
-/// the lock on the address space, and every thread that allocates, for tens of milliseconds.
+/// Takes pages out of the page tables, a slice at a time: see [`in_slices`].
 ///
 /// # Safety
 /// The range must lie inside a mapping of ours that starts at a page. What was written to private
 /// pages is lost; shared pages lose nothing.
 pub unsafe fn release_pages(at: *mut u8, len: usize) {
-    let slice = SLICE.max((len / MOST_SLICES).next_multiple_of(SLICE));
-    for from in (0..len).step_by(slice) {
-        let len = slice.min(len - from);
+    let _ = in_slices(len, |from, count| {
         // SAFETY: the caller's promise.
-        unsafe { libc::madvise(at.add(from).cast(), len, libc::MADV_DONTNEED) };
-    }
+        unsafe { libc::madvise(at.add(from).cast(), count, libc::MADV_DONTNEED) };
+        Ok(())
+    });
 }
 
 /// As [`release_pages`], before the range is replaced or unmapped: little goes with that call.
@@ -361,7 +355,7 @@ pub unsafe fn release_pages(at: *mut u8, len: usize) {
 /// # Safety
 /// As [`release_pages`].
 pub unsafe fn release_large(at: *mut u8, len: usize) {
-    if len > SLICE {
+    if is_large(len) {
         // SAFETY: the caller's promise.
         unsafe { release_pages(at, len) }
     }
