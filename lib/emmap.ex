@@ -187,7 +187,7 @@ defmodule Emmap do
     * `:append` – every write goes to the end of the file; implies `:write`
     * `:truncate` – begin with an empty file
     * `:direct` – reads return live binaries, which *are* the file, instead of copies
-    * `:private` – what is written stays in this map, and never reaches the file
+    * `:private` – written bytes stay in this map and never reach the file
     * `:fixed_size` – the map never changes its size
     * `:anon` – memory without a file: `Emmap.open([:anon, size: n])`
     * `{:size, n}` – the file is brought to at least `n` bytes
@@ -1241,7 +1241,7 @@ defmodule Emmap do
   Sends the calling process a message when the map meets a fault: `{:emmap, monitor, :fault, reason}`.
 
   A fault is what `reattach/1` repairs: the file was truncated (`:estale`), its disk is full (`:enospc`) or failed
-  (`:eio`), or there is no memory (`:enomem`). It is told within about 10 milliseconds, whoever meets it: a call of any
+  (`:eio`), or memory ran out (`:enomem`). The message arrives within about 10 milliseconds, whoever meets the fault: a call of any
   process, or a live binary that is read without a call. A map that has a fault already sends the message at once. Each
   fault that follows a `reattach/1` is told again; the pages that are lost after the first until then are not.
 
@@ -1318,7 +1318,7 @@ defmodule Emmap do
 
   `:dont_need` releases memory; written data stays, also in a private map.
 
-  Linux has more, of which none changes what is read; where the kernel lacks one, or it is not for such a map, it is
+  Linux has more; none of them changes the bytes that are read. Where the kernel lacks one, or it does not apply to the map, the result is
   `{:error, :einval}`, and on other systems `{:error, :enotsup}`:
 
     * `:cold`, `:pageout` – the pages may be, or are now, taken out of memory
@@ -1388,9 +1388,9 @@ defmodule Emmap do
   end
 
   @doc """
-  Makes the map read-only, for all its handles and for good: every write that begins after this has returned is
+  Makes the map read-only, for all its handles, permanently: every write that begins after this has returned is
   `{:error, :eacces}`, whether of bytes, numbers or atomics, and `Emmap.Counters`, which this also takes, raise
-  `Emmap.Error` with `:eacces`. There is no way back, but another `open/2`.
+  `Emmap.Error` with `:eacces`. To write again, open the file again with `open/2`.
 
   Writes that have begun are waited for, and are in the map. Then the kernel protects the pages (mprotect), so that no
   other code of this VM can write to them either. Other maps of the file, here or in other programs, are not affected.

@@ -106,7 +106,7 @@ defmodule InstallTest do
       File.mkdir_p!(read_only)
       user = project!(Path.join(dir, "user"), "path: #{inspect(read_only)}")
       # From nothing, with cargo's folder where a user has it.
-      env = [{"CARGO_TARGET_DIR", nil}]
+      env = [{"CARGO_TARGET_DIR", nil}, {"CARGO_PROFILE_RELEASE_OPT_LEVEL", "0"}]
 
       script = """
       mount --bind #{@package} #{read_only} && mount -o remount,ro,bind #{read_only} && exec "$@"

@@ -52,7 +52,7 @@ defmodule Emmap.Error do
   defp describe(kind, :enodev) do
     way = if kind, do: "", else: "open it with :private, or "
 
-    "no such device (it is no regular file, or its file system gives no shared map of it; with FUSE and direct I/O: " <>
+    "no such device (it is not a regular file, or its file system does not support shared maps; with FUSE and direct I/O: " <>
       way <> "mount it without direct_io, or with direct_io_allow_mmap)"
   end
 

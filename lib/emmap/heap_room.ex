@@ -1,7 +1,7 @@
 defmodule Emmap.HeapRoom do
   @moduledoc false
-  # How much the calling process may add to its heap before its `max_heap_size` kills it: what is read in batches is
-  # read in smaller ones there.
+  # How much the calling process may add to its heap before its `max_heap_size` kills it: reads in batches use smaller
+  # batches then.
 
   # Words that are left for each element of a batch: a collection of garbage counts the old heap and the new one, which
   # may be the next larger size, and what is not on either yet.

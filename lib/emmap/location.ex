@@ -16,7 +16,7 @@ defmodule Emmap.Location do
 
   def position(_ref, other), do: wrong(other)
 
-  @doc "What a raw file returns for a term that is no position or count of bytes."
+  @doc "What a raw file returns for a term that is neither a position nor a count of bytes."
   @spec wrong(term) :: {:error, :einval | :badarg}
   def wrong(number) when is_number(number), do: {:error, :einval}
   def wrong(_other), do: {:error, :badarg}

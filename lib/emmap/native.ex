@@ -20,13 +20,13 @@ defmodule Emmap.Native do
       {:ok, folder} ->
         :erlang.load_nif(folder ++ ~c"/" ++ @library, {setting(:guard), setting(:log_faults)})
 
-      # Loaded without the library, so that a call says what is wrong: an error here would make this module unknown.
+      # Loaded without the library, so that a call can report the reason: an error here would make this module unknown.
       :error ->
         :ok
     end
   end
 
-  # In an escript or another archive there is no folder, and nothing that the system could load.
+  # In an escript or another archive the files do not exist, and the system loads libraries from files only.
   defp folder do
     with [_ | _] = folder <- :code.lib_dir(:emmap),
          true <- :filelib.is_dir(folder),
@@ -99,7 +99,7 @@ defmodule Emmap.Native do
   def copy(_handle, _from, _to, _count), do: not_loaded()
 
   # On the caller's scheduler, or moved to dirty CPU by the size of the range. `{position, read}` instead of
-  # an answer is where to go on: `read` is 0 at the beginning.
+  # a result is where to go on: `read` is 0 at the beginning.
   @type place :: {non_neg_integer, non_neg_integer}
   @type found :: {:ok, {non_neg_integer, pos_integer}} | :nomatch | place | failure
   @spec search_find(handle, reference, non_neg_integer, non_neg_integer, non_neg_integer) ::

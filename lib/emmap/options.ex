@@ -316,7 +316,7 @@ defmodule Emmap.Options do
   defp check(other),
     do: raise(ArgumentError, "unknown option #{inspect(other)}#{meant(other)}; #{valid()}")
 
-  # Options of `File.open/2` that are none of ours, and why.
+  # Options of `File.open/2` that Emmap does not have, and why.
   @of_files [
     binary: "reads always return binaries: leave it out",
     raw: "a handle is as a raw file already: leave it out",

@@ -1,5 +1,5 @@
 defmodule Emmap.AddressSpaceTest do
-  # What maps take of the address space and of memory, and give back. In VMs of their own, for maps of a whole VM are counted.
+  # What maps take of the address space and of memory, and release. In VMs of their own, for maps of a whole VM are counted.
   use ExUnit.Case, async: true
   alias Emmap.Test.ChildVM
 

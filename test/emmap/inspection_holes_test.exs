@@ -16,7 +16,7 @@ defmodule Emmap.InspectionHolesTest do
     assert System.monotonic_time(:millisecond) - begun < 1000
   end
 
-  # Sparse: millions of groups that nobody has used, and one that somebody has.
+  # Sparse: millions of unused groups, and one that is used.
   test "blocks of terabytes of holes are inspected at once", %{tmp_dir: directory} do
     path = Path.join(directory, "blocks")
     blocks = Emmap.Blocks.open!(path, block_size: 1)

@@ -1,5 +1,5 @@
 defmodule Emmap.MonitorTest do
-  # Who is told that a map has met a fault, and when.
+  # Which processes are told that a map has met a fault, and when.
   use ExUnit.Case, async: true
 
   @moduletag :tmp_dir

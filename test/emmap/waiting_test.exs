@@ -136,7 +136,7 @@ defmodule Emmap.WaitingTest do
       assert took < @late
       assert {took, :ok} = timed(fn -> Emmap.pwrite(mem, 20, "x") end)
       assert took < @late
-      # Nobody needed the writes of those who were killed.
+      # The writes of the killed processes were not needed.
       assert Emmap.pread(mem, 0, 100) == {:ok, "0123456789" <> <<0::80>> <> "x"}
     end
 
@@ -321,7 +321,7 @@ defmodule Emmap.WaitingTest do
     end
 
     test "calls end after two seconds, and nobody else waits", %{path: path, queue: queue} do
-      # Slot 1 is the other's: see docs/formats.md.
+      # Slot 1 belongs to the other program: see docs/formats.md.
       {:ok, file} = :file.open(path, [:read, :write, :raw, :binary])
       {:ok, <<epoch::64-native>>} = :file.pread(file, 20_480 + 64, 8)
       assert epoch > 0

@@ -24,7 +24,7 @@ defmodule Emmap.Test.ChildProgram do
       do: System.cmd("kill", ["-9", "#{pid}"], stderr_to_stdout: true)
   end
 
-  # When it was started, of the fields that follow its name; nil where there is no such program.
+  # When it was started, of the fields that follow its name; nil where the program has ended.
   defp started(pid) do
     case File.read("/proc/#{pid}/stat") do
       {:ok, stat} -> stat |> String.split(") ") |> List.last() |> String.split(" ") |> Enum.at(19)

@@ -21,7 +21,7 @@ defmodule Emmap.Search.Preparation do
 
   @doc "Prepares one pattern, for searches in both directions or in one."
   @spec one(binary, purpose) :: reference
-  # A live binary changes under those who look at it; its copy does not.
+  # A live binary may change while it is read; its copy does not.
   def one(pattern, _purpose) when byte_size(pattern) <= @short,
     do: Native.search_patterns_few([:binary.copy(pattern)])
 

@@ -64,7 +64,7 @@ defmodule Emmap.Stream.Options do
 
     if options[:encoding] not in [nil | @narrow] do
       raise ArgumentError,
-            "encoding: #{inspect(options[:encoding])} has no newline of one byte, where chunks could be cut"
+            "encoding: #{inspect(options[:encoding])} has no newline of one byte at which chunks could end"
     end
 
     case split do

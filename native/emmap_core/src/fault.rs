@@ -67,7 +67,7 @@ pub struct Fault {
     thrown_away: AtomicBool,
 }
 
-/// Why a page could not be had: the error of the system that says so.
+/// Why a page could not be had: the error of the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reason(u8);
 

@@ -1,5 +1,5 @@
-//! Whether somebody still wants what the thread is doing. Who runs a long call for a process that may be killed says how to
-//! ask, and the long loops ask from time to time: a call that nobody wants any more ends as if its program had died there.
+//! Whether the result of the running call is still needed. The caller of a long function sets how to find out, and long loops
+//! check from time to time: a call whose process has been killed ends as if its program had died there.
 
 use std::cell::Cell;
 

@@ -64,7 +64,7 @@ impl OpenedFile {
             (true, writes) if writes || !writable => (),
             _ => return Err(Errno::ACCES),
         }
-        // What is no regular file may not even be opened again.
+        // A file that is not a regular one may not even be opened again.
         let path = os::path_of(fd);
         let stat = os::stat(fd)?;
         MappedFile::check_kind(&stat)?;

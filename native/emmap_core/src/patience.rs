@@ -1,6 +1,6 @@
 //! How long a call waits for what another one holds.
 //!
-//! A thread that nobody else needs waits for up to [`LONGEST`], counted from the start of the call, whatever it waits for.
+//! A thread of our own waits for up to [`LONGEST`], counted from the start of the call, whatever it waits for.
 //! A scheduler of the VM is needed by others: a call that runs there in [`briefly`] waits for a moment, and then ends with
 //! one of the errors `Errno::WAIT_*`, before it has changed anything. It is called again on a thread that may wait.
 //!
@@ -54,7 +54,7 @@ pub fn briefly<R>(act: impl FnOnce() -> R) -> R {
     within(Mode::Brief, act)
 }
 
-/// Runs a call that began at `start`, on a thread that may wait, until `given_up` says that nobody needs its result.
+/// Runs a call that began at `start`, on a thread that may wait, until `given_up` says that its result is not needed any more.
 pub fn since<R>(start: Instant, given_up: Rc<dyn Fn() -> bool>, act: impl FnOnce() -> R) -> R {
     within(Mode::Since(start, given_up), act)
 }

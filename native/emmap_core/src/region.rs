@@ -82,7 +82,7 @@ pub use scan::Scan;
 pub struct Region {
     // Declared before what they point into: fields are dropped in this order.
     ranges: Mutex<Vec<AddressRange>>,
-    /// What there is to know of `ranges`, for those who may not wait.
+    /// What there is to know of `ranges`, for callers that may not wait.
     known: Known,
     size_turn: SizeTurn,
     file: FileSlot,

@@ -21,7 +21,7 @@ cold_nif!(DirtyIo, "protect" / 1 = protect(handle));
 cold_nif!(DirtyIo, "reattach" / 1 = reattach(handle));
 cold_nif!(DirtyIo, "allocate" / 3 = allocate(handle, position, count));
 
-/// As [`on_region`], for what changes the size of the map: those who wait for that already come first.
+/// As [`on_region`], for what changes the size of the map: callers that wait for that already come first.
 fn on_size<'a>(
     env: Env<'a>,
     handle: &HandleRef,

@@ -41,7 +41,7 @@ const TRIMS: usize = 2;
 /// Where the limit of a batch stands, above the forms.
 const LIMIT_SHIFT: u32 = 2;
 
-/// How much one answer may be, for a process whose heap is limited.
+/// How large one result may be, for a process whose heap is limited.
 struct Limit {
     terms: usize,
     bytes: usize,
@@ -225,7 +225,7 @@ fn lines_once(call: &Call, region: &Region) -> Result<Option<ErlNifTerm>, Early>
     batch.answer(call, region, next)
 }
 
-// As lines, with the position up to which there is no newline: goes on looking.
+// As lines, with the position before which no newline was found: goes on looking.
 fn long_line_on(call: &Call) -> Result<ErlNifTerm, Early> {
     long_line(call, call.count(5)?)
 }
@@ -320,7 +320,7 @@ impl Resource for LongCopy {}
 
 impl Drop for LongCopy {
     fn drop(&mut self) {
-        // Who wanted it was killed, or its map was closed.
+        // The caller was killed, or its map was closed.
         let left = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
         if let Some(left) = left.take() {
             drop_elsewhere(left, true);

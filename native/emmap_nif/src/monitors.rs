@@ -1,8 +1,8 @@
-//! Who is told that a map has met a fault: the processes that monitor it, and the VM's logger.
+//! The receivers of the news that a map has met a fault: the processes that monitor it, and the VM's logger.
 //!
 //! A fault is met in a signal handler, or in a call. Both only count it and wake one thread, which is started with the
 //! first map and serves all of them. The logger gets the message that the VM sends it for its own log events, which
-//! takes no process of ours.
+//! needs no process of Emmap.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -195,7 +195,7 @@ fn logger(env: &OwnedEnv) -> Option<LocalPid> {
     env.run(|env| {
         let name = atoms::logger_proxy().encode(env);
         let mut pid = std::mem::MaybeUninit::uninit();
-        // SAFETY: in a thread that is not the VM's there is no environment to give; `pid` is set when the answer is not 0.
+        // SAFETY: in a thread that is not the VM's no environment exists; `pid` is set when the result is not 0.
         unsafe {
             match enif_whereis_pid(std::ptr::null_mut(), name.as_c_arg(), pid.as_mut_ptr()) {
                 0 => None,

@@ -69,7 +69,7 @@ impl Preparing {
 
 impl Drop for Preparing {
     fn drop(&mut self) {
-        // Who prepared them was killed.
+        // The process that prepared them was killed.
         if let Some(preparation) = self.lock().take() {
             drop_elsewhere(preparation, true);
         }
@@ -154,7 +154,7 @@ fn search_advance<'a>(env: Env<'a>, preparing: ResourceArc<Preparing>) -> NifRes
     }
 }
 
-/// What is left of a preparation above this size is given back by another thread.
+/// What is left of a preparation above this size is released by another thread.
 const LARGE: usize = 1 << 20;
 
 /// Runs `search` with a searcher over the range in arguments 2 and `stop`: at once when the range is small, else where

@@ -56,7 +56,7 @@ impl Encoder for Failure {
     }
 }
 
-/// The name of an error, as it stands in `{:error, reason}`.
+/// The name of an error, as it appears in `{:error, reason}`.
 pub fn reason(env: Env, error: Errno) -> Atom {
     let name = errno::name(error.0);
     Atom::from_str(env, name).unwrap_or_else(|_| atom::error())

@@ -3,14 +3,14 @@
 //! A scheduler that waits is lost to everything else that needs one: there are ten dirty I/O threads in a node, and all
 //! access to files goes through them. So a call that finds a lock taken looks again for about a millisecond (see
 //! `emmap_core::patience`), and then returns `{:wait, kind}`, before it has changed anything. `Emmap.Waiting` hands it to
-//! [`wait`], and its process waits for a message. The call is made here, by a thread that nobody else needs: the same body,
+//! [`wait`], and its process waits for a message. The call is made here, by a thread of its own: the same body,
 //! with the same arguments, in the environment of the message.
 //!
 //! There is one such thread for what is waited for: for each map and kind of lock, or for each path that is opened. It
 //! serves its callers in order. So a thousand processes that wait cost one thread, and nothing at all when it ends.
 //!
 //! Considered and not chosen: the process asks again and again by itself. Then a call would have to keep its place among the
-//! others (in the queue for the lock of the file, or its priority on a part of the map) while it is no call, a place that
+//! others (in the queue for the lock of the file, or its priority on a part of the map) while it is not running, a place that
 //! others must be able to take away when the process is killed; and the cursor, which a read has moved, would have to be
 //! moved back.
 
@@ -37,7 +37,7 @@ pub struct Waitable {
     pub name: &'static str,
     pub arity: usize,
     pub body: fn(&Call) -> Result<ErlNifTerm, Early>,
-    /// Whether one run is the answer for all who asked for it before it began.
+    /// Whether one run is the result of all calls that were made before it began.
     pub shared: bool,
 }
 
@@ -268,7 +268,7 @@ fn serve(key: &Key, queue: &Queue) {
         }
         PENDING.fetch_sub(now.len(), Ordering::Relaxed);
         drop(jobs);
-        // A panic of ours ends no thread that others wait for.
+        // A panic must not end a thread that others wait for.
         let _ = catch_unwind(AssertUnwindSafe(|| run(now)));
     }
 }

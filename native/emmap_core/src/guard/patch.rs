@@ -238,7 +238,7 @@ fn unexplained(fd: i32, range: &Guarded, page: usize) -> Reason {
     }
 }
 
-/// What the file system says to a block more, far behind the end of the file; it is given back at once.
+/// What the file system says to a block more, far behind the end of the file; it is released at once.
 fn no_new_block(fd: i32, range: &Guarded) -> Option<Errno> {
     #[cfg(target_os = "linux")]
     {

@@ -462,7 +462,7 @@ pub fn set_size(fd: BorrowedFd, size: u64) -> Result<()> {
     retry(|| unsafe { libc::ftruncate(fd.as_raw_fd(), size) })
 }
 
-/// Makes the names in a directory durable. Some file systems (CIFS, vboxsf, FUSE) cannot, and say so in many ways:
+/// Makes the names in a directory durable. Some file systems (CIFS, vboxsf, FUSE) cannot, and report it by different errors:
 /// their names are as durable as they get. So are those in a directory that this user, or this mount, may only read.
 pub fn sync_directory(fd: BorrowedFd) -> Result<()> {
     match sync_all(fd) {

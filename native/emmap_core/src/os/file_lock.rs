@@ -1,7 +1,7 @@
 //! The lock of a file whose size is about to change.
 //!
 //! It is one byte, `LOCK`, beyond the end of any file. The kernel gives it to whoever asks first when it is free, so a
-//! program that takes it again and again would keep the others out. Therefore those who wait form a queue, which is made of
+//! program that takes it again and again would keep the others out. Therefore waiting threads form a queue, which is made of
 //! `PLACES` more bytes below it: each waits at one place, and goes on to the next when that is free, so they arrive in order.
 //! Whoever was served a moment ago may take the lock directly, as long as the system's clock has not ticked: then it has to
 //! queue, too. That costs nothing where nobody waits, and where somebody does, each serves itself for some milliseconds.
@@ -176,7 +176,7 @@ mod queue {
     }
 }
 
-/// Without locks of single bytes there is no queue.
+/// A queue needs locks of single bytes.
 #[cfg(not(target_os = "linux"))]
 impl FileLock<'_> {
     pub fn wait_until<'a>(

@@ -68,7 +68,7 @@ const MADV_COLLAPSE: libc::c_int = 25;
 /// takes.
 ///
 /// # Safety
-/// The range must lie inside a mapping of ours, and its bytes may be lost where the advice loses them.
+/// The range must lie inside one of our mappings, and its bytes may be lost where the advice loses them.
 #[cfg(target_os = "linux")]
 pub unsafe fn advise_memory(at: *mut u8, len: usize, advice: MemoryAdvice) -> Result<()> {
     in_slices(len, |from, count| {
@@ -78,7 +78,7 @@ pub unsafe fn advise_memory(at: *mut u8, len: usize, advice: MemoryAdvice) -> Re
 }
 
 /// # Safety
-/// None: there is no such call here.
+/// None: the call does not exist here.
 #[cfg(not(target_os = "linux"))]
 pub unsafe fn advise_memory(_at: *mut u8, _len: usize, _advice: MemoryAdvice) -> Result<()> {
     Err(Errno::NOTSUP)

@@ -364,14 +364,14 @@ pub unsafe fn release_large(at: *mut u8, len: usize) {
 /// Gives the pages of shared memory back, which is zeros then. What fails may have given some of them back.
 ///
 /// # Safety
-/// The range must lie inside a mapping of ours, and what is there be of no use.
+/// The range must lie inside one of our mappings, and its content must not be needed.
 #[cfg(target_os = "linux")]
 pub unsafe fn remove_pages(at: *mut u8, len: usize) -> Result<()> {
     // SAFETY: the caller's promise.
     let remove = || check(unsafe { libc::madvise(at.cast(), len, libc::MADV_REMOVE) });
     match remove() {
         Err(Errno::INVAL) => {
-            // Pages that are locked are not given back.
+            // Locked pages are not released.
             // SAFETY: the caller's promise.
             check(unsafe { libc::munlock(at.cast(), len) })?;
             remove()
@@ -390,7 +390,7 @@ pub unsafe fn remove_pages(_at: *mut u8, _len: usize) -> Result<()> {
 /// Makes the pages of memory that is empty. `false`: there are not so many.
 ///
 /// # Safety
-/// The range must lie inside a mapping of ours.
+/// The range must lie inside one of our mappings.
 #[cfg(target_os = "linux")]
 pub unsafe fn populate_write(at: *mut u8, len: usize) -> bool {
     // SAFETY: the caller's promise; what is there is not changed.

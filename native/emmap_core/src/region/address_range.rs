@@ -22,7 +22,7 @@ pub(super) struct AddressRange {
     pub reservation: Reservation,
     /// Bytes mapped from the file, whole pages; beyond them are zeros.
     pub mapped: usize,
-    /// As `mapped`, with what was cut of shared memory: it stays mapped, and empty, to be used again, for what the kernel
+    /// As `mapped`, with the truncated part of shared memory: it stays mapped, and empty, to be used again, for what the kernel
     /// grants for such a map ends with all of it only.
     kept: usize,
     /// Nothing was mapped yet, so nobody reads the range.
@@ -100,7 +100,7 @@ impl AddressRange {
         (self.reservation.start(), self.mapped)
     }
 
-    /// As [`AddressRange::whole`], and what was cut of anonymous memory.
+    /// As [`AddressRange::whole`], and the truncated part of anonymous memory.
     pub fn kept(&self) -> (*mut u8, usize) {
         (self.reservation.start(), self.kept)
     }
@@ -125,7 +125,7 @@ impl AddressRange {
         };
         if from < bytes {
             // SAFETY: `from .. bytes` lies inside the reservation and beyond every live binary but
-            // those of a tail that was cut, which get their pages back.
+            // those of a truncated tail, which get their pages back.
             unsafe { self.map(shape, file, from, bytes, fresh) }?;
         }
         self.mapped = bytes;
@@ -141,7 +141,7 @@ impl AddressRange {
         if from == to {
             return true;
         }
-        // The kernel granted huge pages when they were mapped, and took them back when they were given back.
+        // The kernel granted huge pages when they were mapped, and took them back when they were released.
         let populate = shape.populates() || shape.page != os::page_size();
         // SAFETY: memory of this range, beyond the length of the map.
         unsafe {
@@ -150,7 +150,7 @@ impl AddressRange {
         }
     }
 
-    /// Gives the pages of anonymous memory back, which is zeros then. `false`: not all of them can be given back.
+    /// Releases the pages of anonymous memory, which is zeros then. `false`: not all of them can be released.
     ///
     /// # Safety
     /// `from .. to` must be inside `kept`, and what is there of no use.
@@ -202,7 +202,7 @@ impl AddressRange {
     /// Gives the pages from `bytes` on back.
     fn cut_memory(&mut self, shape: &Shape, bytes: usize) {
         let (at, len) = (bytes, self.mapped - bytes);
-        // SAFETY: the caller cuts the map there, so that what is there is of no use; the range lies inside the
+        // SAFETY: the caller truncates the map there, so that its content is not needed; the range lies inside the
         // reservation, and replacing pages is one step.
         unsafe {
             if !self.empty(at, at + len) {

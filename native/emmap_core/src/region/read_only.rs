@@ -27,7 +27,7 @@ impl Drop for SlowWrite<'_> {
 }
 
 impl Region {
-    /// Every change that begins from now on is refused with EACCES. There is no way back.
+    /// Every change that begins from now on is refused with EACCES. This is permanent.
     pub fn refuse_writes(&self) {
         self.hot.appends.store(false, SeqCst);
         self.hot.writable.store(false, SeqCst);

@@ -49,7 +49,7 @@ impl Region {
         }
     }
 
-    /// How many times `byte` stands in `position .. next`, and `next`: at most `stop`, which was reached unless time was
+    /// How many times `byte` occurs in `position .. next`, and `next`: at most `stop`, which was reached unless time was
     /// up. `start` is where the whole range begins.
     pub fn scan_count(
         &self,

@@ -77,7 +77,7 @@ impl Shape {
         self.protection.load(Ordering::Relaxed)
     }
 
-    /// The pages of the map can only be read from now on. To be called by one who holds the ranges.
+    /// The pages of the map can only be read from now on. The caller must hold the ranges.
     pub fn make_read_only(&self) {
         self.protection.store(libc::PROT_READ, Ordering::Relaxed);
     }

@@ -1,6 +1,6 @@
-//! Who changes the size of a map: one thread at a time, in the order in which they came.
+//! The turn to change the size of a map: one thread at a time, in the order of arrival.
 //!
-//! A thread that has the turn may wait for the lock of the file. So this is no mutex: whoever waits for the turn does so
+//! A thread that has the turn may wait for the lock of the file. So this is not a mutex: whoever waits for the turn does so
 //! until its own deadline, and what only looks at the map never asks for it.
 
 use std::collections::VecDeque;

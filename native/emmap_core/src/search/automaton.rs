@@ -179,7 +179,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// ENOMEM: there is no memory for the states of these patterns.
+    /// ENOMEM: memory is missing for the states of these patterns.
     pub fn new(patterns: &Joined) -> Result<Builder> {
         let most = patterns.bytes().len() + 2;
         let count = u32::try_from(patterns.count()).map_err(|_| Errno::NOMEM)?;

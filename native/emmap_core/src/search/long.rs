@@ -22,7 +22,7 @@ pub struct Long {
 }
 
 impl Long {
-    /// ENOMEM: there is no memory for a table of four bytes for each one of the pattern.
+    /// ENOMEM: memory is missing for a table of four bytes for each one of the pattern.
     pub fn new(length: usize, direction: Direction) -> Result<Long> {
         let mut shorter = Vec::new();
         u32::try_from(length).map_err(|_| Errno::NOMEM)?;

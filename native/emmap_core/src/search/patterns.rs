@@ -85,7 +85,7 @@ impl Preparation {
         }
     }
 
-    /// One pattern more. ENOMEM: there is no memory for it.
+    /// One pattern more. ENOMEM: memory is missing.
     pub fn add(&mut self, pattern: &[u8]) -> Result<()> {
         self.patterns.push(pattern)
     }
@@ -97,7 +97,7 @@ impl Preparation {
 
     /// Goes on until `until`, more or less. `None`: call again.
     ///
-    /// EINVAL: there is no pattern, or one is empty. ENOMEM: a list is too large, or there is no memory for it.
+    /// EINVAL: the list or a pattern is empty. ENOMEM: the list is too large, or memory is missing.
     pub fn advance(&mut self, until: Instant) -> Result<Option<Patterns>> {
         if let Stage::Added = self.stage {
             let (longest, shortest) = self.patterns.extremes();

@@ -55,7 +55,7 @@ pub(super) fn create<S: Structure>(
 /// the next opener begins again.
 const BEGUN: [u8; 16] = *b"EMMAPNEW\0\0\0\0\0\0\0\0";
 
-/// Whether a file that is no sound one was begun in its place and not completed; or is as one after a power failure may
+/// Whether a file that is not sound was begun in its place and not completed; or is as one after a power failure may
 /// be, of which the length was on the disk and the mark was not.
 pub fn is_begun(medium: &impl Medium) -> Result<bool> {
     let mut start = [0; BEGUN.len()];
