@@ -212,7 +212,7 @@ unsafe fn move_over(from: *mut libc::c_void, to: *mut u8, len: usize) -> bool {
 }
 
 /// # Safety
-/// None: there is no such call here.
+/// None: the call does not exist here.
 #[cfg(not(target_os = "linux"))]
 unsafe fn move_over(_from: *mut libc::c_void, _to: *mut u8, _len: usize) -> bool {
     false
@@ -381,7 +381,7 @@ pub unsafe fn remove_pages(at: *mut u8, len: usize) -> Result<()> {
 }
 
 /// # Safety
-/// None: there is no such call here.
+/// None: the call does not exist here.
 #[cfg(not(target_os = "linux"))]
 pub unsafe fn remove_pages(_at: *mut u8, _len: usize) -> Result<()> {
     Err(Errno::NOTSUP)
@@ -398,7 +398,7 @@ pub unsafe fn populate_write(at: *mut u8, len: usize) -> bool {
 }
 
 /// # Safety
-/// None: there is no such call here.
+/// None: the call does not exist here.
 #[cfg(not(target_os = "linux"))]
 pub unsafe fn populate_write(_at: *mut u8, _len: usize) -> bool {
     false
