@@ -36,7 +36,7 @@ defmodule Emmap.Descriptor do
     end
   end
 
-  # One that returns lists, as it does without `:binary`.
+  # A handle opened without `:binary`, which returns lists.
   def with_number({:file_descriptor, :raw_file_io_list, file}, open), do: with_number(file, open)
 
   def with_number({:fd, other}, _open) do

@@ -164,8 +164,8 @@ impl Region {
         }
     }
 
-    /// Notes a fault where the file is too short. While the size changes there is nothing to be found: what is read of the
-    /// file and of the map would not be of one moment.
+    /// Notes a fault where the file is too short. Does nothing while the size changes: the sizes of
+    /// the file and of the map would be of two moments.
     fn look_for_cut(&self) {
         if let Ok(Some(on_disk)) = self.size_on_disk() {
             if self.is_short(on_disk) {

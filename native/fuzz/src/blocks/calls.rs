@@ -202,7 +202,7 @@ impl Calls {
         );
     }
 
-    /// What this run has stored is there, or is said to be damaged.
+    /// What this run has stored is there, or is reported as damaged.
     fn read(&self, address: u64, region: &Region, blocks: &Blocks) {
         let mut out = vec![0; blocks.geometry().block_size as usize];
         // SAFETY: a vector of a block's size.
