@@ -88,7 +88,7 @@ defmodule Bench.Streams do
 
         chunks = fn ->
           path
-          |> Emmap.chunks(parts, options)
+          |> Emmap.chunks!(parts, options)
           |> Task.async_stream(&measure(&1, 0), ordered: false, timeout: :infinity)
           |> Enum.reduce(0, fn {:ok, part}, sum -> sum + measured(part) end)
         end

@@ -628,20 +628,20 @@ defmodule Emmap do
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 12])
       iex> :ok = Emmap.pwrite(mem, 0, "one\\ntwo\\nfour")
-      iex> chunks = Emmap.chunks(mem, 2)
+      iex> chunks = Emmap.chunks!(mem, 2)
       iex> chunks |> Task.async_stream(&Enum.to_list/1) |> Enum.map(fn {:ok, lines} -> lines end)
       [["one\\n", "two\\n"], ["four"]]
       iex> Enum.map(chunks, & &1.start)
       [0, 8]
-      iex> mem |> Emmap.chunks(2, record: 4) |> Enum.map(&Enum.to_list/1)
+      iex> mem |> Emmap.chunks!(2, record: 4) |> Enum.map(&Enum.to_list/1)
       [["one\\n"], ["two\\n", "four"]]
   """
   @doc group: "Streams and devices", since: "1.0.0-rc.0"
-  @spec chunks(t | Path.t() | :file.name_all(), pos_integer, [
+  @spec chunks!(t | Path.t() | :file.name_all(), pos_integer, [
           Emmap.Stream.option() | {:split, <<_::8>>} | {:record, pos_integer}
         ]) ::
           [Emmap.Stream.t()]
-  def chunks(mem, count, options \\ []), do: Emmap.Stream.chunks!(mem, count, options)
+  def chunks!(mem, count, options \\ []), do: Emmap.Stream.chunks!(mem, count, options)
 
   # Writing
 
@@ -1088,12 +1088,20 @@ defmodule Emmap do
   def size(mem), do: Native.size(ref!(mem))
 
   @doc """
-  Makes the map and its file twice as long, but at most `:max_inc_size` (default 64 MiB) longer, and never
-  shorter than the file is by now. Returns the new size. Errors as `resize/2`.
+  Makes the map and its file twice as long, but at most `:max_inc_size` (default 64 MiB) longer and at most `:max_size`
+  long: `{:ok, new_size}`. A file that another program has made longer keeps its length.
+
+  A map that has reached its `:max_size` returns `{:error, :enospc}`. Other errors as `resize/2`.
+
+      iex> {:ok, mem} = Emmap.open([:anon, size: 100, max_size: 150])
+      iex> Emmap.grow(mem)
+      {:ok, 150}
+      iex> Emmap.grow(mem)
+      {:error, :enospc}
   """
   @doc group: "Size", since: "1.0.0-rc.0"
-  @spec resize(t) :: {:ok, non_neg_integer} | failure
-  def resize(mem), do: patient(Native.double(ref!(mem)))
+  @spec grow(t) :: {:ok, non_neg_integer} | failure
+  def grow(mem), do: patient(Native.double(ref!(mem)))
 
   @doc """
   Makes the map `size` bytes long, and with it its file.
@@ -1199,7 +1207,7 @@ defmodule Emmap do
 
   The bytes of lost pages are gone. A write that returned the error of an earlier fault was not done; of a write
   that met the lost page itself, that page is lost. After a sync that failed, the caller must write again the data that
-  matters, and then sync. The cursor of this handle is moved to the end, if it was behind it. Memory kept by `lock/1` must
+  matters, and then sync. The cursor of this handle is moved to the end, if it was behind it. Memory kept by `lock_memory/1` must
   be locked again. On a map that lost nothing, it only looks at the
   size, which takes some microseconds.
 
@@ -1426,8 +1434,8 @@ defmodule Emmap do
   (`ulimit -l`), `:eperm` where it is 0: then no page of the map is kept. Pages by which the map grows later are not locked.
   """
   @doc group: "Memory", since: "1.0.0-rc.0"
-  @spec lock(t) :: :ok | failure
-  def lock(mem) do
+  @spec lock_memory(t) :: :ok | failure
+  def lock_memory(mem) do
     ref = ref!(mem)
 
     with {:error, _} = error <- Pieces.each(ref, 0, @all, &Native.lock_memory(ref, &1, &2)) do
@@ -1436,10 +1444,10 @@ defmodule Emmap do
     end
   end
 
-  @doc "Undoes `lock/1`."
+  @doc "Undoes `lock_memory/1`."
   @doc group: "Memory", since: "1.0.0-rc.0"
-  @spec unlock(t) :: :ok | failure
-  def unlock(mem) do
+  @spec unlock_memory(t) :: :ok | failure
+  def unlock_memory(mem) do
     ref = ref!(mem)
     Pieces.each(ref, 0, @all, &Native.unlock_memory(ref, &1, &2))
   end

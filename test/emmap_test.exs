@@ -310,11 +310,20 @@ defmodule EmmapTest do
       assert {:ok, "012\0\0\0"} = Emmap.pread(mem, 0, 100)
     end
 
-    test "resize/1 doubles, up to max_inc_size", %{path: path} do
+    test "grow/1 doubles, up to max_inc_size", %{path: path} do
       {:ok, mem} = Emmap.open(path, [:write, max_inc_size: 15])
-      assert {:ok, 20} = Emmap.resize(mem)
-      assert {:ok, 35} = Emmap.resize(mem)
+      assert {:ok, 20} = Emmap.grow(mem)
+      assert {:ok, 35} = Emmap.grow(mem)
       assert File.stat!(path).size == 35
+    end
+
+    test "grow/1 stops at max_size, and fails there", %{path: path} do
+      {:ok, mem} = Emmap.open(path, [:write, max_size: 25])
+      assert {:ok, 20} = Emmap.grow(mem)
+      assert {:ok, 25} = Emmap.grow(mem)
+      assert {:error, :enospc} = Emmap.grow(mem)
+      assert {:ok, 25} = Emmap.size(mem)
+      assert File.stat!(path).size == 25
     end
 
     test "max_size is the end of growth", %{path: path} do
@@ -424,7 +433,7 @@ defmodule EmmapTest do
           &Emmap.pwrite(&1, 0, ["x"]),
           &Emmap.write(&1, "x"),
           &Emmap.position(&1, 0),
-          &Emmap.resize/1,
+          &Emmap.grow/1,
           &Emmap.resize(&1, 5),
           &Emmap.truncate/1,
           &Emmap.sync/1,
@@ -433,8 +442,8 @@ defmodule EmmapTest do
           &Emmap.advise(&1, 0, 0, :normal),
           &Emmap.allocate(&1, 0, 1),
           &Emmap.prefetch(&1, 0, 1),
-          &Emmap.lock/1,
-          &Emmap.unlock/1,
+          &Emmap.lock_memory/1,
+          &Emmap.unlock_memory/1,
           &Emmap.dup/1,
           &Emmap.info/1,
           &:file.read_file_info/1,
@@ -468,7 +477,7 @@ defmodule EmmapTest do
             &Emmap.info/1,
             &Emmap.dup/1,
             &Emmap.position(&1, 0),
-            &Emmap.resize/1,
+            &Emmap.grow/1,
             &Emmap.resize(&1, 1),
             &Emmap.truncate/1,
             &Emmap.sync/1,
@@ -477,8 +486,8 @@ defmodule EmmapTest do
             &Emmap.advise(&1, 0, 1, :normal),
             &Emmap.allocate(&1, 0, 1),
             &Emmap.prefetch(&1, 0, 1),
-            &Emmap.lock/1,
-            &Emmap.unlock/1,
+            &Emmap.lock_memory/1,
+            &Emmap.unlock_memory/1,
             &Emmap.patomic(&1, 0, :add, 1),
             &Emmap.patomic_read(&1, 0)
           ] do
@@ -576,8 +585,8 @@ defmodule EmmapTest do
           do: assert(:ok = Emmap.advise(mem, 100, 5000, advice))
 
       assert {:error, :einval} = Emmap.advise(mem, 0, 0, :maybe)
-      assert :ok = Emmap.lock(mem)
-      assert :ok = Emmap.unlock(mem)
+      assert :ok = Emmap.lock_memory(mem)
+      assert :ok = Emmap.unlock_memory(mem)
       assert :ok = Emmap.guard()
     end
   end

@@ -57,12 +57,12 @@ defmodule Emmap.Options do
     offset: {:size, "the map begins `n` bytes into the file; any `n`, page aligned or not"},
     length:
       {:size,
-       "the map is `n` bytes long; 0: up to the end. It grows by `resize` alone, if it is all of the file (from 0 up to its end), and not by writing past its own end. With `:write` a shorter file is brought to `:offset` + `n`; without, the map is as long as there are bytes"},
+       "the map is `n` bytes long; 0: up to the end. It grows by `resize/2` and `grow/1` alone, if it is all of the file (from 0 up to its end), and not by writing past its own end. With `:write` a shorter file is brought to `:offset` + `n`; without, the map is as long as there are bytes"},
     max_size:
       {:size,
        "the map never grows beyond `n` bytes; needs `:write` (or `:anon`), and the whole file"},
     max_inc_size:
-      {:size, "`resize/1` doubles the map, but adds at most `n` bytes (default 64 MiB)"},
+      {:size, "`grow/1` doubles the map, but adds at most `n` bytes (default 64 MiB)"},
     chmod: {:mode, "the mode of a new file, exactly (default 0666 less the umask)"},
     address: {:size, "map there if that is free; page aligned"}
   ]

@@ -1,6 +1,6 @@
 defmodule Emmap.Stream do
   @moduledoc """
-  Lines or pieces of a file, as a stream: what `Emmap.stream!/3` and `Emmap.chunks/3` return.
+  Lines or pieces of a file, as a stream: what `Emmap.stream!/3` and `Emmap.chunks!/3` return.
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_stream.txt")
       iex> File.write!(path, "one\\ntwo\\nthree")
@@ -76,7 +76,7 @@ defmodule Emmap.Stream do
 
   ## In parallel
 
-  `Emmap.chunks/3` splits a map where lines end, so that each core reads a part of it. The lowest, highest and
+  `Emmap.chunks!/3` splits a map where lines end, so that each core reads a part of it. The lowest, highest and
   mean temperature of each station in a file of `Station;Temperature` lines:
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_measurements.txt")
@@ -102,7 +102,7 @@ defmodule Emmap.Stream do
       ...> end
       iex> stations =
       ...>   mem
-      ...>   |> Emmap.chunks(4 * System.schedulers_online(), trim: true)
+      ...>   |> Emmap.chunks!(4 * System.schedulers_online(), trim: true)
       ...>   |> Task.async_stream(measure, ordered: false, timeout: :infinity)
       ...>   |> Enum.reduce(%{}, fn {:ok, part}, all -> Map.merge(all, part, merge) end)
       iex> for {name, {low, high, sum, n}} <- Enum.sort(stations), do: {name, low, sum / n, high}

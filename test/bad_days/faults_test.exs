@@ -27,9 +27,9 @@ defmodule Emmap.BadDays.FaultsTest do
                &Emmap.pread(&1, 0, 4), &Emmap.pread(&1, 9000, 4), &Emmap.pread(&1, [{0, 4}]), &Emmap.view(&1, 0, 4),
                &Emmap.read(&1, 4), &Emmap.read_line/1, &Emmap.pwrite(&1, 0, "x"), &Emmap.write(&1, "x"), &Emmap.position(&1, 0),
                &Emmap.patomic(&1, 0, :add, 1), &Emmap.patomic_read(&1, 0), &Emmap.patomic_write(&1, 0, 1), &Emmap.patomic_cas(&1, 0, 0, 1),
-               &Emmap.resize/1, &Emmap.resize(&1, 100_000), &Emmap.truncate/1, &Emmap.allocate(&1, 0, 1), &Emmap.sync/1,
+               &Emmap.grow/1, &Emmap.resize(&1, 100_000), &Emmap.truncate/1, &Emmap.allocate(&1, 0, 1), &Emmap.sync/1,
                &Emmap.sync(&1, :async), &Emmap.sync(&1, {0, 1}), &Emmap.datasync/1, &Emmap.advise(&1, 0, 0, :normal),
-               &Emmap.prefetch(&1, 0, 1), &Emmap.lock/1, &Emmap.find(&1, "0"), &Emmap.count(&1, "0"), &Emmap.get(&1, 0, :u8), &Emmap.put(&1, 0, :u8, 1), &Emmap.fill(&1, 0, 1, 0), &Emmap.copy(&1, 0, 1, 1), &:file.pread(&1, 0, 4), &:file.read(&1, 4), &:file.sync/1
+               &Emmap.prefetch(&1, 0, 1), &Emmap.lock_memory/1, &Emmap.find(&1, "0"), &Emmap.count(&1, "0"), &Emmap.get(&1, 0, :u8), &Emmap.put(&1, 0, :u8, 1), &Emmap.fill(&1, 0, 1, 0), &Emmap.copy(&1, 0, 1, 1), &:file.pread(&1, 0, 4), &:file.read(&1, 4), &:file.sync/1
              ], uniq: true, do: call.(mem)
              {:ok, info} = Emmap.info(mem)
              {{head, :binary.copy(tail)}, answers, info.fault, info.faults > 0}
@@ -93,7 +93,7 @@ defmodule Emmap.BadDays.FaultsTest do
         {"an atomic read", "&Emmap.patomic_read(&1, 32_768)", ""},
         {"a compare-exchange", "&Emmap.patomic_cas(&1, 32_768, 0, 1)", ""},
         {"prefetch", "&Emmap.prefetch(&1, 0, 40_000)", ""},
-        {"lock", "&Emmap.lock/1", ""},
+        {"lock", "&Emmap.lock_memory/1", ""},
         {"sync", "&Emmap.sync/1", ""},
         {":file.pread", "&:file.pread(&1, 30_000, 4)", ""},
         {"a search", "&Emmap.find(&1, \"no such thing\")", ""},

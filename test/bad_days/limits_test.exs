@@ -100,7 +100,7 @@ defmodule Emmap.BadDays.LimitsTest do
                """
                {:ok, mem} = Emmap.open([:anon, size: 10_000_000])
                {:ok, small} = Emmap.open([:anon, size: 10_000])
-               {Emmap.lock(mem), Emmap.lock(small), Emmap.open([:anon, :hugetlb, size: 0x100_0000_0000])}
+               {Emmap.lock_memory(mem), Emmap.lock_memory(small), Emmap.open([:anon, :hugetlb, size: 0x100_0000_0000])}
                """,
                limits: "ulimit -l 1024",
                prefix: prefix

@@ -124,7 +124,7 @@ defmodule Emmap.BadDays.LongCallsTest do
     {"count of the lines of 2 GB of memory", @zeros, "Enum.count(Emmap.stream!(data))"},
     {"a live line of 2 GB of memory", @zeros,
      "Enum.take(Emmap.stream!(data, :line, live: true), 1)"},
-    {"chunks of 2 GB without a newline", @zeros, "Emmap.chunks(data, 3)"},
+    {"chunks of 2 GB without a newline", @zeros, "Emmap.chunks!(data, 3)"},
     {"a piece of 500 MB", @zeros, "Enum.take(Emmap.stream!(data, 500_000_000), 1)"},
     {"inspection of 200 GB", @sparse, "Emmap.Inspection.file(data)"},
     {"inspection of a queue", @copied_queue, "Emmap.Inspection.file(data, values: :infinity)"},

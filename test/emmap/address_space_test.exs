@@ -147,7 +147,7 @@ defmodule Emmap.AddressSpaceTest do
                  @cycles <>
                    """
                    {:ok, mem} = Emmap.open([:anon, :write, size: 4 * mib])
-                   :ok = Emmap.lock(mem)
+                   :ok = Emmap.lock_memory(mem)
                    cycles.(mem)
                    memory.()
                    """,

@@ -71,7 +71,7 @@ defmodule Emmap.MistakesTest do
       &Emmap.advise(&1, 0, 0, :normal),
       &Emmap.allocate(&1, 0, 1),
       &Emmap.stream!/1,
-      &Emmap.chunks(&1, 2),
+      &Emmap.chunks!(&1, 2),
       &Emmap.device/1,
       &Emmap.open(&1, []),
       &:emmap.pread(&1, 0, 1),

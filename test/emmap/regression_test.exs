@@ -262,11 +262,11 @@ defmodule Emmap.RegressionTest do
       end
     end
 
-    test "resize/1 of one does not cut the other's", %{path: path} do
+    test "grow/1 of one does not cut the other's", %{path: path} do
       {:ok, a} = Emmap.open(path, [:write])
       {:ok, b} = Emmap.open(path, [:write])
       :ok = Emmap.pwrite(a, 0, :binary.copy("a", 1_000_000))
-      assert {:ok, 1_000_000} = Emmap.resize(b)
+      assert {:ok, 1_000_000} = Emmap.grow(b)
       assert {:ok, "aaa"} = Emmap.pread(b, 999_997, 5)
       assert File.stat!(path).size == 1_000_000
     end
@@ -483,9 +483,9 @@ defmodule Emmap.RegressionTest do
     test "lock and unlock pin and free", %{path: path} do
       File.write!(path, :binary.copy("p", 1_000_000))
       mem = Emmap.open!(path)
-      :ok = Emmap.lock(mem)
+      :ok = Emmap.lock_memory(mem)
       assert smaps(path, "Locked") >= 900
-      :ok = Emmap.unlock(mem)
+      :ok = Emmap.unlock_memory(mem)
       assert smaps(path, "Locked") == 0
       assert {:ok, "p"} = Emmap.pread(mem, 0, 1)
     end

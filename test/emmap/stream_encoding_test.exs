@@ -57,7 +57,7 @@ defmodule Emmap.StreamEncodingTest do
     assert Enum.to_list(Emmap.stream!(path, trim_bom: true, length: 2)) == []
     assert Enum.count(Emmap.stream!(path, trim_bom: true)) == 2
 
-    chunks = Emmap.chunks(path, 2, trim_bom: true, trim: true)
+    chunks = Emmap.chunks!(path, 2, trim_bom: true, trim: true)
     assert Enum.flat_map(chunks, &Enum.to_list/1) == ["name;age", "A;1"]
 
     for empty <- ["", "\uFEFF"] do
@@ -96,14 +96,14 @@ defmodule Emmap.StreamEncodingTest do
       Emmap.stream!(path, 10, encoding: :utf8)
     end
 
-    assert_raise ArgumentError, ~r/one byte/, fn -> Emmap.chunks(path, 2, encoding: :utf16) end
+    assert_raise ArgumentError, ~r/one byte/, fn -> Emmap.chunks!(path, 2, encoding: :utf16) end
   end
 
   test "chunks of records", %{tmp_dir: directory} do
     for size <- [0, 1, 7, 70, 71, 1000], count <- [1, 2, 3, 8], start <- [0, 3] do
       data = for(n <- 1..1000, into: "", do: <<n>>) |> binary_part(0, size)
       path = write!(directory, data)
-      chunks = Emmap.chunks(path, count, record: 7, start: start)
+      chunks = Emmap.chunks!(path, count, record: 7, start: start)
       assert length(chunks) <= count
       records = Enum.map(chunks, &Enum.to_list/1)
       refute [] in records
@@ -119,7 +119,7 @@ defmodule Emmap.StreamEncodingTest do
           {[record: 2, split: "a"], ~r/contradict/},
           {[record: 2, trim: true], ~r/is for lines/}
         ],
-        do: assert_raise(ArgumentError, message, fn -> Emmap.chunks("x", 2, options) end)
+        do: assert_raise(ArgumentError, message, fn -> Emmap.chunks!("x", 2, options) end)
   end
 
   defp pieces("", _size), do: []

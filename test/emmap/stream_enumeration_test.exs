@@ -233,7 +233,7 @@ defmodule Emmap.StreamEnumerationTest do
             &Enum.to_list(Emmap.stream!(&1, 10)),
             &Enum.count(Emmap.stream!(&1)),
             &Enum.count(Emmap.stream!(&1, 10)),
-            &Emmap.chunks(&1, 3),
+            &Emmap.chunks!(&1, 3),
             &Enum.into(["x"], Emmap.stream!(&1))
           ] do
         assert %Emmap.Error{reason: :closed} = catch_error(call.(mem))
@@ -302,13 +302,13 @@ defmodule Emmap.StreamEnumerationTest do
             {~r/keyword list, got :trim/, fn -> Emmap.stream!(mem, :line, :trim) end},
             {~r/trim: true is for lines/, fn -> Emmap.stream!(mem, 5, trim: true) end},
             {~r/path or of an open Emmap handle, got nil/, fn -> Emmap.stream!(nil) end},
-            {~r/open Emmap handle, got 7/, fn -> Emmap.chunks(7, 2) end},
-            {~r/an integer above 0, got 0/, fn -> Emmap.chunks("no file", 0) end},
-            {~r/bad option/, fn -> Emmap.chunks("no file", 1, by: "x") end},
-            {~r/chunks is an integer above 0, got 0/, fn -> Emmap.chunks(mem, 0) end},
-            {~r/one byte, got ""/, fn -> Emmap.chunks(mem, 1, split: "") end},
-            {~r/one byte, got "\\r\\n"/, fn -> Emmap.chunks(mem, 1, split: "\r\n") end},
-            {~r/bad option \[by: "x"\]/, fn -> Emmap.chunks(mem, 1, by: "x") end}
+            {~r/open Emmap handle, got 7/, fn -> Emmap.chunks!(7, 2) end},
+            {~r/an integer above 0, got 0/, fn -> Emmap.chunks!("no file", 0) end},
+            {~r/bad option/, fn -> Emmap.chunks!("no file", 1, by: "x") end},
+            {~r/chunks is an integer above 0, got 0/, fn -> Emmap.chunks!(mem, 0) end},
+            {~r/one byte, got ""/, fn -> Emmap.chunks!(mem, 1, split: "") end},
+            {~r/one byte, got "\\r\\n"/, fn -> Emmap.chunks!(mem, 1, split: "\r\n") end},
+            {~r/bad option \[by: "x"\]/, fn -> Emmap.chunks!(mem, 1, by: "x") end}
           ] do
         assert_raise ArgumentError, message, call
       end

@@ -71,7 +71,7 @@ defmodule Emmap.StreamPartsTest do
         mem = Emmap.open!(path)
 
         for count <- [1, 2, 3, 7, 64, 6000] do
-          chunks = Emmap.chunks(mem, count, split: separator)
+          chunks = Emmap.chunks!(mem, count, split: separator)
           assert length(chunks) <= count
           if text != "", do: assert(chunks != [])
 
@@ -87,7 +87,7 @@ defmodule Emmap.StreamPartsTest do
 
     test "are of about the same size", %{path: path} do
       File.write!(path, String.duplicate("0123456789\n", 10_000))
-      chunks = Emmap.chunks(Emmap.open!(path), 8)
+      chunks = Emmap.chunks!(Emmap.open!(path), 8)
       assert length(chunks) == 8
       for %{length: length} <- chunks, do: assert_in_delta(length, 110_000 / 8, 11)
     end
@@ -95,9 +95,9 @@ defmodule Emmap.StreamPartsTest do
     test "end where they should when a line does", %{path: path} do
       File.write!(path, "a\nb\nc\nd\n")
       mem = Emmap.open!(path)
-      assert for(%{start: start} <- Emmap.chunks(mem, 4), do: start) == [0, 2, 4, 6]
-      assert for(%{start: start} <- Emmap.chunks(mem, 8), do: start) == [0, 2, 4, 6]
-      assert for(%{start: start} <- Emmap.chunks(mem, 2, start: 1), do: start) == [1, 4]
+      assert for(%{start: start} <- Emmap.chunks!(mem, 4), do: start) == [0, 2, 4, 6]
+      assert for(%{start: start} <- Emmap.chunks!(mem, 8), do: start) == [0, 2, 4, 6]
+      assert for(%{start: start} <- Emmap.chunks!(mem, 2, start: 1), do: start) == [1, 4]
     end
 
     test "give the lines of the whole, in several processes, with the stream's options", %{
@@ -109,7 +109,7 @@ defmodule Emmap.StreamPartsTest do
       for options <- [[], [trim: true], [copy: true], [start: 7, length: 50_000]] do
         lines =
           mem
-          |> Emmap.chunks(5, options)
+          |> Emmap.chunks!(5, options)
           |> Task.async_stream(&Enum.to_list/1)
           |> Enum.flat_map(fn {:ok, lines} -> lines end)
 
@@ -121,16 +121,16 @@ defmodule Emmap.StreamPartsTest do
       File.write!(path, "a\nb\nc\nd\n")
 
       assert [["a\n", "b\n"], ["c\n", "d\n"]] =
-               path |> Emmap.chunks(2) |> Enum.map(&Enum.to_list/1)
+               path |> Emmap.chunks!(2) |> Enum.map(&Enum.to_list/1)
 
-      assert_raise Emmap.Error, fn -> Emmap.chunks(path <> ".none", 2) end
-      assert_raise ArgumentError, ~r/a path or of an open/, fn -> Emmap.chunks(7, 2) end
+      assert_raise Emmap.Error, fn -> Emmap.chunks!(path <> ".none", 2) end
+      assert_raise ArgumentError, ~r/a path or of an open/, fn -> Emmap.chunks!(7, 2) end
     end
 
     @tag :slow
     test "of a large file without a separator are one chunk", %{path: path} do
       mem = Emmap.open!(path, [:create, :sparse, size: 200_000_000])
-      assert [%{start: 0, length: 200_000_000}] = Emmap.chunks(mem, 100)
+      assert [%{start: 0, length: 200_000_000}] = Emmap.chunks!(mem, 100)
     end
   end
 

@@ -64,7 +64,7 @@ defmodule Emmap.WaitingTest do
             0 -> fn -> Emmap.pwrite(mem, 10 + n, "x") end
             1 -> fn -> Emmap.resize(mem, 4096 + n) end
             2 -> fn -> :file.pwrite(mem, 5000, ["x", "y"]) end
-            3 -> fn -> Emmap.resize(mem) end
+            3 -> fn -> Emmap.grow(mem) end
             4 -> fn -> Emmap.allocate(mem, 0, 100_000) end
           end
         end

@@ -179,7 +179,7 @@ defmodule Emmap.Test.Chaos do
       {:position, fn -> Emmap.position(mem, place()) end},
       {:patomic, fn -> Emmap.patomic(mem, div(place(), 8) * 8, :add, 1) end},
       {:resize, fn -> Emmap.resize(mem, place()) end},
-      {:resize, fn -> Emmap.resize(mem) end},
+      {:resize, fn -> Emmap.grow(mem) end},
       {:truncate, fn -> Emmap.truncate(mem) end},
       {:allocate, fn -> Emmap.allocate(mem, place(), count) end},
       {:prefetch, fn -> Emmap.prefetch(mem, 0, @most) end},

@@ -117,7 +117,7 @@ defmodule Emmap.Test.Scenes do
         set: &file(&1, @ten),
         rules: @ahead ++ @probe ++ @closing ++ [{{:fstat, 2}, :as_if_nothing}]
       ),
-      scene("unlock", &Emmap.unlock/1),
+      scene("unlock", &Emmap.unlock_memory/1),
       scene("metadata", fn mem ->
         with {:ok, info} <- :file.read_file_info(mem), do: {:ok, %{size: elem(info, 1)}}
       end),
@@ -134,7 +134,7 @@ defmodule Emmap.Test.Scenes do
       ),
       scene("resize down", &Emmap.resize(&1, 5_000)),
       scene("resize down to nothing", &Emmap.resize(&1, 0)),
-      scene("double", &Emmap.resize(&1), state: fn file -> File.stat!(file).size > 0 end),
+      scene("grow", &Emmap.grow(&1), state: fn file -> File.stat!(file).size > 0 end),
       scene(
         "truncate",
         fn mem ->
@@ -146,7 +146,7 @@ defmodule Emmap.Test.Scenes do
       scene("allocate past the end", &Emmap.allocate(&1, 0, 50_000)),
       scene("advise", &Emmap.advise(&1, 0, 0, :will_need)),
       scene("prefetch", &Emmap.prefetch(&1, 0, 10_000)),
-      scene("lock", &Emmap.lock/1),
+      scene("lock", &Emmap.lock_memory/1),
       # The blocks on the disk are then unknown; what else there is to know is told.
       scene("info", &Emmap.info/1,
         rules: [{{:fstat, 1}, :as_if_nothing}, {{:fstat, 2}, :as_if_nothing}]

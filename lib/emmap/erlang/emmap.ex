@@ -89,7 +89,7 @@ defmodule :emmap do
   Position 0 of the map is byte `offset` of the file. With `private`, the file stays as it is.
 
   A map with a length does not grow when it is written past its end (`{error, enospc}`): for that, use `open/2` with
-  `{size, N}`. `resize/1,2` make it longer only if it is all of the file: its offset is 0, and it reaches to the end of
+  `{size, N}`. `grow/1` and `resize/2` make it longer only if it is all of the file: its offset is 0, and it reaches to the end of
   the file when it is opened. Else they are `{error, enospc}`. `append` takes no offset and no length other than 0.
 
   With `fit`, and an offset of 0, the map has at least `length` bytes, and all of a file that is longer, as in saleyn/emmap. (The `fit` of
@@ -191,10 +191,15 @@ defmodule :emmap do
   @spec size(mem) :: {:ok, non_neg_integer} | Emmap.failure()
   defdelegate size(mem), to: Emmap
 
-  @doc "Doubles the map, or adds `max_inc_size` if that is less: `{ok, NewSize}`."
+  @doc "As `Emmap.grow/1`: doubles the map, or adds `max_inc_size` if that is less: `{ok, NewSize}`."
+  @doc since: "1.0.0-rc.0"
+  @spec grow(mem) :: {:ok, non_neg_integer} | Emmap.failure()
+  defdelegate grow(mem), to: Emmap
+
+  @doc "The name of `grow/1` in saleyn/emmap."
   @doc since: "1.0.0-rc.0"
   @spec resize(mem) :: {:ok, non_neg_integer} | Emmap.failure()
-  defdelegate resize(mem), to: Emmap
+  def resize(mem), do: Emmap.grow(mem)
 
   @doc "Makes the map `size` bytes long: `{ok, Size}`."
   @doc since: "1.0.0-rc.0"
@@ -429,7 +434,7 @@ defmodule :emmap do
     do: badarg([mem, size], 2, "the size must be an integer from 1 to #{@most_block_bytes}")
 
   @doc """
-  Stores a block at the first free place and returns its address, or `{error, full}`. The file grows if it must, as by `resize/1`;
+  Stores a block at the first free place and returns its address, or `{error, full}`. The file grows if it must, as by `grow/1`;
   `{error, enospc}` if it cannot. Data of another size than that of the storage is `badarg`.
   """
   @doc since: "1.0.0-rc.0"

@@ -65,13 +65,15 @@ impl Region {
         }
     }
 
-    /// Makes the map twice as long, but at most `max_increment` longer; never shorter than its file
-    /// is by now. Returns the new size.
+    /// Makes the map twice as long, but at most `max_increment` longer and at most `max_size` long; never shorter than its
+    /// file is by now. Returns the new size.
     pub fn double(&self) -> Result<u64> {
         self.sized(Copies::GoOn, |ranges| {
             let len = self.len() as u64;
             let step = len.clamp(1, self.shape.max_increment.max(1));
-            let to = len.saturating_add(step);
+            // One byte more than there may be fails.
+            let most = self.shape.max_size.max(len.saturating_add(1));
+            let to = len.saturating_add(step).min(most);
             self.check_resizable(to)?;
             let on_disk = self.check_size_under(ranges)?;
             let to = to.max(on_disk.unwrap_or(0).min(self.shape.max_size));
