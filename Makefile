@@ -75,6 +75,7 @@ bench: setup
 	for name in $(BENCHMARKS); do mix run bench/$$name.exs || exit 1; done
 
 lint: setup
+	tools/typos
 	mix format --check-formatted
 	cargo fmt --all --check --manifest-path native/Cargo.toml
 	cargo clippy --quiet --locked --all-targets --manifest-path native/Cargo.toml -- -D warnings
