@@ -1,10 +1,10 @@
 defmodule Emmap do
   @moduledoc """
-  Memory-mapped files whose handles are files and whose binaries are the file.
+  Memory-mapped files whose handles work as file handles and whose binaries are the mapped memory.
 
-  `open/2` maps a file and returns a handle that OTP and Elixir take for a file: `:file.pread/3`,
-  `IO.binread/2`, `IO.binstream/2`, `File.close/1`, `File.copy/2` work on it, and so do the functions
-  of this module, which are the same and a little faster.
+  `open/2` maps a file and returns a handle that OTP and Elixir accept as a file: `:file.pread/3`,
+  `IO.binread/2`, `IO.binstream/2`, `File.close/1` and `File.copy/2` work on it. The functions of this
+  module do the same and are slightly faster.
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_doc.bin")
       iex> File.write!(path, "hello, world")
@@ -21,34 +21,33 @@ defmodule Emmap do
 
   ## The contract
 
-    * A handle belongs to no process: any process of the node may use it.
-    * Positions and sizes are bytes; positions count from 0.
-    * Results are those of `:file`: `:ok`, `{:ok, result}`, `:eof` or `{:error, posix_atom}`. After `close/1`,
-      every call returns `{:error, :closed}`, also a second `close/1`. An error of the caller (an unknown option, a
-      term that is not a handle of this node) raises `ArgumentError`. Where `:file` returns an error instead, so
-      does this module: `{:error, :einval}` for a negative position, `{:error, :badarg}` for a list that holds
-      something other than ranges, or data that is not iodata.
+    * A handle belongs to no process: any process on the node can use it.
+    * Positions and sizes are in bytes. Positions count from 0.
+    * Functions return what `:file` returns: `:ok`, `{:ok, result}`, `:eof` or `{:error, posix_atom}`. After `close/1`,
+      every call returns `{:error, :closed}`, including a second `close/1`. A mistake of the caller (an unknown option, a
+      term that is not a handle of this node) raises `ArgumentError`. Where `:file` returns an error instead of raising,
+      this module returns it too: `{:error, :einval}` for a negative position, and `{:error, :badarg}` for a list that
+      contains anything other than ranges or for data that is not iodata.
     * With `:lock`, the default, a `pread/3` or `pwrite/3` of any length is atomic with respect to the others
-      on the same map. (A process that is killed in a write of more than a megabyte may leave a part of it.)
+      on the same map. (If a process is killed during a write of more than 1 MB, part of the data may be written.)
     * A shared, writable map of a whole file grows when it is written past its end, unless it is
-      `:fixed_size`; other maps return `{:error, :enospc}`. Live binaries stay where they are. With `:append`, every
+      `:fixed_size`. Other maps return `{:error, :enospc}`. Live binaries stay at their address. With `:append`, every
       write goes to the end of the file.
-    * A read or write that fails leaves the cursor where it was. Growth that fails leaves the size of the file and its
-      blocks as they were.
+    * A read or write that fails does not move the cursor. If growing fails, the size of the file and its allocated
+      blocks do not change.
     * Written data survives the death of the VM, because the pages belong to the kernel. It survives a power
       failure once `sync/1` has returned `:ok`.
-    * The last `close/1` releases the file descriptor, and the pages too if no live binary was made. A handle that is
-      collected without a `close/1` is closed by that.
-    * Copies up to 64 KiB run on the caller's scheduler; longer ones, and everything that may
-      wait for a disk, on a dirty I/O scheduler. A call that has to wait for another call, or for a lock that another
-      program has, waits in its process and occupies no scheduler. The VM can be stopped at any time, also while calls are
-      running.
+    * The last `close/1` releases the file descriptor, and also the pages if no live binary was made. Garbage collection
+      closes a handle that was not closed.
+    * Copies of up to 64 KiB run on the caller's scheduler. Longer copies, and everything that may wait for a disk, run
+      on a dirty I/O scheduler. A call that has to wait for another call, or for a lock that another program holds, waits
+      in its process and occupies no scheduler. The VM can be stopped at any time, even while calls are running.
 
   ## Live binaries
 
   On a handle opened with `:direct`, `read/2`, `pread/3`, `read_line/1` and streams return binaries that *are* the
-  mapped memory: they cost the same at any length, and they change when the memory changes, whichever process or
-  program changes it. `view/3`, and streams with `live: true`, return them from any handle.
+  mapped memory. Creating one costs the same at any length, and its bytes change when the memory changes, no matter which
+  process or program changes it. `view/3`, and streams with `live: true`, return live binaries from any handle.
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_live.bin")
       iex> File.write!(path, "one two")
@@ -61,25 +60,27 @@ defmodule Emmap do
       iex> live
       "ten"
 
-  [Live binaries](live-binaries.md) is a guide to them. A live binary keeps its pages mapped until it is collected,
-  also after `close/1`, which releases only the file descriptor then. A *part* of at most 64 bytes that is taken out of
-  it by matching or `binary_part/3` is an ordinary copy; so is the result of `:binary.copy/1`. `view/3` and `pread/3` of
-  a short range are live at any length. Do not use a live binary as a key, or in a pattern that must stay the same.
+  See the guide [Live binaries](live-binaries.md). A live binary keeps its pages mapped until it is collected, even after
+  `close/1`; in that case, `close/1` releases only the file descriptor. A *part* of at most 64 bytes that is taken out of
+  a live binary by matching or `binary_part/3` is an ordinary copy, and so is the result of `:binary.copy/1`. The results
+  of `view/3`, and of `pread/3` on a `:direct` handle, are live at any length. Do not use a live
+  binary as a key, or in a pattern whose bytes must not change.
 
   > #### Functions that read twice need a copy {: .warning}
   >
-  > `:erlang.binary_to_term/1`, `:binary.split/2` and its relatives at one byte, `:re` with `unicode`, and parts of `:unicode`
-  > crash the VM when they get a live binary and another process or program writes it, or truncates the file, at the
-  > same time. No library can prevent that. `term/3` and `string/3` copy first;
-  > [the guide](live-binaries.md#functions-that-read-twice) has the list.
+  > `:erlang.binary_to_term/1`, `:binary.split/2` and related functions with a one-byte pattern, `:re` with `unicode`, and
+  > parts of `:unicode` crash the VM if another process or program writes to the live binary, or truncates the file,
+  > while they run. No library can prevent this. `term/3` and `string/3` copy first;
+  > [the guide](live-binaries.md#functions-that-read-twice) lists the functions.
 
-  Another node, a socket, a port, or a file with `:delayed_write` reads a live binary after the call has returned, and gets
-  the bytes of that time. If pages were lost by then, nodes are disconnected, and sockets and ports are closed.
-  Pass copies there: [where the bytes are read later](live-binaries.md#where-the-bytes-are-read-later). A write of this
-  module (or a `:file.copy/3` between two maps) returns the error of the map that lost the pages, and writes nothing.
+  Another node, a socket, a port, or a file opened with `:delayed_write` reads a live binary after the call has returned,
+  and gets the bytes as they are at that time. If pages were lost in the meantime, the node is disconnected, or the socket
+  or port is closed. Pass copies to these:
+  see [where the bytes are read later](live-binaries.md#where-the-bytes-are-read-later). A write of this module (or a
+  `:file.copy/3` between two maps) returns the error of the map that lost the pages, and writes nothing.
 
-  A handle opened with `:direct` holds a reference to the whole map: sending it to another
-  *node* sends the file's contents. (To use a map from another node, ask a process on its own: `device/2`.)
+  A handle opened with `:direct` holds a reference to the whole map, so sending it to another
+  *node* sends the contents of the file. To use a map from another node, use `device/2`.
   """
   @moduledoc since: "1.0.0-rc.0"
 
@@ -102,19 +103,19 @@ defmodule Emmap do
     Search
   }
 
-  # For `inspect/1` alone: `Emmap.Handle` has the shape of a handle.
+  # Only for `inspect/1`: `Emmap.Handle` has the shape of a handle.
   @enforce_keys [:ref]
   defstruct [:ref]
 
-  @typedoc "What `open/2` returns: a `:file` handle, to be taken as opaque."
+  @typedoc "What `open/2` returns: a `:file` handle. Treat it as opaque."
   @type t :: Handle.t()
-  @typedoc "A file that is open already: the number of a descriptor, or a handle of `:file.open/2` with `:raw`, or a map."
+  @typedoc "A file that is already open: a descriptor number, a handle of `:file.open/2` with `:raw`, or a map."
   @type open_file :: {:fd, non_neg_integer} | :file.fd() | t
-  @typedoc "A place in a map: bytes from its start, from 0."
+  @typedoc "A position in a map, in bytes from its start, counted from 0."
   @type position :: non_neg_integer
-  @typedoc "`:closed`, or an error of `:file`; each function lists its own."
+  @typedoc "`:closed`, or an error of `:file`. Each function lists its errors."
   @type reason :: :closed | :badarg | :file.posix() | :inet.posix()
-  @typedoc "Returned when the system refuses, or the handle is closed."
+  @typedoc "Returned when the system refuses the operation, or the handle is closed."
   @type failure :: {:error, reason}
   @typedoc "How a range will be used: see `advise/4`."
   @type advice ::
@@ -139,10 +140,10 @@ defmodule Emmap do
           | :populate_write
           | :free
           | :remove
-  @typedoc "Where to move the cursor to: bytes from the start, or from `:bof`, `:cur`, `:eof`; see `position/2`."
+  @typedoc "Where to move the cursor: bytes from the start, or from `:bof`, `:cur` or `:eof`; see `position/2`."
   @type location ::
           integer | :bof | :cur | :eof | {:bof, integer} | {:cur, integer} | {:eof, integer}
-  @typedoc "The result of `info/1`, which explains each key."
+  @typedoc "The result of `info/1`, which describes each key."
   @type info :: %{
           path: Path.t() | nil,
           fd: non_neg_integer | nil,
@@ -160,7 +161,7 @@ defmodule Emmap do
           failed_sync: failure | nil
         }
 
-  # As many bytes as a file can have.
+  # The largest size that a file can have.
   @all 0x7FFF_FFFF_FFFF_FFFF
 
   # Opening and closing
@@ -180,59 +181,61 @@ defmodule Emmap do
   def open(path), do: open(path, [])
 
   @doc """
-  Maps a file. The default is `[:read, :shared]`. The most used options, of which `Emmap.Options` has all:
+  Maps a file. The default is `[:read, :shared]`. The most common options (`Emmap.Options` lists all of them):
 
     * `:write` – the map can be written to, and grows when it is written past its end
-    * `:create` – make the file if there is none; implies `:write`
+    * `:create` – creates the file if it does not exist; implies `:write`
     * `:append` – every write goes to the end of the file; implies `:write`
-    * `:truncate` – begin with an empty file
-    * `:direct` – reads return live binaries, which *are* the file, instead of copies
-    * `:private` – written bytes stay in this map and never reach the file
+    * `:truncate` – starts with an empty file
+    * `:direct` – reads return live binaries, which *are* the mapped memory, instead of copies
+    * `:private` – writes stay in this map and never reach the file
     * `:fixed_size` – the map never changes its size
     * `:anon` – memory without a file: `Emmap.open([:anon, size: n])`
-    * `{:size, n}` – the file is brought to at least `n` bytes
-    * `{:offset, n}`, `{:length, n}` – a part of the file
+    * `{:size, n}` – extends the file to at least `n` bytes
+    * `{:offset, n}`, `{:length, n}` – maps a part of the file
 
-  `path` is a string, a charlist, or raw bytes; it is relative to the current directory. Only
+  `path` is a string, a charlist, or raw bytes. It is relative to the current directory. Only
   regular files can be mapped.
 
-  Costs a few system calls, on a dirty I/O scheduler; with `:create`, `:size` or `:length` also the
-  allocation of blocks, so that a full disk is an error here and not later (`:sparse` leaves holes
-  instead). An open that changes the size of the file (`:size`, `:length` with `:write`, `:truncate`, `:fit`) does so
-  under the lock of growing, which other maps of the file, in any VM, also take.
+  An open costs a few system calls, on a dirty I/O scheduler. With `:create`, `:size` or `:length` it also
+  allocates blocks, so that a full disk is an error here and not later (`:sparse` leaves holes
+  instead). An open that changes the size of the file (`:size`, `:length` with `:write`, `:truncate`, `:fit`) holds the
+  lock of growing while it does so. Other maps of the file, in any VM, take the same lock.
 
-  If it fails, an existing file is as it was. (A device that fails during `:truncate` may leave it empty.) A new file
-  is removed, but never a file that another program has created.
+  If an open fails, an existing file is unchanged. (A device that fails during `:truncate` may leave it empty.) A new
+  file is removed, but never a file that another program has created.
 
   Errors:
 
-    * `:enoent`, `:eacces`, `:erofs`, `:eisdir`, `:enametoolong`, `:enfile`, `:efbig`, `:enospc`, `:edquot`: as
+    * `:enoent`, `:eacces`, `:erofs`, `:eisdir`, `:enametoolong`, `:enfile`, `:efbig`, `:enospc`, `:edquot` – as with
       `:file.open/2`
-    * `:eperm` – to be written: an immutable file (`chattr +i`), an append-only one (`chattr +a`; `:append` opens it), a
-      sealed one, or `:chmod` is not allowed
-    * `:enodev` – not a regular file; or the file system gives no shared map of it, as FUSE with direct I/O: open it with
-      `:private`, or mount it with `direct_io_allow_mmap`
-    * `:etxtbsy` – to be written: the file is a program that is running
+    * `:eperm` – opened for writing: the file is immutable (`chattr +i`), append-only (`chattr +a`; `:append` opens it) or
+      sealed; or `:chmod` is not permitted
+    * `:enodev` – not a regular file; or the file system does not support shared maps of it, such as FUSE with direct I/O:
+      open it with `:private`, or mount it with `direct_io_allow_mmap`
+    * `:etxtbsy` – opened for writing: the file is a program that is running
     * `:eexist` – with `:exclusive`, the file exists; or the `:fixed` address is in use
     * `:ebusy` – this VM holds live binaries of a file that `:truncate` or `:fit` would shorten; or another program
-      has kept the whole file locked for 2 seconds, or has not given up a lease on it for 10
+      has kept the whole file locked for 2 seconds, or has not given up a lease on it for 10 seconds
     * `:emfile` – no more file descriptors
-    * `:enomem` – not enough memory, or no more addresses or maps: some are kept for the VM, see [Limits](limits.md#sizes)
-    * `:einval` – a NUL in the path; an address that is not page aligned
-    * `:enotsup` – an option that this system or file system lacks; huge pages of another size than those of the file
-      system
+    * `:enomem` – not enough memory, addresses or maps; some are reserved for the VM, see [Limits](limits.md#sizes)
+    * `:einval` – a NUL in the path; or an address that is not page-aligned
+    * `:enotsup` – an option that this system or file system does not support; or huge pages of a size other than that of
+      the file system
 
-  An open that meets a lease (of Samba, an NFS server) waits in the calling process until that is given up.
+  If another program holds a lease on the file (Samba, an NFS server), the open waits in the calling process until the
+  lease is given up.
 
-  On `:emfile` and `:ebusy`, the garbage of the calling process is collected, which closes the handles in it and
-  releases its live binaries, and the open is tried once more.
+  On `:emfile` and `:ebusy`, the calling process is garbage-collected, which closes its unused handles and
+  releases its unused live binaries. The open is then tried once more.
 
-  In the place of a path can stand a file that is open already: `{:fd, n}`, the number of a descriptor of this VM (such as one
-  that a port, a socket or another library has passed); a handle of `:file.open/2` with `:raw`; or a map. The map has a
-  descriptor of its own, so either may be closed first; the caller keeps what it passed, and must not close it before the
-  open has returned. It needs no name: a deleted file can be mapped, and what memfd_create has made. The file must be open
-  for reading, and with `:write` also for writing, or the result is `{:error, :eacces}`; `{:error, :ebadf}` if nothing is
-  open by that number. `:create`, `:exclusive`, `:chmod` and `:auto_unlink` are for paths alone.
+  Instead of a path, you can pass a file that is already open: `{:fd, n}`, the number of a descriptor of this VM (such as
+  one that a port, a socket or another library has passed); a handle of `:file.open/2` with `:raw`; or a map. The new map
+  has its own descriptor, so either may be closed first. The caller keeps what it passed, and must not close it before the
+  open has returned. The file needs no name: deleted files and files made by `memfd_create` can be mapped. The file must
+  be open for reading, and with `:write` also for writing; otherwise the result is `{:error, :eacces}`. If no file is open
+  under that number, the result is `{:error, :ebadf}`. `:create`, `:exclusive`, `:chmod` and `:auto_unlink` work only
+  with paths.
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_doc_fd.bin")
       iex> {:ok, file} = :file.open(path, [:read, :write, :raw])
@@ -264,7 +267,7 @@ defmodule Emmap do
   def open(path, options), do: do_open(Emmap.Path.bytes!(path), options)
 
   @doc """
-  As `open/1`, but returns the handle alone and raises `Emmap.Error` on failure.
+  Same as `open/1`, but returns only the handle and raises `Emmap.Error` on failure.
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec open!(Path.t() | :file.name_all() | Options.t()) :: t
@@ -274,7 +277,7 @@ defmodule Emmap do
   def open!(path), do: open!(path, [])
 
   @doc """
-  As `open/2`, but returns the handle alone and raises `Emmap.Error` on failure.
+  Same as `open/2`, but returns only the handle and raises `Emmap.Error` on failure.
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec open!(Path.t() | :file.name_all(), Options.t()) :: t
@@ -296,26 +299,26 @@ defmodule Emmap do
   end
 
   @doc """
-  Closes the handle, at once and for all processes: every later call on it returns `{:error, :closed}`.
+  Closes the handle immediately and for all processes: every later call on it returns `{:error, :closed}`.
 
-  Other handles on the same map (`dup/1`) stay open. The last close of a map releases its file descriptor. If no live
-  binary of the map was ever made (by `view/3`, on a `:direct` handle, by a live stream), it also releases the pages:
-  the disk space of a deleted file is free, and the file system can be unmounted. If one was made, live binaries stay
+  Other handles on the same map (see `dup/1`) stay open. The last close of a map releases its file descriptor. If no live
+  binary of the map was ever made (by `view/3`, on a `:direct` handle, or by a live stream), it also releases the pages:
+  the disk space of a deleted file is freed, and the file system can be unmounted. Otherwise, live binaries stay
   valid, and their pages are released when the last of them is collected.
 
-  A call that is running in another process returns the bytes of the file, or `{:error, :closed}`; never zeros in their
-  place. If such a write returns `:ok`, its data is in the file.
+  A call that is running in another process returns either the bytes of the file or `{:error, :closed}`, never zeros in
+  place of the bytes. If such a write returns `:ok`, its data is in the file.
 
-  Does not sync: see `sync/1`. Runs on a dirty I/O scheduler, and takes the time of unmapping. A handle that is
-  collected without a close does the same; the file system's work for a large file is then done by a thread of its
-  own.
+  `close/1` does not sync; see `sync/1`. It runs on a dirty I/O scheduler and takes as long as unmapping takes. Garbage
+  collection of a handle that was not closed does the same; for a large file, a separate thread then does the work of the
+  file system.
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec close(t) :: :ok | failure
   def close(mem), do: Native.close(ref!(mem))
 
   @doc """
-  Returns another handle on the same map, with a cursor of its own (at 0) and a `close/1` of its own.
+  Returns another handle on the same map, with its own cursor (at 0) and its own `close/1`.
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec dup(t) :: {:ok, t} | failure
@@ -324,12 +327,13 @@ defmodule Emmap do
   end
 
   @doc """
-  Maps another part of a map's file: `length` bytes (0: up to the end) from byte `offset` of the *file* on.
+  Maps another part of a map's file: `length` bytes (0: up to the end) from byte `offset` of the *file*.
 
-  The window is a map of its own, with the access of the first (`:write`, `:private`, `:direct` and `:nolock`), and a cursor
-  at 0. It shows the bytes that there are: fewer than `length` at the end of the file, none behind it. It never changes the
-  size of the file, and so works on files of any size, also larger than the address space, and on files that were renamed
-  or deleted since. `{:error, :enotsup}` for anonymous memory. To move it or to change its size, see `move_window/3`.
+  The window is a separate map. It has the same access as the first (`:write`, `:private`, `:direct` and `:nolock`) and a
+  cursor at 0. It shows the bytes that exist: fewer than `length` if the file ends earlier, and none past the end of the
+  file. It never changes the size of the file. So it works on files of any size, including files larger than the address
+  space, and on files that were renamed or deleted since. Anonymous memory returns `{:error, :enotsup}`. To move a window
+  or change its size, see `move_window/3`.
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_doc_window.bin")
       iex> File.write!(path, "onetwothree")
@@ -361,16 +365,16 @@ defmodule Emmap do
   end
 
   @doc """
-  Moves a window, or changes its size: returns `window(mem, offset, length)`, and closes `mem`.
+  Moves a window, or changes its size: returns `window(mem, offset, length)` and closes `mem`.
 
-  Live binaries of the old window stay as they are, and so do the bytes of the file. If it fails, `mem` stays open. Not
-  only windows can be moved: `mem` is any map of a file.
+  Live binaries of the old window do not change, and neither do the bytes of the file. If the call fails, `mem` stays
+  open. `mem` can be any map of a file, not only a window.
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec move_window(t, position, non_neg_integer) :: {:ok, t} | failure
   def move_window(mem, offset, length) do
     with {:ok, window} <- window(mem, offset, length) do
-      # Another process may have closed it meanwhile.
+      # Another process may have closed it in the meantime.
       _ = close(mem)
       {:ok, window}
     end
@@ -379,12 +383,12 @@ defmodule Emmap do
   # Devices
 
   @doc """
-  Starts a process that speaks Erlang's I/O protocol for the map, and that of `:file`: `{:ok, pid}`.
+  Starts a process that speaks Erlang's I/O protocol and the protocol of `:file` for the map: `{:ok, pid}`.
 
-  For `IO.puts/2`, `IO.read/2`, `:io.format/3` and whatever else needs a pid, and for clients on other
-  nodes. It has a cursor of its own, at 0, and ends with its owner, the caller unless `owner:` says
-  another. Options: `:encoding` (`:latin1`, the default, or `:unicode`), `:binary`, `:owner`, `:name`;
-  `Emmap.Device` has them, and the replies of a device. `{:error, :closed}` if the handle is closed.
+  Use it for `IO.puts/2`, `IO.read/2`, `:io.format/3` and everything else that needs a pid, and for clients on other
+  nodes. The device has its own cursor, at 0. It ends with its owner, which is the caller unless `owner:` names
+  another process. Options: `:encoding` (`:latin1`, the default, or `:unicode`), `:binary`, `:owner`, `:name`.
+  `Emmap.Device` describes them and the replies of a device. Returns `{:error, :closed}` if the handle is closed.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 8])
       iex> {:ok, device} = Emmap.device(mem)
@@ -399,16 +403,16 @@ defmodule Emmap do
   # Reading
 
   @doc """
-  Reads up to `count` bytes at `position`: fewer at the end, `:eof` at or past it.
+  Reads up to `count` bytes at `position`. Returns fewer at the end, and `:eof` at or past the end.
 
-  A copy, or a live binary on a handle opened with `:direct`. As with a file, reading 0 bytes also returns `:eof`. A
-  negative position is `{:error, :einval}`. It may also be a location as `position/2` takes it, such as `{:eof, -10}`;
-  what is none is `{:error, :badarg}`. Lost pages are the error of the map (`:estale`, `:enospc`, `:eio`, …)
-  until `reattach/1`, which lists them.
+  The result is a copy, or a live binary on a handle opened with `:direct`. As with a file, reading 0 bytes
+  also returns `:eof`. A negative position returns `{:error, :einval}`. `position` may also be a location as in
+  `position/2`, such as `{:eof, -10}`; anything else returns `{:error, :badarg}`. Reading lost pages returns the error of
+  the map (`:estale`, `:enospc`, `:eio`, …) until `reattach/1`, which lists these errors.
   """
   @doc group: "Reading", since: "1.0.0-rc.0"
   @spec pread(t, position | location, non_neg_integer) :: {:ok, binary} | :eof | failure
-  # The root is asked for only where it is used, with arguments that are right: a stack trace shows arguments, and this
+  # The root is requested only where it is used, and only with valid arguments: a stack trace shows arguments, and this
   # one is the whole file.
   def pread(handle(ref, root), position, count)
       when root != nil and is_integer(position) and is_integer(count) and count > alone(),
@@ -426,7 +430,7 @@ defmodule Emmap do
   def pread(mem, _position, _count), do: none!(mem)
 
   @doc """
-  Reads several ranges: `[{position, count}]` gives `{:ok, [binary | :eof]}`.
+  Reads several ranges: `[{position, count}]` returns `{:ok, [binary | :eof]}`.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 8])
       iex> Emmap.pread(mem, [{0, 2}, {7, 2}, {8, 2}])
@@ -454,8 +458,8 @@ defmodule Emmap do
   @doc """
   Returns up to `count` bytes at `position` as a live binary, from any handle.
 
-  Constant time. The binary is the mapped memory itself; see "Live binaries" in `Emmap`. `:eof` at or
-  past the end; `{:error, :einval}` at a negative position, such as `found - 20` near the start may be.
+  Takes constant time. The binary is the mapped memory itself; see "Live binaries" in `Emmap`. Returns `:eof` at or
+  past the end, and `{:error, :einval}` at a negative position, such as `found - 20` near the start.
   """
   @doc group: "Reading", since: "1.0.0-rc.0"
   @spec view(t, position, non_neg_integer) :: {:ok, binary} | :eof | failure
@@ -468,10 +472,10 @@ defmodule Emmap do
   def view(mem, _position, _count), do: none!(mem)
 
   @doc """
-  Reads up to `count` bytes at the cursor and moves it behind them; `:eof` at the end.
+  Reads up to `count` bytes at the cursor and moves the cursor past them; `:eof` at the end.
 
-  Processes that read one handle at the same time never get the same bytes. A read that fails leaves the cursor where it
-  was (unless another process has moved it meanwhile), so that the same bytes are read after `reattach/1`.
+  Processes that read from one handle at the same time never get the same bytes. A read that fails does not move the
+  cursor (unless another process has moved it in the meantime), so the same bytes are read after `reattach/1`.
   """
   @doc group: "Reading", since: "1.0.0-rc.0"
   @spec read(t, non_neg_integer) :: {:ok, binary} | :eof | failure
@@ -486,10 +490,10 @@ defmodule Emmap do
   def read(mem, _count), do: none!(mem)
 
   @doc """
-  Reads from the cursor to the next newline, which is part of the line; `:eof` at the end.
+  Reads from the cursor up to and including the next newline; `:eof` at the end.
 
-  As with `:file.read_line/1`, CRLF is returned as LF. The last line may have no newline. A read that fails leaves the
-  cursor where it was, as with `read/2`.
+  As with `:file.read_line/1`, CRLF is returned as LF. The last line may have no newline. As with `read/2`, a read that
+  fails does not move the cursor.
   """
   @doc group: "Reading", since: "1.0.0-rc.0"
   @spec read_line(t) :: {:ok, binary} | :eof | failure
@@ -499,15 +503,15 @@ defmodule Emmap do
   @doc """
   Decodes the term in Erlang's external format at `position`, from a copy of at most `count` bytes: `{:ok, term}`.
 
-  Use it instead of `:erlang.binary_to_term/1` on a live binary, which kills the VM when the bytes change while they are
-  decoded; see "Functions that read twice" in [Live binaries](live-binaries.md#functions-that-read-twice).
+  Use it instead of `:erlang.binary_to_term/1` on a live binary, which crashes the VM if the bytes change while it
+  decodes them; see [Functions that read twice](live-binaries.md#functions-that-read-twice).
 
-  Bytes after the term are ignored, so `count` may be more than the term takes. Bytes that are not an external term are
-  `{:error, :ebadmsg}`. Other errors, and `:eof`, are those of `pread/3`.
+  Bytes after the term are ignored, so `count` may be larger than the term. Bytes that are not an external term
+  return `{:error, :ebadmsg}`. Other errors, and `:eof`, are as with `pread/3`.
 
-  Decoding creates the atoms and the references to functions that the bytes name, and atoms are never collected. For a
-  file that others can write, use `[:safe]`: what would create an atom or a reference to a function is then
-  `{:error, :ebadmsg}`. Another option raises `ArgumentError`.
+  Decoding creates the atoms and the function references that the bytes name, and atoms are never collected. For a
+  file that others can write, use `[:safe]`: bytes that would create an atom or a function reference then return
+  `{:error, :ebadmsg}`. Any other option raises `ArgumentError`.
 
       iex> {:ok, mem} = Emmap.open([:anon, :direct, size: 64])
       iex> Emmap.pwrite(mem, 8, :erlang.term_to_binary({:station, 14.5}))
@@ -542,14 +546,14 @@ defmodule Emmap do
   end
 
   @doc """
-  Reads up to `count` bytes at `position` as a string: a copy, which is valid UTF-8.
+  Reads up to `count` bytes at `position` as a string: a copy that is valid UTF-8.
 
-  Use it instead of passing a live binary to `:re` and `Regex` with `unicode`, to `String.to_charlist/1` and to
-  `:unicode`, which kill the VM when the bytes change meanwhile; see "Functions that read twice" in
-  [Live binaries](live-binaries.md#functions-that-read-twice).
+  Use it instead of passing a live binary to `:re` and `Regex` with `unicode`, to `String.to_charlist/1` or to
+  `:unicode`, which crash the VM if the bytes change while they run; see
+  [Functions that read twice](live-binaries.md#functions-that-read-twice).
 
-  Bytes that are not UTF-8 are `{:error, :ebadmsg}`, also where the range ends inside a character. Other errors, and `:eof`,
-  are those of `pread/3`.
+  Bytes that are not UTF-8 return `{:error, :ebadmsg}`, and so does a range that ends inside a character. Other errors,
+  and `:eof`, are as with `pread/3`.
 
       iex> {:ok, mem} = Emmap.open([:anon, :direct, size: 8])
       iex> Emmap.pwrite(mem, 0, "Łódź")
@@ -571,23 +575,23 @@ defmodule Emmap do
   # Streams
 
   @doc """
-  Returns a stream of the lines of a file, or of pieces of `mode` bytes; see `Emmap.Stream`.
+  Returns a stream of the lines of a file, or of chunks of `mode` bytes; see `Emmap.Stream`.
 
-  `source` is a path, mapped at each enumeration, or a handle. Options:
+  `source` is a handle, or a path that is mapped at each enumeration. Options:
 
     * `trim: true` – lines without their newline (LF or CRLF)
-    * `live: true` – live binaries instead of copies, which change with the file; the default on a `:direct` handle. See
-      [Live lines](Emmap.Stream.html#module-live-lines), also for the functions that crash the VM on them
-    * `copy: true` – copies, also of a `:direct` handle; the same as `live: false`, and the default on any other handle
+    * `live: true` – live binaries, which change with the file, instead of copies; the default on a `:direct` handle. See
+      [Live lines](Emmap.Stream.html#module-live-lines), which also lists the functions that crash the VM on them
+    * `copy: true` – copies, also from a `:direct` handle. Same as `live: false`, and the default on any other handle
       and for a path
-    * `trim_bom: true` – without the mark of an encoding (BOM) at the start of the file, as `File.stream!/3` has it
+    * `trim_bom: true` – without the byte order mark (BOM) at the start of the file, as with `File.stream!/3`
     * `encoding: encoding` – lines of characters, as strings: `:utf8` (checked), `:latin1`, or `:utf16`, `:utf32`,
-      `{:utf16, :little}` and the others of `t::unicode.encoding/0`. Bytes that are none raise `Emmap.Error` with
-      `:ebadmsg`. Without it, lines are bytes as they are. Not for pieces, and not with `live: true`
-    * `start: n`, `length: n` – only these bytes; what the range cuts off of a line is not in it
+      `{:utf16, :little}` and the others of `t::unicode.encoding/0`. Invalid bytes raise `Emmap.Error` with
+      `:ebadmsg`. Without this option, lines are the unchanged bytes. Not for chunks of bytes, and not with `live: true`
+    * `start: n`, `length: n` – only this range of bytes; lines are truncated at its ends
 
-  `stream!(source, trim: true)` goes by `:line`. A bad mode or option, or `live: true` with `copy: true`, raises
-  `ArgumentError` now; a file that cannot be opened raises `Emmap.Error` when the stream is enumerated.
+  `stream!(source, trim: true)` streams lines. An invalid mode or option, or `live: true` with `copy: true`, raises
+  `ArgumentError` immediately. A file that cannot be opened raises `Emmap.Error` when the stream is enumerated.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 12])
       iex> :ok = Emmap.pwrite(mem, 0, "one\\ntwo\\nfour")
@@ -615,15 +619,15 @@ defmodule Emmap do
   def stream!(source, mode, options), do: Emmap.Stream.new!(source, mode, options)
 
   @doc """
-  Cuts a map, or the file of a path, into at most `count` streams of lines, for `Task.async_stream/3`.
+  Splits a map, or the file of a path, into at most `count` streams of lines, for `Task.async_stream/3`.
 
-  Each ends behind a newline; together they are all bytes of the map, in order, of about the same
-  size. None is empty: a small map gives fewer, an empty one none. `split: byte` cuts behind
-  another byte (a binary of length 1). `record: n` cuts between records of `n` bytes, and the streams are of records
-  instead of lines. The other options, and whether lines are live, are those of `stream!/3`. A path
+  Each stream ends after a newline. Together, the streams contain all bytes of the map, in order, and they have about the
+  same size. No stream is empty: a small map returns fewer, and an empty map returns `[]`. `split: byte` splits after
+  another byte (a binary of length 1). `record: n` splits between records of `n` bytes, and the streams return records
+  instead of lines. The other options, and whether lines are live, are as with `stream!/3`. A path
   is mapped once, when the chunks are made, and its file is released when the last of the streams is collected.
 
-  Searches from each cut to the next newline, on a dirty CPU scheduler. Raises `Emmap.Error` when the
+  Each split is a search for the next newline, on a dirty CPU scheduler. Raises `Emmap.Error` if the
   handle is closed or pages of the map were lost.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 12])
@@ -648,28 +652,30 @@ defmodule Emmap do
   @doc """
   Writes `data` (iodata) at `position`.
 
-  Past the end of a shared, writable map of a whole file, the file and the map grow; other maps return
+  Past the end of a shared, writable map of a whole file, the file and the map grow. Other maps return
   `{:error, :enospc}`. The bytes between the old end and `position` are zeros, and their blocks are allocated unless the
   map is `:sparse`. A program that follows the file (`tail -f`) reads the data when it arrives, and never zeros in its
-  place. On a handle opened with `:append`, the data goes to the end of the file, whatever `position` is.
+  place. On a handle opened with `:append`, the data goes to the end of the file, no matter what `position` is.
 
-  If growing fails, nothing is written, and the file is as it was. If pages of the map are lost during a write, a part
+  If growing fails, nothing is written, and the file is unchanged. If pages of the map are lost during a write, part
   of the data may be in the file. Errors:
 
     * `:eacces` – the map is read-only
     * `:enospc` – the disk is full, or the map cannot grow (it is `:fixed_size`, private, a part of a file, or at its
       `:max_size`)
-    * `:edquot` – the user's quota is used up; `:eperm` – the file may not be changed any more (`chattr +i`, or longer
-      with `chattr +a`, or it is sealed); `:erofs` – the file system has become read-only
-    * `:efbig` – above `ulimit -f`, or what the file system has
+    * `:edquot` – the user's quota is used up
+    * `:eperm` – the file can no longer be changed (`chattr +i`), or can no longer be extended (`chattr +a`, a seal)
+    * `:erofs` – the file system has become read-only
+    * `:efbig` – above `ulimit -f`, or above the largest file size of the file system
     * any of the reasons that `reattach/1` lists – pages of the map were lost; or `data` is, or contains, a live binary of a
       map that lost these pages: then nothing is written
-    * `:ebusy` – another program has kept the whole file locked for 2 seconds, and the map has to grow
-    * `:einval` – a negative position; `:badarg` – `data` is not iodata, or `position` none, and no location as `position/2`
-      takes it; `:closed`
+    * `:ebusy` – the map has to grow, and another program has kept the whole file locked for 2 seconds
+    * `:einval` – a negative position
+    * `:badarg` – `data` is not iodata, or `position` is neither a number nor a location as in `position/2`
+    * `:closed` – the handle is closed
 
-  Up to 64 KiB are written on the caller's scheduler. Longer writes, and those that make the file longer, run on a dirty
-  I/O scheduler; growing costs some system calls.
+  Writes of up to 64 KiB run on the caller's scheduler. Longer writes, and writes that make the file longer, run on a
+  dirty I/O scheduler. Growing costs a few system calls.
   """
   @doc group: "Writing", since: "1.0.0-rc.0"
   @spec pwrite(t, position | location, iodata) :: :ok | failure | {:error, :badarg}
@@ -685,8 +691,10 @@ defmodule Emmap do
   def pwrite(mem, _position, _data), do: none!(mem)
 
   @doc """
-  Writes `[{position, iodata}]` in order. If one fails, those before it are done:
-  `{:error, {how_many_done, reason}}`. Errors, and the effect of `:append`, are those of `pwrite/3`.
+  Writes `[{position, iodata}]` in order.
+
+  If one write fails, the writes before it are done, and the result is `{:error, {how_many_done, reason}}`. Errors, and
+  the effect of `:append`, are as with `pwrite/3`.
   """
   @doc group: "Writing", since: "1.0.0-rc.0"
   @spec pwrite(t, [{position | location, iodata}]) ::
@@ -711,14 +719,14 @@ defmodule Emmap do
   defp pwrite_list(_mem, _other, _done), do: {:error, :badarg}
 
   @doc """
-  Writes `data` (iodata) at the cursor and moves the cursor behind it. Grows, and returns errors, as `pwrite/3` does.
+  Writes `data` (iodata) at the cursor and moves the cursor past it. Grows, and returns errors, as `pwrite/3` does.
 
-  Processes that write to one handle at the same time write one behind the other. A write that fails leaves the cursor
-  where it was, unless another process has moved it meanwhile.
+  Processes that write to one handle at the same time write one after the other. A write that fails does not move the
+  cursor, unless another process has moved it in the meantime.
 
-  On a handle opened with `:append`, the data goes to the end of the file, wherever the cursor is: in one piece, also
-  where other handles, VMs and programs append at the same time. The cursor is then at the end of the file. A full disk
-  may leave the first bytes of such a write in the file.
+  On a handle opened with `:append`, the data goes to the end of the file, no matter where the cursor is. It is written in
+  one piece, even when other handles, VMs and programs append at the same time. The cursor is then at the end of the file.
+  If the disk is full, the first bytes of such a write may be left in the file.
   """
   @doc group: "Writing", since: "1.0.0-rc.0"
   @spec write(t, iodata) :: :ok | failure | {:error, :badarg}
@@ -731,11 +739,11 @@ defmodule Emmap do
   def write(mem, _data), do: none!(mem)
 
   @doc """
-  Moves the cursor and returns where it is: a number, `:bof`, `:cur`, `:eof`, or one of these with an
-  offset, as `{:eof, -10}`.
+  Moves the cursor and returns its new position. `location` is a number, `:bof`, `:cur`, `:eof`, or one of these with an
+  offset, such as `{:eof, -10}`.
 
-  Past the end is allowed (a read there is `:eof`, a write grows); before the beginning is
-  `{:error, :einval}`.
+  The cursor may be past the end (a read there returns `:eof`, and a write grows the map). A location before the beginning
+  returns `{:error, :einval}`.
   """
   @doc group: "Reading", since: "1.0.0-rc.0"
   @spec position(t, location) :: {:ok, position} | {:error, :einval | :badarg | :closed}
@@ -750,7 +758,7 @@ defmodule Emmap do
   def position(handle(_), _other), do: {:error, :badarg}
   def position(mem, _location), do: none!(mem)
 
-  # As a raw file, which has 64 bits for it.
+  # As with a raw file, whose positions have 64 bits.
   defp move(ref, from, offset) when offset in -0x8000_0000_0000_0000..0x7FFF_FFFF_FFFF_FFFF,
     do: Native.position(ref, from, offset)
 
@@ -758,21 +766,21 @@ defmodule Emmap do
 
   # Integers
 
-  @typedoc "What `patomic/4` does; Erlang's names of the bit operations work too."
+  @typedoc "The operation of `patomic/4`. Erlang's names of the bit operations also work."
   @type operation ::
           :add | :sub | :xchg | :and | :or | :xor | :band | :bor | :bxor | :min | :max
 
   @doc """
-  Changes the 64-bit integer at `position` atomically, and returns what it was before.
+  Changes the 64-bit integer at `position` atomically, and returns its previous value.
 
   The integer is signed, in the byte order of the machine. The change is sequentially
   consistent for all processes, and for all programs that map the file and use atomic
-  instructions. No lock is taken; `:nolock` changes nothing here. It costs about twice as much as
+  instructions. It takes no lock, so `:nolock` makes no difference. It costs about twice as much as
   `:atomics.add/3`, and survives `kill -9`.
 
-  `:add` and `:sub` wrap as `:atomics` does. `position` must be a multiple of 8, and all 8 bytes inside
-  the map, else `{:error, :einval}`; on a map that is read-only or opened with `:append`, `{:error, :eacces}`. A value
-  outside 64 bits raises `ArgumentError`.
+  `:add` and `:sub` wrap as `:atomics` does. `position` must be a multiple of 8, and all 8 bytes must be inside
+  the map; otherwise the result is `{:error, :einval}`. A map that is read-only or opened with `:append` returns
+  `{:error, :eacces}`. A value that does not fit in 64 bits raises `ArgumentError`.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 64])
       iex> Emmap.patomic(mem, 8, :add, 5)
@@ -789,7 +797,7 @@ defmodule Emmap do
   def patomic(handle(ref), position, :add, value),
     do: Bare.integer(Native.atomic_add(ref, position, value))
 
-  # As `:atomics` does it, so that the same values are taken.
+  # The same as `:atomics` does, so that it accepts the same values.
   def patomic(handle(ref), position, :sub, value) when is_integer(value),
     do: Bare.integer(Native.atomic_add(ref, position, -value))
 
@@ -832,9 +840,9 @@ defmodule Emmap do
   def patomic(mem, _position, _operation, _value), do: none!(mem)
 
   @doc """
-  Writes `new` at `position` if `expected` is there, atomically; returns what was there.
+  Writes `new` at `position` if the value there is `expected`, atomically; returns the previous value.
 
-  It succeeded when that is `expected`. Errors as `patomic/4`.
+  The exchange succeeded if the previous value is `expected`. Errors are as with `patomic/4`.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 64])
       iex> Emmap.patomic_cas(mem, 0, 0, 7)
@@ -849,13 +857,13 @@ defmodule Emmap do
 
   def patomic_cas(mem, _position, _expected, _new), do: none!(mem)
 
-  @doc "Reads the integer at `position` atomically. Errors as `patomic/4`; a read-only map will do."
+  @doc "Reads the integer at `position` atomically. Works on a read-only map. Errors are as with `patomic/4`."
   @doc group: "Integers", since: "1.0.0-rc.0"
   @spec patomic_read(t, position) :: {:ok, integer} | failure
   def patomic_read(handle(ref), position), do: Bare.integer(Native.atomic_read(ref, position))
   def patomic_read(mem, _position), do: none!(mem)
 
-  @doc "Writes the integer at `position` atomically. Errors as `patomic/4`."
+  @doc "Writes the integer at `position` atomically. Errors are as with `patomic/4`."
   @doc group: "Integers", since: "1.0.0-rc.0"
   @spec patomic_write(t, position, integer) :: :ok | failure
   def patomic_write(handle(ref), position, value), do: Native.atomic_write(ref, position, value)
@@ -864,18 +872,19 @@ defmodule Emmap do
   # Typed access
 
   @doc """
-  Reads the number at `position`: an integer of 8 to 64 bits or a float of 32 or 64.
+  Reads the number at `position`: an integer of 8 to 64 bits, or a float of 32 or 64 bits.
 
   `type` is `:u8`, `:i8`, `:u16`, `:i16`, `:u32`, `:i32`, `:u64`, `:i64`, `:f32` or `:f64`, in the byte order of the
-  machine (as `patomic/4` and Nx have it, and other than `<<n::32>>`, which is big endian); or
-  `{type, :big}`, `{type, :little}`, `{type, :native}`. Any position will do, aligned or not.
+  machine (as in `patomic/4` and Nx, but unlike `<<n::32>>`, which is big endian); or
+  `{type, :big}`, `{type, :little}`, `{type, :native}`. The position need not be aligned.
 
-  NaN is returned as `:nan`, and the infinities as `:infinity` and `:neg_infinity`, as in Nx: the
-  VM has no such floats. `:eof` when not all bytes of the number lie inside the map. Other errors as
-  `pread/3`, and as fast as a `pread/3` of so many bytes. An unknown type raises `ArgumentError`.
+  NaN is returned as `:nan`, and the infinities as `:infinity` and `:neg_infinity`, as in Nx, because the
+  VM has no such floats. Returns `:eof` if not all bytes of the number are inside the map. Other errors are as with
+  `pread/3`, and the call takes as long as a `pread/3` of the same number of bytes. An unknown type raises
+  `ArgumentError`.
 
-  With `:lock`, the default, the number is read whole: never half of what a `put/4` or `pwrite/3` on the
-  same map writes. `patomic_read/2` promises that for writes of other programs, too.
+  With `:lock`, the default, the number is read as a whole: never a mixture of the bytes before and after a `put/4` or
+  `pwrite/3` on the same map. `patomic_read/2` guarantees this for writes of other programs, too.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 64])
       iex> Emmap.pwrite(mem, 1, <<-2::little-32>>)
@@ -888,7 +897,7 @@ defmodule Emmap do
   """
   @doc group: "Typed access", since: "1.0.0-rc.0"
   @spec get(t, position, Typed.t()) :: {:ok, Typed.number_read()} | :eof | failure
-  # The types of eight bytes, without a type to decode.
+  # The types of eight bytes have their own calls, which need not decode a type.
   def get(handle(ref), position, :u64), do: Bare.integer(patient(Native.get_u64(ref, position)))
   def get(handle(ref), position, :i64), do: Bare.integer(patient(Native.get_i64(ref, position)))
   def get(handle(ref), position, :f64), do: Bare.value(patient(Native.get_f64(ref, position)))
@@ -899,11 +908,11 @@ defmodule Emmap do
   def get(mem, _position, _type), do: none!(mem)
 
   @doc """
-  Writes a number at `position`, in the bytes that `get/3` reads.
+  Writes a number at `position`, in the format that `get/3` reads.
 
-  Past the end the map grows, and errors are, as with `pwrite/3`; with `:append` it is `{:error, :eacces}`. A float type
-  takes integers, `:nan`, `:infinity` and `:neg_infinity`, too. A value out of the type's range raises `ArgumentError`,
-  with the range; the digits that an `:f32` has no room for are rounded away.
+  As with `pwrite/3`, the map grows past the end, and the errors are the same. With `:append`, the result is
+  `{:error, :eacces}`. A float type also accepts integers, `:nan`, `:infinity` and `:neg_infinity`. A value outside the
+  range of the type raises `ArgumentError` with the range. For `:f32`, the value is rounded to the nearest 32-bit float.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 64])
       iex> Emmap.put(mem, 3, {:u16, :big}, 258)
@@ -919,7 +928,7 @@ defmodule Emmap do
   def put(handle(ref), position, type, value) when is_integer(value) do
     code = Typed.inline_code(type)
 
-    # Bit 3 is that of the floats.
+    # Bit 3 marks the floats.
     if Bitwise.band(code, 8) == 0,
       do: patient(Native.typed_put(ref, position, code, value)),
       else: patient(Native.typed_put(ref, position, code, Typed.value(code, value)))
@@ -933,9 +942,9 @@ defmodule Emmap do
   @doc """
   Sets `count` bytes at `position` to `byte` (0 to 255).
 
-  As a `pwrite/3` of so many equal bytes, without making them: it grows the same maps, is atomic
-  with respect to the same calls, and has the same errors. With `:append` it is `{:error, :eacces}`. Above 64 KiB it runs
-  on a dirty I/O scheduler.
+  Same as a `pwrite/3` of `count` equal bytes, without building them: it grows the same maps, is atomic
+  with respect to the same calls, and has the same errors. With `:append`, the result is `{:error, :eacces}`. Above
+  64 KiB it runs on a dirty I/O scheduler.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 8])
       iex> Emmap.fill(mem, 2, 3, ?x)
@@ -950,10 +959,10 @@ defmodule Emmap do
   def fill(mem, _position, _count, _byte), do: none!(mem)
 
   @doc """
-  Copies `count` bytes of the map from position `from` to position `to`; both may overlap.
+  Copies `count` bytes of the map from position `from` to position `to`; the ranges may overlap.
 
-  The bytes at `from` must lie inside the map, else it is `{:error, :einval}` and nothing is written. The write is as with
-  `pwrite/3`: past the end the map grows. With `:append` it is `{:error, :eacces}`. Above 64 KiB it runs on a
+  The bytes at `from` must be inside the map; otherwise the result is `{:error, :einval}` and nothing is written. As with
+  `pwrite/3`, the map grows past its end. With `:append`, the result is `{:error, :eacces}`. Above 64 KiB it runs on a
   dirty I/O scheduler. To copy from one map to another, use `:file.copy/2` or `:file.copy/3`.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 8])
@@ -970,26 +979,27 @@ defmodule Emmap do
   # Searching
 
   @doc """
-  Finds the first match of a pattern, a binary, or of any of a list of them:
+  Finds the first match of a pattern, which is a binary or a list of binaries:
   `{:ok, {position, length}}` or `:nomatch`.
 
-  As `:binary.match/3` does, also where several match: the leftmost, and of those that begin
-  there the longest. The position is one of the map, wherever the search began. Options:
+  Chooses among several matches as `:binary.match/3` does: the leftmost, and of those that begin at the same position, the
+  longest. The position counts from the start of the map, no matter where the search began. Options:
 
-    * `:start` – where to begin, in bytes; 0 if left out. At or past the end nothing matches
-    * `:length` – how many bytes to look at, in which the match must lie whole; else up to the end
+    * `:start` – where to begin, in bytes; the default is 0. At or past the end, nothing matches
+    * `:length` – how many bytes to search; the whole match must be inside them. The default is up to the end
 
   Bytes are compared as they are. For a regular expression, or to ignore case, run `Regex` on a copy of the range:
-  `string/3`, or lines of `stream!/3`. Do not run it on a `view/3`: with `unicode` it crashes the VM if the bytes change
-  meanwhile. [Streams and large files](streams-and-large-files.md) has what to do with a match.
+  `string/3`, or lines of `stream!/3`, but
+  [not on a live binary](live-binaries.md#functions-that-read-twice). See
+  [Streams and large files](streams-and-large-files.md) for what to do with a match.
 
-  A pattern used often can be prepared: `compile_pattern/1`. No pattern, an empty one, an unknown
-  option raise `ArgumentError`. Lost pages and closing end a search with their errors.
+  If you use a pattern often, prepare it with `compile_pattern/1`. An empty list, an empty pattern or an unknown
+  option raises `ArgumentError`. If pages are lost or the map is closed, the search ends with the error.
 
   Up to 64 KiB are searched on the caller's scheduler, more on dirty CPU schedulers, some
-  milliseconds at a time. The bytes are copied, block after block, into the processor's cache and
-  searched there, which is about as fast as `grep`. A range that is written meanwhile is searched
-  as it is when its block is copied.
+  milliseconds at a time. The bytes are copied into the processor's cache block by block and
+  searched there, which is about as fast as `grep`. If the range is written during the search, each block is searched
+  as it was when it was copied.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 32])
       iex> Emmap.pwrite(mem, 0, "one two three two")
@@ -1006,10 +1016,10 @@ defmodule Emmap do
   def find(mem, pattern, options \\ []), do: Search.find(ref!(mem), pattern, options)
 
   @doc """
-  Finds the last match: the one that begins last, and of several that begin there the longest.
+  Finds the last match: the one that begins last, and of several that begin at the same position, the longest.
 
-  As `find/3` in all else; it searches from the end of the range. As the match that begins last counts, `["root", "oot"]` finds
-  `"oot"`, where `find/3` and `find_all/3` find `"root"`.
+  It searches from the end of the range; otherwise it works as `find/3` does. Because the match that begins last counts,
+  `["root", "oot"]` finds `"oot"`, where `find/3` and `find_all/3` find `"root"`.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 32])
       iex> Emmap.pwrite(mem, 0, "one two three two")
@@ -1025,11 +1035,11 @@ defmodule Emmap do
 
   @doc """
   Finds all matches, in order and without overlaps, as `:binary.matches/3` does:
-  `{:ok, [{position, length}]}`, an empty list when there is none.
+  `{:ok, [{position, length}]}`. The list is empty if nothing matches.
 
-  Options are those of `find/3`, and `:limit`, the most matches to return. Its bytes tell which of several patterns a
-  match is of: `pread(mem, position, length)`. A match takes 40 bytes of the caller's heap; to go through more matches
-  than should be in memory at once, use `limit:`, and continue with `start:` behind the last one.
+  The options are those of `find/3`, and `:limit`, the maximum number of matches to return. To see which of several
+  patterns matched, read the bytes: `pread(mem, position, length)`. A match takes 40 bytes of the caller's heap. To process
+  more matches than should be in memory at once, use `limit:` and continue with `start:` after the last one.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 32])
       iex> Emmap.pwrite(mem, 0, "aaaaa b aa")
@@ -1044,8 +1054,8 @@ defmodule Emmap do
   def find_all(mem, pattern, options \\ []), do: Search.find_all(ref!(mem), pattern, options)
 
   @doc """
-  Counts the matches that `find_all/3` would return, those of several patterns together: `{:ok, count}`.
-  Options as `find/3`.
+  Counts the matches that `find_all/3` would return, for all patterns together: `{:ok, count}`.
+  The options are those of `find/3`.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 32])
       iex> Emmap.pwrite(mem, 0, "one\\ntwo\\nthree\\n")
@@ -1057,11 +1067,11 @@ defmodule Emmap do
   def count(mem, pattern, options \\ []), do: Search.count(ref!(mem), pattern, options)
 
   @doc """
-  Prepares a pattern for many searches, by any process of this node.
+  Prepares a pattern for many searches. Any process on this node can use the result.
 
-  Preparing one binary takes less than a microsecond, a list about one for each of its bytes, and a
-  hundred bytes of memory for each. A list may have 1 MiB together, above which it raises
-  `ArgumentError`; one binary may have any length.
+  Preparing one binary takes less than a microsecond. Preparing a list takes about one microsecond and
+  100 bytes of memory for each of its bytes. The patterns of a list may have at most 1 MiB in total; above that, the call
+  raises `ArgumentError`. A single binary may have any length.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 32])
       iex> Emmap.pwrite(mem, 0, "GET /index")
@@ -1076,8 +1086,8 @@ defmodule Emmap do
   # Size
 
   @doc """
-  Returns the size of the map in bytes: `{:ok, size}`. Takes nanoseconds, and does not look at the file: that is
-  what `reattach/1` does, and `info/1`.
+  Returns the size of the map in bytes: `{:ok, size}`. It takes nanoseconds and does not look at the file, unlike
+  `reattach/1` and `info/1`.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 4096])
       iex> Emmap.size(mem)
@@ -1088,10 +1098,10 @@ defmodule Emmap do
   def size(mem), do: Native.size(ref!(mem))
 
   @doc """
-  Makes the map and its file twice as long, but at most `:max_inc_size` (default 64 MiB) longer and at most `:max_size`
-  long: `{:ok, new_size}`. A file that another program has made longer keeps its length.
+  Doubles the size of the map and its file, by at most `:max_inc_size` (default 64 MiB) and up to at most `:max_size`:
+  `{:ok, new_size}`. If another program has made the file longer than that, it keeps its length.
 
-  A map that has reached its `:max_size` returns `{:error, :enospc}`. Other errors as `resize/2`.
+  A map that has reached its `:max_size` returns `{:error, :enospc}`. Other errors are as with `resize/2`.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 100, max_size: 150])
       iex> Emmap.grow(mem)
@@ -1104,41 +1114,49 @@ defmodule Emmap do
   def grow(mem), do: patient(Native.double(ref!(mem)))
 
   @doc """
-  Makes the map `size` bytes long, and with it its file.
+  Changes the size of the map and its file to `size` bytes.
 
-  Growing allocates blocks (unless `:sparse`) and moves nothing: live binaries stay. It never truncates: if
-  another map or program has made the file longer than `size` already, it keeps that length. After
-  shrinking, the file is `size` bytes long, and live binaries read zeros in place of the tail. If it fails, the size of the
-  file is as it was; see [What a failure leaves](reliability.md#what-a-failure-leaves) for its blocks.
+  Growing allocates blocks (unless `:sparse`) and does not move live binaries. Growing never truncates: if
+  another map or program has already made the file longer than `size`, it keeps that length. After
+  shrinking, the file is `size` bytes long, and live binaries read zeros past the new end. If the call fails, the size of
+  the file is unchanged; for its blocks, see [What a failure leaves](reliability.md#what-a-failure-leaves).
 
-  Errors: `:eacces` (read-only, or opened with `:append`), `:enospc` (the disk is full, `:max_size` is reached, or the map
-  cannot grow: it is private, part of a file, or `:fixed_size`), `:einval` (such a map cannot
-  shrink), `:ebusy` (another program has kept the whole file locked for 2 seconds), `:estale` (another program
-  truncated the file), `:efbig`, `:enomem`, `:edquot` (the quota is used up), `:eperm` (`chattr +i` or `+a`, a seal),
-  `:erofs` (the file system has become read-only).
+  Errors:
 
-  On a file system without `fallocate` (ramfs, ext3, NFS before 4.2, many of FUSE) growing is slower, and with `:sparse` not
-  safe from all other writers: see [Limits](limits.md#file-systems).
+    * `:eacces` – the map is read-only, or opened with `:append`
+    * `:enospc` – the disk is full, `:max_size` is reached, or the map cannot grow (it is private, part of a file, or
+      `:fixed_size`)
+    * `:einval` – a map that cannot grow cannot shrink either
+    * `:ebusy` – another program has kept the whole file locked for 2 seconds
+    * `:estale` – another program truncated the file
+    * `:edquot` – the user's quota is used up
+    * `:eperm` – the file has the attribute `chattr +i` or `+a`, or a seal
+    * `:erofs` – the file system has become read-only
+    * `:efbig`, `:enomem`
+
+  On a file system without `fallocate` (ramfs, ext3, NFS before 4.2, many FUSE file systems), growing is slower, and with
+  `:sparse` it is not protected from all other writers: see [Limits](limits.md#file-systems).
   """
   @doc group: "Size", since: "1.0.0-rc.0"
   @spec resize(t, non_neg_integer) :: :ok | failure
   def resize(mem, size), do: patient(Native.resize(ref!(mem), bytes!(:size, size)))
 
   @doc """
-  Truncates (or extends) the map and its file to the cursor, also where others have made the file longer. Errors
-  as `resize/2`.
+  Truncates (or extends) the map and its file to the cursor, even if others have made the file longer. Errors
+  are as with `resize/2`.
   """
   @doc group: "Size", since: "1.0.0-rc.0"
   @spec truncate(t) :: :ok | failure
   def truncate(mem), do: patient(Native.truncate(ref!(mem)))
 
   @doc """
-  Allocates disk blocks for a range, so that later writes there cannot meet a full disk. (On a copy-on-write file system
-  they can: see [Limits](limits.md#file-systems).) Past the end the file and the map grow, as with `:file.allocate/3`. If it fails, the size of the file is as it was; see
-  [What a failure leaves](reliability.md#what-a-failure-leaves) for its blocks.
+  Allocates disk blocks for a range, so that later writes to the range cannot fail with a full disk. (On a copy-on-write
+  file system they can: see [Limits](limits.md#file-systems).) Past the end, the file and the map grow, as with
+  `:file.allocate/3`. If the call fails, the size of the file is unchanged; for its blocks, see
+  [What a failure leaves](reliability.md#what-a-failure-leaves).
 
-  0 bytes are `{:error, :einval}`. On a file system without `fallocate`, a file with holes is `{:error, :enotsup}`. Other
-  errors as `resize/2`.
+  A count of 0 returns `{:error, :einval}`. On a file system without `fallocate`, a file with holes returns
+  `{:error, :enotsup}`. Other errors are as with `resize/2`.
   """
   @doc group: "Size", since: "1.0.0-rc.0"
   @spec allocate(t, position, non_neg_integer) :: :ok | failure
@@ -1150,18 +1168,18 @@ defmodule Emmap do
   # Durability
 
   @doc """
-  Writes the map's changes to the disk and waits: `:ok` means they survive a power failure.
+  Writes the map's changes to the disk and waits: `:ok` means that they survive a power failure.
 
-  With `:async`, it only starts the writing. The first sync of a new file makes its name durable too, where the file
-  system can sync a directory (CIFS, vboxsf and some of FUSE cannot, which is not an error). A file that was renamed
-  since needs a sync of its directory, as always.
+  With `:async`, it only starts the writing. The first sync of a new file also makes its name durable, if the file
+  system can sync a directory (CIFS, vboxsf and some FUSE file systems cannot; this is not an error). After a file is
+  renamed, its directory must be synced separately, as with any file.
 
-  Maps that change no file (read-only, private, anonymous) return `:ok`. Errors: `:estale` where the file is shorter than
-  the map; `:eio`, `:enospc`, `:edquot` or `:erofs` where the disk does not take the data; and the reasons
+  Maps that never change a file (read-only, private, anonymous) return `:ok`. Errors: `:estale` if the file is shorter
+  than the map; `:eio`, `:enospc`, `:edquot` or `:erofs` if the disk does not accept the data; and the reasons
   for lost pages that `reattach/1` lists.
 
-  A sync that failed stays failed: every later one returns the same error until `reattach/1`. The
-  kernel reports pages that it could not write only once, so an `:ok` after that would mean nothing.
+  After a sync has failed, every later sync returns the same error until `reattach/1`. The
+  kernel reports pages that it could not write only once, so a later `:ok` would not mean that the data is on the disk.
   """
   @doc group: "Durability", since: "1.0.0-rc.0"
   @spec sync(t, :sync | :async | {position, non_neg_integer}) :: :ok | failure
@@ -1171,7 +1189,7 @@ defmodule Emmap do
   def sync(mem, {position, count}), do: sync(mem, {position, count}, :sync)
   def sync(_mem, other), do: bad_sync!(other)
 
-  @doc "As `sync/2`, for the pages of `{position, count}` alone."
+  @doc "Same as `sync/2`, but only for the pages of `{position, count}`."
   @doc group: "Durability", since: "1.0.0-rc.0"
   @spec sync(t, {position, non_neg_integer}, :sync | :async) :: :ok | failure
   def sync(mem, range, how)
@@ -1189,46 +1207,46 @@ defmodule Emmap do
           "sync takes :sync, :async or {position, count}, got #{inspect(other)}"
   end
 
-  @doc "As `sync/1`, but without the file's times."
+  @doc "Same as `sync/1`, but without the file's timestamps."
   @doc group: "Durability", since: "1.0.0-rc.0"
   @spec datasync(t) :: :ok | failure
   def datasync(mem), do: Native.datasync(ref!(mem))
 
   @doc """
-  Repairs a map whose file was truncated, whose disk was full or failed, or whose file could not be written: the way out
-  of every error that stays.
+  Repairs a map after its file was truncated, or after its disk was full, failed or refused writes. Errors that persist
+  are cleared only by this call.
 
-  Looks at the same file again, whatever its name is by now, and maps the lost pages in their old place:
-  live binaries show the file's bytes again. A map of a whole file takes the size that the file has
-  now, also a read-only map or one opened with `:append`, which so reads what others appended. A part of a file, and a
+  It looks at the same file again, even if the file was renamed, and maps the lost pages again at the same addresses,
+  so live binaries show the file's bytes again. A map of a whole file takes the current size of the file. This includes
+  read-only maps and maps opened with `:append`, which in this way read what others appended. A part of a file, and a
   `:fixed_size` map, keep their size, and return `{:error, :estale}` while the file is too short. A
-  `:private` map that can be written keeps its written pages, and does not get longer. Where pages with data that is
-  stored nowhere else were lost (see [Reliability](reliability.md#how-it-works)), it returns `{:error, :enomem}`.
+  `:private` map that can be written keeps its written pages and does not grow. If pages were lost whose data is
+  stored nowhere else (see [Reliability](reliability.md#how-it-works)), it returns `{:error, :enomem}`.
 
-  The bytes of lost pages are gone. A write that returned the error of an earlier fault was not done; of a write
-  that met the lost page itself, that page is lost. After a sync that failed, the caller must write again the data that
-  matters, and then sync. The cursor of this handle is moved to the end, if it was behind it. Memory kept by `lock_memory/1` must
-  be locked again. On a map that lost nothing, it only looks at the
-  size, which takes some microseconds.
+  The bytes of lost pages are gone. A write that returned the error of an earlier fault was not done. A write
+  that itself met a lost page has lost the data in that page. After a failed sync, write the data that
+  matters again, and then sync. If the cursor of this handle was past the end, it is moved to the end. Memory
+  locked by `lock_memory/1` must be locked again. On a map that lost no pages, the call only looks at the
+  size of the file, which takes a few microseconds.
 
   ### Why pages are lost
 
-    * `:estale` – the file was truncated; or a network file system has lost the file
-    * `:enospc` – the disk is full, and the page is in a hole, or its block is shared with a copy of the file (btrfs, XFS, ZFS)
-    * `:edquot` – as `:enospc`, for the quota of the user
-    * `:eperm` – the file may not be changed any more (`chattr +i`)
+    * `:estale` – the file was truncated, or a network file system has lost the file
+    * `:enospc` – the disk is full, and the page is in a hole, or shares its block with a copy of the file (btrfs, XFS, ZFS)
+    * `:edquot` – as `:enospc`, but for the user's quota
+    * `:eperm` – the file can no longer be changed (`chattr +i`)
     * `:erofs` – the file system has become read-only after an error
-    * `:etxtbsy` – the file is used for swapping
-    * `:eio` – the device failed, or nothing says why the page cannot be had
-    * `:enomem` – anonymous memory: there was none
-    * another error, such as `:enotconn` – what a network file system, or one in user space, says of the page
+    * `:etxtbsy` – the file is used as swap space
+    * `:eio` – the device failed, or the cause is unknown
+    * `:enomem` – anonymous memory: no memory was available
+    * any other error, such as `:enotconn` – the error that a network file system, or one in user space, returned
 
-  In an overlay, as the root of a container is one, the first write to a file copies it, and a map that was opened for
-  reading before that shows the old file: `reattach/1` maps the copy in its place.
+  On an overlay file system, such as the root of a container, the first write to a file copies it. A map that was opened
+  for reading before that still shows the old file; `reattach/1` maps the copy in its place.
 
-  When the reason has gone (space, the attribute removed), `reattach/1` returns `:ok`, and all that was acknowledged is
-  there. While it stays, `reattach/1` may return `:ok`, too: pages can be read then, and the next write that needs one that
-  cannot be written is the error again.
+  Once the cause is removed (free space is available, the attribute is cleared), `reattach/1` returns `:ok`, and all
+  acknowledged data is in the map. It may also return `:ok` while the cause persists: pages can then be read, and the
+  next write to a page that cannot be written returns the error again.
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_doc_reattach.bin")
       iex> File.write!(path, :binary.copy("log ", 4096))
@@ -1248,19 +1266,21 @@ defmodule Emmap do
   @doc """
   Sends the calling process a message when the map meets a fault: `{:emmap, monitor, :fault, reason}`.
 
-  A fault is what `reattach/1` repairs: the file was truncated (`:estale`), its disk is full (`:enospc`) or failed
-  (`:eio`), or memory ran out (`:enomem`). The message arrives within about 10 milliseconds, whoever meets the fault: a call of any
-  process, or a live binary that is read without a call. A map that has a fault already sends the message at once. Each
-  fault that follows a `reattach/1` is told again; the pages that are lost after the first until then are not.
+  A fault is a condition that `reattach/1` repairs: the file was truncated (`:estale`), its disk is full (`:enospc`) or
+  failed (`:eio`), or memory ran out (`:enomem`). The message arrives within about 10 milliseconds, whether a call of any
+  process meets the fault or code that reads a live binary without a call. If the map already has a fault, the message is
+  sent immediately. After a fault, no further messages are sent until `reattach/1`; the next fault after it sends one
+  again.
 
-  Returns the reference that the messages have. A process may monitor a map more than once. A monitor ends with
-  `demonitor/2`, with its process, and without a message when the map is gone: its last handle closed, and its last live
-  binary collected. `source` is a handle, or a `Emmap.Counters`, `Emmap.Queue` or `Emmap.Blocks`. A truncated file is
-  noticed when a page that it lost is touched, or its size is looked at (`sync/1`, `info/1`, `reattach/1`).
+  Returns the reference that the messages contain. A process may monitor a map more than once. A monitor ends with
+  `demonitor/2`, when its process ends, or, without a message, when the map is released (its last handle is closed and its
+  last live binary collected). `source` is a handle, an `Emmap.Counters`, an `Emmap.Queue` or an `Emmap.Blocks`. A
+  truncated file is noticed when one of its lost pages is accessed, or when its size is checked (`sync/1`, `info/1`,
+  `reattach/1`).
 
-  Whether or not a map is monitored, each such fault is also one `:warning` in the log. Its metadata has the domain
-  `[:emmap]`, and `:emmap_fault`, a map of `:path`, `:position` and `:reason`. `config :emmap, log_faults: false`, set
-  before the first use of Emmap (or `erl -emmap log_faults false`), turns this off.
+  Each such fault is also logged once as a `:warning`, whether or not the map is monitored. The metadata contains the
+  domain `[:emmap]` and `:emmap_fault`, a map of `:path`, `:position` and `:reason`. To turn this off, set
+  `config :emmap, log_faults: false` before the first use of Emmap (or start with `erl -emmap log_faults false`).
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_doc_monitor.bin")
       iex> File.write!(path, :binary.copy("log ", 4096))
@@ -1288,8 +1308,10 @@ defmodule Emmap do
   defp monitored(mem), do: ref!(mem)
 
   @doc """
-  Ends a monitor of `monitor/1`, if there is one: `true`. No message is sent any more once this has returned; with
-  `[:flush]`, one that was sent before is removed from the mailbox.
+  Ends a monitor started by `monitor/1`, if it exists; returns `true`.
+
+  After this has returned, no more messages are sent. With `[:flush]`, messages that were sent before are removed from the
+  mailbox.
   """
   @doc group: "Durability", since: "1.0.0-rc.0"
   @spec demonitor(reference, [:flush]) :: true
@@ -1322,24 +1344,25 @@ defmodule Emmap do
 
   @doc """
   Tells the kernel how a range will be used (`count` 0: up to the end): `:normal`, `:sequential`,
-  `:random`, `:no_reuse`, `:will_need`, `:dont_need`; another word is `{:error, :einval}`.
+  `:random`, `:no_reuse`, `:will_need`, `:dont_need`. Any other advice returns `{:error, :einval}`.
 
-  `:dont_need` releases memory; written data stays, also in a private map.
+  `:dont_need` releases memory; written data is kept, also in a private map.
 
-  Linux has more; none of them changes the bytes that are read. Where the kernel lacks one, or it does not apply to the map, the result is
-  `{:error, :einval}`, and on other systems `{:error, :enotsup}`:
+  Linux has more advice. If the kernel does not support it, or it does not apply to the map, the result is
+  `{:error, :einval}`; on other systems, it is `{:error, :enotsup}`. The following do not change the bytes that are read:
 
-    * `:cold`, `:pageout` – the pages may be, or are now, taken out of memory
-    * `:hugepage`, `:nohugepage`, `:collapse` – huge pages where the kernel can, never, or now
-    * `:populate_read`, `:populate_write` – brings the pages into memory, to be read, or also allocated to be written
-    * `:dontdump`, `:dodump` – left out of core dumps, or not; `:dontfork`, `:dofork` – not there in child processes
-    * `:mergeable`, `:unmergeable` – equal private pages may be merged
+    * `:cold`, `:pageout` – the pages may be reclaimed early, or are reclaimed now
+    * `:hugepage`, `:nohugepage`, `:collapse` – use huge pages where possible, never, or now
+    * `:populate_read`, `:populate_write` – load the pages into memory for reading, or also allocate them for writing
+    * `:dontdump`, `:dodump` – exclude the range from core dumps, or include it
+    * `:dontfork`, `:dofork` – exclude the range from child processes, or include it
+    * `:mergeable`, `:unmergeable` – allow the kernel to merge equal private pages, or not
 
-  *Two lose data*, and need a map that can be written (else `{:error, :eacces}`). They act on the pages that lie inside
-  the range as a whole:
+  *Two lose data*, and need a map that can be written (otherwise `{:error, :eacces}`). They act only on pages that are
+  entirely inside the range:
 
-    * `:remove` – the bytes become zeros, in the file too, and its blocks are released (a hole); of shared maps
-    * `:free` – the kernel may drop the bytes when it needs memory, and zeros are read; of private anonymous memory
+    * `:remove` – for shared maps: the bytes become zeros, in the file too, and their blocks are released (a hole)
+    * `:free` – for private anonymous memory: the kernel may drop the bytes when it needs memory; they then read as zeros
   """
   @doc group: "Memory", since: "1.0.0-rc.0"
   @spec advise(t, position, non_neg_integer, advice) :: :ok | failure
@@ -1359,12 +1382,12 @@ defmodule Emmap do
     {:error, :einval}
   end
 
-  # These do something to each page.
+  # Advice that does work for each page.
   @advice_of_pages [:will_need, :dont_need, :cold, :pageout, :populate_read, :populate_write]
 
   defp do_advise(ref, position, count, advice) when advice in @advice_of_pages do
     count = if count == 0, do: @all, else: count
-    # 0 bytes would be all that follow.
+    # To the kernel, a count of 0 means up to the end.
     call = fn
       _position, 0 -> advise_at_once(ref, @all, 1, advice)
       position, count -> advise_at_once(ref, position, count, advice)
@@ -1382,8 +1405,10 @@ defmodule Emmap do
     do: Native.advise(ref, position, count, advice)
 
   @doc """
-  Reads a range from the disk into memory and waits, on a dirty I/O scheduler, in pieces of 8 MiB: a process that is killed,
-  or a map that is closed, ends it after the piece.
+  Reads a range from the disk into memory and waits for it, on a dirty I/O scheduler.
+
+  The range is read in pieces of 8 MiB. If the process is killed or the map is closed, the call ends after the current
+  piece.
   """
   @doc group: "Memory", since: "1.0.0-rc.0"
   @spec prefetch(t, position, non_neg_integer) :: :ok | failure
@@ -1396,13 +1421,15 @@ defmodule Emmap do
   end
 
   @doc """
-  Makes the map read-only, for all its handles, permanently: every write that begins after this has returned is
-  `{:error, :eacces}`, whether of bytes, numbers or atomics, and `Emmap.Counters`, which this also takes, raise
-  `Emmap.Error` with `:eacces`. To write again, open the file again with `open/2`.
+  Makes the map read-only, for all its handles, permanently.
 
-  Writes that have begun are waited for, and are in the map. Then the kernel protects the pages (mprotect), so that no
-  other code of this VM can write to them either. Other maps of the file, here or in other programs, are not affected.
-  What was written before can be synced.
+  Every write that begins after this call has returned fails with `{:error, :eacces}`: bytes, numbers and atomics.
+  `Emmap.Counters`, which this function also accepts, raise `Emmap.Error` with `:eacces`. To write again, open the file
+  again with `open/2`.
+
+  The call waits for writes that have begun, and their data is in the map. The kernel then protects the pages (mprotect),
+  so that no other code of this VM can write to them either. Other maps of the file, in this VM or in other programs, are
+  not affected. Data that was written before can still be synced.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 4096])
       iex> :ok = Emmap.pwrite(mem, 0, "constant")
@@ -1430,8 +1457,10 @@ defmodule Emmap do
   end
 
   @doc """
-  Keeps all pages of the map in memory (mlock). `{:error, :enomem}` or `:eagain` above the limit
-  (`ulimit -l`), `:eperm` where it is 0: then no page of the map is kept. Pages by which the map grows later are not locked.
+  Keeps all pages of the map in memory (mlock).
+
+  Above the limit (`ulimit -l`), it returns `{:error, :enomem}` or `{:error, :eagain}`; if the limit is 0,
+  `{:error, :eperm}`. In these cases, no page of the map is locked. Pages by which the map grows later are not locked.
   """
   @doc group: "Memory", since: "1.0.0-rc.0"
   @spec lock_memory(t) :: :ok | failure
@@ -1453,25 +1482,25 @@ defmodule Emmap do
   end
 
   @doc """
-  Returns the state of a map. (For its size alone, `size/1`.)
+  Returns the state of a map. (If you need only its size, use `size/1`.)
 
     * `:path` – absolute, `nil` for an anonymous map
     * `:fd` – the file descriptor, open until the last handle is closed; `nil` for an anonymous map
-    * `:size`, `:offset` – bytes of the map, and where it begins in the file
+    * `:size`, `:offset` – the size of the map, and where it begins in the file, in bytes
     * `:position` – the cursor of this handle
     * `:flags` – such as `[:read, :write, :shared, :lock]`; `:append` follows `:write`
-    * `:growable_up_to` – bytes, `:infinity`, or `nil` when the size is fixed
-    * `:page_size`, `:resident_pages` – bytes; how many of the map's pages are in memory (in a map of more than
-      4,194,304 pages, which is 16 GiB, pages of the file's holes count as not in memory)
-    * `:allocated` – bytes of the blocks that the whole file has on its disk; fewer than its size where it
+    * `:growable_up_to` – bytes, `:infinity`, or `nil` if the size is fixed
+    * `:page_size`, `:resident_pages` – the page size in bytes, and how many of the map's pages are in memory (in a map of
+      more than 4,194,304 pages, which is 16 GiB, pages in holes of the file count as not in memory)
+    * `:allocated` – bytes of the blocks that the whole file has on disk, fewer than its size if it
       has holes; `nil` for an anonymous map
-    * `:address_ranges` – 1, and one more for each time the map outgrew its addresses
-    * `:faults`, `:fault` – how often a lost page was touched (or the file found too short), and where
-      that was first since the last `reattach/1`: `{position, {:error, reason}}`, or `nil`
+    * `:address_ranges` – 1, plus one for each time the map outgrew its addresses
+    * `:faults`, `:fault` – how often a lost page was accessed (or the file was found too short), and where
+      this first happened since the last `reattach/1`: `{position, {:error, reason}}`, or `nil`
     * `:failed_sync` – the result of every `sync/1` since one failed: `{:error, reason}`, or `nil`
 
-  Looks at the file, and so finds one that was truncated inside the map's last page, which raises no signal. Walks
-  the page tables: a few milliseconds a gigabyte, on a dirty I/O scheduler.
+  This call looks at the file. So it also detects that the file was truncated inside the map's last page, which raises no
+  signal. It walks the page tables, which takes a few milliseconds per gigabyte on a dirty I/O scheduler.
   """
   @doc group: "Memory", since: "1.0.0-rc.0"
   @spec info(t) :: {:ok, info} | failure
@@ -1480,19 +1509,19 @@ defmodule Emmap do
   @doc """
   Whether the guard is in place, which turns the signal of a lost page (SIGBUS) into an error:
 
-    * `:ok`
-    * `:lost` – another library took the signal later: a lost page may kill the VM again
-    * `:off` – switched off, by `config :emmap, guard: false` before the first use of Emmap (or
-      `erl -emmap guard false`): a lost page kills the VM, and only `sync/1`, `resize/2` and
-      `reattach/1`, which look at the size of the file, return an error for a truncated file
+    * `:ok` – the guard is in place
+    * `:lost` – another library has replaced the signal handler: a lost page may crash the VM
+    * `:off` – switched off by `config :emmap, guard: false` before the first use of Emmap (or
+      `erl -emmap guard false`): a lost page crashes the VM, and only `sync/1`, `resize/2` and
+      `reattach/1`, which check the size of the file, return an error for a truncated file
 
-  [Reliability](reliability.md) has what it covers and what not.
+  [Reliability](reliability.md) describes what the guard covers.
   """
   @doc group: "Memory", since: "1.0.0-rc.0"
   @spec guard() :: :ok | :lost | :off
   def guard, do: Native.guard_status()
 
-  # As `:file` does it, whose functions they are, too.
+  # As `:file` checks them: `advise/4` and `allocate/3` are also called through `:file`.
   defp as_file(position, count, call) do
     cond do
       not is_integer(position) -> Location.wrong(position)
@@ -1501,7 +1530,7 @@ defmodule Emmap do
     end
   end
 
-  # A range as OTP takes it: a place that no file has is an answer, and no crash.
+  # As in OTP, a position that no file can have returns an error and does not raise.
   defp ranged(position, count, call) when is_integer(position) and is_integer(count) do
     if position in 0..0x7FFF_FFFF_FFFF_FFFF and count in 0..0x7FFF_FFFF_FFFF_FFFF,
       do: call.(),
