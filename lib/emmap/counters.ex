@@ -1,7 +1,6 @@
 defmodule Emmap.Counters do
   @moduledoc """
-  Counters in a file: shared by all processes and programs that open it, and still there after
-  `kill -9`.
+  Counters in a file, shared by all processes and programs that open it. They survive `kill -9`.
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_doc.cnt")
       iex> _ = File.rm(path)
@@ -22,28 +21,28 @@ defmodule Emmap.Counters do
 
   ## The contract
 
-    * Counters are 64-bit signed integers. They wrap, as `:atomics` do: no add ever fails.
+    * Counters are 64-bit signed integers. They wrap as `:atomics` do, so an add never fails.
     * Every change is atomic and sequentially consistent for all processes of this node, other
       VMs, and programs in other languages that use atomic instructions ([Formats](formats.md) describes the file).
-    * A change whose call has returned survives the death of the process and of the VM. A change whose call has not is
-      made completely or not at all (with write concurrency, `put/3` and `reset/1` are that for each line). It survives a
-      power failure once `sync/1` has returned `:ok`.
-    * A counter is named by its index, from 0, or by its name. One that does not exist, and
-      a value that does not fit in 64 bits, raise `ArgumentError`, as `:atomics` does. (`counters[key]` is
-      `nil` there, as of every `Access`.)
-    * Errors of the system raise `Emmap.Error`: `:closed`, `:estale` when another program truncated the file; `:enospc`,
-      `:edquot`, `:eperm`, `:erofs` or `:eio` when a page of it could not be read or written. All but `:closed` stay until
-      `reattach/1`: `Emmap.reattach/1` has the list of reasons.
-    * A counter is not locked, and there is no snapshot of several: `to_list/1` reads one after the other.
+    * A change whose call has returned survives the death of the process and of the VM. A change whose call has not
+      returned is made either completely or not at all (with write concurrency, this holds for each cache line of a
+      `put/3` or `reset/1`). It survives a power failure once `sync/1` has returned `:ok`.
+    * A counter is identified by its index, from 0, or by its name. A counter that does not exist, or
+      a value that does not fit in 64 bits, raises `ArgumentError`, as with `:atomics`. (`counters[key]` returns
+      `nil` instead, as `Access` does.)
+    * Errors of the system raise `Emmap.Error`: `:closed`; `:estale` if another program truncated the file; `:enospc`,
+      `:edquot`, `:eperm`, `:erofs` or `:eio` if a page of it could not be read or written. All but `:closed` persist until
+      `reattach/1`. `Emmap.reattach/1` lists the reasons.
+    * Counters are not locked. `to_list/1` reads one after the other and does not take a snapshot.
 
   ## Write concurrency
 
-  With `write_concurrency: true`, a *new* file gives each scheduler a cache line of its own for every
-  counter, so that adds from all cores do not wait for each other, and `get/2` sums. As with OTP's
-  `:counters`, `get/2` may miss adds that run meanwhile, and `put/3` those too. What needs the value
-  before (`next/3`, `exchange/3`, `compare_exchange/4`, `add_get/3`, `sub_get/3`) raises `ArgumentError`. The file
-  remembers the choice: whoever opens it later has it, too. Sixteen counters take 128 bytes for each
-  scheduler, instead of 128 bytes.
+  With `write_concurrency: true`, a *new* file has a separate cache line per scheduler for every
+  counter. Adds from different cores then do not wait for each other, and `get/2` computes the sum. As with OTP's
+  `:counters`, `get/2` and `put/3` may miss adds that run at the same time. Functions that need the previous value
+  (`next/3`, `exchange/3`, `compare_exchange/4`, `add_get/3`, `sub_get/3`) raise `ArgumentError`. The option is stored
+  in the file and applies to everyone who opens it later. Sixteen counters take 128 bytes per
+  scheduler, instead of 128 bytes in total.
   """
   @moduledoc since: "1.0.0-rc.0"
 
@@ -53,7 +52,7 @@ defmodule Emmap.Counters do
   @enforce_keys [:ref, :path, :count, :stripes]
   defstruct [:ref, :path, :count, :stripes, :names, indices: %{}]
 
-  @typedoc "Open counters: of use to every process of this node. `:path`, `:count` and `:names` may be read."
+  @typedoc "Open counters, valid in every process of this node. `:path`, `:count` and `:names` may be read."
   @type t :: %__MODULE__{
           ref: reference,
           path: binary,
@@ -62,60 +61,61 @@ defmodule Emmap.Counters do
           names: [name] | nil,
           indices: %{name => non_neg_integer}
         }
-  @typedoc "A name: an atom and the string of it are the same. Up to 1,024 bytes of UTF-8."
+  @typedoc "A name. An atom and its string are the same name. At most 1,024 bytes of UTF-8."
   @type name :: atom | String.t()
   @typedoc "An index from 0, or a name."
   @type key :: non_neg_integer | name
   @typedoc "See `open/3`."
   @type option :: {:create, boolean} | {:write_concurrency, boolean}
-  @typedoc "Why a file is not opened: see `open/3`."
+  @typedoc "Why a file could not be opened: see `open/3`."
   @type bad_format :: :kind | :version | :endianness | :length | :checksum | :names
-  @typedoc "Why counters cannot be opened: see `open/3`."
+  @typedoc "Why counters could not be opened: see `open/3`."
   @type reason ::
           :file.posix()
           | {:bad_format, bad_format}
           | {:other_names, %{asked: [name], file: [String.t()]}}
 
-  # Below this, reading all counters takes less than a hop to another scheduler.
+  # Up to this many, reading all counters takes less time than a switch to another scheduler.
   @few 2048
 
   # Opening and closing
 
   @doc """
-  Opens the counters of a file, and makes the file if there is none.
+  Opens the counters of a file, and creates the file if it does not exist.
 
-  A `path` that is relative is so to the current directory; its folder must be there.
+  A relative `path` is relative to the current directory. The directory of the file must exist.
 
-  `count_or_names` is how many counters there must be at least, or a list of their names (atoms or
-  strings). A file with fewer grows, in place, under all who have it open: values stay, and new
-  counters are 0. A new file has room for twice the names that it gets, and for at least a megabyte of them;
-  a file's names take at most 16 MiB (16,777,216 bytes, of which each name takes two more than it is long: about a
-  million names of 14 bytes). More are `:enospc`.
+  `count_or_names` is the minimum number of counters, or a list of their names (atoms or
+  strings). A file with fewer counters grows in place while others have it open: values stay, and new
+  counters are 0. A new file has room for twice the names that it gets, and for at least 1 MiB of them.
+  The names of a file take at most 16 MiB (16,777,216 bytes, where each name takes its length plus 2: about 1 million
+  names of 14 bytes). Beyond that, the result is `:enospc`.
 
-  Names stay in the file, in order. More may follow later, and fewer may be asked for, but the first
-  ones must be the same. A counter is found by its name as an atom or as a string. Those of the file that were
-  not asked for are there, too, under their strings: `open(path, [:requests])` of a file with two gives
-  `[{:requests, 2}, {"errors", 1}]`. Asked for by number, a file with names gives all of them as strings.
+  Names stay in the file, in order. You can add names later, or open the file with fewer names, but the first
+  names must be the same. A counter is found by its name as an atom or as a string. Names of the file that were
+  not given are available as strings: `open(path, [:requests])` of a file with two counters returns
+  `[{:requests, 2}, {"errors", 1}]`. If a file with names is opened with a number, all its names are strings.
 
-  A file grows under a lock; while another program has the whole file locked, the open waits for 2 seconds and is
-  `:ebusy`. A new file is created whole: a crash, also a power failure, leaves the old state or the new one, and so does
-  an open that fails. Files of saleyn/emmap (`emmap:open_counters`) open and grow as they are. A file can be opened
-  several times, in the same VM or in another one: all count in the same memory.
+  A file grows under a lock. If another program has the whole file locked, the open waits for 2 seconds and then returns
+  `:ebusy`. A file is created atomically: after a crash or power failure, or if the open fails, it is either in the old
+  state or complete. Files of saleyn/emmap (`emmap:open_counters`) can be opened and extended without conversion. A file
+  can be opened several times, in one VM or in several. All handles use the same memory.
 
   Options:
 
-    * `create: false` – the file must be there: `:enoent` instead of a new one at 0. (More counters than it has
-      are added to it all the same.)
-    * `write_concurrency: true` – of a new file: see "Write concurrency" in `Emmap.Counters`
+    * `create: false` – the file must exist: returns `:enoent` instead of creating a file. (Missing counters are still
+      added to an existing file.)
+    * `write_concurrency: true` – for a new file: see "Write concurrency" in `Emmap.Counters`
 
-  Errors: those of `Emmap.open/2`, `:estale` (it was truncated while it was read), and, with the file left as it is,
+  Errors: those of `Emmap.open/2`; `:estale` (the file was truncated while it was read); and the following, which leave
+  the file unchanged:
 
-    * `{:other_names, %{asked: names, file: names}}` – the file's names are others, or it has none
+    * `{:other_names, %{asked: names, file: names}}` – the file has different names, or no names
     * `{:bad_format, why}` – not a counter file (`:kind`), of an unknown `:version`, from a machine of the
-      other `:endianness`, shorter than its header claims (`:length`), or damaged (`:checksum`, `:names`)
+      other `:endianness`, shorter than its header says (`:length`), or damaged (`:checksum`, `:names`)
 
-  An empty file is filled as a new one (in its place, where it cannot be replaced: it is bind-mounted, or its directory is
-  somebody else's), or with `create: false` is `{:bad_format, :kind}`.
+  An empty file is initialized like a new file, or with `create: false` returns `{:bad_format, :kind}`. It is initialized
+  in place if it cannot be replaced (it is bind-mounted, or its directory belongs to another user).
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec open(Path.t() | :file.name_all(), non_neg_integer | [name], [option]) ::
@@ -147,32 +147,36 @@ defmodule Emmap.Counters do
     }
   end
 
-  @doc "As `open/3`, but returns the counters alone and raises `Emmap.Error` on failure."
+  @doc "Same as `open/3`, but returns only the counters and raises `Emmap.Error` on failure."
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec open!(Path.t() | :file.name_all(), non_neg_integer | [name], [option]) :: t
   def open!(path, count_or_names, options \\ []),
     do: path |> open(count_or_names, options) |> Structure.opened!(:counters, path)
 
   @doc """
-  Closes the counters at once, for all processes that hold this term: each later call raises `Emmap.Error` with
-  `:closed`. Releases the file descriptor and the memory, as `Emmap.close/1` does; counters that are collected without a
-  close do the same. All values are in the file; to have them on the disk, call `sync/1` first.
+  Closes the counters immediately, for all processes that hold this handle: each later call raises `Emmap.Error` with
+  `:closed`.
+
+  Releases the file descriptor and the memory, as `Emmap.close/1` does. Garbage collection of counters that were not
+  closed does the same. All values are in the file; to have them on the disk, call `sync/1` first.
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec close(t) :: :ok | Emmap.failure()
   def close(%__MODULE__{} = counters), do: Structure.close(counters)
   def close(counters), do: no_counters!(counters)
 
-  @doc "Waits until everything counted so far is on the disk. `{:error, reason}` as `Emmap.sync/1`."
+  @doc "Waits until all changes so far are on the disk. Returns `{:error, reason}` as `Emmap.sync/1` does."
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec sync(t) :: :ok | Emmap.failure()
   def sync(%__MODULE__{} = counters), do: Structure.sync(counters)
   def sync(counters), do: no_counters!(counters)
 
   @doc """
-  Repairs counters whose file was truncated or whose disk failed, once the file is whole again: see
-  `Emmap.reattach/1`. `{:error, {:bad_format, why}}` while the file does not have these counters in
-  their places and under their names; then every call raises `Emmap.Error` with `:estale` until it has.
+  Repairs counters whose file was truncated or whose disk failed, after the file has been restored: see
+  `Emmap.reattach/1`.
+
+  Returns `{:error, {:bad_format, why}}` if the file does not contain these counters at
+  the same positions and under the same names. Every call then raises `Emmap.Error` with `:estale` until it does.
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec reattach(t) :: :ok | {:error, reason | :closed}
@@ -184,8 +188,8 @@ defmodule Emmap.Counters do
   def reattach(counters), do: no_counters!(counters)
 
   @doc """
-  Returns `:path`, `:count`, `:names` (or `nil`), `:write_concurrency`, `:size` of the file in bytes, and
-  `:faults` (pages lost under the counters).
+  Returns `:path`, `:count`, `:names` (or `nil`), `:write_concurrency`, `:size` (of the file, in bytes), and
+  `:faults` (how often a lost page of the counters was accessed).
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec info(t) :: %{
@@ -231,8 +235,8 @@ defmodule Emmap.Counters do
   def sub(counters, key, n), do: add(counters, key, negated(n))
 
   @doc """
-  Returns the value. `counters[key]` is the same, but `nil` for a counter that does not exist, where this
-  raises `ArgumentError`.
+  Returns the value. `counters[key]` returns the same, but for a counter that does not exist it returns `nil`, and this
+  function raises `ArgumentError`.
   """
   @doc group: "Counting", since: "1.0.0-rc.0"
   @spec get(t, key) :: integer
@@ -272,7 +276,7 @@ defmodule Emmap.Counters do
   def sub_get(counters, key, n), do: wrapped(next(counters, key, negated(n)) - n)
 
   @doc """
-  Adds `n` and returns the value *before*: with `n` 1, numbers that nobody else gets.
+  Adds `n` and returns the *previous* value. With `n` 1, this generates unique numbers.
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_doc_next.cnt")
       iex> _ = File.rm(path)
@@ -293,7 +297,7 @@ defmodule Emmap.Counters do
 
   def next(counters, name, n), do: next(counters, index!(counters, name), n)
 
-  @doc "Sets the value and returns the one before."
+  @doc "Sets the value and returns the previous value."
   @doc group: "Counting", since: "1.0.0-rc.0"
   @spec exchange(t, key, integer) :: integer
   def exchange(counters, key, value)
@@ -307,7 +311,7 @@ defmodule Emmap.Counters do
 
   def exchange(counters, name, value), do: exchange(counters, index!(counters, name), value)
 
-  @doc "Sets the value to `new` if it is `expected`: `:ok`, or the value that it is."
+  @doc "Sets the value to `new` if it is `expected`: returns `:ok`, or the actual value."
   @doc group: "Counting", since: "1.0.0-rc.0"
   @spec compare_exchange(t, key, integer, integer) :: :ok | integer
   def compare_exchange(counters, key, expected, new)
@@ -339,14 +343,16 @@ defmodule Emmap.Counters do
   # Reading all
 
   @doc """
-  Returns all values in order, without names: `[2, 1]`, where `Enum.to_list/1` of counters with names gives
-  `[requests: 2, errors: 1]`. Reads one counter after the other, from the last on. Raises `Emmap.Error` with
-  `:enomem` when memory for so many is not available; the functions of `Enum` and `Stream` read them in batches.
+  Returns all values in order, without names: `[2, 1]`. (`Enum.to_list/1` of counters with names returns
+  `[requests: 2, errors: 1]`.)
+
+  Reads one counter after the other, starting with the last. Raises `Emmap.Error` with `:enomem` if there is not enough
+  memory for the list. The functions of `Enum` and `Stream` read the counters in batches.
   """
   @doc group: "Reading all", since: "1.0.0-rc.0"
   @spec to_list(t) :: [integer]
   def to_list(%__MODULE__{ref: ref, count: count, stripes: stripes} = counters) do
-    # Many are read where it holds up nobody.
+    # Long reads run on a dirty scheduler.
     if count * stripes <= @few,
       do: read!(counters, Native.counters_range(ref, 0, count)),
       else: all(counters, count, [])
@@ -369,13 +375,13 @@ defmodule Emmap.Counters do
   def batch(%{stripes: stripes}), do: max(div(@few, stripes), 1)
 
   @doc false
-  # The values of at most `count` counters from `from` on, and of no more than `batch/1`.
+  # The values of at most `count` counters from `from` on, and at most `batch/1`.
   @spec few(t, non_neg_integer, non_neg_integer) :: [integer]
   def few(%__MODULE__{ref: ref} = counters, from, count),
     do: read!(counters, Native.counters_range(ref, from, count))
 
   @doc false
-  # The elements of `Enum`, as many as there are of `count` from `from` on.
+  # The elements of `Enum`: up to `count` of them from `from` on.
   @spec part(t, non_neg_integer, non_neg_integer) :: [integer | {name, integer}]
   def part(%__MODULE__{names: names} = counters, from, count) do
     size = batch(counters)
@@ -385,19 +391,19 @@ defmodule Emmap.Counters do
   end
 
   @doc false
-  # As `part/3`: `length` elements, each `step` after the one before.
+  # As `part/3`: `length` elements at intervals of `step`.
   @spec steps(t, non_neg_integer, non_neg_integer, pos_integer) :: [integer | {name, integer}]
   def steps(%__MODULE__{names: nil} = counters, from, length, step),
     do: for(number <- 0..(length - 1)//1, do: get(counters, from + number * step))
 
-  # The names are in memory, so their values may be.
+  # The names are in memory, so there is also memory for their values.
   def steps(counters, from, length, step),
     do: counters |> part(from, (length - 1) * step + 1) |> Enum.take_every(step)
 
   defp read!(_counters, {:ok, values}), do: values
   defp read!(counters, error), do: failed!(counters, :read, nil, error)
 
-  @doc "Returns all values by name, or by index where there are no names."
+  @doc "Returns all values by name, or by index if the counters have no names."
   @doc group: "Reading all", since: "1.0.0-rc.0"
   @spec to_map(t) :: %{key => integer}
   def to_map(counters), do: counters |> to_pairs() |> Map.new()
@@ -411,10 +417,10 @@ defmodule Emmap.Counters do
   def to_pairs(counters), do: no_counters!(counters)
 
   @doc false
-  # What to add to subtract `n`, so that the same values are taken as by `:atomics`.
+  # The number to add in order to subtract `n`. Accepts the same values as `:atomics`.
   @spec negated(integer) :: integer
   def negated(n) when is_integer(n), do: -n
-  def negated(_), do: raise(ArgumentError, "the value must be an integer of 64 bits")
+  def negated(_), do: raise(ArgumentError, "the value must be an integer that fits in 64 bits")
 
   # Access: `counters[0]`, `counters[:name]`.
 
@@ -435,7 +441,7 @@ defmodule Emmap.Counters do
   @spec pop(t, term) :: no_return
   def pop(_counters, _key), do: raise(ArgumentError, "a counter cannot be removed")
 
-  # The keys that there are
+  # Keys
 
   defp index(%{count: count}, index) when is_integer(index),
     do: if(index >= 0 and index < count, do: index)
@@ -443,7 +449,7 @@ defmodule Emmap.Counters do
   defp index(%{indices: indices}, name) do
     case indices do
       %{^name => index} -> index
-      # An atom that was not asked for is looked up as its string.
+      # An atom that was not given at open is looked up as its string.
       _ when is_atom(name) -> Map.get(indices, Atom.to_string(name))
       _ -> nil
     end
@@ -471,7 +477,7 @@ defmodule Emmap.Counters do
 
   defp failed!(_counters, _op, _key, {:error, :write_concurrency}) do
     raise ArgumentError,
-          "these counters have write_concurrency: a value before or after a change is not to be had"
+          "these counters have write_concurrency: the value before or after a change is not available"
   end
 
   defp failed!(counters, op, _key, {:error, reason}),
@@ -484,13 +490,13 @@ defmodule Emmap.Counters do
     wrapped
   end
 
-  # What was asked for
+  # Arguments of open
 
   defp wanted!(count) when is_integer(count) and count >= 0 and count < 0x0100_0000_0000_0000,
     do: {count, []}
 
   defp wanted!([_ | _] = names) when length(names) >= 0 do
-    # They are kept, and a live one would change.
+    # They are stored, and a live binary could change.
     names = Emmap.Copied.copied(names)
 
     for name <- names,
@@ -501,10 +507,11 @@ defmodule Emmap.Counters do
     texts = Enum.map(names, &to_string/1)
 
     with twice when twice != nil <- twice(texts),
-         do: raise(ArgumentError, "the name #{inspect(twice)} stands twice")
+         do: raise(ArgumentError, "the name #{inspect(twice)} is given twice")
 
     for text <- texts, not String.valid?(text) or byte_size(text) > 1024 do
-      raise ArgumentError, "a counter's name is UTF-8 of at most 1024 bytes, got #{inspect(text)}"
+      raise ArgumentError,
+            "a counter's name must be at most 1024 bytes of UTF-8, got #{inspect(text)}"
     end
 
     {0, names}
@@ -512,7 +519,7 @@ defmodule Emmap.Counters do
 
   defp wanted!(other) do
     raise ArgumentError,
-          "counters are a number of them, or a list of names that is not empty, got #{inspect(other)}"
+          "expected a number of counters or a non-empty list of names, got #{inspect(other)}"
   end
 
   defp twice(texts) do
@@ -544,11 +551,11 @@ defmodule Emmap.Counters do
           "options are create: true | false and write_concurrency: true | false, each once, got #{inspect(options)}"
   end
 
-  # The names as they were asked for; those that follow in the file stay strings, and make no atoms.
+  # Names as they were given at open. Further names in the file stay strings, so that no atoms are created.
   defp names(_asked, []), do: nil
   defp names(asked, in_file), do: asked ++ Enum.drop(in_file, length(asked))
 
-  # A counter is found by the name it was asked by, and by its string.
+  # A counter is found by the name that was given, and by its string.
   defp indices(nil, _in_file), do: %{}
 
   defp indices(names, in_file),
@@ -557,8 +564,8 @@ defmodule Emmap.Counters do
   defimpl Enumerable do
     alias Emmap.Counters
 
-    # A file may have more counters than there is memory for a list of them: no function reads more than
-    # a batch ahead of what it was asked for.
+    # A file may have more counters than fit in memory as a list, so each function reads at most
+    # one batch ahead.
 
     def count(%{count: count}), do: {:ok, count}
     def member?(_counters, _value), do: {:error, __MODULE__}
@@ -612,7 +619,7 @@ defmodule Emmap.Counters do
       ArgumentError -> "#Emmap.Counters<#{Kernel.inspect(path)} not of this node>"
     end
 
-    # One more than is shown, for then "..." follows.
+    # One more than is shown, so that "..." follows.
     defp shown(counters, :infinity), do: Enum.to_list(counters)
     defp shown(counters, limit), do: Emmap.Counters.part(counters, 0, limit + 1)
 

@@ -1,7 +1,7 @@
 defmodule Emmap.Queue do
   @moduledoc """
-  A queue in a file: first in, first out, for any number of processes, VMs and programs at once, and
-  still there after `kill -9`.
+  A queue in a file: first in, first out. Any number of processes, VMs and programs can use it at once, and it survives
+  `kill -9`.
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_doc.queue")
       iex> _ = File.rm(path)
@@ -26,24 +26,25 @@ defmodule Emmap.Queue do
 
   ## The contract
 
-    * There is no process in front of the file, and no server. Every function may be called by any process, in any VM that
-      has opened the file, and each participant may die at any instruction: the others go on.
-    * A push whose call has returned survives the death of the process and of the VM. It survives a power failure once a sync
-      has covered it: `durable: true`, or `sync/1`.
-    * An item that was popped or acknowledged is not delivered again. An item that was checked out and whose process, VM or
-      program ends is available again at once, in its place. After a power failure, items may be delivered again whose
-      acknowledgement was not durable.
-    * Opening never depends on how the queue was left. After `kill -9` it takes constant time. After a reboot, what was not
-      synced is checked, a torn end is dropped, and `info/1` reports it.
-    * An item is a term of up to 1 GiB (1,073,741,824 bytes) in the external term format, or with `format: :binary` a binary.
+    * The queue has neither an owner process nor a server. Every function may be called by any process, in any VM that
+      has opened the file. If a participant dies, at any instruction, the others continue.
+    * A push whose call has returned survives the death of the process and of the VM. It survives a power failure once it
+      is covered by a sync: `durable: true`, or `sync/1`.
+    * An item that was popped or acknowledged is not delivered again. If an item is checked out and its process, VM or
+      program ends, the item is immediately available again, at its place in the order. After a power failure, items whose
+      acknowledgement was not durable may be delivered again.
+    * A queue can be opened in whatever state it was left. After `kill -9`, opening takes constant time. After a reboot, it
+      checks the items that were not synced and drops a torn end, which `info/1` reports.
+    * An item is a term of up to 1 GiB (1,073,741,824 bytes) in the external term format, or a binary with
+      `format: :binary`.
 
-  A queue is `Enumerable`: the functions of `Enum` and `Stream` look at the items that can be taken, oldest first, and
-  take none. It is `Collectable`: `Enum.into(items, q)` pushes them.
+  A queue is `Enumerable`: the functions of `Enum` and `Stream` return the available items, oldest first, without
+  removing them. It is `Collectable`: `Enum.into(items, q)` pushes the items.
 
   ## Live payloads
 
-  With `format: :binary, direct: true`, payloads of more than 64 bytes are returned as live binaries, which show the bytes in the
-  file instead of a copy of them:
+  With `format: :binary, direct: true`, payloads of more than 64 bytes are returned as live binaries, which are the bytes
+  in the file and not a copy of them:
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_doc_direct.queue")
       iex> q = Emmap.Queue.open!(path, format: :binary, direct: true)
@@ -55,32 +56,34 @@ defmodule Emmap.Queue do
       iex> Emmap.Queue.info(q).pinned > 500_000
       true
 
-    * The bytes stay as they are for as long as the binary, or a part of it, is in use in this VM: also after `ack/2`, `clear/1` and
-      `close/1`, and when the item was dropped for space. Nobody uses its space again, in no VM and no program.
-    * Nor is the space used again of anything that was pushed after the oldest live payload. **While a process keeps one, the file
-      grows with each push**, also beyond `:max_size`, which counts items. To keep a payload for long, use `:binary.copy/1`.
-    * The garbage collector releases a payload; a process that is idle may have to be told to collect (`:erlang.garbage_collect/1`).
-      A VM that ends keeps nothing. `info/1` has how much is `:pinned`.
-    * A VM takes part in the queue until the last of its live payloads is collected, even after `close/1`. (Where one VM at a time can have a
-      queue open, the others get `:ebusy` until then.)
-    * The checksum is compared when a payload is returned. A payload whose file another program truncates later shows zeros.
+    * The bytes do not change while this VM uses the binary or a part of it, even after `ack/2`, `clear/1` and
+      `close/1`, and even if the item was dropped for space. No VM or program reuses their space.
+    * The space of all items that were pushed after the oldest live payload is not reused either. **While a process keeps a
+      live payload, the file grows with each push**, also beyond `:max_size`, which counts only items. To keep a payload
+      for a long time, use `:binary.copy/1`.
+    * The garbage collector releases payloads. An idle process may need an explicit `:erlang.garbage_collect/1`.
+      When a VM ends, its payloads are released. `info/1` shows how much is `:pinned`.
+    * A VM participates in the queue until its last live payload is collected, even after `close/1`. (On systems where
+      only one VM can have a queue open, the others get `:ebusy` until then.)
+    * The checksum is checked when a payload is returned. If another program truncates the file later, the payload
+      reads as zeros.
     * Dead letters, and items of handles that push terms, are copies.
 
   ## Return values
 
-  A function that finds nothing returns `:empty`. Errors of the system are `{:error, reason}` with a POSIX
-  atom (those of lost pages, which `Emmap.reattach/1` lists, stay until `reattach/1`) or `:closed`; besides
+  A function that finds no item returns `:empty`. Errors of the system are `{:error, reason}` with a POSIX
+  atom or `:closed`. Errors of lost pages, which `Emmap.reattach/1` lists, persist until `reattach/1`. There are also:
 
-    * `{:error, :full}` – the queue is as large as `:max_size` allows
-    * `{:error, :gone}` – the receipt is not valid any more
+    * `{:error, :full}` – the queue has reached its `:max_size`
+    * `{:error, :gone}` – the receipt is no longer valid
     * `{:error, {:corrupt, position}}` – the item at this position (in bytes, from the first item ever pushed) is damaged.
-      The call has moved past it: the next call returns the next item that is intact.
+      The call has moved past it: the next call returns the next intact item.
 
   ## Costs
 
-  A push, a pop, a checkout and an acknowledgement take the lock of the queue for less than a microsecond; `length/1` and
-  `bytes/1` take constant time and no lock. Space is used again when no reader needs it: a queue that stays short does not grow
-  its file.
+  A push, a pop, a checkout and an acknowledgement each hold the lock of the queue for less than a microsecond.
+  `length/1` and `bytes/1` take constant time and no lock. Space is reused when no reader needs it any more, so the file of
+  a queue that stays short does not grow.
   """
   @moduledoc since: "1.0.0-rc.0"
 
@@ -103,11 +106,11 @@ defmodule Emmap.Queue do
     full: :error,
     durable: false,
     max_attempts: 0,
-    # Of `:emmap_queue`: closing deletes the file.
+    # Only for `:emmap_queue`: closing deletes the file.
     auto_unlink: false
   ]
 
-  @typedoc "An open queue, or a reader of it. It is valid in every process of this node; `:path` and `:reader` may be read."
+  @typedoc "An open queue, or a reader of it, valid in every process of this node. `:path` and `:reader` may be read."
   @type t :: %__MODULE__{}
   @typedoc "A queue, or the name that it was started with: see `start_link/1`."
   @type queue :: t | atom
@@ -132,28 +135,31 @@ defmodule Emmap.Queue do
   # Opening and closing
 
   @doc """
-  Opens the queue of a file, and creates the file if there is none. The directory must exist.
+  Opens the queue of a file, and creates the file if it does not exist. The directory must exist.
 
-  Options, of this handle unless noted:
+  Options, which apply to this handle unless noted otherwise:
 
-    * `format: :term` – items are terms; `:binary`: items are binaries, stored as they are
-    * `direct: false` – `true`, with `format: :binary`: payloads are live binaries, see "Live payloads"
-    * `compressed: 0` – the compression level of terms, to 9
-    * `safe: true` – terms are read as by `:erlang.binary_to_term(binary, [:safe])`: an item with an unknown atom or an external
-      function raises `ArgumentError`, and is gone if it was popped
-    * `max_size: :infinity` – how many bytes the queue may have when this handle pushes, as `bytes/1` counts them
-    * `full: :error` – what a push does at `:max_size`: `:error` returns `{:error, :full}`; `:block` waits, for the
-      `:timeout` of the push; `:drop_oldest` drops the oldest items, which `info/1` counts
-    * `durable: false` – whether a push and an acknowledgement return only when they are on the disk
-    * `max_attempts: :infinity` – after how many deliveries without an acknowledgement an item is set aside: see
+    * `format: :term` – items are terms. With `:binary`, items are binaries, stored as they are
+    * `direct: false` – with `true` and `format: :binary`, payloads are live binaries: see "Live payloads"
+    * `compressed: 0` – the compression level of terms, 0 to 9
+    * `safe: true` – terms are decoded as with `:erlang.binary_to_term(binary, [:safe])`: an item with an unknown atom or
+      an external function raises `ArgumentError`, and is lost if it was popped
+    * `max_size: :infinity` – the maximum size of the queue in bytes, as `bytes/1` counts them, for pushes by this handle
+    * `full: :error` – what a push does at `:max_size`: `:error` returns `{:error, :full}`; `:block` waits, up to the
+      `:timeout` of the push; `:drop_oldest` drops the oldest items, and `info/1` counts them
+    * `durable: false` – with `true`, a push and an acknowledgement return only once they are on the disk
+    * `max_attempts: :infinity` – the number of deliveries without an acknowledgement after which an item is set aside: see
       `dead_letters/1`
-    * `create: true` – `false`: the file must exist, or the result is `{:error, :enoent}`
-    * `segment_size: 262_144` – of a new file: the file grows and is recycled in pieces of so many bytes
+    * `create: true` – with `false`, the file must exist, or the result is `{:error, :enoent}`
+    * `segment_size: 262_144` – for a new file: the file grows and is recycled in segments of this many bytes
 
-  Errors: those of `Emmap.open/2`; `{:bad_format, why}` if the file is not a queue's: not one at all (`:kind`), of an
-  unknown `:version`, of a machine of the other `:endianness`, shorter than its header says (`:length`), or both headers are damaged
-  (`:checksum`); `:eusers` if 64 programs have the queue open. On systems other than Linux, one VM at a time can have a queue open; the others get
-  `:ebusy`.
+  Errors:
+
+    * those of `Emmap.open/2`
+    * `{:bad_format, why}` – not a queue file (`:kind`), of an unknown `:version`, from a machine of the other
+      `:endianness`, shorter than its header says (`:length`), or both headers are damaged (`:checksum`)
+    * `:eusers` – 64 programs have the queue open
+    * `:ebusy` – on systems other than Linux, only one VM at a time can have a queue open
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec open(Path.t() | :file.name_all(), [option]) :: {:ok, t} | {:error, term}
@@ -172,7 +178,7 @@ defmodule Emmap.Queue do
     end)
   end
 
-  @doc "As `open/2`, but returns the queue alone and raises `Emmap.Error` on failure."
+  @doc "Same as `open/2`, but returns only the queue and raises `Emmap.Error` on failure."
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec open!(Path.t() | :file.name_all(), [option]) :: t
   def open!(path, options \\ []), do: path |> open(options) |> Structure.opened!(:queue, path)
@@ -196,38 +202,41 @@ defmodule Emmap.Queue do
   defp unless_infinity(number, _instead), do: number
 
   @doc """
-  Closes the queue for all processes that hold this handle: each later call returns `{:error, :closed}`. What they have checked out is
-  available to others. All items are in the file; to have them on the disk, call `sync/1` first. Live payloads stay as they are.
+  Closes the queue for all processes that hold this handle: each later call returns `{:error, :closed}`.
+
+  Items that these processes have checked out are available to others. All items are in the file; to have them on the
+  disk, call `sync/1` first. Live payloads do not change.
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec close(queue) :: :ok | failure
   def close(queue), do: patient(Native.queue_close(queue!(queue).ref))
 
   @doc """
-  Returns `:ok` when everything that was done so far, by any participant, is on the disk.
+  Returns `:ok` once everything that any participant has done so far is on the disk.
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec sync(queue) :: :ok | failure
   def sync(queue), do: patient(Native.queue_sync(queue!(queue).ref))
 
   @doc """
-  Repairs a queue whose file was truncated or whose disk failed, once the file is whole again: see `Emmap.reattach/1`.
+  Repairs a queue whose file was truncated or whose disk failed, after the file has been restored: see `Emmap.reattach/1`.
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec reattach(queue) :: :ok | {:error, term}
   def reattach(queue), do: Structure.reattach(queue!(queue), &Native.queue_reattach/1)
 
   @doc """
-  Returns what is known of the queue:
+  Returns the state of the queue:
 
-    * `:path`, `:size` of the file in bytes, `:faults` (pages that were lost)
-    * `:length`, `:checked_out`, `:dead_letters`, each a number of items; `:bytes` (see `bytes/1`)
-    * `:tail` – where the next item goes, in bytes from the first item ever pushed
-    * `:pinned` – bytes of the file that live payloads of any VM keep from being used again: from the oldest of them to `:tail`
-    * `:dropped` – items dropped by `full: :drop_oldest`
-    * `:readers` – a map for each reader: `:name`, `:length`, `:checked_out`, `:max_lag` (0: none), `:lost` (items skipped because of it)
+    * `:path`, `:size` (of the file, in bytes), `:faults` (how often a lost page was accessed)
+    * `:length`, `:checked_out`, `:dead_letters` – numbers of items; `:bytes` – see `bytes/1`
+    * `:tail` – the position of the next item, in bytes from the first item ever pushed
+    * `:pinned` – bytes of the file that live payloads of any VM keep from being reused: from the oldest of them to `:tail`
+    * `:dropped` – the number of items dropped by `full: :drop_oldest`
+    * `:readers` – a map for each reader: `:name`, `:length`, `:checked_out`, `:max_lag` (0: none), `:lost` (items skipped
+      because of `:max_lag`)
     * `:recovered` – `nil`, or what the last open after a reboot found: `:items`, and `:dropped_bytes` of a torn end
-    * `:segment_size` in bytes
+    * `:segment_size` – in bytes
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec info(queue) :: map
@@ -258,12 +267,12 @@ defmodule Emmap.Queue do
   @doc """
   Adds an item. Options:
 
-    * `durable: true` – returns when the item is on the disk. One sync serves all processes that wait
-    * `id: {producer, number}` – drops the item, and returns `:duplicate`, if this producer has pushed this number or a
-      higher one. `producer` is any term; a queue remembers up to 1,024 producers (`{:error, :eusers}`)
-    * `timeout: :infinity` – with `full: :block`, how many milliseconds to wait for space; then `{:error, :full}`
+    * `durable: true` – returns once the item is on the disk. One sync serves all processes that wait
+    * `id: {producer, number}` – drops the item, and returns `:duplicate`, if this producer has already pushed this number
+      or a higher one. `producer` is any term. A queue remembers up to 1,024 producers; more return `{:error, :eusers}`
+    * `timeout: :infinity` – with `full: :block`, how many milliseconds to wait for space before `{:error, :full}`
 
-  Raises `ArgumentError` if the item of a queue with `format: :binary` is not a binary. Larger items than 1 GiB are
+  Raises `ArgumentError` if the queue has `format: :binary` and the item is not a binary. Items larger than 1 GiB return
   `{:error, :emsgsize}`.
   """
   @doc group: "Pushing", since: "1.0.0-rc.0"
@@ -318,7 +327,10 @@ defmodule Emmap.Queue do
     do: raise(ArgumentError, "the items of this queue are binaries, got #{inspect(item)}")
 
   @doc """
-  Adds items in order: `{:ok, n}`, the number of items. With `durable: true` one sync covers all of them. A call that fails has pushed the first items: `{:error, reason, n}`.
+  Adds items in order: `{:ok, n}`, the number of items.
+
+  With `durable: true`, one sync covers all of them. If the call fails, it returns `{:error, reason, n}`, where `n` is the
+  number of items that were pushed.
   """
   @doc group: "Pushing", since: "1.0.0-rc.0"
   @spec push_many(queue, Enumerable.t(), durable: boolean, timeout: timeout) ::
@@ -336,11 +348,11 @@ defmodule Emmap.Queue do
     end
   end
 
-  # As much as one call may push at once.
+  # The most that one call may push at once.
   @chunk_items 500
   @chunk_bytes 65_536
 
-  # One call takes as many of a list as it may.
+  # Each call takes as much of the list as it may.
   defp push_all(%{term: 0} = queue, items, timeout) when is_list(items) do
     case Enum.find(items, &(not is_binary(&1))) do
       nil -> push_chunk(queue, items, timeout, 0)
@@ -412,7 +424,7 @@ defmodule Emmap.Queue do
   # Popping
 
   @doc """
-  Takes the oldest item. It is gone from the queue when the call returns: where that must not be lost, use `checkout/2`.
+  Removes the oldest item and returns it. If the item must not be lost when this process dies, use `checkout/2`.
   """
   @doc group: "Popping", since: "1.0.0-rc.0"
   @spec pop(queue) :: {:ok, term} | :empty | failure
@@ -427,7 +439,7 @@ defmodule Emmap.Queue do
   def pop(queue), do: pop(queue!(queue))
 
   @doc """
-  As `pop/1`, and waits up to `timeout` milliseconds for an item. A process that waits uses no CPU.
+  Same as `pop/1`, but waits up to `timeout` milliseconds for an item. A waiting process uses no CPU.
   """
   @doc group: "Popping", since: "1.0.0-rc.0"
   @spec pop(queue, timeout) :: {:ok, term} | :empty | failure
@@ -437,9 +449,11 @@ defmodule Emmap.Queue do
   end
 
   @doc """
-  Takes up to `:max_items` (1,000) items of up to `:max_bytes` (1 MiB) in all: `{:ok, items}`, oldest first; at least
-  one item, or `:empty`. `:timeout` (0) is how many milliseconds to wait for the first. An item that is damaged ends the
-  batch, and is the result of the next call.
+  Removes up to `:max_items` (1,000) items of up to `:max_bytes` (1 MiB) in total: `{:ok, items}`, oldest first, with at
+  least one item, or `:empty`.
+
+  `:timeout` (0) is how many milliseconds to wait for the first item. A damaged item ends the
+  batch and is reported by the next call.
   """
   @doc group: "Popping", since: "1.0.0-rc.0"
   @spec pop_many(queue, max_items: pos_integer, max_bytes: pos_integer, timeout: timeout) ::
@@ -459,7 +473,7 @@ defmodule Emmap.Queue do
   defp payload_item(queue, {payload}), do: :erlang.binary_to_term(payload, queue.to_term)
   defp payload_item(_queue, payload), do: payload
 
-  # One call of `take` returns as much as it may hold the lock for.
+  # Each call of `take` returns as much as it may while it holds the lock.
   defp batch(queue, options, take) do
     given = Options.pop_many!(options)
     {items, bytes} = {Map.get(given, :max_items, 1000), Map.get(given, :max_bytes, 1_048_576)}
@@ -487,7 +501,7 @@ defmodule Emmap.Queue do
 
   defp more(_take, _items, _bytes, taken), do: {:ok, taken}
 
-  @doc "Returns the oldest item, and leaves it in the queue."
+  @doc "Returns the oldest item without removing it."
   @doc group: "Popping", since: "1.0.0-rc.0"
   @spec peek(queue) :: {:ok, term} | :empty | failure
   def peek(queue) do
@@ -495,7 +509,7 @@ defmodule Emmap.Queue do
     item(queue, patient(Native.queue_peek(queue.ref, queue.cursor)))
   end
 
-  @doc "Returns the newest item, and leaves it in the queue."
+  @doc "Returns the newest item without removing it."
   @doc group: "Popping", since: "1.0.0-rc.0"
   @spec peek_last(queue) :: {:ok, term} | :empty | failure
   def peek_last(queue) do
@@ -510,14 +524,17 @@ defmodule Emmap.Queue do
   # At-least-once delivery
 
   @doc """
-  Checks the oldest item out: `{:ok, item, receipt}`. It stays in the queue until `ack/3`, and nobody else gets it meanwhile. It is available
-  again, first in order, with `nack/2`, or when this process, its VM or its program ends.
+  Checks out the oldest item: `{:ok, item, receipt}`.
 
-  With `:max_items` or `:max_bytes`, a batch: `{:ok, [{item, receipt}]}`, as `pop_many/2`. `:timeout` (0) is how many
-  milliseconds to wait for the first item.
+  The item stays in the queue until `ack/3`, and no other process gets it in the meantime. It is available
+  again, at its place in the order, after `nack/2`, or when this process, its VM or its program ends.
 
-  On a full disk, at least 24 items of a queue (and of each reader) can be checked out at the same time: after that, `{:error, :enospc}`.
-  An item whose `:max_attempts` are used up is then delivered again, because it cannot be set aside.
+  With `:max_items` or `:max_bytes`, returns a batch: `{:ok, [{item, receipt}]}`, as `pop_many/2`. `:timeout` (0) is how
+  many milliseconds to wait for the first item.
+
+  On a full disk, at least 24 items of a queue (and of each reader) can be checked out at the same time; beyond that, the
+  result may be `{:error, :enospc}`. An item that has used up its `:max_attempts` is then delivered again, because it
+  cannot be set aside.
   """
   @doc group: "At-least-once delivery", since: "1.0.0-rc.0"
   @spec checkout(queue, max_items: pos_integer, max_bytes: pos_integer, timeout: timeout) ::
@@ -565,10 +582,12 @@ defmodule Emmap.Queue do
   end
 
   @doc """
-  Acknowledges an item, or a list of them: it is not delivered again. `{:error, :gone}`: the receipt is not valid any more, because the item was
-  acknowledged or released before, or dropped for space. Of a list all that are valid are acknowledged.
+  Acknowledges an item, or a list of them, so that it is not delivered again.
 
-  With `durable: true` it is not delivered again after a power failure either, once the call has returned.
+  Returns `{:error, :gone}` if the receipt is no longer valid, because the item was
+  acknowledged or released before, or dropped for space. In a list, all valid receipts are acknowledged.
+
+  With `durable: true`, once the call has returned, the item is not delivered again even after a power failure.
   """
   @doc group: "At-least-once delivery", since: "1.0.0-rc.0"
   @spec ack(queue, receipt | [receipt], durable: boolean) :: :ok | failure
@@ -594,7 +613,7 @@ defmodule Emmap.Queue do
     if durable? and acknowledged in [:ok, {:error, :gone}] do
       sequences = for {sequence, _, _} <- receipts, do: sequence
 
-      # In the stream, too: an acknowledgement that returned is found again, and one that did not may be.
+      # Also written to the stream: after a crash, an acknowledgement that has returned is found, and any other may be.
       with :ok <- patient(Native.queue_record(queue.ref, queue.cursor, sequences)),
            :ok <- Waiting.durable(queue.ref),
            do: acknowledged
@@ -604,7 +623,8 @@ defmodule Emmap.Queue do
   end
 
   @doc """
-  Makes an item, or a list of them, available again, each in its place. `{:error, :gone}` as `ack/3`.
+  Makes an item, or a list of them, available again, each at its place in the order. Returns `{:error, :gone}` as `ack/3`
+  does.
   """
   @doc group: "At-least-once delivery", since: "1.0.0-rc.0"
   @spec nack(queue, receipt | [receipt]) :: :ok | failure
@@ -616,7 +636,7 @@ defmodule Emmap.Queue do
     end)
   end
 
-  # All of them, and the first error.
+  # Acts on all of them, and returns the first error.
   defp each(receipts, act) do
     Enum.reduce(receipts, :ok, fn receipt, result ->
       case act.(receipt) do
@@ -627,14 +647,14 @@ defmodule Emmap.Queue do
     end)
   end
 
-  @doc "Returns how many times the item was delivered, with this delivery."
+  @doc "Returns how many times the item was delivered, including this delivery."
   @doc group: "At-least-once delivery", since: "1.0.0-rc.0"
   @spec attempts(receipt) :: pos_integer
   def attempts({_sequence, attempts, _claim}), do: attempts
 
   @doc """
-  Checks an item out, calls `fun` with it, and acknowledges it when `fun` returns: `{:ok, result}`. When `fun` raises,
-  throws or exits, the item is available again, and the exception goes on.
+  Checks out an item, calls `fun` with it, and acknowledges it when `fun` returns: `{:ok, result}`. If `fun` raises,
+  throws or exits, the item is available again, and the exception is raised again.
 
       iex> q = Emmap.Queue.open!(Path.join(System.tmp_dir!(), "emmap_doc_take.queue"))
       iex> Emmap.Queue.clear(q)
@@ -664,7 +684,7 @@ defmodule Emmap.Queue do
   end
 
   @doc """
-  Returns the items that were set aside after `:max_attempts` deliveries, oldest first, each with the number of its attempts.
+  Returns the items that were set aside after `:max_attempts` deliveries, oldest first, each with its number of attempts.
   """
   @doc group: "At-least-once delivery", since: "1.0.0-rc.0"
   @spec dead_letters(queue) :: [{term, pos_integer}]
@@ -676,7 +696,7 @@ defmodule Emmap.Queue do
     |> Enum.reverse()
   end
 
-  @doc "Takes the oldest of the items that were set aside."
+  @doc "Removes the oldest item that was set aside and returns it."
   @doc group: "At-least-once delivery", since: "1.0.0-rc.0"
   @spec pop_dead_letter(queue) :: {:ok, term} | :empty | failure
   def pop_dead_letter(queue), do: pop(%{queue!(queue) | cursor: @dead_letters})
@@ -684,13 +704,15 @@ defmodule Emmap.Queue do
   # Readers
 
   @doc """
-  Returns the reader with this name, and creates it if there is none: a cursor of its own, which sees every item that is pushed from then on,
-  whatever others take. All functions that take items work on a reader. A queue has up to 31; `{:error, :eusers}`.
+  Returns the reader with this name, and creates it if it does not exist.
 
-  Space is used again when all readers have passed it: the slowest one determines the size of the file. With `max_lag:`, in bytes, a reader
-  that falls further behind skips the oldest items, and `info/1` counts them.
+  A reader has its own cursor. It sees every item that is pushed after it was created, no matter what others take. All
+  functions that take items accept a reader. A queue has up to 31 readers; more return `{:error, :eusers}`.
 
-  A name has 1 to 62 bytes. A reader is in the file, and stays until `delete_reader/2`.
+  Space is reused once all readers have passed it, so the slowest reader determines the size of the file. With
+  `max_lag:`, in bytes, a reader that falls further behind skips the oldest items, and `info/1` counts them.
+
+  A name has 1 to 62 bytes. A reader is stored in the file and exists until `delete_reader/2`.
   """
   @doc group: "Readers", since: "1.0.0-rc.0"
   @spec reader(queue, String.t(), max_lag: pos_integer | :infinity) :: {:ok, t} | failure
@@ -702,7 +724,7 @@ defmodule Emmap.Queue do
          do: {:ok, %{queue | cursor: cursor, reader: name}}
   end
 
-  @doc "Deletes a reader. `{:error, :gone}`: there is none of this name."
+  @doc "Deletes a reader. Returns `{:error, :gone}` if no reader has this name."
   @doc group: "Readers", since: "1.0.0-rc.0"
   @spec delete_reader(queue, String.t()) :: :ok | failure
   def delete_reader(queue, name),
@@ -714,12 +736,12 @@ defmodule Emmap.Queue do
     do:
       raise(
         ArgumentError,
-        "the name of a reader is a string of 1 to 62 bytes, got #{inspect(name)}"
+        "the name of a reader must be a string of 1 to 62 bytes, got #{inspect(name)}"
       )
 
-  # Asking
+  # Inspecting
 
-  @doc "Returns how many items can be taken. Items that are checked out are not counted. Takes constant time."
+  @doc "Returns how many items are available. Items that are checked out are not counted. Takes constant time."
   @doc group: "Asking", since: "1.0.0-rc.0"
   @spec length(queue) :: non_neg_integer
   def length(queue) do
@@ -731,13 +753,13 @@ defmodule Emmap.Queue do
     end
   end
 
-  @doc "Whether no item can be taken. Takes constant time."
+  @doc "Returns whether no item is available. Takes constant time."
   @doc group: "Asking", since: "1.0.0-rc.0"
   @spec empty?(queue) :: boolean
   def empty?(queue), do: __MODULE__.length(queue) == 0
 
   @doc """
-  Returns how many bytes of the file lie between the oldest item that was not acknowledged and the newest, with headers
+  Returns how many bytes of the file lie between the oldest unacknowledged item and the newest, including headers
   and padding. Takes constant time.
   """
   @doc group: "Asking", since: "1.0.0-rc.0"
@@ -751,7 +773,7 @@ defmodule Emmap.Queue do
     end
   end
 
-  @doc "Drops all items, also those that are checked out. Other readers keep theirs."
+  @doc "Drops all items, including those that are checked out. Other readers keep theirs."
   @doc group: "Asking", since: "1.0.0-rc.0"
   @spec clear(queue) :: :ok | failure
   def clear(queue) do
@@ -760,7 +782,8 @@ defmodule Emmap.Queue do
   end
 
   @doc """
-  Copies all items of a damaged queue that are intact to a new one: `{:ok, %{items: copied, damaged: gaps}}`. The queue itself is not changed.
+  Copies all intact items of a damaged queue to a new one: `{:ok, %{items: copied, damaged: gaps}}`. The queue itself is
+  not changed.
   """
   @doc group: "Asking", since: "1.0.0-rc.0"
   @spec salvage(queue, Path.t() | :file.name_all()) ::
@@ -803,10 +826,10 @@ defmodule Emmap.Queue do
     end
   end
 
-  # Walking
+  # Enumerating
 
   @doc false
-  # Calls `fun` with `{item, sequence, attempts}` of each item that can be taken, and an accumulator.
+  # Calls `fun` with `{item, sequence, attempts}` of each available item, and an accumulator.
   def walk(queue, acc, fun), do: walk(queue, 0, acc, fun)
 
   defp walk(queue, position, acc, fun) do
@@ -823,7 +846,7 @@ defmodule Emmap.Queue do
   end
 
   @doc false
-  # The first item at or after a position that can be taken, and where the next begins. Skips what is damaged.
+  # The first available item at or after a position, and where the next item begins. Skips damaged items.
   def look(%__MODULE__{} = queue, position) do
     case patient(Native.queue_look(queue.ref, queue.cursor, position)) do
       :empty ->
@@ -846,19 +869,20 @@ defmodule Emmap.Queue do
   # Supervision
 
   @doc """
-  Starts a process that has the queue open for as long as it lives, to keep it in a supervision tree. Options: those of
-  `open/2`, and
+  Starts a process that keeps the queue open for as long as it lives, for use in a supervision tree.
+
+  Options: those of `open/2`, and
 
     * `:path` – the file, required
-    * `:name` – an atom; each function takes it in place of the queue, at the cost of a look-up in `:persistent_term`
+    * `:name` – an atom that each function accepts instead of the queue, at the cost of a look-up in `:persistent_term`
 
-  The process takes no part in any call.
+  The process is not involved in any call.
   """
   @doc group: "Supervision", since: "1.0.0-rc.0"
   @spec start_link(keyword) :: GenServer.on_start()
   def start_link(options), do: StructureOwner.start_link(__MODULE__, options)
 
-  @doc "A child specification for `start_link/1`. Its id is the `:name`, or else the `:path`."
+  @doc "Returns a child specification for `start_link/1`. Its id is the `:name`, or else the `:path`."
   @doc group: "Supervision", since: "1.0.0-rc.0"
   @spec child_spec(keyword) :: Supervisor.child_spec()
   def child_spec(options) do
@@ -873,7 +897,7 @@ defmodule Emmap.Queue do
   defp queue!(other), do: Structure.refuse!(other, __MODULE__, "a queue")
 
   defimpl Enumerable do
-    # Peeks, oldest first: what others take meanwhile may be missing.
+    # Items that others take while these functions run may be missing.
     def count(_queue), do: {:error, __MODULE__}
     def member?(_queue, _item), do: {:error, __MODULE__}
     def slice(_queue), do: {:error, __MODULE__}
