@@ -9,7 +9,7 @@ defmodule Emmap.BadDays.DeviceTest do
     %{bytes: :binary.copy("0123456789abcdef", 5000), path: path}
   end
 
-  test "14: the device is gone when lost pages are to be mapped again", context do
+  test "14: the device is gone when lost pages are mapped again", context do
     with_device(context, fn context ->
       assert {0, {:error, :estale}, {:error, :eio}, 0, {:error, :estale}, {:error, :eio}} =
                child(context, """

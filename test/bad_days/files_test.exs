@@ -2,7 +2,7 @@ defmodule Emmap.BadDays.FilesTest do
   # What is opened, and how.
   use Emmap.Test.BadDay
 
-  test "20: what is no regular file, and nothing hangs", context do
+  test "20: not a regular file, and nothing hangs", context do
     assert %{
              directory: {:error, :eisdir},
              directory_write: {:error, :eisdir},
@@ -31,7 +31,7 @@ defmodule Emmap.BadDays.FilesTest do
              )
   end
 
-  test "20: what is no regular file, opened as a structure", context do
+  test "20: not a regular file, opened as a structure", context do
     assert [{:error, :enodev}, {:error, :eisdir}] =
              child(context, """
              opens = [&Emmap.Counters.open(&1, 1), &Emmap.Queue.open/1, &Emmap.Blocks.open(&1, block_size: 8), &Emmap.Inspection.file/1]
@@ -105,7 +105,7 @@ defmodule Emmap.BadDays.FilesTest do
     )
   end
 
-  test "23: options that are wrong", context do
+  test "23: invalid options", context do
     assert [":raed", ":shared and :private", ":read stands twice"] =
              child(context, """
              for options <- [[:raed], [:shared, :private], [:read, :read]] do
@@ -117,7 +117,7 @@ defmodule Emmap.BadDays.FilesTest do
              """)
   end
 
-  test "29 (counters): files that lie, bit by bit and at random", context do
+  test "29 (counters): corrupted files, bit by bit and at random", context do
     assert {:untouched, kinds} =
              child(context, """
              import Bitwise
@@ -196,7 +196,7 @@ defmodule Emmap.BadDays.FilesTest do
     assert less < 16 and less2 < 16
   end
 
-  test "29 (hole): a hole of 8 TB that is said to be 2^40 counters", context do
+  test "29 (hole): a hole of 8 TB whose header claims 2^40 counters", context do
     assert {:ok, used} =
              child(
                context,
@@ -225,7 +225,7 @@ defmodule Emmap.BadDays.FilesTest do
     assert used < 64
   end
 
-  test "29 (hole): on a disk of 1 MB, where reading it would take room", context do
+  test "29 (hole): on a disk of 1 MB, where reading it would allocate blocks", context do
     case disk(context, :tmpfs) do
       {:ok, folder} ->
         for start <- [~S("EMMAP01\n" <> <<0x1000_0000::little-64>>), ~S("no counters")] do

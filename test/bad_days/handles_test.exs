@@ -2,7 +2,7 @@ defmodule Emmap.BadDays.HandlesTest do
   # What is done to a handle, its size and its integers.
   use Emmap.Test.BadDay
 
-  test "5: deleted, and another renamed over it", context do
+  test "5: deleted, and another file renamed over it", context do
     assert {"0123456789", :ok, "other", "0123changed"} =
              child(context, """
              {:ok, mem} = Emmap.open(path, [:write, :direct])
@@ -62,7 +62,7 @@ defmodule Emmap.BadDays.HandlesTest do
              """)
   end
 
-  test "10: the opener is killed, also in the middle of a call", context do
+  test "10: the process that opened it is killed, also during a call", context do
     assert {:ok, true} =
              child(context, """
              {:ok, mem} = Emmap.open(path, [:write])
@@ -82,7 +82,7 @@ defmodule Emmap.BadDays.HandlesTest do
              """)
   end
 
-  test "15: offsets and lengths that are none", context do
+  test "15: invalid offsets and lengths", context do
     assert :lives =
              child(context, """
              import Bitwise
@@ -123,7 +123,7 @@ defmodule Emmap.BadDays.HandlesTest do
              """)
   end
 
-  test "16, 17: atomics at no place, and of no value", context do
+  test "16, 17: atomics at invalid positions and with invalid values", context do
     assert {[{:error, :einval}], {:error, :eacces}, 2, {:ok, -0x8000_0000_0000_0000}} ==
              child(context, """
              {:ok, mem} = Emmap.open(path, [:write, size: 4096])

@@ -36,7 +36,7 @@ defmodule Emmap.BadDays.LimitsTest do
              """)
   end
 
-  test "24: no more descriptors", context do
+  test "24: no file descriptors left", context do
     assert {:error, :emfile} =
              child(
                context,

@@ -96,7 +96,7 @@ defmodule Emmap.BadDays.LivesTest do
       end
     end
 
-    test "after ours and passes on what is not its own", %{library: library} = context do
+    test "after ours and passes on other faults", %{library: library} = context do
       if library do
         assert {:ok, {:error, :estale}, 1, :lost} =
                  child(
@@ -115,7 +115,7 @@ defmodule Emmap.BadDays.LivesTest do
       end
     end
 
-    test "after ours and keeps it: the guard says so", %{library: library} = context do
+    test "after ours and keeps it: the guard reports it", %{library: library} = context do
       if library do
         assert {:ok, :lost} =
                  child(
@@ -133,7 +133,7 @@ defmodule Emmap.BadDays.LivesTest do
       end
     end
 
-    test "and a fault that is nobody's still kills", %{library: library} = context do
+    test "and an unrelated fault still kills", %{library: library} = context do
       if library do
         assert {:died, 135, _} =
                  attempt(
@@ -184,7 +184,7 @@ defmodule Emmap.BadDays.LivesTest do
              )
   end
 
-  test "36: a map of more than memory, many cold pages", context do
+  test "36: a map larger than memory, many cold pages", context do
     assert {:ok, true, true, true} =
              child(
                context,
@@ -207,7 +207,7 @@ defmodule Emmap.BadDays.LivesTest do
              )
   end
 
-  test "36: a map of more memory than the VM may have", context do
+  test "36: a map larger than the memory limit of the VM", context do
     group = "/sys/fs/cgroup/emmap_test_#{System.unique_integer([:positive])}"
 
     with :ok <- File.mkdir(group),

@@ -103,12 +103,12 @@ defmodule Emmap.BadDays.LongCallsTest do
   """
 
   @calls [
-    {"rfind of patterns of which one begins another", @alike,
+    {"rfind of patterns of which one is a prefix of another", @alike,
      "Emmap.rfind(elem(data, 0), elem(data, 1))"},
-    {"find_all of them", @alike,
+    {"find_all of all matches", @alike,
      "Emmap.find_all(elem(data, 0), elem(data, 1), limit: 3_000_000)"},
-    {"count of them", @alike, "Emmap.count(elem(data, 0), elem(data, 1))"},
-    {"find of what is not there", @zeros, ~S|Emmap.find(data, ["ab", "cd"])|},
+    {"count of all matches", @alike, "Emmap.count(elem(data, 0), elem(data, 1))"},
+    {"find without a match", @zeros, ~S|Emmap.find(data, ["ab", "cd"])|},
     {"find of a long pattern", @long_pattern, "Emmap.find(elem(data, 0), elem(data, 1))"},
     {"rfind of a long pattern", @long_pattern, "Emmap.rfind(elem(data, 0), elem(data, 1))"},
     {"compile_pattern of 80,000 patterns",
@@ -154,7 +154,7 @@ defmodule Emmap.BadDays.LongCallsTest do
     end
   end
 
-  test "80: a call that is closed in the middle ends", context do
+  test "80: a call whose handle is closed in the middle ends", context do
     assert [:closed, :closed, :closed] =
              ChildVM.run!("""
              {:ok, mem} = Emmap.open([:anon, size: 8_000_000_000])

@@ -67,7 +67,7 @@ defmodule Emmap.BadDays.ReasonsTest do
     end
   end
 
-  test "70: a queue, counters and blocks in use, whose disk is full again and again", context do
+  test "70: a queue, counters and blocks in use, whose disk is repeatedly full", context do
     with_disk(context, :btrfs, fn disk ->
       assert {:ok, true, times} =
                on_disk(context, disk, """
@@ -152,7 +152,7 @@ defmodule Emmap.BadDays.ReasonsTest do
     end)
   end
 
-  test "73: chattr +a after open, and logs that were so before", context do
+  test "73: chattr +a after open, and logs that had it before", context do
     with_disk(context, :ext4, fn disk ->
       eperm = {:error, :eperm}
 
@@ -174,7 +174,7 @@ defmodule Emmap.BadDays.ReasonsTest do
     end)
   end
 
-  test "74: a file system that has made itself read-only", context do
+  test "74: a file system that has become read-only", context do
     if File.dir?("/sys/fs/ext4"),
       do: read_only(context),
       else: skipped(context, "no /sys here")
@@ -230,7 +230,7 @@ defmodule Emmap.BadDays.ReasonsTest do
   """
 
   describe "a lease of another program" do
-    test "75: a lease is waited for, and nobody else waits", context do
+    test "75: an open waits for a lease, and no other call waits", context do
       if System.find_executable("python3") do
         assert {[:ok, :ok, :ok, :ok, :ok], longest} =
                  child(
@@ -267,7 +267,7 @@ defmodule Emmap.BadDays.ReasonsTest do
       end
     end
 
-    test "75: a lease that is kept for ever", context do
+    test "75: a lease that is never released", context do
       if System.find_executable("python3") do
         assert {{ms, {:error, :ebusy}}, {:ok, "0123456789"}} =
                  child(
@@ -292,7 +292,7 @@ defmodule Emmap.BadDays.ReasonsTest do
   end
 
   describe "an overlay, as every container has" do
-    test "76: a file of an overlay that is read is written for the first time", context do
+    test "76: a file of an overlay is written for the first time while it is read", context do
       with_overlay(context, fn overlay ->
         assert {{"old ", "old "}, {:ok, "new!", "new!", {:ok, 5000}}, {:ok, "ore", true, true},
                 {"W R I", :ok}, {"mine", "old "},
@@ -385,7 +385,7 @@ defmodule Emmap.BadDays.ReasonsTest do
       end
     end
 
-    test "77: an empty file in a directory of somebody else becomes a structure", context do
+    test "77: an empty file in another user's directory becomes a structure", context do
       ebin = Application.app_dir(:emmap, "ebin")
       reachable = "ls -d '#{context.dir}' '#{ebin}' && command -v elixir"
 
@@ -411,7 +411,7 @@ defmodule Emmap.BadDays.ReasonsTest do
       end
     end
 
-    test "77: an empty file that was becoming a structure when all crashed", context do
+    test "77: an empty file that was being made a structure when all programs crashed", context do
       assert [{[1, 2], ["one"], ["12345678"], _}, {:error, {:bad_format, :kind}}, _] =
                child(context, """
                mark = "EMMAPNEW" <> <<0::64>>

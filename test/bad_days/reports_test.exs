@@ -121,7 +121,7 @@ defmodule Emmap.BadDays.ReportsTest do
       end)
     end
 
-    test "78: sizes on hugetlbfs that are no multiple of its pages", context do
+    test "78: sizes on hugetlbfs that are not a multiple of its pages", context do
       with_huge_pages(context, 8, fn ->
         case mount(context, "huge", ~w(-t hugetlbfs -o pagesize=2M none)) do
           {:ok, huge} ->
@@ -168,7 +168,7 @@ defmodule Emmap.BadDays.ReportsTest do
       end)
     end
 
-    test "42: anonymous huge pages are reattached, of which one was lost", context do
+    test "42: anonymous huge pages, one of them lost, are reattached", context do
       with_huge_pages(context, 1, fn ->
         assert {:ok, {:error, :enomem}, :ok, {:ok, "acknowledged"}} =
                  child(context, """
@@ -184,7 +184,7 @@ defmodule Emmap.BadDays.ReportsTest do
       end)
     end
 
-    test "57: maps until there are no more leave the VM room to go on", context do
+    test "57: opening maps until none are left leaves room for the VM", context do
       assert {{:error, :enomem}, true, 1000} =
                child(
                  context,
@@ -207,7 +207,7 @@ defmodule Emmap.BadDays.ReportsTest do
   end
 
   describe "zero copy" do
-    test "43: lines are sorted into the file that they came from", context do
+    test "43: sorted lines are written to the file that they came from", context do
       assert [true, true, true, true] =
                child(context, """
                lines = for n <- 20_000..1//-1, do: "line \#{String.pad_leading("\#{n}", 6, "0")} and some more text to make it long\\n"
@@ -385,7 +385,7 @@ defmodule Emmap.BadDays.ReportsTest do
                """)
     end
 
-    test "55: many append to one file", context do
+    test "55: many processes append to one file", context do
       assert {true, 4000, {:ok, 0}, [error: :eacces], :ok} =
                child(context, """
                File.write!(path, "")
@@ -462,7 +462,7 @@ defmodule Emmap.BadDays.ReportsTest do
       end
     end
 
-    test "48: calls that are at work when the last handle is closed", context do
+    test "48: calls that are running when the last handle is closed", context do
       # The file's bytes or :closed, never zeros; and a write that returned :ok is in the file.
       assert {[], true} =
                child(context, """
@@ -504,7 +504,7 @@ defmodule Emmap.BadDays.ReportsTest do
   end
 
   describe "what fails is undone" do
-    test "49: a growth that is refused leaves the disk as it was", context do
+    test "49: a refused growth leaves the disk unchanged", context do
       with_root(context, fn ->
         case disk(context, :ext4, 30) do
           {:ok, disk} ->
@@ -542,7 +542,7 @@ defmodule Emmap.BadDays.ReportsTest do
       end)
     end
 
-    test "49: an allocation that is refused keeps no blocks", context do
+    test "49: a refused allocation keeps no blocks", context do
       case disk(context, :ext4) do
         {:ok, disk} ->
           assert {{:error, :enospc}, {:error, :enospc}, true, {:error, :enospc}, true} =
@@ -653,7 +653,7 @@ defmodule Emmap.BadDays.ReportsTest do
                """)
     end
 
-    test "53: :truncate with a size that is not to be had keeps the file", context do
+    test "53: :truncate with a size that does not fit keeps the file", context do
       case disk(context, :ext4) do
         {:ok, disk} ->
           assert {[{:error, :enospc}], true, :ok, {:ok, 5000}} =
@@ -722,7 +722,7 @@ defmodule Emmap.BadDays.ReportsTest do
   end
 
   describe "files of others" do
-    test "58: a new file has the name, and the inode, of one that was unlinked", context do
+    test "58: a new file has the name and inode of an unlinked file", context do
       path = context.path
 
       there =
@@ -770,7 +770,7 @@ defmodule Emmap.BadDays.ReportsTest do
       assert noted(context, Enum.reject(lost, &is_nil/1)) == []
     end
 
-    test "59: a program that holds the lock makes the file as long as an open would", context do
+    test "59: a program that holds the lock extends the file as far as an open would", context do
       case System.find_executable("python3") do
         nil ->
           skipped(context, "no python3")
@@ -830,7 +830,7 @@ defmodule Emmap.BadDays.ReportsTest do
   end
 
   describe "what is lost is told" do
-    test "61: a live binary is written while other maps lose pages all the time", context do
+    test "61: a live binary is written while other maps constantly lose pages", context do
       assert {:ok, {:ok, {:ok, "ssss"}, :ok}} =
                attempt(context, """
                n = 50_000_000

@@ -154,7 +154,7 @@ defmodule Emmap.Test.BadDayTable do
 
     #{Date.utc_today()}, OTP #{System.otp_release()}, Elixir #{System.version()}, #{kernel()}
 
-    | row | what happens | what the user got | |
+    | row | event | result for the user | |
     | --- | --- | --- | --- |\
     """)
 
