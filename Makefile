@@ -68,11 +68,12 @@ fuzz:
 	    -max_total_time=$(FUZZ_SECONDS) -timeout=20 -max_len=1024 || exit 1; \
 	done
 
-# Ratios, in one run, to a C NIF that does the same memory work (bench/floor). QUICK=1 takes about a minute: fewer rounds,
-# smaller files, and no build of the library without the guard.
-BENCHMARKS ?= core atomics typed open many_maps ticker guard streams device search queue blocks
+# Every hot operation, and what a user would choose instead, in one run of up to 10 minutes: tables, plots and headlines in
+# bench/results/. ONLY=reads,queue runs these groups; QUICK=1 takes a minute, and writes to the folder of builds. What is not
+# on the BEAM is compared with, too, after bench/others/get.
 bench: setup
-	for name in $(BENCHMARKS); do mix run bench/$$name.exs || exit 1; done
+	[ -n "$(QUICK)" ] || bench/prepare
+	mix run bench/run.exs
 
 lint: setup
 	tools/typos

@@ -1,13 +1,11 @@
-# A device compared with the process of File.open/2, in one run; below 1 is faster. Run by `make bench`.
-
-Code.require_file("harness.exs", __DIR__)
-
-defmodule Bench.Device do
+defmodule Bench.Groups.Device do
+  @moduledoc false
+  # A device compared with the process of File.open/2, on the same requests.
   import Bench
 
   @line "a line of some length, with żółć in it\n"
   @requests [
-    {"a line", 50_000, &__MODULE__.lines/2},
+    {"a line", 20_000, &__MODULE__.lines/2},
     {"10 characters", 20_000, &__MODULE__.characters/2},
     {"100,000 characters", 20, &__MODULE__.many_characters/2},
     {"puts", 20_000, &__MODULE__.puts/2},
@@ -16,12 +14,16 @@ defmodule Bench.Device do
     {"pread of 1 MB", 50, &__MODULE__.large_pread/2}
   ]
 
+  def title, do: "Devices"
+
   def run(folder) do
-    header("ns a request", "device", "File.open")
-    for {name, calls, request} <- @requests, do: measure(folder, name, calls, request)
+    [
+      {:note, "A request to a device is a message to a process and back, which takes most of it."}
+      | for({name, most, request} <- @requests, do: measure(folder, name, most, request))
+    ]
   end
 
-  defp measure(folder, name, calls, request) do
+  defp measure(folder, name, most, request) do
     [ours, theirs] =
       for side <- ["ours", "theirs"] do
         path = Path.join(folder, side)
@@ -31,10 +33,16 @@ defmodule Bench.Device do
 
     {:ok, file} = :file.open(theirs, [:read, :write, :binary, encoding: :unicode])
     {:ok, device} = Emmap.device(Emmap.open!(ours, [:write]), encoding: :unicode)
-    side = fn it -> fn n -> request.(rewound(it), n) end end
-    best = compare([{:ours, calls, side.(device)}, {:theirs, calls, side.(file)}], 5)
-    row(name, best.ours, best.theirs)
+
+    side = fn key, label, it ->
+      side(key, label, request, setup: fn -> rewound(it) end, most: most)
+    end
+
+    result =
+      compare(name, [side.(:emmap, "Emmap.device", device), side.(:file, "File.open", file)])
+
     for it <- [file, device], do: :ok = File.close(it)
+    result
   end
 
   defp rewound(device) do
@@ -58,5 +66,3 @@ defmodule Bench.Device do
     for _ <- 1..n, do: {:ok, _} = :file.pread(device, 1000, count)
   end
 end
-
-Bench.main(&Bench.Device.run/1)

@@ -1,0 +1,48 @@
+defmodule Bench.VM do
+  @moduledoc false
+  # A function of a group in a VM of its own.
+
+  @doc "What it returns. `app` is the folder of the application, if it is to be another one than here."
+  def call(module, function, arguments, app \\ Application.app_dir(:emmap)) do
+    call = {module, function, arguments} |> :erlang.term_to_binary() |> Base.encode64()
+
+    {output, 0} =
+      System.cmd("elixir", arguments(app) ++ ["-e", "Bench.VM.serve(#{inspect(call)})"])
+
+    [_, result] = Regex.run(~r/^RESULT (.*)$/m, output)
+    result |> Base.decode64!() |> :erlang.binary_to_term()
+  end
+
+  @doc "A port that runs it, and its OS process."
+  def start(module, function, arguments) do
+    call = {module, function, arguments} |> :erlang.term_to_binary() |> Base.encode64()
+
+    port =
+      Port.open({:spawn_executable, System.find_executable("elixir")}, [
+        :binary,
+        :exit_status,
+        args: arguments(Application.app_dir(:emmap)) ++ ["-e", "Bench.VM.serve(#{inspect(call)})"]
+      ])
+
+    {:os_pid, pid} = Port.info(port, :os_pid)
+    {port, pid}
+  end
+
+  def kill({port, pid}) do
+    System.cmd("kill", ["-9", "#{pid}"])
+    receive do: ({^port, {:exit_status, _}} -> :ok)
+  end
+
+  @doc false
+  def serve(call) do
+    {module, function, arguments} = call |> Base.decode64!() |> :erlang.binary_to_term()
+    result = apply(module, function, arguments)
+    IO.puts(["RESULT ", result |> :erlang.term_to_binary() |> Base.encode64()])
+  end
+
+  # Schedulers that wait without spinning, or two VMs would take the cores from each other.
+  defp arguments(app) do
+    folders = [Path.join(app, "ebin"), Path.dirname(:code.which(__MODULE__))]
+    ["--erl", "+sbwt none +sbwtdcpu none +sbwtdio none"] ++ Enum.flat_map(folders, &["-pa", &1])
+  end
+end
