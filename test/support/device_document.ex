@@ -1,5 +1,5 @@
 defmodule Emmap.Test.DeviceDocument do
-  @moduledoc "Writes `docs/device.md`: the table of requests with what was answered."
+  @moduledoc "Writes `docs/device.md`: the table of requests with their replies."
 
   alias Emmap.Test.{DeviceScript, DeviceTable}
 
@@ -8,8 +8,8 @@ defmodule Emmap.Test.DeviceDocument do
     tables =
       for {group, rows} <- DeviceTable.groups() do
         [
-          "\n## #{group}\n\n| request | the process of `File.open/2` | `Emmap.Device` | |\n",
-          "| --- | --- | --- | --- |\n" | Enum.map(rows, &row(&1, directory))
+          "\n## #{group}\n\n| request | file, options | reply of `File.open/2` | reply of `Emmap.Device` | difference |\n",
+          "| --- | --- | --- | --- | --- |\n" | Enum.map(rows, &row(&1, directory))
         ]
       end
 
@@ -22,31 +22,37 @@ defmodule Emmap.Test.DeviceDocument do
     release
   end
 
-  @doc "The document without what another OTP may answer otherwise."
+  @doc "The document without the replies that may differ on another OTP release."
   def ours(document) do
     for line <- String.split(document, "\n"), not (line =~ "recorded on OTP") do
       case String.split(line, " | ") do
-        [request, theirs, "the same", note] -> [request, String.replace(theirs, " †", ""), note]
-        [request, _theirs, ours, note] -> [request, String.replace(ours, " †", ""), note]
-        other -> other
+        [request, file, theirs, "the same", note] ->
+          [request, file, String.replace(theirs, " †", ""), note]
+
+        [request, file, _theirs, ours, note] ->
+          [request, file, String.replace(ours, " †", ""), note]
+
+        other ->
+          other
       end
     end
   end
 
   defp introduction do
     """
-    # A device beside the process of `File.open/2`
+    # Requests to a device
 
-    Every request that a device answers, in variants, run on an opened file and on a device of `Emmap.device/2`,
-    recorded on OTP #{:erlang.system_info(:otp_release)}. `mix test test/emmap/device_protocol_test.exs` runs them, compares the answers, and the
-    file's bytes and the cursor afterwards, and fails when this page is out of date; with
-    `EMMAP_WRITE_DOCS=1` it writes the page.
+    This page lists the requests that a device handles, in several variants. Each was sent to the process of an opened file
+    (`File.open/2`) and to a device of `Emmap.device/2`. The replies were recorded on OTP #{:erlang.system_info(:otp_release)}.
+    `mix test test/emmap/device_protocol_test.exs` sends the requests again, and compares the replies, the bytes of the file and
+    the cursor. The test fails if this page is out of date. With `EMMAP_WRITE_DOCS=1` it writes the page.
 
-    `d` is the device, `other` the path of another file; `io/2` and `file/2` send a request of the I/O
-    protocol, and of `:file`, as it stands; `leader/2` runs a function with the device as group leader. The
-    file holds `#{code(inspect(DeviceTable.text()))}`, unless it says otherwise. † is said where the process has
-    ended; `Emmap.Device` says why its own does not. The number in the last column is that of the
-    difference in its documentation.
+    In the requests, `d` is the device, and `other` is the path of another file. `io/2` sends a request of the I/O protocol,
+    `file/2` sends a request of `:file`, and `leader/2` runs a function with the device as group leader.
+
+    The second column shows the contents of the file and the options of the device, if they are not the defaults. By default, the
+    file contains `#{code(inspect(DeviceTable.text()))}`. A dagger (†) means that the process of the file has ended. A device does
+    not end there: `Emmap.Device` explains why. The last column is the number of the difference in its documentation.
     """
   end
 
@@ -61,7 +67,7 @@ defmodule Emmap.Test.DeviceDocument do
     settings =
       if content == DeviceTable.text(), do: settings, else: [content: content] ++ settings
 
-    "| `#{code(code)}`#{about(settings)} | #{left} | #{right} | #{differs} |\n"
+    "| `#{code(code)}` | #{about(settings)} | #{left} | #{right} | #{differs} |\n"
   end
 
   defp about([]), do: ""
@@ -70,14 +76,14 @@ defmodule Emmap.Test.DeviceDocument do
     words =
       for {name, value} <- Enum.sort(options) do
         case name do
-          :content -> "`#{value |> inspect(limit: :infinity) |> cut(60) |> code()}`"
+          :content -> "`#{value |> inspect(limit: :infinity) |> shorten(60) |> code()}`"
           :encoding -> "`#{inspect(value)}`"
           :binary -> "lists"
           :access -> "read-only"
         end
       end
 
-    "<br>" <> Enum.join(words, ", ")
+    Enum.join(words, ", ")
   end
 
   defp shown(seen) do
@@ -87,14 +93,14 @@ defmodule Emmap.Test.DeviceDocument do
           "raises: #{code(message)}"
 
         answer ->
-          "`#{answer |> inspect(limit: :infinity, inspect_fun: &term/2, width: 1000) |> cut(200) |> code()}`"
+          "`#{answer |> inspect(limit: :infinity, inspect_fun: &term/2, width: 1000) |> shorten(200) |> code()}`"
       end
 
     if seen.alive, do: answer, else: answer <> " †"
   end
 
-  # Not by `inspect/2`, whose limits mean something else in each version.
-  defp cut(text, length) do
+  # The limits of `inspect/2` differ between versions of Elixir.
+  defp shorten(text, length) do
     if String.length(text) > length, do: String.slice(text, 0, length) <> " …", else: text
   end
 

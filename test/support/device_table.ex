@@ -26,8 +26,8 @@ defmodule Emmap.Test.DeviceTable do
       {"get_chars", get_chars()},
       {"get_line", get_line()},
       {"get_until", get_until()},
-      {"setopts, getopts, requests and what is unknown", control()},
-      {"What IO, io and others make of them", functions()},
+      {"setopts, getopts, requests, and unknown requests", control()},
+      {"Functions of IO, io and other modules", functions()},
       {"The requests of :file", file()},
       {"Read-only", read_only()}
     ]
