@@ -1,6 +1,6 @@
 defmodule Emmap.Blocks do
   @moduledoc """
-  A store of blocks of one size in a file. A block has an address that never changes. Any number of processes, VMs and
+  A store of fixed-size blocks in a file. The address of a block never changes. Any number of processes, VMs and
   programs can use the file at once, and it is intact after `kill -9`.
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_doc.blocks")
@@ -26,28 +26,28 @@ defmodule Emmap.Blocks do
   ## The contract
 
     * The file has neither an owner process nor a server. Every function may be called by any process, in any VM that
-      has opened the file, and each participant may die at any instruction: the others go on.
+      has opened the file. If a participant dies, at any instruction, the others continue.
     * `store/2` uses the lowest free address. Addresses are integers from 0, of up to 64 bits.
-    * A store, a write and a free whose call has returned survive the death of the process and of the VM. They survive a power
-      failure once a `sync/1` has covered them. After a power failure, what was stored since the last sync is gone and is counted in `info/1`;
-      a block that was replaced since then has its new data or its old data, never parts of both; a block that was freed since then may be
-      in use again.
-    * A block that a sync has covered keeps its place on the disk until the next sync: when it is freed, its address is not
-      used again before that. Where `sync/1` is never called, every address can be used again at once.
-    * `count/1` is exact, whoever died.
-    * Each block has a checksum. A damaged block is `{:error, {:corrupt, address}}` from the call that reads it; the others stay readable.
-      Reads take no lock.
+    * A store, a write and a free whose call has returned survive the death of the process and of the VM. They survive a
+      power failure once a `sync/1` has covered them. After a power failure, blocks that were stored since the last sync
+      are gone, and `info/1` counts them. A block that was replaced since then has either its old or its new data, never
+      parts of both. A block that was freed since then may be in use again.
+    * A block that a sync has covered keeps its place on the disk until the next sync: if it is freed, its address is not
+      reused before that. If `sync/1` is never called, every address can be reused immediately.
+    * `count/1` is always exact, even after participants have died.
+    * Each block has a checksum. A call that reads a damaged block returns `{:error, {:corrupt, address}}`. The other
+      blocks stay readable. Reads take no lock.
 
   ## Return values
 
-  An address that is not in use is `{:error, :enoent}`. Other errors of the system are `{:error, reason}` with a POSIX atom, or `:closed`.
-  Data whose length is not `:block_size` raises `ArgumentError`.
+  An address that is not in use returns `{:error, :enoent}`. Other errors of the system are `{:error, reason}` with a
+  POSIX atom or `:closed`. Data whose length is not `:block_size` raises `ArgumentError`.
 
   ## Costs
 
-  Storing, reading and freeing take constant time, whatever the number of blocks. The file has 4.5 bytes for each block in addition to its
-  data, in groups of 32,256 blocks; it grows in steps of an eighth, from 64 KiB to 64 MiB. Opening takes constant time after `kill -9`;
-  after a reboot or a clean close it reads half a byte for each block.
+  Storing, reading and freeing take constant time, regardless of the number of blocks. The file needs 4.5 bytes per block
+  in addition to its data, in groups of 32,256 blocks. It grows by one eighth at a time, but by at least 64 KiB and at
+  most 64 MiB. Opening takes constant time after `kill -9`. After a reboot or a clean close, it reads half a byte per block.
 
   Calls with blocks of more than 64 KiB run on dirty schedulers.
   """
@@ -59,7 +59,7 @@ defmodule Emmap.Blocks do
   @enforce_keys [:ref, :path, :block_size]
   defstruct [:ref, :path, :block_size, pad: false, direct: false]
 
-  @typedoc "Open blocks. They are valid in every process of this node; `:path` and `:block_size` may be read."
+  @typedoc "Open blocks, valid in every process of this node. `:path` and `:block_size` may be read."
   @type t :: %__MODULE__{}
   @typedoc "Blocks, or the name that they were started with: see `start_link/1`."
   @type blocks :: t | atom
@@ -88,20 +88,25 @@ defmodule Emmap.Blocks do
   # Opening and closing
 
   @doc """
-  Opens the blocks of a file, and creates the file if there is none. The directory must exist.
+  Opens the blocks of a file, and creates the file if it does not exist. The directory must exist.
 
   Options:
 
-    * `:block_size` – the length of each block in bytes, 1 to 1,073,741,824. Required for a new file; without it, the file must exist,
-      or the result is `{:error, :enoent}`
-    * `pad: false` – `true`: shorter data is padded with zeros
-    * `direct: false` – `true`: `read/2` returns live binaries of blocks of more than 64 bytes, in constant time: the bytes in the file, which
-      change when the block is written to or its address is used again. Their checksum is not compared. A block that was written to since the
-      last sync, and that the sync before had covered, is copied
-    * `create: true` – `false`: the file must exist
+    * `:block_size` – the length of each block in bytes, 1 to 1,073,741,824. Required for a new file. Without it, the file
+      must exist, or the result is `{:error, :enoent}`
+    * `pad: false` – with `true`, shorter data is padded with zeros
+    * `direct: false` – with `true`, `read/2` returns blocks of more than 64 bytes as live binaries, in constant time. These
+      are the bytes in the file, and change when the block is written to or its address is reused. Their checksum is not
+      checked. A block that the last sync has covered, and that was written to since, is copied
+    * `create: true` – with `false`, the file must exist
 
-  Errors: those of `Emmap.open/2`; `{:other_block_size, bytes}` if the blocks of the file have this size; `{:bad_format, why}` as `Emmap.Queue.open/2`;
-  `:eusers` if 64 programs have the file open. On systems other than Linux, one VM at a time can have the file open; the others get `:ebusy`.
+  Errors:
+
+    * those of `Emmap.open/2`
+    * `{:other_block_size, bytes}` – the blocks of the file have this size
+    * `{:bad_format, why}` – as with `Emmap.Queue.open/2`
+    * `:eusers` – 64 programs have the file open
+    * `:ebusy` – on systems other than Linux, only one VM at a time can have the file open
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec open(Path.t() | :file.name_all(), [option]) :: {:ok, t} | {:error, term}
@@ -125,43 +130,45 @@ defmodule Emmap.Blocks do
     end)
   end
 
-  @doc "As `open/2`, but returns the blocks alone and raises `Emmap.Error` on failure."
+  @doc "Same as `open/2`, but returns only the blocks and raises `Emmap.Error` on failure."
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec open!(Path.t() | :file.name_all(), [option]) :: t
   def open!(path, options \\ []), do: path |> open(options) |> Structure.opened!(:blocks, path)
 
   @doc """
-  Closes the blocks for all processes that hold this handle: each later call returns `{:error, :closed}`. The last handle of a VM does a
-  `sync/1` first, and returns its error.
+  Closes the blocks for all processes that hold this handle: each later call returns `{:error, :closed}`. Closing the last
+  handle of a VM first does a `sync/1`, and returns its error.
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec close(blocks) :: :ok | failure
   def close(blocks), do: patient(Native.blocks_close(blocks!(blocks).ref))
 
   @doc """
-  Returns `:ok` when everything that was done so far, by any participant, is on the disk. One sync serves all processes that wait.
+  Returns `:ok` once everything that any participant has done so far is on the disk. One sync serves all processes that
+  wait.
 
-  It writes the file twice: first the blocks, then which of them are covered. A failed sync stays failed: each later one returns the same
-  error until `reattach/1`.
+  It writes the file twice: first the blocks, then the record of the blocks that are covered. After a sync has failed, each
+  later one returns the same error until `reattach/1`.
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec sync(blocks) :: :ok | failure
   def sync(blocks), do: patient(Native.blocks_sync(blocks!(blocks).ref))
 
   @doc """
-  Repairs blocks whose file was truncated or whose disk failed, once the file is whole again: see `Emmap.reattach/1`.
+  Repairs blocks whose file was truncated or whose disk failed, after the file has been restored: see `Emmap.reattach/1`.
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec reattach(blocks) :: :ok | {:error, term}
   def reattach(blocks), do: Structure.reattach(blocks!(blocks), &Native.blocks_reattach/1)
 
   @doc """
-  Returns what is known of the blocks:
+  Returns the state of the blocks:
 
-    * `:path`, `:size` of the file in bytes, `:faults` (pages that were lost)
-    * `:block_size` in bytes, `:count`, `:capacity`: see `count/1` and `capacity/1`
-    * `:replaced` – how many blocks were written to and are in a place of their own until the next sync
-    * `:recovered` – `nil`, or what the last open after a reboot found: `:kept`, and `:dropped`, the blocks that no sync had covered
+    * `:path`, `:size` (of the file, in bytes), `:faults` (how often a lost page was accessed)
+    * `:block_size` in bytes, `:count`, `:capacity` – see `count/1` and `capacity/1`
+    * `:replaced` – how many blocks were written to and are stored separately until the next sync
+    * `:recovered` – `nil`, or what the last open after a reboot found: the number of blocks `:kept`, and `:dropped`, the
+      number of blocks that no sync had covered
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
   @spec info(blocks) :: map
@@ -186,9 +193,9 @@ defmodule Emmap.Blocks do
   # Blocks
 
   @doc """
-  Stores a block at the lowest free address, and returns that.
+  Stores a block at the lowest free address, and returns the address.
 
-  Errors: `:enospc` if the disk is full, `:edquot` if the quota of the user is used up, and the reasons for lost pages that
+  Errors: `:enospc` if the disk is full, `:edquot` if the user's quota is used up, and the reasons for lost pages that
   `Emmap.reattach/1` lists, until `reattach/1`.
   """
   @doc group: "Blocks", since: "1.0.0-rc.0"
@@ -207,7 +214,9 @@ defmodule Emmap.Blocks do
   end
 
   @doc """
-  Stores blocks in order, and returns their addresses. A call that fails has stored the first ones: `{:error, reason, addresses}`.
+  Stores blocks in order, and returns their addresses.
+
+  If the call fails, it returns `{:error, reason, addresses}` with the addresses of the blocks that were stored.
   """
   @doc group: "Blocks", since: "1.0.0-rc.0"
   @spec store_many(blocks, Enumerable.t()) :: {:ok, [address]} | {:error, term, [address]}
@@ -250,7 +259,7 @@ defmodule Emmap.Blocks do
   defp in_order({:error, reason, stored}), do: {:error, reason, Enum.reverse(stored)}
 
   @doc """
-  Returns the data of a block. With `direct: true` it is live: see `open/2`.
+  Returns the data of a block. With `direct: true`, it is a live binary: see `open/2`.
 
   Errors: `:enoent` if the address is not in use, `{:corrupt, address}` if the block is damaged.
   """
@@ -268,11 +277,14 @@ defmodule Emmap.Blocks do
   defp data(error), do: error
 
   @doc """
-  Gives a block new data. The block has its old data or its new data, never parts of both: whoever dies, after a power failure, and for a
-  process that reads it meanwhile.
+  Replaces the data of a block.
 
-  Costs: the data is written twice; of a block that the last sync covered, the second time by the next sync. There is room for 262,144 bytes of such blocks
-  (at least 2, at most 1,024 blocks); when it is used up, the call does a sync, on a dirty scheduler.
+  The block has either its old or its new data, never parts of both. This holds if any participant dies, after a power
+  failure, and for a process that reads the block at the same time.
+
+  The data is written twice; for a block that the last sync covered, the second write is done by the next sync. There is
+  room for 262,144 bytes of such blocks (at least 2, at most 1,024 blocks). When it is used up, the call does a sync, on a
+  dirty scheduler.
 
   Errors: `:enoent` if the address is not in use.
   """
@@ -284,7 +296,7 @@ defmodule Emmap.Blocks do
   end
 
   @doc """
-  Ends the use of a block: its address can be used again, at once or after the next sync (see \"The contract\").
+  Frees a block: its address can be reused, immediately or after the next sync (see "The contract").
 
   Errors: `:enoent` if the address is not in use.
   """
@@ -293,7 +305,7 @@ defmodule Emmap.Blocks do
   def free(%__MODULE__{ref: ref}, address), do: patient(Native.blocks_free(ref, address))
   def free(blocks, address), do: blocks |> blocks!() |> free(address)
 
-  @doc "Returns whether the address is in use. Raises `Emmap.Error` if the blocks are closed, or their file was truncated."
+  @doc "Returns whether the address is in use. Raises `Emmap.Error` if the blocks are closed or their file was truncated."
   @doc group: "Blocks", since: "1.0.0-rc.0"
   @spec used?(blocks, address) :: boolean
   def used?(blocks, address) do
@@ -305,7 +317,7 @@ defmodule Emmap.Blocks do
     end
   end
 
-  @doc "Returns how many blocks are in use, in constant time. Raises as `used?/2`."
+  @doc "Returns how many blocks are in use, in constant time. Raises as `used?/2` does."
   @doc group: "Blocks", since: "1.0.0-rc.0"
   @spec count(blocks) :: non_neg_integer
   def count(blocks) do
@@ -317,7 +329,7 @@ defmodule Emmap.Blocks do
     end
   end
 
-  @doc "Returns how many blocks the file has room for without growing, used or not. Raises as `used?/2`."
+  @doc "Returns how many blocks, used or free, the file can hold without growing. Raises as `used?/2` does."
   @doc group: "Blocks", since: "1.0.0-rc.0"
   @spec capacity(blocks) :: non_neg_integer
   def capacity(blocks), do: info(blocks).capacity
@@ -325,8 +337,9 @@ defmodule Emmap.Blocks do
   # The whole file
 
   @doc """
-  Compares each block with its checksum: `{:ok, %{blocks: n, damaged: addresses}}`. It reads the whole file, in steps; others may use it
-  meanwhile.
+  Compares each block with its checksum: `{:ok, %{blocks: n, damaged: addresses}}`.
+
+  It reads the whole file, in steps. Others may use the file at the same time.
   """
   @doc group: "The whole file", since: "1.0.0-rc.0"
   @spec check(blocks) ::
@@ -342,20 +355,24 @@ defmodule Emmap.Blocks do
   end
 
   @doc """
-  Gives the room of the file after the last block to the disk: `{:ok, bytes}`. The file keeps its length, because other programs have maps of
-  it; what it takes on the disk is less (`du`). Blocks that were freed count as used until the next sync, if a sync has covered them.
+  Releases the disk space after the last block: `{:ok, bytes}`.
 
-  Errors: `:eopnotsupp` or `:enotsup` where the file system has no holes.
+  The file keeps its length, because other programs have mapped it, but it takes less space on the disk (`du`). Blocks that
+  were freed since the last sync count as used if that sync has covered them.
+
+  Errors: `:eopnotsupp` or `:enotsup` if the file system does not support holes.
   """
   @doc group: "The whole file", since: "1.0.0-rc.0"
   @spec trim(blocks) :: {:ok, non_neg_integer} | failure
   def trim(blocks), do: patient(Native.blocks_trim(blocks!(blocks).ref))
 
   @doc """
-  Moves blocks to lower free addresses, the last block first, until there is none: `{:ok, moves}`. It begins with a `sync/1`.
+  Moves blocks to lower free addresses, the last block first, until no free address is lower: `{:ok, moves}`. It starts
+  with a `sync/1`.
 
-  For each block, `moved.(from, to)` is called when both addresses have its data, so that the caller can update its references; then the old
-  address is freed. If the function raises, or the VM is killed, both addresses stay in use. Nobody may write to a block while it is moved.
+  For each block, it calls `moved.(from, to)` when both addresses have the data, so that the caller can update its
+  references. Then it frees the old address. If the function raises, or the VM is killed, both addresses stay in use. No
+  process may write to a block while it is moved.
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_doc_compact.blocks")
       iex> _ = File.rm(path)
@@ -386,7 +403,7 @@ defmodule Emmap.Blocks do
       end
     else
       {:ok, nil} -> {:ok, count}
-      # Freed meanwhile.
+      # Freed in the meantime.
       {:error, :enoent} -> move_last(blocks, moved, below, count)
       error -> error
     end
@@ -395,25 +412,31 @@ defmodule Emmap.Blocks do
   # Another format
 
   @doc """
-  Copies the blocks of a block storage of saleyn/emmap, in the file `path`, to `to`: open blocks, or the path of a file, which is created if there
-  is none and closed again. The result is the address of each block by its address in the old file, `{:ok, %{old => new}}`. By then a `sync/1`
-  has covered the blocks.
+  Copies the blocks of a block storage of saleyn/emmap, in the file `path`, to `to`: open blocks, or the path of a file,
+  which is created if it does not exist, and closed afterwards.
 
-  The old file is only read. Nobody may change it meanwhile. A storage that was not closed needs no repair for this. (To go on using such a file
-  as it is, see the module `:emmap`.)
+  Returns `{:ok, %{old => new}}`, which maps each address in the old file to the new address. The blocks are then covered
+  by a `sync/1`.
+
+  The old file is only read. It must not be changed during the call. A storage that was not closed needs no repair before
+  the import. (To continue using such a file unchanged, see the module `:emmap`.)
 
   Options:
 
-    * `addresses: :same` – a block keeps its address, which must be free in `to`. The old addresses are far apart: the file gets room for
-      as many blocks as the highest address says, mostly 262,144
-    * `addresses: :new` – a block gets the lowest free address, as by `store/2`. The blocks come in the order of the old file, in which
-      the addresses are 0, 4096, 8192, …, 258048, 64, 4160, …
+    * `addresses: :same` – a block keeps its address, which must be free in `to`. The old addresses are far apart, so the
+      file gets room for as many blocks as the highest address requires, usually 262,144
+    * `addresses: :new` – a block gets the lowest free address, as with `store/2`. The blocks are copied in the order of the
+      old file, in which the addresses are 0, 4096, 8192, …, 258048, 64, 4160, …
 
-  If it fails, `to` may have some of the blocks: begin again with a new file.
+  If the import fails, `to` may contain some of the blocks: start again with a new file.
 
-  Errors: those of `Emmap.open/2` and `open/2`; `{:bad_format, :kind}` if the old file is not a block storage of at most 64³ blocks, or its
-  blocks have more than 1 GiB; `{:bad_format, :length}` if it was truncated; `{:other_block_size, bytes}` if the blocks of `to` have this size;
-  `:eexist` if an address is in use in `to`.
+  Errors:
+
+    * those of `Emmap.open/2` and `open/2`
+    * `{:bad_format, :kind}` – the old file is not a block storage of at most 64³ blocks, or its blocks are larger than 1 GiB
+    * `{:bad_format, :length}` – the old file was truncated
+    * `{:other_block_size, bytes}` – the blocks of `to` have this size
+    * `:eexist` – an address is already in use in `to`
 
       iex> old = Path.join(System.tmp_dir!(), "emmap_doc_old.storage")
       iex> new = Path.join(System.tmp_dir!(), "emmap_doc_imported.blocks")
@@ -439,14 +462,15 @@ defmodule Emmap.Blocks do
   # Supervision
 
   @doc """
-  Opens the blocks of the file `:path` and keeps them open for as long as the process lives; with `:name`, an atom, every function takes the
-  name instead of the blocks. The other options are those of `open/2`.
+  Starts a process that keeps the blocks of the file `:path` open for as long as it lives.
+
+  With `:name`, an atom, every function accepts the name instead of the blocks. The other options are those of `open/2`.
   """
   @doc group: "Supervision", since: "1.0.0-rc.0"
   @spec start_link(keyword) :: GenServer.on_start()
   def start_link(options), do: StructureOwner.start_link(__MODULE__, options)
 
-  @doc "A child specification for `start_link/1`. Its id is the `:name`, or else the `:path`."
+  @doc "Returns a child specification for `start_link/1`. Its id is the `:name`, or else the `:path`."
   @doc group: "Supervision", since: "1.0.0-rc.0"
   @spec child_spec(keyword) :: Supervisor.child_spec()
   def child_spec(options) do
@@ -483,7 +507,7 @@ defmodule Emmap.Blocks do
   defp blocks!(other), do: Structure.refuse!(other, __MODULE__, "blocks")
 
   defimpl Enumerable do
-    # Some blocks at a time: what others store meanwhile may be there or not.
+    # Reads some blocks at a time. Blocks that others store while it runs may or may not be included.
     def count(blocks), do: {:ok, Emmap.Blocks.count(blocks)}
     def member?(_blocks, _item), do: {:error, __MODULE__}
     def slice(_blocks), do: {:error, __MODULE__}

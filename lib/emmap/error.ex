@@ -1,10 +1,11 @@
 defmodule Emmap.Error do
   @moduledoc """
-  Raised by the functions that end in `!`, by streams and by counters, when the system refuses or a handle is closed.
+  Raised by the functions that end in `!`, by streams and by counters, when the system refuses an operation or a handle is
+  closed.
 
-  `reason` is what the function without `!` returns in `{:error, reason}`: a POSIX name such as
-  `:enoent`, `:eacces`, `:enospc`, or `:closed`. What the *caller* did wrong raises
-  `ArgumentError` instead. `kind` is which kind of file it was about: `:counters`, `:queue`, `:blocks`, or `nil` for any file.
+  `reason` is the reason that the function without `!` returns in `{:error, reason}`: a POSIX name such as
+  `:enoent`, `:eacces`, `:enospc`, or `:closed`. A mistake of the *caller* raises
+  `ArgumentError` instead. `kind` is the kind of the file: `:counters`, `:queue`, `:blocks`, or `nil` for any other file.
 
       iex> Emmap.open!("no/such/file")
       ** (Emmap.Error) could not open "no/such/file": no such file or directory
@@ -14,7 +15,8 @@ defmodule Emmap.Error do
   defexception [:op, :path, :reason, :kind]
 
   @typedoc """
-  What was tried (`:op`), on which file (`nil`: on none) and of which kind (`nil`: of any), and why it failed.
+  The operation that was tried (`:op`), its file (`:path`, or `nil`), the kind of the file (`:kind`, or `nil`), and the
+  reason for the failure.
   """
   @type t :: %__MODULE__{
           op: atom,
@@ -28,7 +30,7 @@ defmodule Emmap.Error do
     "could not #{tried(kind, op)}#{path && " " <> inspect(path)}: #{describe(kind, reason)}"
   end
 
-  # Opening is of a file; the rest is done to what is in it.
+  # A file is opened. Other operations act on its contents.
   defp tried(:counters, :add), do: "add to a counter of"
   defp tried(_kind, op), do: to_string(op)
 
@@ -37,16 +39,17 @@ defmodule Emmap.Error do
   defp describe(:blocks, {:other_block_size, size}), do: "its blocks have #{size} bytes"
   defp describe(:blocks, {:corrupt, address}), do: "block #{address} is damaged"
   defp describe(:counters, {:other_names, names}), do: other_names(names)
-  defp describe(_kind, :closed), do: "it was closed before"
+  defp describe(_kind, :closed), do: "it is closed"
 
   defp describe(_kind, :estale),
     do: "the file was truncated while it was mapped (or its network file system has lost it)"
 
   # `:file.format_error/1` says "not owner".
   defp describe(_kind, :eperm),
-    do: "operation not permitted (the file is immutable, append-only, sealed or somebody else's)"
+    do:
+      "operation not permitted (the file is immutable, append-only or sealed, or belongs to another user)"
 
-  # Of a file system in user space, or on a network.
+  # From a file system in user space, or on a network.
   defp describe(_kind, :enotconn), do: "the server of its file system is gone"
 
   defp describe(kind, :enodev) do
@@ -71,8 +74,7 @@ defmodule Emmap.Error do
   defp file(nil), do: "file of this format"
 
   defp other_names(%{asked: [], file: file}),
-    do:
-      "its counters have names, #{inspect(file)}, and there are fewer than were asked for by number"
+    do: "its counters have names, #{inspect(file)}, and are fewer than the number requested"
 
   defp other_names(%{asked: asked, file: []}),
     do: "its counters are numbered, and have no names such as #{inspect(asked)}"

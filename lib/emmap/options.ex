@@ -1,70 +1,70 @@
 defmodule Emmap.Options do
-  # One row an option: what it is worth when given as an atom or as {name, value}, what it does,
-  # and where. The table in the module's documentation is made of these rows.
+  # One row per option: its value when it is given as an atom or as {name, value}, its description,
+  # and the systems that support it. The table in the module's documentation is made from these rows.
   @access [
-    read: "read the file (always on: a map that cannot be read is of no use)",
+    read: "read the file (always on: every map can be read)",
     write: "write to the map too",
-    create: "make the file if there is none; implies `:write`",
-    exclusive: "with `:create`: `{:error, :eexist}` if there is one",
+    create: "create the file if it does not exist; implies `:write`",
+    exclusive: "with `:create`: `{:error, :eexist}` if the file exists",
     truncate:
       "truncate an existing file to 0 bytes first; needs `:write`. `{:error, :ebusy}` while this VM holds live binaries of it",
     append:
-      "every write of this handle goes to the end of the file, whatever its position, in one piece, also where other handles and programs append; implies `:write`. Any other change of the map is `{:error, :eacces}`. See [Appending](choosing-options.md#appending)"
+      "every write of this handle goes to the end of the file, whatever its position, in one piece, even if other handles and programs append at the same time; implies `:write`. Any other change of the map returns `{:error, :eacces}`. See [Appending](choosing-options.md#appending)"
   ]
   @sharing [
-    shared: "(default) what is written is the file's, and all who map it see it",
+    shared: "(default) writes change the file, and all that map it see them",
     private:
-      "copy-on-write: what is written stays in this map and never reaches the file, which is not made longer either; pages not written may still change with the file",
+      "copy-on-write: writes stay in this map and never reach the file, which does not grow either; pages that were not written may still change with the file",
     anon:
       "memory without a file, zeroed, readable and writable; needs `{:size, n}` and takes no path"
   ]
   @reading [
-    direct: "reads return live binaries, which *are* the file, instead of copies",
+    direct: "reads return live binaries, which *are* the mapped memory, instead of copies",
     lock:
       "(default) each `pread` and `pwrite` is atomic with respect to the others on this map, at any length",
-    nolock: "no lock: a read may see half of a concurrent write"
+    nolock: "no lock: a read may see parts of a concurrent write"
   ]
   @shape [
     fixed_size:
-      "the map never changes its size: a write past the end is `{:error, :enospc}`; with `:create` it needs `:size` or `:length`",
+      "the map never changes its size: a write past the end returns `{:error, :enospc}`; with `:create` it needs `:size` or `:length`",
     fit:
-      "a file longer than `:size` (or `:offset` + `:length`) is truncated to it; needs `:write`. `{:error, :ebusy}` while this VM holds live binaries of it",
+      "a file longer than `:size` (or `:offset` + `:length`) is truncated to that size; needs `:write`. `{:error, :ebusy}` while this VM holds live binaries of it",
     sparse: "creating and growing leave holes instead of allocating blocks; needs `:write`",
     auto_unlink:
-      "removes the name that was opened (of a link, the link and not its target) at the last `close`, or with `:direct` when the last live binary is collected, if it still leads to the file; a VM that stops without either leaves it"
+      "removes the name that was opened (of a link: the link, not its target) at the last `close`, or with `:direct` when the last live binary is collected, if the name still leads to the file; if the VM stops first, the name stays"
   ]
   @paging [
     noreserve: "reserve no swap for private pages (MAP_NORESERVE)",
     fixed:
-      "with `{:address, a}`: exactly there, with a free page before and behind, or `{:error, :eexist}`"
+      "with `{:address, a}`: at exactly this address, with a free page before and after, or `{:error, :eexist}`"
   ]
   @linux [
     populate: "read all pages at open (MAP_POPULATE)",
     nonblock: "with `:populate`: only pages already in memory (MAP_NONBLOCK)",
     hugetlb:
-      "huge pages (MAP_HUGETLB) for `:anon` maps; files on hugetlbfs have them without an option",
+      "huge pages (MAP_HUGETLB) for `:anon` maps; files on hugetlbfs have them without this option",
     huge_2mb:
-      "huge pages of 2 MB; `{:error, :enotsup}` for a file on hugetlbfs whose pages have another size",
-    huge_1gb: "the same of 1 GB",
-    shared_validate: "shared, and the kernel refuses flags it does not know",
+      "huge pages of 2 MB; `{:error, :enotsup}` for a file on hugetlbfs with pages of another size",
+    huge_1gb: "huge pages of 1 GB; otherwise as `:huge_2mb`",
+    shared_validate: "shared, and the kernel refuses flags that it does not know",
     sync:
-      "with `:shared_validate`, on persistent memory: blocks are durable when they are written to (MAP_SYNC); the data in them needs `sync` all the same"
+      "with `:shared_validate`, on persistent memory: blocks are durable when they are written to (MAP_SYNC); the data in them still needs `sync`"
   ]
   @macos [nocache: "pages are not kept in the page cache (MAP_NOCACHE)"]
 
   @values [
-    size: {:size, "the file is brought to at least `n` bytes; needs `:write` (or `:anon`)"},
-    offset: {:size, "the map begins `n` bytes into the file; any `n`, page aligned or not"},
+    size: {:size, "extends the file to at least `n` bytes; needs `:write` (or `:anon`)"},
+    offset: {:size, "the map begins `n` bytes into the file; any `n`, page-aligned or not"},
     length:
       {:size,
-       "the map is `n` bytes long; 0: up to the end. It grows by `resize/2` and `grow/1` alone, if it is all of the file (from 0 up to its end), and not by writing past its own end. With `:write` a shorter file is brought to `:offset` + `n`; without, the map is as long as there are bytes"},
+       "the map is `n` bytes long; 0: up to the end. If it covers the whole file (from 0 to its end), it grows only by `resize/2` and `grow/1`, not by writes past its end. With `:write`, a shorter file is extended to `:offset` + `n`; without it, the map covers the bytes that exist"},
     max_size:
       {:size,
-       "the map never grows beyond `n` bytes; needs `:write` (or `:anon`), and the whole file"},
+       "the map never grows beyond `n` bytes; needs `:write` (or `:anon`) and the whole file"},
     max_inc_size:
       {:size, "`grow/1` doubles the map, but adds at most `n` bytes (default 64 MiB)"},
-    chmod: {:mode, "the mode of a new file, exactly (default 0666 less the umask)"},
-    address: {:size, "map there if that is free; page aligned"}
+    chmod: {:mode, "the exact mode of a new file (default: 0666 minus the umask)"},
+    address: {:size, "maps at this address if it is free; page-aligned"}
   ]
 
   @groups [
@@ -73,7 +73,7 @@ defmodule Emmap.Options do
     {"macOS", @macos}
   ]
 
-  # A list, for a table is wider than a terminal.
+  # A list, because a table is wider than a terminal.
   @flag_rows (for {systems, rows} <- @groups, {name, text} <- rows do
                 only = if systems == "all", do: "", else: " (#{systems})"
                 "  * `#{inspect(name)}`#{only} – #{text}\n"
@@ -87,13 +87,13 @@ defmodule Emmap.Options do
   With a number:
 
   #{@value_rows}
-  All numbers are bytes; positions and offsets count from 0. An option that the system lacks is
-  `{:error, :enotsup}`. An option that does not exist, is given twice or contradicts another raises
-  `ArgumentError`, which names it and the valid ones. `:append` contradicts `:private`, `:anon`, `:fixed_size`, `:fit`,
+  All numbers are bytes. Positions and offsets count from 0. An option that the system does not support returns
+  `{:error, :enotsup}`. An option that does not exist, is given twice, or contradicts another one raises
+  `ArgumentError`, which names it and the valid options. `:append` contradicts `:private`, `:anon`, `:fixed_size`, `:fit`,
   `:sparse`, `:size`, `:offset`, `:length`, `:max_size`, `:max_inc_size` and `:shared_validate`.
 
   `:size`, `:length` with `:write`, `:truncate` and `:fit` change the size of the file under a lock that other maps of it
-  also take. While another program has the whole file locked, such an open waits for 2 seconds and then returns
+  also take. If another program has the whole file locked, such an open waits for 2 seconds and then returns
   `{:error, :ebusy}`.
 
       iex> Emmap.open("data.bin", [:raed])
@@ -105,7 +105,7 @@ defmodule Emmap.Options do
   @valid Enum.map_join(@flags, ", ", &inspect/1) <>
            ", " <> Enum.map_join(@values, ", ", fn {name, _} -> "{:#{name}, n}" end)
 
-  # Pairs of which a list can hold only one.
+  # Pairs of options that exclude each other.
   @contradictions [
     [:shared, :private],
     [:shared, :shared_validate],
@@ -143,7 +143,7 @@ defmodule Emmap.Options do
     [:anon, :sync]
   ]
 
-  # An option and what it is nothing without.
+  # An option, and the options that it needs.
   @needs [
     exclusive: [:create],
     truncate: [:write, :create, :append],
@@ -199,14 +199,14 @@ defmodule Emmap.Options do
   @type t :: [option]
 
   @doc false
-  # The request that `Emmap.Native.open/1` takes. `path` is `nil` for an anonymous map.
+  # The request that `Emmap.Native.open/1` expects. `path` is `nil` for an anonymous map.
   @spec request!(binary | nil | {:fd, non_neg_integer}, t) :: map
   def request!({:fd, number}, options) do
     given = collect(options)
 
     for option <- [:create, :exclusive, :chmod, :auto_unlink], is_map_key(given, option) do
       raise ArgumentError,
-            "#{name(option)} is for a path, and not for a file that is open already"
+            "#{name(option)} works only with a path, and not with a file that is already open"
     end
 
     %{request("", given) | path: nil, fd: number}
@@ -232,13 +232,13 @@ defmodule Emmap.Options do
 
     if has?.(:private) and has?.(:size) and not has?.(:anon) do
       raise ArgumentError,
-            ":private and {:size, n} contradict each other: a private map changes no file; #{valid()}"
+            ":private and {:size, n} contradict each other: a private map never changes its file; #{valid()}"
     end
 
     if path && has?.(:anon),
       do: raise(ArgumentError, ":anon takes no path: Emmap.open([:anon, size: n])")
 
-    # Else a new file is a map of 0 bytes, for ever.
+    # Otherwise, a new file would be a map of 0 bytes permanently.
     least = max((given[:size] || 0) - (given[:offset] || 0), given[:length] || 0)
 
     if has?.(:create) and has?.(:fixed_size) and least <= 0,
@@ -293,12 +293,12 @@ defmodule Emmap.Options do
         {name, value} = check(option)
 
         if is_map_key(given, name),
-          do: raise(ArgumentError, "option #{name(name)} stands twice; #{valid()}")
+          do: raise(ArgumentError, "option #{name(name)} is given twice; #{valid()}")
 
         Map.put(given, name, value)
       end)
 
-    # From the start of the file on is what every map is that says nothing else.
+    # An offset of 0 is the default.
     with %{offset: 0} <- given, do: Map.delete(given, :offset)
   end
 
@@ -316,23 +316,23 @@ defmodule Emmap.Options do
   defp check(other),
     do: raise(ArgumentError, "unknown option #{inspect(other)}#{meant(other)}; #{valid()}")
 
-  # Options of `File.open/2` that Emmap does not have, and why.
+  # Options of `File.open/2` that Emmap does not have, and the reason.
   @of_files [
     binary: "reads always return binaries: leave it out",
-    raw: "a handle is as a raw file already: leave it out",
+    raw: "a handle already behaves like a raw file: leave it out",
     utf8:
-      "bytes are read and written as they are: for characters, use Emmap.device(mem, encoding: :unicode)",
+      "bytes are read and written unchanged: for characters, use Emmap.device(mem, encoding: :unicode)",
     charlist: "reads return binaries: leave it out",
     list: "reads return binaries: leave it out",
-    delayed_write: "a write is in the file at once, and costs no system call: leave it out",
+    delayed_write: "a write is in the file immediately, and needs no system call: leave it out",
     read_ahead: "a map has no buffer: leave it out; Emmap.prefetch/3 reads ahead",
     compressed: "a map shows the bytes that are in the file",
-    ram: "memory without a file is Emmap.open([:anon, size: n])",
-    directory: "only regular files are mapped"
+    ram: "for memory without a file, use Emmap.open([:anon, size: n])",
+    directory: "only regular files can be mapped"
   ]
   @of_files @of_files ++ [encoding: @of_files[:utf8]]
 
-  # The option whose name looks most like what was given, if any does.
+  # The option whose name is most similar to the given one, if one is similar.
   defp meant({name, _value}), do: meant(name)
 
   for {name, why} <- @of_files do

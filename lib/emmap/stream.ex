@@ -1,6 +1,6 @@
 defmodule Emmap.Stream do
   @moduledoc """
-  Lines or pieces of a file, as a stream: what `Emmap.stream!/3` and `Emmap.chunks!/3` return.
+  A stream of the lines or chunks of a file, as `Emmap.stream!/3` and `Emmap.chunks!/3` return it.
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_stream.txt")
       iex> File.write!(path, "one\\ntwo\\nthree")
@@ -15,43 +15,43 @@ defmodule Emmap.Stream do
 
   ## The contract
 
-    * A stream of a *path* maps the file at each enumeration, read-only, and closes it after that,
-      also when the enumeration is halted or raises. A stream of a *handle* reads the handle's map
-      and leaves its cursor alone: others may use the handle meanwhile.
-    * Lines are, byte for byte, those of `File.stream!/3`: with their newline, and CRLF as LF. The last
-      line may have none.
-    * Lines and pieces are **copies**, as `pread/3` returns them: they stay as they are when the file changes, and keep
-      no map. Up to 64 bytes they are on the heap of the process; longer ones are binaries of their own. They are
-      **live** on a `:direct` handle, or with `live: true`: see [Live lines](#module-live-lines).
-    * The end is that of the map when the enumeration began, or `:start` + `:length`. Bytes by which the map grows
-      later do not belong to the stream; a map that `Emmap.resize/2` makes shorter ends it earlier.
-    * Errors of the system raise `Emmap.Error`: a file that cannot be opened, `:closed` when the handle is
-      closed in the middle, `:estale` (or another reason that `Emmap.reattach/1` lists) when pages of the map were lost, or its
-      file is shorter than the map when the enumeration begins.
-    * The lock of `pread/3` and `pwrite/3` is not taken: a line that another process writes meanwhile may
-      be half old, half new. A copied line does not change after that.
+    * A stream of a *path* maps the file at each enumeration, read-only, and closes it afterwards,
+      even if the enumeration is halted or raises. A stream of a *handle* reads the handle's map
+      and does not move its cursor, so others may use the handle at the same time.
+    * Lines are the same bytes as those of `File.stream!/3`: they include the newline, and CRLF becomes LF. The last
+      line may have no newline.
+    * Lines and chunks are **copies**, as `pread/3` returns them: they do not change when the file changes, and do not
+      keep the file mapped. Those of up to 64 bytes are on the heap of the process; longer ones are separate binaries. They
+      are **live** on a `:direct` handle, or with `live: true`: see [Live lines](#module-live-lines).
+    * The stream ends where the map ended when the enumeration began, or at `:start` + `:length`. Bytes by which the map
+      grows later are not part of the stream. If `Emmap.resize/2` shrinks the map, the stream ends earlier.
+    * Errors of the system raise `Emmap.Error`: an error of opening the file; `:closed` if the handle is
+      closed during the enumeration; `:estale` (or another reason that `Emmap.reattach/1` lists) if pages of the map were
+      lost, or if the file is shorter than the map when the enumeration begins.
+    * Streams do not take the lock of `pread/3` and `pwrite/3`: a line that another process writes at the same time may
+      be partly old and partly new. A copied line does not change after that.
 
   ## What it costs
 
-  Up to 1,024 lines come from one call of native code, which looks at 128 KiB at most; a longer line is
-  searched and copied, and a piece of more than 64 KiB is copied, on a dirty CPU scheduler, in steps of some milliseconds:
-  a kill of the process, and a `close/1` of the handle, end them. Holes of a file are zeros, and no newlines: where a line is
-  longer than a megabyte, they are not read (except on FUSE, and in private maps). The process waits for the disk on a
-  dirty I/O scheduler, 8 MiB ahead. So no scheduler is blocked, however long a line and however slow the disk is. For
-  the time of an enumeration the process has a heap of at least half a megabyte (`:min_heap_size`), which makes a line a
-  third cheaper. A process with a `:max_heap_size` that leaves less than 16 times that keeps its heap as it is, and gets
+  One call of native code returns up to 1,024 lines and looks at 128 KiB at most. Longer lines are
+  searched and copied on a dirty CPU scheduler, in steps of a few milliseconds, and so are chunks of more than 64 KiB.
+  Killing the process or closing the handle ends them. Holes of a file read as zeros and contain no newline, so in a line
+  longer than a megabyte they are skipped (except on FUSE, and in private maps). The process waits for the disk on a
+  dirty I/O scheduler, 8 MiB ahead. So no scheduler is blocked, regardless of the length of a line and the speed of the
+  disk. During an enumeration, the process has a heap of at least half a megabyte (`:min_heap_size`), which reduces the
+  cost of a line by a third. A process whose `:max_heap_size` is less than 16 times that keeps its heap, and gets
   smaller batches: 10,000 words are enough for short lines.
 
-  Memory stays flat: a stream of a path also returns the pages that it has passed to the page cache. When its
-  enumeration ends, the file is released: descriptor, pages, and the disk space if it was deleted. (With `live: true` the
-  pages stay until the last live line is collected.)
+  Memory use stays flat: a stream of a path also returns the pages that it has passed to the page cache. When its
+  enumeration ends, the file is released: its descriptor, its pages, and its disk space if it was deleted. (With
+  `live: true`, the pages stay until the last live line is collected.)
 
-  `Enum.count/1` of lines is one search for newlines, on dirty CPU schedulers; of pieces it is a division.
+  `Enum.count/1` of lines is one search for newlines, on dirty CPU schedulers. For chunks, it is a division.
 
   ## Live lines
 
-  `live: true` makes lines and pieces live, also of a path; so does a `:direct` handle. `copy: true` (or `live: false`)
-  makes copies of a `:direct` handle. `live: true` with `copy: true` raises `ArgumentError`.
+  `live: true` makes lines and chunks live, also for a path. A `:direct` handle does the same. `copy: true` (or
+  `live: false`) makes copies from a `:direct` handle. `live: true` with `copy: true` raises `ArgumentError`.
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_live_lines.txt")
       iex> File.write!(path, ["one ", String.duplicate(".", 100), "\\n"])
@@ -62,22 +62,22 @@ defmodule Emmap.Stream do
       iex> {binary_part(live, 0, 3), binary_part(copied, 0, 3)}
       {"ONE", "one"}
 
-  Some are copies all the same: a line that ends in CRLF (not with `trim: true`); from OTP 27 on, lines and pieces of up
-  to 64 bytes; before OTP 27, those of up to 24 bytes, once the process has collected its garbage. So `live: true` is worth
-  it for long lines and large pieces, and saves little for short ones. Live lines have the limits of every live
+  Some lines are copied even then: lines that end in CRLF (except with `trim: true`); from OTP 27 on, lines and chunks of
+  up to 64 bytes; before OTP 27, those of up to 24 bytes, after the process has collected its garbage. So `live: true` is
+  worthwhile for long lines and large chunks, and saves little for short ones. Live lines have the limits of every live
   binary (see "Live binaries" in `Emmap`):
 
-    * A live line changes with the file. Do not use it as a key of a map or of ETS, and copy a line before you keep it
+    * A live line changes with the file. Do not use it as a key of a map or of ETS. To keep a line, copy it
       (`:binary.copy/1`).
     * One live line keeps the pages of the whole map.
-    * Functions that read twice crash the VM when the line changes meanwhile, among them `:binary.split(line, ";")` and
-      `String.split(line, ";")`, whose pattern has one byte:
-      [the list](live-binaries.md#functions-that-read-twice). All of them are safe on copied lines.
+    * Functions that read twice crash the VM if the line changes while they run. Among them are
+      `:binary.split(line, ";")` and `String.split(line, ";")`, whose pattern has one byte:
+      see [the list](live-binaries.md#functions-that-read-twice). All of them are safe on copied lines.
 
   ## In parallel
 
-  `Emmap.chunks!/3` splits a map where lines end, so that each core reads a part of it. The lowest, highest and
-  mean temperature of each station in a file of `Station;Temperature` lines:
+  `Emmap.chunks!/3` splits a map at line ends, so that each core reads a part of it. This example computes the lowest,
+  mean and highest temperature of each station in a file of `Station;Temperature` lines:
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_measurements.txt")
       iex> File.write!(path, "Oslo;-3.4\\nQuito;14.0\\nOslo;6.0\\nHull;9.5\\nQuito;15.5\\n")
@@ -110,17 +110,17 @@ defmodule Emmap.Stream do
 
   ## Writing
 
-  A stream of a path, or of a writable handle, is `Collectable`: collected elements (iodata) are appended,
-  where `File.stream!/3` would empty the file first; a file that does not exist is created. `:start` and
+  A stream of a path, or of a writable handle, is `Collectable`: collected elements (iodata) are appended
+  (`File.stream!/3` would empty the file first). A file that does not exist is created. `:start` and
   `:length` have no effect.
 
-  Each element is copied when it is collected, so a live line is written as it was then. An element whose map has lost
-  it raises `Emmap.Error` with the error of that map. The elements are written in blocks of 64 KiB and at the end, also
-  when the enumeration raises.
+  Each element is copied when it is collected, so a live line is written as it is at that time. An element whose map has
+  lost its pages raises `Emmap.Error` with the error of that map. The elements are written in blocks of 64 KiB and at the
+  end, even if the enumeration raises.
 
-  Each block of a path, or of a handle opened with `:append`, goes to the end of the file, also where others append. On
-  any other handle only one process should append at a time, because each block is written at the end that the process
-  found.
+  For a path, or a handle opened with `:append`, each block goes to the end of the file, even if others append at the same
+  time. For any other handle, only one process should append at a time, because each block is written at the end that the
+  process found.
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_collect.txt")
       iex> File.write!(path, "one\\n")
@@ -148,7 +148,7 @@ defmodule Emmap.Stream do
     trim_bom: false
   ]
 
-  @typedoc "Lines, or pieces of so many bytes."
+  @typedoc "Lines, or chunks of this many bytes."
   @type mode :: :line | pos_integer
   @typedoc "See `Emmap.stream!/3`; `:start` and `:length` are bytes."
   @type option ::
@@ -189,17 +189,17 @@ defmodule Emmap.Stream do
         do: %{stream | start: from, length: to - from}
   end
 
-  # Mapped once: its handle goes with the last of the streams.
+  # Mapped once: the handle is closed when the last of the streams is collected.
   def chunks!(path, count, options) when is_binary(path) or is_list(path) do
     {split, rest} = Options.chunks!(count, options)
-    # What is wrong in them is the caller's, whether there is a file or not.
+    # Invalid options raise, whether the file exists or not.
     _ = new!(path, if(is_integer(split), do: split, else: :line), rest)
     chunks!(Emmap.open!(path, []), count, options)
   end
 
   def chunks!(other, _count, _options) do
     raise ArgumentError,
-          "chunks are made of a path or of an open Emmap handle, got #{inspect(other)}#{Handle.meant(other)}"
+          "chunks need a path or an open Emmap handle, got #{inspect(other)}#{Handle.meant(other)}"
   end
 
   defp source!(handle(_) = mem), do: mem
@@ -207,13 +207,13 @@ defmodule Emmap.Stream do
 
   defp source!(other) do
     raise ArgumentError,
-          "a stream is made of a path or of an open Emmap handle, got #{inspect(other)}#{Handle.meant(other)}"
+          "a stream needs a path or an open Emmap handle, got #{inspect(other)}#{Handle.meant(other)}"
   end
 
   defimpl Enumerable do
     def reduce(_stream, {:halt, acc}, _fun), do: {:halted, acc}
 
-    # Nothing is opened before the first element is asked for.
+    # Nothing is opened until the first element is requested.
     def reduce(stream, {:suspend, acc}, fun), do: {:suspended, acc, &reduce(stream, &1, fun)}
 
     def reduce(%{encoding: encoding} = stream, acc, fun) when encoding != nil,
@@ -221,14 +221,14 @@ defmodule Emmap.Stream do
 
     def reduce(stream, acc, fun), do: resume([], Reader.open!(stream), acc, fun)
 
-    # Words: half a megabyte, in which a batch of lines is garbage before it meets a collection. Measured
-    # on a reduce: 44 ns a line with the heap as it grows by itself, 29 with this.
+    # In words: half a megabyte, so that a batch of lines is garbage before the next collection. Measured
+    # on a reduce: 44 ns per line with the default heap, 29 ns with this one.
     @heap 65_536
 
     # A collection needs room for the old heap and the new one, which may be the next larger size.
     @room 16 * @heap
 
-    # For the time of the enumeration; the process gets back what it had.
+    # During the enumeration; afterwards the process gets its previous settings back.
     defp resume(elements, reader, acc, fun) do
       words = Emmap.HeapRoom.words()
       reader = Reader.limit(reader, words)
@@ -249,7 +249,7 @@ defmodule Emmap.Stream do
       end
     end
 
-    # However the enumeration ends, a map of its own is closed.
+    # However the enumeration ends, a map that was opened for it is closed.
     defp run(elements, reader, acc, fun) do
       go(acc, elements, fun, reader)
     catch
@@ -269,7 +269,7 @@ defmodule Emmap.Stream do
     defp go({:halt, acc}, _elements, _fun, _reader), do: {:halted, acc}
     defp go({:suspend, acc}, elements, _fun, reader), do: {:suspended, acc, elements, reader}
 
-    # The loop over every line: no more in it than there must be.
+    # The loop over every line: keep it minimal.
     defp each([element | rest], acc, fun, reader) do
       case fun.(element, acc) do
         {:cont, acc} -> each(rest, acc, fun, reader)
@@ -284,7 +284,7 @@ defmodule Emmap.Stream do
       end
     end
 
-    # What is decoded may not be what it should be.
+    # Decoding may fail, so the strings have to be decoded to be counted.
     def count(%{encoding: encoding}) when encoding != nil, do: {:error, __MODULE__}
     def count(stream), do: {:ok, Reader.count!(stream)}
     def member?(_stream, _value), do: {:error, __MODULE__}

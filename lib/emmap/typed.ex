@@ -8,12 +8,12 @@ defmodule Emmap.Typed do
   | `:i8`, `:i16`, `:i32`, `:i64` | 1, 2, 4, 8 | integers, two's complement |
   | `:f32`, `:f64` | 4, 8 | floats (IEEE 754), `:nan`, `:infinity`, `:neg_infinity` |
 
-  A type alone has the byte order of the machine, which is what `Emmap.patomic/4`, Nx, and programs in C,
-  Python or Rust on the same machine use. `{type, :big}` and `{type, :little}` are the same on every
-  machine, as the format of a file that travels must be; `{type, :native}` says the default.
+  A type alone has the byte order of the machine, as in `Emmap.patomic/4`, Nx, and programs in C,
+  Python or Rust on the same machine. `{type, :big}` and `{type, :little}` are the same on every
+  machine; use them for files that are moved between machines. `{type, :native}` is the same as the type alone.
 
-  Any bits of a float are read: those that are no number give `:nan`, whichever they are, and `:nan` is
-  written as the usual quiet one.
+  A float can have any bits when it is read. All that are not a number are returned as `:nan`, and `:nan` is
+  written as the default quiet NaN.
   """
   @moduledoc since: "1.0.0-rc.0"
 
@@ -22,13 +22,13 @@ defmodule Emmap.Typed do
 
   @typedoc "A type: see the table above."
   @type name :: :u8 | :i8 | :u16 | :i16 | :u32 | :i32 | :u64 | :i64 | :f32 | :f64
-  @typedoc "A type, in the byte order of the machine or in that which is said."
+  @typedoc "A type, in the byte order of the machine or in the given one."
   @type t :: name | {name, :big | :little | :native}
-  @typedoc "What floats may be that the VM has none of."
+  @typedoc "Values of floats that the VM cannot represent."
   @type not_finite :: :nan | :infinity | :neg_infinity
   @typedoc "What `Emmap.get/3` reads."
   @type number_read :: integer | float | not_finite
-  @typedoc "What `Emmap.put/4` takes."
+  @typedoc "What `Emmap.put/4` accepts."
   @type number_written :: integer | float | not_finite
 
   # The code of a type in `native/emmap_core/src/typed.rs`.
@@ -48,7 +48,7 @@ defmodule Emmap.Typed do
             "alone or as {type, :big | :little | :native}"
   end
 
-  # How Nx, Rust, C, NumPy and others write the types.
+  # The names of the types in Nx, Rust, C, NumPy and others.
   @spec meant(term) :: String.t()
   defp meant({name, order}) when order in @orders, do: meant(name)
   defp meant({:s, bits}), do: meant("i#{bits}")
@@ -79,7 +79,7 @@ defmodule Emmap.Typed do
 
   defp meant(_other), do: ""
 
-  # As `code/1`, with a call only for a type that has an order: the call takes a sixth of the time of a read.
+  # As `code/1`, but calls it only for a type with a byte order: the call takes a sixth of the time of a read.
   @doc false
   defmacro inline_code(type) do
     names =
@@ -95,7 +95,7 @@ defmodule Emmap.Typed do
               order <- 0..2,
               do: Enum.find_index(@names, &(&1 == name)) + 16 * order
 
-  # What the library is given for an integer: for a type of floats the nearest one.
+  # The value that is passed to the library for an integer: for a float type, the nearest float.
   @doc false
   @spec value(0..41, integer) :: integer | float
   def value(code, value) when code not in @floats, do: value
@@ -103,7 +103,7 @@ defmodule Emmap.Typed do
   def value(_code, value) do
     value * 1.0
   rescue
-    # Beyond any float: the library names the range.
+    # Larger than any float: the error of the library names the range.
     ArithmeticError -> value
   end
 end

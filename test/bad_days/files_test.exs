@@ -106,12 +106,12 @@ defmodule Emmap.BadDays.FilesTest do
   end
 
   test "23: invalid options", context do
-    assert [":raed", ":shared and :private", ":read stands twice"] =
+    assert [":raed", ":shared and :private", ":read is given twice"] =
              child(context, """
              for options <- [[:raed], [:shared, :private], [:read, :read]] do
                try do Emmap.open(path, options) rescue e in ArgumentError ->
                  true = e.message =~ "valid are :read, :write"
-                 Regex.run(~r/:raed|:shared and :private|:read stands twice/, e.message) |> hd()
+                 Regex.run(~r/:raed|:shared and :private|:read is given twice/, e.message) |> hd()
                end
              end
              """)

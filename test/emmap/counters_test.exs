@@ -186,7 +186,7 @@ defmodule Emmap.CountersTest do
       error = assert_raise Emmap.Error, fn -> Counters.open!(path, 3) end
 
       assert Exception.message(error) =~
-               ~s(its counters have names, ["a", "b"], and there are fewer)
+               ~s(its counters have names, ["a", "b"], and are fewer)
 
       error = assert_raise Emmap.Error, fn -> Counters.open!(numbered(path <> "2"), [:a]) end
 
@@ -494,7 +494,7 @@ defmodule Emmap.CountersTest do
     error = assert_raise Emmap.Error, fn -> Counters.add(c, 0, 1) end
 
     assert Exception.message(error) ==
-             "could not add to a counter of #{inspect(path)}: it was closed before"
+             "could not add to a counter of #{inspect(path)}: it is closed"
   end
 
   test "an error says which kind of file it is about", %{path: path} do

@@ -81,7 +81,10 @@ defmodule Emmap.DescriptorTest do
         do: assert_raise(ArgumentError, ~r/opened with :raw/, fn -> Emmap.open(wrong) end)
 
     for option <- [:create, :auto_unlink],
-        do: assert_raise(ArgumentError, ~r/is for a path/, fn -> Emmap.open(reads, [option]) end)
+        do:
+          assert_raise(ArgumentError, ~r/works only with a path/, fn ->
+            Emmap.open(reads, [option])
+          end)
 
     assert_raise Emmap.Error, ~r/could not open: /, fn -> Emmap.open!({:fd, 1_000_000}) end
   end

@@ -25,7 +25,7 @@ defmodule Emmap.MistakesTest do
   test "options of File.open", %{path: path} do
     for {option, hint} <- [
           binary: "reads always return binaries",
-          raw: "as a raw file already",
+          raw: "like a raw file",
           utf8: "Emmap.device(mem, encoding: :unicode)",
           delayed_write: "leave it out",
           read_ahead: "Emmap.prefetch/3",

@@ -46,8 +46,8 @@ defmodule Emmap.OptionsTest do
   end
 
   test "a doubled option is named" do
-    refused([:read, :read], ":read stands twice")
-    refused([size: 1, size: 1], "{:size, n} stands twice")
+    refused([:read, :read], ":read is given twice")
+    refused([size: 1, size: 1], "{:size, n} is given twice")
   end
 
   test "contradictions are named" do

@@ -43,7 +43,7 @@ defmodule Emmap.ReadOnlyTest do
       &Emmap.patomic(&1, 8, :max, 1),
       &Emmap.patomic_cas(&1, 8, 0, 1),
       &Emmap.patomic_write(&1, 8, 1),
-      &Emmap.resize(&1),
+      &Emmap.grow(&1),
       &Emmap.resize(&1, 10),
       &Emmap.resize(&1, @size * 2),
       &Emmap.truncate/1,

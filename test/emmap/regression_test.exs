@@ -224,7 +224,7 @@ defmodule Emmap.RegressionTest do
       end
 
       for more <- [[], [:create]] do
-        assert_raise ArgumentError, ~r/a private map changes no file/, fn ->
+        assert_raise ArgumentError, ~r/a private map never changes its file/, fn ->
           Emmap.open(path, [:private, :write, size: 100] ++ more)
         end
       end

@@ -96,7 +96,7 @@ defmodule Emmap.StreamEncodingTest do
       Emmap.stream!(path, 10, encoding: :utf8)
     end
 
-    assert_raise ArgumentError, ~r/one byte/, fn -> Emmap.chunks!(path, 2, encoding: :utf16) end
+    assert_raise ArgumentError, ~r/one-byte/, fn -> Emmap.chunks!(path, 2, encoding: :utf16) end
   end
 
   test "chunks of records", %{tmp_dir: directory} do

@@ -290,7 +290,7 @@ defmodule Emmap.StreamEnumerationTest do
       mem = Emmap.open!(path, [:create, size: 10])
 
       for {message, call} <- [
-            {~r/by :line or by a number of bytes above 0, got 0/,
+            {~r/must be :line or a number of bytes above 0, got 0/,
              fn -> Emmap.stream!(mem, 0) end},
             {~r/got :lines/, fn -> Emmap.stream!(mem, :lines) end},
             {~r/bad option \[trimm: true\]; valid are trim: true/,
@@ -298,14 +298,15 @@ defmodule Emmap.StreamEnumerationTest do
             {~r/bad option \[trim: 1\]/, fn -> Emmap.stream!(mem, :line, trim: 1) end},
             {~r/bad option \[start: -1\]/, fn -> Emmap.stream!(mem, :line, start: -1) end},
             {~r/bad option \[length: :all\]/, fn -> Emmap.stream!(mem, :line, length: :all) end},
-            {~r/:copy stands twice/, fn -> Emmap.stream!(mem, :line, copy: true, copy: true) end},
+            {~r/:copy is given twice/,
+             fn -> Emmap.stream!(mem, :line, copy: true, copy: true) end},
             {~r/keyword list, got :trim/, fn -> Emmap.stream!(mem, :line, :trim) end},
             {~r/trim: true is for lines/, fn -> Emmap.stream!(mem, 5, trim: true) end},
-            {~r/path or of an open Emmap handle, got nil/, fn -> Emmap.stream!(nil) end},
+            {~r/path or an open Emmap handle, got nil/, fn -> Emmap.stream!(nil) end},
             {~r/open Emmap handle, got 7/, fn -> Emmap.chunks!(7, 2) end},
             {~r/an integer above 0, got 0/, fn -> Emmap.chunks!("no file", 0) end},
             {~r/bad option/, fn -> Emmap.chunks!("no file", 1, by: "x") end},
-            {~r/chunks is an integer above 0, got 0/, fn -> Emmap.chunks!(mem, 0) end},
+            {~r/chunks must be an integer above 0, got 0/, fn -> Emmap.chunks!(mem, 0) end},
             {~r/one byte, got ""/, fn -> Emmap.chunks!(mem, 1, split: "") end},
             {~r/one byte, got "\\r\\n"/, fn -> Emmap.chunks!(mem, 1, split: "\r\n") end},
             {~r/bad option \[by: "x"\]/, fn -> Emmap.chunks!(mem, 1, by: "x") end}

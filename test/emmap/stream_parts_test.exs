@@ -124,7 +124,7 @@ defmodule Emmap.StreamPartsTest do
                path |> Emmap.chunks!(2) |> Enum.map(&Enum.to_list/1)
 
       assert_raise Emmap.Error, fn -> Emmap.chunks!(path <> ".none", 2) end
-      assert_raise ArgumentError, ~r/a path or of an open/, fn -> Emmap.chunks!(7, 2) end
+      assert_raise ArgumentError, ~r/a path or an open/, fn -> Emmap.chunks!(7, 2) end
     end
 
     @tag :slow

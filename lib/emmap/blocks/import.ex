@@ -6,7 +6,7 @@ defmodule Emmap.Blocks.Import do
   alias Emmap.{Blocks, Handle, Native, OptionList}
 
   @options [addresses: {&__MODULE__.addresses?/1, ":same | :new"}]
-  # Bytes of blocks that are read at once.
+  # How many bytes of blocks are read at once.
   @at_once 4_194_304
 
   def addresses?(addresses), do: addresses in [:same, :new]
@@ -41,7 +41,7 @@ defmodule Emmap.Blocks.Import do
       try do
         copy.(blocks)
       after
-        # Everything is on the disk by then, or the copy has failed.
+        # Either everything is on the disk already, or the copy has failed.
         Blocks.close(blocks)
       end
     end

@@ -121,7 +121,7 @@ defmodule Emmap.Inspection.CounterFile do
         bad_names(at + 2, size, "number #{MapSet.size(seen)} is not UTF-8")
 
       name in seen ->
-        bad_names(at, 2 + size, "#{inspect(name)} stands twice")
+        bad_names(at, 2 + size, "#{inspect(name)} is in it twice")
 
       true ->
         decode(rest, at + 2 + size, [name | names], MapSet.put(seen, name), all)

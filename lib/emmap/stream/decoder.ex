@@ -2,7 +2,7 @@ defmodule Emmap.Stream.Decoder do
   @moduledoc false
   # Lines of characters in an encoding, as strings.
 
-  # As much of the file as is decoded at once, where a newline is more than one byte.
+  # How much of the file is decoded at once, for encodings in which a newline has more than one byte.
   @bytes 64 * 1024
 
   @doc "A stream of the strings."
@@ -18,7 +18,7 @@ defmodule Emmap.Stream.Decoder do
   defp line!(line, :latin1, _stream), do: :unicode.characters_to_binary(line, :latin1)
   defp line!(line, _utf8, stream), do: if(String.valid?(line), do: line, else: failed!(stream))
 
-  # What is left: bytes of a character, and characters of a line.
+  # Carries the rest over: bytes of a character, and characters of a line.
   defp wide(pieces, encoding, stream) do
     Stream.transform(
       pieces,

@@ -1,6 +1,6 @@
 defmodule Emmap.Stream.Options do
   @moduledoc false
-  # The options of streams and chunks, checked: a caller's bug raises when the stream is made, not
+  # Checks the options of streams and chunks, so that a mistake raises when the stream is made, not
   # when it is read.
 
   @flags [:trim, :live, :copy, :trim_bom]
@@ -31,11 +31,11 @@ defmodule Emmap.Stream.Options do
 
     if options[:encoding] && options[:live] do
       raise ArgumentError,
-            "live: true and encoding: contradict each other: what is decoded is a copy; #{@valid}"
+            "live: true and encoding: contradict each other: decoded lines are copies; #{@valid}"
     end
   end
 
-  # `copy: true` is `live: false`; what is not given depends on the handle.
+  # `copy: true` is the same as `live: false`. The default depends on the handle.
   defp live(options) do
     case Keyword.split(options, [:live, :copy]) do
       {[], options} ->
@@ -52,11 +52,12 @@ defmodule Emmap.Stream.Options do
     end
   end
 
-  # What ends a record: a byte, or so many bytes.
+  # What ends a record: a byte, or a number of bytes.
   @spec chunks!(pos_integer, keyword) :: {<<_::8>> | pos_integer, keyword}
   def chunks!(count, options) do
     unless is_integer(count) and count > 0 do
-      raise ArgumentError, "the number of chunks is an integer above 0, got #{inspect(count)}"
+      raise ArgumentError,
+            "the number of chunks must be an integer above 0, got #{inspect(count)}"
     end
 
     valid = "#{@valid}, split: byte, record: n"
@@ -64,7 +65,7 @@ defmodule Emmap.Stream.Options do
 
     if options[:encoding] not in [nil | @narrow] do
       raise ArgumentError,
-            "encoding: #{inspect(options[:encoding])} has no newline of one byte at which chunks could end"
+            "encoding: #{inspect(options[:encoding])} has no one-byte newline at which chunks could end"
     end
 
     case split do
@@ -78,13 +79,13 @@ defmodule Emmap.Stream.Options do
         {bytes, options}
 
       [record: other] ->
-        raise ArgumentError, "record: is a number of bytes above 0, got #{inspect(other)}"
+        raise ArgumentError, "record: must be a number of bytes above 0, got #{inspect(other)}"
 
       [_, _] ->
         raise ArgumentError, "split: and record: contradict each other; #{valid}"
 
       [split: other] ->
-        raise ArgumentError, "split: takes a binary of one byte, got #{inspect(other)}"
+        raise ArgumentError, "split: must be a binary of one byte, got #{inspect(other)}"
     end
   end
 
@@ -93,18 +94,19 @@ defmodule Emmap.Stream.Options do
 
   defp mode!(other) do
     raise ArgumentError,
-          "a stream goes by :line or by a number of bytes above 0, got #{inspect(other)}"
+          "the mode must be :line or a number of bytes above 0, got #{inspect(other)}"
   end
 
   defp list!(options, valid) do
     unless Keyword.keyword?(options),
-      do: raise(ArgumentError, "options are a keyword list, got #{inspect(options)}; #{valid}")
+      do:
+        raise(ArgumentError, "options must be a keyword list, got #{inspect(options)}; #{valid}")
 
     names = Keyword.keys(options)
 
     case names -- Enum.uniq(names) do
       [] -> options
-      [twice | _] -> raise ArgumentError, "option #{inspect(twice)} stands twice; #{valid}"
+      [twice | _] -> raise ArgumentError, "option #{inspect(twice)} is given twice; #{valid}"
     end
   end
 

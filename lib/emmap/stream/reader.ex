@@ -1,21 +1,21 @@
 defmodule Emmap.Stream.Reader do
   @moduledoc false
-  # Reads a stream's range: one batch of lines or pieces after the other, or its count, or where
-  # to cut it.
+  # Reads the range of a stream: batch by batch, or only its count, or only where
+  # to split it.
 
   import Emmap.Handle, only: [handle: 1, handle: 2]
   import Emmap.Waiting, only: [patient: 1]
   alias Emmap.{Handle, HeapRoom, Native}
 
-  # So much is brought into memory at a time, on a dirty scheduler, and then read on a normal one,
-  # which therefore waits for no disk. A batch begins inside and may end as much behind it as
+  # This much is brought into memory at a time, on a dirty scheduler, and then read on a normal scheduler,
+  # which therefore does not wait for the disk. A batch begins inside the window and may end past it, by as much as
   # native code looks at in one call.
   @window 8 * 1024 * 1024
   @margin 128 * 1024
 
   @copies 1
   @trims 2
-  # Above the forms: how many elements a batch has at most, and of how many KiB of the map; as native code has it.
+  # Above the forms: the maximum number of elements of a batch, and of KiB of the map. The native code has the same.
   @limit 4
   @most 1024
 
@@ -23,7 +23,7 @@ defmodule Emmap.Stream.Reader do
 
   @type t :: %__MODULE__{}
 
-  # Opens the file, if the stream is one of a path.
+  # Opens the file, if the stream is for a path.
   @spec open!(Emmap.Stream.t()) :: t
   def open!(stream) do
     {handle(ref, root), owned, path} = map!(stream.source)
@@ -35,7 +35,7 @@ defmodule Emmap.Stream.Reader do
       ref: ref,
       owned: owned,
       path: path,
-      # Of the whole map up to the end of the stream, so that positions are the map's.
+      # A view of the whole map up to the end of the stream, so that positions are those of the map.
       root: if(live?, do: root!(Native.view(ref, Handle.root(root), 0, stop), path)),
       position: start,
       stop: stop,
@@ -58,7 +58,7 @@ defmodule Emmap.Stream.Reader do
     case Native.describe(ref, true) do
       {:ok, %{size: size, direct: direct?}} ->
         start = min(stream.start + bom(stream, ref), size)
-        # `:infinity` is an atom, and atoms are above all integers.
+        # `:infinity` is an atom, and an atom is greater than any integer.
         {start,
          max(start, min(stream.start, size) + min(stream.length, size - min(stream.start, size))),
          direct?}
@@ -68,11 +68,11 @@ defmodule Emmap.Stream.Reader do
     end
   end
 
-  # The bytes of the mark of an encoding, which only the start of a file has.
+  # The length of the byte order mark, which can only be at the start of a file.
   defp bom(%{trim_bom: true, start: 0}, ref) do
     case patient(Native.pread_copy(ref, 0, 4)) do
       bytes when is_binary(bytes) -> bytes |> :unicode.bom_to_encoding() |> elem(1)
-      # Met again where the lines are read.
+      # The error occurs again where the lines are read.
       _ -> 0
     end
   end
@@ -83,7 +83,7 @@ defmodule Emmap.Stream.Reader do
   defp root!(:eof, _path), do: ""
   defp root!({:error, reason}, path), do: failed!(reason, path)
 
-  # Batches for a process whose heap may take so many words more.
+  # Batches for a process whose heap may grow by this many words.
   @spec limit(t, non_neg_integer | :infinity) :: t
   def limit(%{form: form} = reader, words),
     do: %{reader | form: rem(form, @limit) + @limit * HeapRoom.batch(@most, words)}
@@ -92,14 +92,14 @@ defmodule Emmap.Stream.Reader do
   def close(%{owned: false}), do: :ok
 
   def close(reader) do
-    # With live lines out, the map itself goes with the last of them.
+    # If live lines exist, the map itself is released with the last of them.
     if reader.root, do: Native.move_window(reader.ref, reader.window, reader.stop, 0)
     _ = Native.close(reader.ref)
     :ok
   end
 
   @spec next!(t) :: {[binary, ...], t} | :done
-  # A page may have been lost under what the last batch gave. To close there is no loss.
+  # A page of the last batch may have been lost, which is an error. A handle closed at the end of the stream is not.
   def next!(%{position: position, stop: stop} = reader) when position >= stop do
     case Native.lines(reader.ref, nil, stop, stop, @copies) do
       {:error, reason} when reason != :closed -> failed!(reason, reader.path)
@@ -110,7 +110,7 @@ defmodule Emmap.Stream.Reader do
   def next!(%{position: position, ahead: ahead} = reader) when position >= ahead do
     %{ref: ref, owned: owned, window: window} = reader
     behind = if owned, do: window, else: position
-    # What went wrong here is met again, and told, where the memory is read.
+    # An error here occurs again, and is reported, where the memory is read.
     _ = Native.move_window(ref, behind, position, @window + @margin)
     read!(%{reader | window: position, ahead: position + @window})
   end
@@ -127,7 +127,7 @@ defmodule Emmap.Stream.Reader do
     batch!(Native.pieces(ref, root, position, stop, bytes, form), reader)
   end
 
-  # The map was made shorter while a long line was copied.
+  # The map was shrunk while a long line was copied.
   defp batch!(:again, reader), do: read!(reader)
   defp batch!({:error, reason}, reader), do: failed!(reason, reader.path)
   defp batch!({_position, []}, _reader), do: :done
@@ -154,7 +154,7 @@ defmodule Emmap.Stream.Reader do
   defp count_lines(handle(ref) = mem, owned, start, stop, path) do
     newlines = count_newlines(ref, owned, start, start, stop, 0, path)
 
-    # What follows the last newline is a line, too.
+    # The bytes after the last newline are a line, too.
     case Emmap.pread(mem, stop - 1, 1) do
       {:ok, "\n"} -> newlines
       {:ok, _} -> newlines + 1
@@ -163,7 +163,7 @@ defmodule Emmap.Stream.Reader do
     end
   end
 
-  # A call takes some milliseconds. Between calls the process can be killed, and the map closed.
+  # A call takes a few milliseconds. Between calls, the process can be killed and the map closed.
   defp count_newlines(_ref, _owned, _start, position, stop, sum, _path) when position >= stop,
     do: sum
 
@@ -173,7 +173,7 @@ defmodule Emmap.Stream.Reader do
     count_newlines(ref, owned, start, next, stop, sum + newlines, path)
   end
 
-  # At most `count` ranges that end behind a `byte` (or at the end), together all of the stream's
+  # At most `count` ranges that end after a `byte` (or at the end). Together they are the stream's whole
   # range.
   @spec ranges!(Emmap.Stream.t(), pos_integer, <<_::8>> | pos_integer) :: [
           {Emmap.position(), Emmap.position()}
@@ -201,7 +201,7 @@ defmodule Emmap.Stream.Reader do
 
   defp ideal(start, stop, n, count), do: start + div((stop - start) * n, count)
 
-  # Where the part that began at `from` and should end at `ideal` ends.
+  # Where the range that begins at `from` and should end at `ideal` ends.
   defp cut(_ref, from, ideal, _stop, _byte) when ideal <= from, do: from
 
   defp cut(ref, _from, ideal, stop, byte) do

@@ -3,8 +3,8 @@ defmodule Emmap.Stream.Writer do
   # Appends to a file or to the map of a handle, in blocks: each write past the end of a map makes
   # its file longer, which takes system calls.
   #
-  # What waits to be written stands in the process dictionary, because `Enum.into/2` forgets all
-  # that was collected when something raises, and what came before must be in the file then.
+  # Pending data is in the process dictionary, because `Enum.into/2` discards everything
+  # that was collected when something raises, and the elements before that must be in the file.
 
   import Emmap.Handle, only: [handle: 1]
   alias Emmap.HeapRoom
@@ -14,7 +14,7 @@ defmodule Emmap.Stream.Writer do
   @enforce_keys [:file, :path]
   defstruct [:file, :path, elements: @block]
 
-  # `:elements`: how many a block has at most.
+  # `:elements`: the maximum number in a block.
   @type t :: %__MODULE__{
           file: :file.fd() | Emmap.t(),
           path: binary | nil,
@@ -23,7 +23,7 @@ defmodule Emmap.Stream.Writer do
 
   @spec open!(Emmap.t() | binary) :: t
   def open!(path) when is_binary(path) do
-    # No map is needed to append, and a file moves every block to its end itself.
+    # Appending needs no map, and the system appends each block atomically.
     case :file.open(path, [:append, :raw, :binary]) do
       {:ok, file} -> %__MODULE__{file: file, path: path, elements: HeapRoom.batch(@block)}
       {:error, reason} -> raise Emmap.Error, op: :open, path: path, reason: reason
@@ -33,14 +33,14 @@ defmodule Emmap.Stream.Writer do
   def open!(handle(ref) = mem) do
     %{flags: flags} = ok!(Emmap.Info.brief(ref), nil)
     if :write not in flags, do: failed!(:eacces, nil)
-    # A handle of our own: its cursor moves, the caller's does not.
+    # A separate handle, so that the caller's cursor does not move.
     %__MODULE__{file: ok!(Emmap.dup(mem), nil), path: nil, elements: HeapRoom.batch(@block)}
   end
 
   @spec write!(t, iodata) :: t
   def write!(writer, data) do
-    # Copied now: a live binary may be another one by the time that its block is written. What is not iodata raises
-    # here, and not with the block it would be in.
+    # Copied now, because a live binary may have changed when its block is written. Data that is not iodata raises
+    # here, and not when its block is written.
     data =
       case Emmap.Iodata.copy(data) do
         {:ok, data} -> data
@@ -70,7 +70,7 @@ defmodule Emmap.Stream.Writer do
   end
 
   defp append!(%{file: file, path: path}, data) do
-    # The end is looked up each time: somebody else may have made the map longer.
+    # The end is looked up each time, because others may have extended the map.
     _ = ok!(:file.position(file, :eof), path)
 
     case :file.write(file, data) do
