@@ -1,12 +1,12 @@
 defmodule Emmap.Device do
   @moduledoc """
-  A process that makes a map a device: for `IO.puts/2` and `:io.format/3`, and for other nodes.
+  A process that makes a map usable as an I/O device: for `IO.puts/2` and `:io.format/3`, and for other nodes.
 
-  `Emmap.device/2` starts one. A handle is of use on its own node, and only to functions that read and
-  write bytes; a device speaks the protocols of an opened file, as the process that `File.open/2`
-  starts does. So it takes everything that takes a pid: `IO.puts/2`, `IO.read/2`, `IO.stream/2`,
-  `:io.format/3`, `:io.fread/3`, `:file.pread/3`, `File.close/1`. It can be a group leader. And it
-  answers clients of any node, over Erlang distribution.
+  `Emmap.device/2` starts one. A handle works only on its own node, and only with functions that read and
+  write bytes. A device speaks the protocols of an opened file, as the process that `File.open/2`
+  starts does. So it works with everything that takes a pid: `IO.puts/2`, `IO.read/2`, `IO.stream/2`,
+  `:io.format/3`, `:io.fread/3`, `:file.pread/3`, `File.close/1`. It can be a group leader, and it
+  serves clients on any node, over Erlang distribution.
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_device.txt")
       iex> File.write!(path, "")
@@ -27,45 +27,45 @@ defmodule Emmap.Device do
 
   ## The contract
 
-    * A device has a cursor and a `close` of its own (`Emmap.dup/1`), which begins at 0. So nobody can
-      move the cursor under a request, and closing the device leaves the map to others.
-    * It serves one request after the other: each client's `IO.puts/2` is written whole. A client that
-      stands still, and one whose node is away, hold up no other.
-    * A request costs two messages, some microseconds; the same on the handle takes well below one. Where the
-      handle is at hand and bytes will do, use the handle.
-    * It ends with its owner, and closes its handle then. What is on the way from its clients, and
-      later requests, get `{:error, :terminated}`, which `:io` gives for a dead process or node, too.
-    * With `encoding: :latin1`, the default, as with `File.open/2`, a character is a byte: text above
-      255 is `{:error, {:no_translation, :unicode, :latin1}}`, and what `:file` and `IO.binread/2` read and
-      write are the bytes of the map.
-    * With `encoding: :unicode` characters are UTF-8, as with `File.open(path, [:utf8])`. `:file` and `IO.binread/2`
-      then read and write characters up to 255 as bytes, which is seldom meant: use `IO.read/2` and
-      `IO.write/2` there. Bytes that are not UTF-8 are an error where they are reached.
-    * What it reads are copies, on a `:direct` handle too. What a client sends is copied before it is translated, so
-      a live binary is safe there.
-    * A function that comes with a request (`:io.fread/3` sends one) runs in the device. Large reads and
+    * A device has its own cursor, which begins at 0, and its own `close` (see `Emmap.dup/1`). So no other process can
+      move the cursor during a request, and closing the device does not close the map for others.
+    * It serves one request after the other, so each client's `IO.puts/2` is written as a whole. A client that
+      has stopped, or whose node is unreachable, does not delay the others.
+    * A request takes two messages, which cost a few microseconds. The same call on the handle takes far less than one
+      microsecond. If you have the handle and need only bytes, use the handle.
+    * A device ends with its owner, and then closes its handle. Pending and later requests
+      return `{:error, :terminated}`, as `:io` returns for a dead process or node.
+    * With `encoding: :latin1`, the default, a character is a byte, as with `File.open/2`. Characters above
+      255 return `{:error, {:no_translation, :unicode, :latin1}}`. `:file` and `IO.binread/2` read and
+      write the bytes of the map.
+    * With `encoding: :unicode`, characters are UTF-8, as with `File.open(path, [:utf8])`. `:file` and `IO.binread/2`
+      then read and write characters up to 255 as bytes, which is rarely intended: use `IO.read/2` and
+      `IO.write/2` instead. Bytes that are not UTF-8 return an error when they are reached.
+    * Reads return copies, also on a `:direct` handle. Data from a client is copied before it is translated, so
+      live binaries are safe to send.
+    * A function in a request (`:io.fread/3` sends one) runs in the device. Large reads and
       writes run on dirty schedulers.
 
-  ## Beside the process of `File.open/2`
+  ## Differences from the process of `File.open/2`
 
-  [Requests to a device](device.md) has all of them side by side. Where the answers differ:
+  [Requests to a device](device.md) compares all requests. The differences are:
 
-    1. An error is an answer, and the device lives, with its cursor where it was. The process of
-       `File.open/2` ends at most errors, and its owner with it.
-    2. A request that process crashes at (an encoding that there is not, characters that are none) is
+    1. An error is returned to the client. The device continues, with its cursor unchanged. The process of
+       `File.open/2` ends on most errors, and so does its owner.
+    2. Requests that crash that process (an encoding that does not exist, or invalid characters) return
        `{:error, :badarg}`.
-    3. A request that is unknown is `{:error, :request}`, as the I/O protocol says, where that process says
-       `{:error, {:request, request}}`. `:get_geometry` is `{:error, :enotsup}`.
-    4. There is no read-ahead. `:file.truncate/1` cuts at the cursor, where that process cuts behind what it has
-       read ahead; what others write to the map is seen by the next read; and invalid UTF-8 is an error
+    3. An unknown request returns `{:error, :request}`, as the I/O protocol specifies; that process returns
+       `{:error, {:request, request}}`. `:get_geometry` returns `{:error, :enotsup}`.
+    4. The device does not read ahead. `:file.truncate/1` truncates at the cursor, where that process truncates after the data
+       that it has read ahead. The next read sees what others write to the map. Invalid UTF-8 is an error
        when it is reached, not up to 8 KB before.
-    5. A character that the end of the file cuts off is always an error; that process answers `:eof` when it
-       happens to have read it before.
-    6. A function that throws, or wants more after `:eof`, is `{:error, function}`; that process takes what was
-       thrown for the answer, or asks for ever.
-    7. What a map answers differently from a file: `Emmap.File` lists it.
-    8. With `binary: true`, what a function makes of the end of the file is a string, too; that process gave a
-       list before OTP 27.
+    5. An incomplete character at the end of the file is always an error. That process returns `:eof` if it
+       has already read it ahead.
+    6. A function that throws, or asks for more after `:eof`, returns `{:error, function}`. That process uses the
+       thrown value as the result, or calls the function forever.
+    7. Where maps differ from files: see `Emmap.File`.
+    8. With `binary: true`, the result of a function at the end of the file is also a string. Before OTP 27, that process
+       returned a list.
   """
   @moduledoc since: "1.0.0-rc.0"
 
@@ -77,9 +77,9 @@ defmodule Emmap.Device do
 
   @typedoc """
     * `:encoding` – `:latin1` (default) or `:unicode`; also the others of `:file.open/2`, such as `{:utf16, :little}`
-    * `:binary` – clients get strings (`true`, default), or lists of characters, as Erlang's own devices give
-    * `:owner` – the process with which the device ends: by default the one that starts it
-    * `:name` – a name for the device, as `GenServer` takes it
+    * `:binary` – clients get strings (`true`, the default), or lists of characters, as from Erlang's own devices
+    * `:owner` – the process with which the device ends; by default, the process that starts it
+    * `:name` – a name for the device, as for a `GenServer`
   """
   @type option ::
           {:encoding,
@@ -89,8 +89,8 @@ defmodule Emmap.Device do
           | {:name, GenServer.name()}
 
   @doc """
-  Starts a device that is linked to the caller: `mem:` is the handle, and the other options are those
-  of `t:option/0`. `{:error, :closed}` if the handle is.
+  Starts a device that is linked to the caller. `mem:` is the handle; the other options are those
+  of `t:option/0`. Returns `{:error, :closed}` if the handle is closed.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 10])
       iex> {:ok, device} = Emmap.Device.start_link(mem: mem)
@@ -103,16 +103,16 @@ defmodule Emmap.Device do
   @spec start_link([option | {:mem, Emmap.t()}]) :: {:ok, pid} | {:error, term}
   def start_link(options), do: start(options, &GenServer.start_link/3)
 
-  @doc "As `start_link/1`, but without a link: this is what `Emmap.device/2` does."
+  @doc "Same as `start_link/1`, but without a link, as `Emmap.device/2` does."
   @doc group: "Starting", since: "1.0.0-rc.0"
   @spec start([option | {:mem, Emmap.t()}]) :: {:ok, pid} | {:error, term}
   def start(options), do: start(options, &GenServer.start/3)
 
   @doc """
-  For a supervisor: `{Emmap.Device, mem: mem, name: MyApp.Log}`.
+  Returns a child specification, for `{Emmap.Device, mem: mem, name: MyApp.Log}` in a supervisor.
 
-  The supervisor is the owner. A device that crashes is started again, at position 0, and one that a client
-  closes is not (`restart: :transient`).
+  The supervisor is the owner. A device that crashes is restarted at position 0. A device that a client
+  closes is not restarted (`restart: :transient`).
   """
   @doc group: "Starting", since: "1.0.0-rc.0"
   @spec child_spec([option | {:mem, Emmap.t()}]) :: Supervisor.child_spec()
@@ -127,16 +127,16 @@ defmodule Emmap.Device do
   defp start(options, start) do
     device = device!(options)
 
-    # A closed handle is told here: a process that fails to start takes those with it that are linked.
+    # A closed handle is detected here, because a process that fails to start also ends the processes linked to it.
     with {:ok, _} <- Emmap.position(device.mem, :cur) do
-      # After a second without requests it gives back what it has read.
+      # After a second without requests, it releases the memory of what it has read.
       start.(__MODULE__, device, [hibernate_after: 1_000] ++ Keyword.take(options, [:name]))
     end
   end
 
   defp device!(options) do
     unless Keyword.keyword?(options) do
-      raise ArgumentError, "options are a keyword list, got #{inspect(options)}"
+      raise ArgumentError, "options must be a keyword list, got #{inspect(options)}"
     end
 
     for {name, _} <- options, name not in @options do
@@ -176,7 +176,7 @@ defmodule Emmap.Device do
 
   @impl true
   def init(device) do
-    # Here, so that the handle is of this process alone, and goes with it however it ends.
+    # Opened here, so that the handle belongs only to this process and is released however the process ends.
     case Emmap.dup(device.mem) do
       {:ok, mem} -> {:ok, %{device | mem: mem, owner: Process.monitor(device.owner)}}
       {:error, reason} -> {:stop, {:shutdown, reason}}
@@ -206,7 +206,7 @@ defmodule Emmap.Device do
 
   def handle_info(_other, device), do: {:noreply, device}
 
-  # Nobody's request: what GenServer would do of itself is to end.
+  # An unknown message: by default, a GenServer would end.
   @impl true
   def handle_call(_request, _from, device), do: {:reply, {:error, :request}, device}
 
@@ -216,8 +216,8 @@ defmodule Emmap.Device do
   @impl true
   def terminate(_reason, device), do: Emmap.close(device.mem)
 
-  # A client on a slow line must not hold up the others, and one whose node is gone must not have the
-  # device look for that node.
+  # A slow client must not delay the others, and an unreachable client must not make the device
+  # connect to its node.
   defp reply(from, message) when node(from) == node(), do: send(from, message)
 
   defp reply(from, message) do

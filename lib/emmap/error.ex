@@ -35,7 +35,7 @@ defmodule Emmap.Error do
   defp tried(_kind, op), do: to_string(op)
 
   defp describe(kind, {:bad_format, :kind}), do: "it is not a #{file(kind)}"
-  defp describe(kind, {:bad_format, why}), do: "it is not a sound #{file(kind)} (#{why})"
+  defp describe(kind, {:bad_format, why}), do: "it is not a valid #{file(kind)} (#{why})"
   defp describe(:blocks, {:other_block_size, size}), do: "its blocks have #{size} bytes"
   defp describe(:blocks, {:corrupt, address}), do: "block #{address} is damaged"
   defp describe(:counters, {:other_names, names}), do: other_names(names)

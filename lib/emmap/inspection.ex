@@ -1,8 +1,8 @@
 defmodule Emmap.Inspection do
   @moduledoc """
-  Looks at a file without changing it: what it is, what is in it, and whether it is sound.
+  Inspects a file without changing it: its format, its contents, and whether it is sound.
 
-  What `mix emmap.inspect` prints, for programs and for releases, where there is no Mix:
+  It returns what `mix emmap.inspect` prints, for programs and for releases, where Mix is not available:
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_doc_inspected.cnt")
       iex> _ = File.rm(path)
@@ -14,8 +14,8 @@ defmodule Emmap.Inspection do
       iex> Emmap.Inspection.text(report) =~ "counters, version 1, sound"
       true
 
-  Counter files, those of the predecessor, queues, blocks, and plain files are told apart by their first bytes, also when
-  one bit of those is wrong. Others may go on using the file meanwhile.
+  Counter files, those of the predecessor, queues, blocks, and plain files are recognized by their first bytes, even if
+  one bit of them is wrong. Others may use the file at the same time.
   """
   @moduledoc since: "1.0.0-rc.0"
 
@@ -32,7 +32,8 @@ defmodule Emmap.Inspection do
     Text
   }
 
-  # Asked in this order. A new format is a module of `Emmap.Inspection.Format`, before `Plain`, which takes every file.
+  # Tried in this order. A new format is a module of the behaviour `Emmap.Inspection.Format`. `Plain` comes last, because it
+  # accepts every file.
   @formats [
     predecessor_counters: PredecessorCounters,
     counters: CounterFile,
@@ -42,12 +43,12 @@ defmodule Emmap.Inspection do
   ]
 
   @typedoc """
-  Where something is not as it should be.
+  A place where the file is not as it should be.
 
-    * `:at`, `:bytes` – where, in bytes from the start of the file, and how many of them
-    * `:severity` – `:damage`; `:unknown`, of a version or byte order that this Emmap does not read; or
-      `:note`, what does no harm, such as the traces of a growth that a crash cut short
-    * `:message` – what it is, in words
+    * `:at`, `:bytes` – its position from the start of the file and its length, in bytes
+    * `:severity` – `:damage`; `:unknown`, a version or byte order that this Emmap does not read; or
+      `:note`, something harmless, such as the traces of a growth that a crash interrupted
+    * `:message` – a description
   """
   @type problem :: %{
           at: Emmap.position(),
@@ -57,25 +58,27 @@ defmodule Emmap.Inspection do
         }
 
   @typedoc """
-  What there is to know about a file. All of it is maps, lists, atoms, strings and integers.
+  What is known about a file. It consists of maps, lists, atoms, strings and integers.
 
-    * `:path`, `:title` – its name as it was given, and what it is in words
+    * `:path`, `:title` – its name as it was given, and a description of its format
     * `:format` – `:counters`, `:predecessor_counters`, `:queue`, `:blocks` or `:plain`
-    * `:status` – that of its worst problem: `:sound`, `:unknown` or `:damaged`
-    * `:bad_format` – why `Emmap.Counters.open/3`, `Emmap.Queue.open/2` or `Emmap.Blocks.open/2` returns `{:error, {:bad_format, why}}`; `nil` if it does not
-    * `:size`, `:allocated` – bytes, and the bytes of its blocks on the disk: fewer where there are holes
-    * `:pages` – `:page_size` in bytes; `:count` and `:resident`, how many pages it has, and how many of
-      them are in memory; `:parts`, the same for parts of it of about the same size, from its start on.
-      Counted before anything was read. In a file of more than 4,194,304 pages (16 GiB), pages of a hole
-      count as not in memory. Of a file that one may not write Linux says that all is in memory.
+    * `:status` – the status of its worst problem: `:sound`, `:unknown` or `:damaged`
+    * `:bad_format` – the reason if `Emmap.Counters.open/3`, `Emmap.Queue.open/2` or `Emmap.Blocks.open/2` returns
+      `{:error, {:bad_format, why}}`, otherwise `nil`
+    * `:size`, `:allocated` – its size, and the size of its blocks on the disk, in bytes; fewer if it has holes
+    * `:pages` – `:page_size` in bytes; `:count` and `:resident`, how many pages it has and how many of
+      them are in memory; and `:parts`, the same for parts of about equal size, from its start.
+      Counted before anything was read. In a file of more than 4,194,304 pages (16 GiB), pages in a hole
+      count as not in memory. For a file that the user may not write, Linux reports all pages as in memory.
     * `:headers` – for each: `:at`, `:bytes`, `:state` and `:fields`, as in [Formats](formats.md)
-    * `:contents` – of counters: `:count`, `:named`, `:write_concurrency`, `:sum` (not wrapped), `:not_zero`
-      (how many), `:largest`, `:smallest` and the first `:values` as `%{key: name_or_index, value: integer}`;
-      of a queue its `:streams`, `:cursors` and `:segment_count`, its first `:segments`, whether it was `:closed`, and the words
-      `:lock`, `:log`, `:dropped`, `:recoveries`, `:recovered_items`, `:dropped_bytes`, as in [Formats](formats.md);
-      of blocks `:count`, `:capacity`, `:held`, `:replaced`, `:blocks_checked`, whether they were `:closed`, its first `:groups`, and the words
-      `:lock`, `:log`, `:recoveries`, `:kept`, `:dropped`;
-      of a plain file its `:first_bytes` in hexadecimal; `nil` where the headers do not say where it is
+    * `:contents` – `nil` if the headers do not describe them. For counters: `:count`, `:named`, `:write_concurrency`,
+      `:sum` (not wrapped), `:not_zero` (how many), `:largest`, `:smallest` and the first `:values` as
+      `%{key: name_or_index, value: integer}`. For a queue: its `:streams`, `:cursors` and `:segment_count`, its first
+      `:segments`, whether it was `:closed`, and the words
+      `:lock`, `:log`, `:dropped`, `:recoveries`, `:recovered_items`, `:dropped_bytes`, as in [Formats](formats.md).
+      For blocks: `:count`, `:capacity`, `:held`, `:replaced`, `:blocks_checked`, whether they were `:closed`, the first
+      `:groups`, and the words `:lock`, `:log`, `:recoveries`, `:kept`, `:dropped`. For a plain file: its `:first_bytes` in
+      hexadecimal
     * `:problems` – in the order in which they were found
   """
   @type report :: %{
@@ -96,20 +99,21 @@ defmodule Emmap.Inspection do
   @type option :: {:values, non_neg_integer | :infinity} | {:parts, 1..1000}
 
   @doc """
-  Reports on a file. Nothing is written, and no lock is taken.
+  Reports on a file. It writes nothing and takes no lock.
 
-  Options: `values: n`, how many counters are listed one by one (20; `:infinity`: all of them); `parts: n`, in
-  how many parts pages are counted (32; at most 1,000).
+  Options: `values: n`, how many counters to list one by one (20; `:infinity`: all of them); `parts: n`,
+  the number of parts for which pages are counted (32; at most 1,000).
 
-  Errors: those of `Emmap.open/2`: `:enoent`, `:eacces`, `:eisdir`, `:enodev` (a device, FIFO or socket), and
-  `:estale` when the file was truncated while it was read. For a damaged file the result is a report, not an error.
+  Errors: those of `Emmap.open/2`: `:enoent`, `:eacces`, `:eisdir`, `:enodev` (a device, FIFO or socket); and
+  `:estale` if the file was truncated while it was read. For a damaged file, the result is a report, not an error.
 
-  Of a queue, 8 MiB of records are compared with their checksums, from the oldest item on; with `values: :infinity` all of them. Of blocks likewise, from the first block on.
-  Others may use it meanwhile: it is read again if it changed, and then the problems are notes.
+  For a queue, 8 MiB of records are compared with their checksums, starting with the oldest item; with `values: :infinity`,
+  all of them. For blocks, the same is done from the first block on. If another process changed the file while it was read,
+  it is read again, and problems are then reported as notes.
 
-  Reads all counters, in pieces of at most 1 MiB, and their names, of which a file has at most 16 MiB; of a
-  plain file, no more than its first bytes. Holes are zeros, and are not read: a small file with a large hole
-  costs neither time nor memory, except with `values: :infinity`, which lists the counters of holes, too.
+  It reads all counters, in pieces of at most 1 MiB, and their names, of which a file has at most 16 MiB. Of a
+  plain file, it reads only the first bytes. Holes are not read, because they are zeros: a small file with a large hole
+  costs neither time nor memory, except with `values: :infinity`, which also lists the counters in holes.
   """
   @doc group: "Inspecting", since: "1.0.0-rc.0"
   @spec file(Path.t() | :file.name_all(), [option]) :: {:ok, report} | Emmap.failure()
@@ -127,15 +131,15 @@ defmodule Emmap.Inspection do
   end
 
   @doc """
-  A report as text for people, in lines, without a newline at the end. Names and paths with control
-  characters are escaped.
+  Returns a report as text for people, as lines without a final newline. Control characters in names and paths
+  are escaped.
   """
   @doc group: "Inspecting", since: "1.0.0-rc.0"
   @spec text(report) :: String.t()
   def text(report), do: Text.of(report, Keyword.fetch!(@formats, report.format))
 
   @doc """
-  A report as JSON, on one line. Atoms are strings, and integers are exact, however large. Bytes of names
+  Returns a report as JSON, on one line. Atoms become strings, and integers are exact at any size. Bytes of names
   and paths that are not UTF-8 become U+FFFD.
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_doc_plain.bin")
@@ -148,7 +152,7 @@ defmodule Emmap.Inspection do
   @spec json(report | map) :: String.t()
   def json(report), do: report |> Json.encode() |> IO.iodata_to_binary()
 
-  # First of all the pages, for whatever is read comes into memory.
+  # The pages are counted first, because everything that is read comes into memory.
   defp report(mem, path, values, parts) do
     with {:ok, pages, info} <- pages(mem, parts) do
       source = %Source{mem: mem, path: path, size: info.size}

@@ -1,17 +1,17 @@
 defmodule Emmap.Search do
   @moduledoc """
-  Patterns of bytes in a map: what stands behind `Emmap.find/3`, `rfind/3`, `find_all/3` and `count/3`.
+  Patterns of bytes to search for in a map, used by `Emmap.find/3`, `rfind/3`, `find_all/3` and `count/3`.
 
-  A pattern is a binary of at least one byte, a list of them, or what `Emmap.compile_pattern/1` made of
-  either. Of a list, the leftmost match counts, and of those that begin there the longest; the
+  A pattern is a binary of at least one byte, a list of such binaries, or the result of `Emmap.compile_pattern/1` for
+  either. For a list, the leftmost match counts, and of those that begin at the same position, the longest. The
   order of the list does not matter.
 
-  A list may have 1,048,576 patterns of at most 1 MiB each, 16 MiB together. One pattern alone may be longer.
+  A list may have 1,048,576 patterns of at most 1 MiB each, 16 MiB in total. A single pattern may be longer.
 
-  To prepare patterns takes time in proportion to their bytes, and to search takes time in proportion to the bytes of the
-  map, whatever the patterns: also where one begins another, and where they match everywhere. Both go in steps of at most
-  some milliseconds on dirty CPU schedulers. In between, a process that was killed and a handle that was closed end
-  them, and others get their turn.
+  Preparing patterns takes time in proportion to their bytes. Searching takes time in proportion to the bytes of the
+  map, regardless of the patterns: even if one is the prefix of another, and even if they match everywhere. Both run in
+  steps of a few milliseconds on dirty CPU schedulers. Between steps, killing the process or closing the handle ends
+  them, and other work can run.
   """
   @moduledoc since: "1.0.0-rc.0"
 
@@ -22,9 +22,9 @@ defmodule Emmap.Search do
   @enforce_keys [:patterns]
   defstruct [:patterns]
 
-  @typedoc "A pattern that `Emmap.compile_pattern/1` prepared, of use on this node only."
+  @typedoc "A pattern that `Emmap.compile_pattern/1` has prepared. It is valid only on this node."
   @type t :: %__MODULE__{patterns: reference}
-  @typedoc "One pattern, several of which any will do, or a prepared one."
+  @typedoc "One pattern, a list of alternative patterns, or a prepared pattern."
   @type pattern :: binary | [binary, ...] | t
   @typedoc "Where to search, in bytes."
   @type range :: [{:start, non_neg_integer} | {:length, non_neg_integer}]
@@ -101,7 +101,7 @@ defmodule Emmap.Search do
   @spec compile(pattern) :: t
   def compile(pattern), do: compile(pattern, :any)
 
-  # For searches in one direction only, unless it was prepared before.
+  # Compiled for one direction only, unless it was prepared before.
   defp compile(%__MODULE__{} = compiled, _purpose), do: compiled
 
   defp compile(pattern, purpose) when is_binary(pattern) and pattern != "",
@@ -118,7 +118,7 @@ defmodule Emmap.Search do
 
   defp compile(%Regex{} = regex, _purpose) do
     raise ArgumentError,
-          "a pattern is bytes, and not a regular expression, got #{inspect(regex)}: run it on a copy, as " <>
+          "a pattern consists of bytes and cannot be a regular expression, got #{inspect(regex)}: run it on a copy, as " <>
             "Regex.run(regex, string) of {:ok, string} = Emmap.string(mem, position, count), or on the lines of " <>
             "Emmap.stream!(mem)"
   end
@@ -138,7 +138,7 @@ defmodule Emmap.Search do
 
   defp charlist(_other), do: ""
 
-  # Where to begin, where to stop, and the most matches.
+  # Where to begin, where to stop, and the maximum number of matches.
   defp range!(options, valid) when is_list(options) do
     values = Map.new(options, &option!(&1, valid))
 

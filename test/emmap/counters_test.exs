@@ -509,7 +509,7 @@ defmodule Emmap.CountersTest do
     error = assert_raise Emmap.Error, fn -> Counters.open!(path, 1) end
 
     assert Exception.message(error) ==
-             "could not open #{inspect(path)}: it is not a sound counter file (length)"
+             "could not open #{inspect(path)}: it is not a valid counter file (length)"
 
     # Of a plain file there is nothing to say, and no format that it could have.
     error = assert_raise Emmap.Error, fn -> Emmap.open!(path <> ".none") end

@@ -25,7 +25,7 @@ defmodule Emmap.DeviceTest do
             {[encoding: :ebcdic], ~r/:encoding is :latin1, :unicode.*got :ebcdic/},
             {[binary: 1], ~r/:binary is true or false, got 1/},
             {[owner: :me], ~r/:owner is a pid, got :me/},
-            {[:binary], ~r/options are a keyword list/}
+            {[:binary], ~r/options must be a keyword list/}
           ] do
         assert_raise ArgumentError, message, fn -> Emmap.device(mem, options) end
       end

@@ -149,7 +149,7 @@ defmodule Emmap.MistakesTest do
   test "a regular expression", %{mem: mem} do
     for call <- [&Emmap.find/2, &Emmap.rfind/2, &Emmap.find_all/2, &Emmap.count/2] do
       said = says(fn -> call.(mem, ~r/[0-9]+/) end)
-      assert said =~ "not a regular expression, got ~r/[0-9]+/"
+      assert said =~ "cannot be a regular expression, got ~r/[0-9]+/"
       assert said =~ "Regex.run"
     end
 

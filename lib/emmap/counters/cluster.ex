@@ -1,6 +1,6 @@
 defmodule Emmap.Counters.Cluster do
   @moduledoc """
-  Counters of several nodes, summed: each node counts in a file of its own.
+  Counters of several nodes, summed: each node counts in its own file.
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_cluster.cnt")
       iex> _ = File.rm(path)
@@ -16,7 +16,7 @@ defmodule Emmap.Counters.Cluster do
       iex> Cluster.leave(:web)
       :ok
 
-  A node that was named and is away is missing in the sum, and the answer says so:
+  If a named node is unreachable, its count is missing from the sum, and the result shows this:
 
       iex> alias Emmap.Counters.Cluster
       iex> {:ok, counters} = Emmap.Counters.open(Path.join(System.tmp_dir!(), "emmap_api.cnt"), 1)
@@ -28,35 +28,35 @@ defmodule Emmap.Counters.Cluster do
 
   ## The contract
 
-    * To add costs a look into `:persistent_term` more than `Emmap.Counters.add/3`, and needs no other node: each
-      adds to its own file. So nothing is lost when nodes are away, and what a node has counted
-      survives its death: it is in the sums again as soon as the node has joined again.
-    * A sum asks all nodes that were named at `join/3`, by this node or by one that answers, and not those that
-      happen to be connected. It is `{:ok, sum}` only if all have answered; else
-      `{:partial, sum, missing}` with the nodes and why, and never a sum that is short and does not say so.
-      A node that is gone for good is missing until the others have joined again without it.
-    * A sum asks all nodes at once, over `:erpc`, and waits no longer than its `:timeout`.
-    * It is no snapshot: nodes that count meanwhile are read one a little before the other.
-    * A node that has no counter of that name has counted nothing. Names are the same as atoms and as strings. If
-      all have answered and none has the counter, that raises `ArgumentError`.
-    * Each node must have a file of its own: one that two nodes open is counted twice.
-    * The values are 64-bit integers, the sum is as large as it is.
+    * Adding costs one look-up in `:persistent_term` more than `Emmap.Counters.add/3`, and needs no other node: each
+      node adds to its own file. So nothing is lost while nodes are unreachable. The counts of a node
+      survive its death, and are in the sums again once the node has joined again.
+    * A sum asks all nodes that were named at `join/3`, by this node or by a node that replies, and not the nodes that
+      happen to be connected. The result is `{:ok, sum}` only if all have replied; otherwise it is
+      `{:partial, sum, missing}`, with the missing nodes and the reasons. An incomplete sum is always marked as partial.
+      A node that was removed permanently is missing until the others have joined again without it.
+    * A sum asks all nodes at once, over `:erpc`, and waits at most for its `:timeout`.
+    * A sum is not a snapshot: nodes that count at the same time are not all read at the same moment.
+    * For a node that has no counter of that name, the count is 0. Atoms and strings are the same names. If
+      all nodes have replied and none has the counter, the call raises `ArgumentError`.
+    * Each node must have its own file: a file that two nodes open is counted twice.
+    * The values are 64-bit integers. The sum can be larger.
   """
   @moduledoc since: "1.0.0-rc.0"
 
   alias Emmap.Counters
 
-  @typedoc "What the cluster is called, the same on all its nodes."
+  @typedoc "The name of the cluster, the same on all its nodes."
   @type name :: term
   @typedoc """
-  Why a node's count is missing: it cannot be reached (`:noconnection`), did not answer in time
-  (`:timeout`), has not joined (`:not_joined`), its counters are `:closed` or `:estale`, it has no emmap, or
-  another one (`:undef`), or it failed in a way that nobody expects.
+  Why a node's count is missing: the node is unreachable (`:noconnection`), did not reply in time
+  (`:timeout`), has not joined (`:not_joined`), its counters are `:closed` or `:estale`, it has no emmap or
+  a different version (`:undef`), or it failed in an unexpected way.
   """
   @type why :: :noconnection | :timeout | :not_joined | :closed | :undef | atom | {:failed, term}
-  @typedoc "The nodes whose counts are not in a sum, and why."
+  @typedoc "The nodes whose counts are missing from a sum, and why."
   @type missing :: [{node, why}]
-  @typedoc "`:nodes` to ask, and for how many milliseconds: see `sum/3`."
+  @typedoc "`:nodes` to ask, and `:timeout` in milliseconds: see `sum/3`."
   @type option :: {:nodes, [node]} | {:timeout, timeout}
 
   @timeout 5_000
@@ -64,11 +64,11 @@ defmodule Emmap.Counters.Cluster do
   # Joining
 
   @doc """
-  Makes `counters` this node's part of the cluster `name`, whose other nodes are `nodes:`.
+  Makes `counters` this node's part of the cluster `name`. The other nodes are given as `nodes:`.
 
-  They need not be up. Joining again changes counters and nodes. The counters are kept in
-  `:persistent_term` until `leave/1`: to join again and to leave cost a collection of all
-  processes' garbage.
+  They need not be running. Joining again replaces the counters and the nodes. The counters are kept in
+  `:persistent_term` until `leave/1`. Joining again and leaving cause a garbage collection of all
+  processes.
   """
   @doc group: "Joining", since: "1.0.0-rc.0"
   @spec join(name, Counters.t(), nodes: [node]) :: :ok
@@ -82,7 +82,7 @@ defmodule Emmap.Counters.Cluster do
     :persistent_term.put({__MODULE__, name}, {counters, nodes})
   end
 
-  @doc "Takes this node out: to the others it has `:not_joined`. The counters stay open."
+  @doc "Removes this node: the others then see it as `:not_joined`. The counters stay open."
   @doc group: "Joining", since: "1.0.0-rc.0"
   @spec leave(name) :: :ok
   def leave(name) do
@@ -90,7 +90,7 @@ defmodule Emmap.Counters.Cluster do
     :ok
   end
 
-  @doc "The counters that this node has joined with, for all else that `Emmap.Counters` does; or `nil`."
+  @doc "Returns the counters that this node has joined with, for use with `Emmap.Counters`, or `nil`."
   @doc group: "Joining", since: "1.0.0-rc.0"
   @spec counters(name) :: Counters.t() | nil
   def counters(name) do
@@ -99,7 +99,7 @@ defmodule Emmap.Counters.Cluster do
 
   # Counting
 
-  @doc "Adds `n` to the counter of this node. Raises `ArgumentError` if it has not joined; else as `Emmap.Counters.add/3`."
+  @doc "Adds `n` to the counter of this node. Raises `ArgumentError` if the node has not joined; otherwise as `Emmap.Counters.add/3`."
   @doc group: "Counting", since: "1.0.0-rc.0"
   @spec add(name, Counters.key(), integer) :: :ok
   def add(name, key, n) do
@@ -110,10 +110,10 @@ defmodule Emmap.Counters.Cluster do
   end
 
   @doc """
-  Adds `n` to the counter of another node, and waits for its answer, at most `timeout` milliseconds.
+  Adds `n` to the counter of another node, and waits for its reply for at most `timeout` milliseconds.
 
-  `{:error, :not_joined}` (or `:closed`, `:estale`, `:undef`): nothing was added. `{:error, :noconnection}` and
-  `{:error, :timeout}`: nobody knows; the node may have added before it went away. A counter that the node
+  After `{:error, :not_joined}` (or `:closed`, `:estale`, `:undef`), nothing was added. After `{:error, :noconnection}` or
+  `{:error, :timeout}`, it is unknown whether the node has added. A counter that the node
   does not have raises `ArgumentError`.
   """
   @doc group: "Counting", since: "1.0.0-rc.0"
@@ -133,9 +133,9 @@ defmodule Emmap.Counters.Cluster do
 
   @doc """
   Sums a counter over all nodes: `{:ok, sum}`, or `{:partial, sum, [{node, why}]}` with the nodes whose
-  counts are not in it.
+  counts are missing.
 
-  Options: `:timeout` in milliseconds (5000); `:nodes` to begin with others than were named at `join/3`, as
+  Options: `:timeout` in milliseconds (5000); `:nodes` to ask other nodes than those named at `join/3`, for example
   on a node that has not joined itself.
   """
   @doc group: "Summing", since: "1.0.0-rc.0"
@@ -148,9 +148,9 @@ defmodule Emmap.Counters.Cluster do
   end
 
   @doc """
-  Sums all counters over all nodes, as `sum/3`: a map by name or index.
+  Sums all counters over all nodes, as `sum/3` does: a map by name or index.
 
-  Names are atoms where this node has opened them so, else strings.
+  Names are atoms if this node has opened them as atoms, otherwise strings.
   """
   @doc group: "Summing", since: "1.0.0-rc.0"
   @spec sums(name, [option]) ::
@@ -168,10 +168,10 @@ defmodule Emmap.Counters.Cluster do
   defp answer(sum, []), do: {:ok, sum}
   defp answer(sum, missing), do: {:partial, sum, Enum.sort(missing)}
 
-  # Asking
+  # Collecting
 
-  # All values, and the nodes without one. Who answers says which nodes it was told of: a node that has
-  # joined since, or that only some were told of, is asked too.
+  # All values, and the nodes without one. Each reply contains the nodes that the node was given: a node that has
+  # joined since, or that was named only on some nodes, is asked too.
   defp collect(name, function, arguments, options) do
     options = options!(options, [:nodes, :timeout])
     timeout = Keyword.get(options, :timeout, @timeout)
@@ -207,8 +207,8 @@ defmodule Emmap.Counters.Cluster do
   defp why({:error, {:exception, :undef, _stack}}), do: {:error, :undef}
   defp why({_class, reason}), do: {:error, {:failed, reason}}
 
-  # What a node is asked, and answers with the nodes it was told of. Names go as strings: one node's
-  # atoms may not be another's.
+  # The request to a node, which replies with its values and the nodes that it was given. Names are sent as strings,
+  # because the atoms of one node may not exist on another.
 
   @typep answer :: {term, [node]} | {:error, why}
 
@@ -261,7 +261,7 @@ defmodule Emmap.Counters.Cluster do
     raise ArgumentError, "a counter is an index or a name, got #{inspect(other)}"
   end
 
-  # The names as this node has them, by what the nodes call them.
+  # The names as this node has them, by the names that the nodes use.
   defp names_here(%Counters{names: [_ | _] = names}), do: Map.new(names, &{to_string(&1), &1})
   defp names_here(_counters), do: %{}
 
@@ -272,7 +272,7 @@ defmodule Emmap.Counters.Cluster do
       not_joined!(name)
     else
       {_counters, nodes} -> nodes
-      [] -> raise ArgumentError, "a sum over no nodes: the list of nodes is empty"
+      [] -> raise ArgumentError, "a sum needs at least one node: the list of nodes is empty"
       nodes -> Enum.uniq(nodes)
     end
   end
@@ -305,5 +305,6 @@ defmodule Emmap.Counters.Cluster do
     do: raise(ArgumentError, "no node of #{inspect(name)} has a counter #{inspect(key)}")
 
   @spec not_64_bits!(term) :: no_return
-  defp not_64_bits!(n), do: raise(ArgumentError, "not an integer of 64 bits: #{inspect(n)}")
+  defp not_64_bits!(n),
+    do: raise(ArgumentError, "not an integer that fits in 64 bits: #{inspect(n)}")
 end

@@ -1,30 +1,31 @@
 defmodule Mix.Tasks.Emmap.Inspect do
-  @shortdoc "Says what is in a mapped file, and whether it is sound"
+  @shortdoc "Shows the contents of a mapped file, and whether it is sound"
 
   @moduledoc """
-  Says what is in files that Emmap maps, and whether they are sound.
+  Shows the contents of files that Emmap maps, and whether they are sound.
 
       mix emmap.inspect FILE...
 
-  Recognises counter files, those of the predecessor, queues, blocks, and plain files. Prints the size and the blocks on
-  the disk, how much is in memory as a bar, the headers, the values, and what is wrong and where. Nothing is
-  changed, and programs may go on using the files meanwhile.
+  Recognizes counter files, those of the predecessor, queues, blocks, and plain files. Prints the size and the blocks on
+  the disk, how much is in memory as a bar, the headers, the values, and the problems with their positions. It changes
+  nothing, and programs may use the files at the same time.
 
   ## Options
 
-    * `--json` – one JSON object a line for each file, with what `t:Emmap.Inspection.report/0` has. A file
-      that could not be read has `"error"`, the reason, and `"message"`.
+    * `--json` – prints one JSON object per line for each file, with the keys of `t:Emmap.Inspection.report/0`. For a file
+      that could not be read, it has `"error"`, the reason, and `"message"`.
     * `--help` – prints this
-    * `--values N` – list so many counters, segments of a queue, or groups of blocks, one by one: 20, or a number, or `all`
+    * `--values N` – lists up to `N` counters, segments of a queue, or groups of blocks, one by one; 20 by default, a number,
+      or `all`
 
   ## Exit status
 
     * 0 – all files are sound
     * 1 – a file is damaged
-    * 2 – a file could not be read: it is missing, no regular file, or of a version or byte order that this
+    * 2 – a file could not be read: it does not exist, is not a regular file, or has a version or byte order that this
       Emmap does not know
 
-  For several files, the highest of them. Your application is not started. Without Mix, in a release, use
+  For several files, it is the highest of these. Your application is not started. Without Mix, in a release, use
   `Emmap.Inspection`.
   """
   @moduledoc since: "1.0.0-rc.0"
@@ -36,7 +37,7 @@ defmodule Mix.Tasks.Emmap.Inspect do
   @help @moduledoc
   @usage "mix emmap.inspect [--json] [--values N|all] FILE..."
 
-  @doc "Runs the task: see above. Ends the process with the exit status unless that is 0."
+  @doc "Runs the task. Ends the VM with the exit status unless the status is 0."
   @doc since: "1.0.0-rc.0"
   @impl true
   @spec run([binary]) :: :ok
@@ -61,10 +62,10 @@ defmodule Mix.Tasks.Emmap.Inspect do
         {options[:json] || false, [values: values!(options[:values])], files}
 
       {_options, [], []} ->
-        Mix.raise("no file is given: #{@usage}")
+        Mix.raise("no file given: #{@usage}")
 
       {_options, _files, [{option, _} | _]} ->
-        Mix.raise("#{option} is no option, or has no value: #{@usage}")
+        Mix.raise("#{option} is not an option, or needs a value: #{@usage}")
     end
   end
 
@@ -104,9 +105,9 @@ defmodule Mix.Tasks.Emmap.Inspect do
     do: Mix.shell().error("#{Inspection.Text.name(file)}: #{message(reason)}")
 
   defp message(:enodev),
-    do: "no regular file, but a device, a FIFO, a socket, or one that the kernel makes up"
+    do: "not a regular file, but a device, a FIFO, a socket, or a file that the kernel generates"
 
-  defp message(:eisdir), do: "a directory, and no file"
+  defp message(:eisdir), do: "a directory, not a file"
   defp message(:estale), do: "it was truncated while it was read"
   defp message(reason), do: reason |> :file.format_error() |> List.to_string()
 end
