@@ -8,31 +8,31 @@ defmodule :emmap_queue do
       nil = emmap_queue:pop(Q),
       ok = emmap_queue:close(Q).
 
-  `Q` is an `Emmap.Queue`: every function of that module takes it, such as `'Elixir.Emmap.Queue':checkout(Q)`.
+  `Q` is an `Emmap.Queue`: every function of that module accepts it, such as `'Elixir.Emmap.Queue':checkout(Q)`.
 
-  ## What differs from the predecessor
+  ## Differences from the predecessor
 
-  The predecessor has one list of terms in a map, of at most 4 GiB, that one process changes.
+  The predecessor's queue is a list of terms in a map of at most 4 GiB, changed by one process.
 
-    * The queue is *shared*: any number of processes, VMs and programs use it at once. The predecessor's is
-      private unless it is opened with `shared`, so that nothing reaches the file. The option `private` is an error of the caller.
-    * *Its files are another format, and are not opened*: `{error, {bad_format, predecessor}}`. To move the items, pop them with the
-      predecessor and push them here.
-    * Every item has a checksum. A damaged one raises an error when it is read, and the next call returns the item after it.
+    * This queue is *shared*: any number of processes, VMs and programs can use it at once. The predecessor's queue is
+      private unless it is opened with `shared`, so nothing reaches the file. The option `private` raises an error here.
+    * *Its files have a different format and cannot be opened*: `{error, {bad_format, predecessor}}`. To move the items, pop
+      them with the predecessor and push them here.
+    * Every item has a checksum. A damaged item raises an error when it is read, and the next call returns the item after it.
     * `length/1` and `is_empty/1` take constant time. The predecessor's `length/1` reads all items.
-    * Space is used again as soon as it is free. `purge/1`, `pop_and_purge/1` and `try_pop_and_purge/2` are there for their
-      callers, and there is nothing left for them to do.
-    * The `Size` of `open/3` matters with `fixed_size` only, as the limit in bytes. Without it, the file grows as needed.
-    * `flush/1` waits until everything is on the disk. The predecessor's only starts to write.
-    * `metadata/1` has the same keys, with positions in the stream of all items ever pushed, and not in the file. The positions do not go
-      back when the queue is empty.
-    * `try_pop/2` and `pop/3` check an item out while the function runs: nobody else gets it meanwhile. It is
+    * Space is reused as soon as it is free. `purge/1`, `pop_and_purge/1` and `try_pop_and_purge/2` exist for
+      compatibility; there is nothing left to purge.
+    * The `Size` of `open/3` is used only with `fixed_size`, as the limit in bytes. Without it, the file grows as needed.
+    * `flush/1` waits until everything is on the disk. In the predecessor, it only starts the writing.
+    * `metadata/1` has the same keys. Its positions are in the stream of all items ever pushed, not in the file, and are not
+      reset when the queue is empty.
+    * `try_pop/2` and `pop/3` check an item out while the function runs, so that no other process gets it. It is
       available again if the function raises an error, or if its process, VM or program ends.
-    * `close/1` ends the handle for all processes, and a second call returns `{error, closed}`.
+    * `close/1` closes the handle for all processes. A second call returns `{error, closed}`.
 
-  `nil` means that the queue is empty, so an item `nil` cannot be told from an empty queue. Where a function does not
-  return `{error, Reason}`, a failure is an error of class `error` whose reason is Elixir's `Emmap.Error`, a map with a `reason`. An error
-  of the caller is Elixir's `ArgumentError`.
+  `nil` means that the queue is empty, so an item `nil` cannot be distinguished from an empty queue. Where a function does
+  not return `{error, Reason}`, a failure is an error of class `error` whose reason is Elixir's `Emmap.Error`, a map with a
+  `reason`. A mistake of the caller is Elixir's `ArgumentError`.
   """
   @moduledoc since: "1.0.0-rc.0"
 
@@ -41,17 +41,17 @@ defmodule :emmap_queue do
   import Kernel, except: [inspect: 1, length: 1]
   alias Emmap.{Queue, Structure}
 
-  # As in `:emmap`: compiled with every change of another module.
+  # As in `:emmap`: recompiled with every change of another module.
   for file <- Path.wildcard("lib/**/*.ex"), do: @external_resource(file)
 
-  # Of the predecessor's `open`: what a queue always is, or has no use for.
+  # Options of the predecessor's `open` that always apply to a queue here, or have no effect.
   @always [:create, :read, :write, :shared, :direct, :nolock, :lock]
 
   @typedoc "An open queue."
   @typedoc since: "1.0.0-rc.0"
   @type queue :: Queue.t()
 
-  @typedoc "A process of `start_link/4`."
+  @typedoc "A process started by `start_link/4`."
   @typedoc since: "1.0.0-rc.0"
   @type server :: :gen_server.server_ref()
 
@@ -75,16 +75,16 @@ defmodule :emmap_queue do
   @doc """
   Opens the queue of a file: `{ok, Q}` or `{error, Reason}`. Creates the file and its directory if they are missing.
 
-  The options:
+  Options:
 
-    * `fixed_size`: the queue takes at most `Size` bytes, with headers and padding; then `push/2` returns `{error, full}`. Without it, `Size`
-      has no effect
+    * `fixed_size`: the queue takes at most `Size` bytes, including headers and padding; beyond that, `push/2` returns
+      `{error, full}`. Without this option, `Size` has no effect
     * `auto_unlink`: `close/1` deletes the file
-    * `safe`: terms are read as by `binary_to_term(Binary, [safe])`
+    * `safe`: terms are decoded as with `binary_to_term(Binary, [safe])`
     * those of `Emmap.Queue.open/2` that are pairs, such as `{durable, true}` and `{max_size, Bytes}`
-    * `create`, `read`, `write`, `shared`, `direct`, `lock`, `nolock`: accepted, and without effect
+    * `create`, `read`, `write`, `shared`, `direct`, `lock`, `nolock`: accepted without effect
 
-  Reasons are those of `Emmap.Queue.open/2`, and `{bad_format, predecessor}` for a queue of the predecessor.
+  The reasons are those of `Emmap.Queue.open/2`, and `{bad_format, predecessor}` for a queue of the predecessor.
   """
   @doc since: "1.0.0-rc.0"
   @spec open(:file.name_all(), non_neg_integer, [option]) :: {:ok, queue} | {:error, term}
@@ -110,7 +110,7 @@ defmodule :emmap_queue do
         :ok
 
       [:private | _] ->
-        raise ArgumentError, "a queue is shared, and has no option private"
+        raise ArgumentError, "a queue is always shared: the option private is not supported"
 
       [other | _] ->
         raise ArgumentError, "unknown option #{Kernel.inspect(other)} of a queue"
@@ -119,7 +119,7 @@ defmodule :emmap_queue do
     if fixed and size < 1,
       do: raise(ArgumentError, "fixed_size needs a size of more than 0 bytes")
 
-    # The caller's own pairs may not repeat these: Emmap.Queue refuses what is given twice.
+    # The caller's own pairs must not repeat these, because Emmap.Queue refuses options that are given twice.
     [{:safe, :safe in atoms} | if(fixed, do: [{:max_size, size}], else: [])]
     |> Enum.reject(fn {name, _} -> name == :safe and List.keymember?(pairs, :safe, 0) end)
     |> Kernel.++(pairs)
@@ -148,37 +148,38 @@ defmodule :emmap_queue do
     end
   end
 
-  @doc "Returns `ok` when everything that was done so far is on the disk."
+  @doc "Returns `ok` once everything that was done so far is on the disk."
   @doc since: "1.0.0-rc.0"
   @spec flush(queue) :: :ok | Queue.failure()
   def flush(queue), do: Queue.sync(queue)
 
-  @doc "Drops all items, also those that are checked out: `ok`."
+  @doc "Drops all items, including those that are checked out: `ok`."
   @doc since: "1.0.0-rc.0"
   @spec erase(queue) :: :ok | Queue.failure()
   def erase(queue), do: Queue.clear(queue)
 
-  # Asking
+  # Inspecting
 
-  @doc "As `is_empty/1`: the space of an empty queue is used again by itself."
+  @doc "Same as `is_empty/1`, because the space of an empty queue is reused automatically."
   @doc since: "1.0.0-rc.0"
   @spec purge(queue) :: boolean
   def purge(queue), do: is_empty(queue)
 
-  @doc "Whether no item can be taken. Takes constant time."
+  @doc "Returns whether no item is available. Takes constant time."
   @doc since: "1.0.0-rc.0"
   @spec is_empty(queue) :: boolean
   # credo:disable-for-next-line
   def is_empty(queue), do: Queue.empty?(queue)
 
-  @doc "Returns how many items can be taken. Takes constant time."
+  @doc "Returns how many items are available. Takes constant time."
   @doc since: "1.0.0-rc.0"
   @spec length(queue) :: non_neg_integer
   def length(queue), do: Queue.length(queue)
 
   @doc """
-  Returns positions in bytes in the stream of all items ever pushed: `head`, the oldest item that was not acknowledged; `tail` and `next_tail`,
-  where the next item goes; and the `size` of the file. `tail - head` is what `Emmap.Queue.bytes/1` returns.
+  Returns positions in bytes in the stream of all items ever pushed: `head`, the oldest item that was not acknowledged;
+  `tail` and `next_tail`, the position of the next item; and the `size` of the file. `tail - head` equals
+  `Emmap.Queue.bytes/1`.
   """
   @doc since: "1.0.0-rc.0"
   @spec metadata(queue) :: %{
@@ -199,7 +200,7 @@ defmodule :emmap_queue do
   @spec push(queue, term) :: :ok | :duplicate | Queue.failure()
   def push(queue, term), do: Queue.push(queue, term)
 
-  @doc "As `push/2`, compressed by a level from 0, which is none, to 9."
+  @doc "Same as `push/2`, but compresses the term with a level from 0 (none) to 9."
   @doc since: "1.0.0-rc.0"
   @spec push(queue, term, 0..9) :: :ok | :duplicate | Queue.failure()
   def push(queue, term, 0), do: Queue.push(%{queue | to_binary: []}, term)
@@ -207,19 +208,21 @@ defmodule :emmap_queue do
   def push(queue, term, level) when is_integer(level) and level in 1..9,
     do: Queue.push(%{queue | to_binary: [compressed: level]}, term)
 
-  @doc "Takes the oldest term; `nil`: the queue is empty."
+  @doc "Removes the oldest term and returns it, or `nil` if the queue is empty."
   @doc since: "1.0.0-rc.0"
   @spec pop(queue) :: term | nil
   def pop(queue), do: bare(queue, Queue.pop(queue))
 
-  @doc "As `pop/1`."
+  @doc "Same as `pop/1`."
   @doc since: "1.0.0-rc.0"
   @spec pop_and_purge(queue) :: term | nil
   def pop_and_purge(queue), do: pop(queue)
 
   @doc """
-  Takes the terms that are in the queue now, oldest first: `Fun(Term, State)` returns `{cont, State}` to take the term and go on, or
-  `{halt, State}` to leave it and end. Returns the last state. If the function raises an error, its term stays in the queue.
+  Removes the terms that are in the queue now, oldest first.
+
+  `Fun(Term, State)` returns `{cont, State}` to remove the term and continue, or `{halt, State}` to leave it in the queue
+  and stop. Returns the last state. If the function raises an error, its term stays in the queue.
   """
   @doc since: "1.0.0-rc.0"
   @spec pop(queue, state, (term, state -> {:cont, state} | {:halt, state})) :: state
@@ -249,7 +252,7 @@ defmodule :emmap_queue do
     end
   end
 
-  # Whatever the function does but return a decision, its term is available again.
+  # If the function does not return a decision, its term is available again.
   defp decided(queue, receipt, fun) do
     case fun.() do
       {decision, _state} = decided when decision in [:cont, :halt] -> decided
@@ -261,40 +264,41 @@ defmodule :emmap_queue do
       :erlang.raise(kind, reason, __STACKTRACE__)
   end
 
-  # Gone: it was dropped meanwhile, by `erase/1`.
+  # `:gone`: it was dropped in the meantime, by `erase/1`.
   defp acknowledged!(_queue, result) when result in [:ok, {:error, :gone}], do: :ok
 
   defp acknowledged!(queue, {:error, reason}),
     do: Structure.failed!(queue, :queue, :write, reason)
 
   @doc """
-  Calls `Fun(Term)` with the oldest term, takes the term when the function returns, and returns what it returned; `nil`: the queue is
-  empty. If the function raises an error, the term stays in the queue.
+  Calls `Fun(Term)` with the oldest term, removes the term when the function returns, and returns the result of the
+  function, or `nil` if the queue is empty. If the function raises an error, the term stays in the queue.
   """
   @doc since: "1.0.0-rc.0"
   @spec try_pop(queue, (term -> result)) :: result | nil when result: term
   def try_pop(queue, fun) when is_function(fun, 1), do: bare(queue, Queue.take(queue, fun))
 
-  @doc "As `try_pop/2`."
+  @doc "Same as `try_pop/2`."
   @doc since: "1.0.0-rc.0"
   @spec try_pop_and_purge(queue, (term -> result)) :: result | nil when result: term
   def try_pop_and_purge(queue, fun), do: try_pop(queue, fun)
 
-  # Looking
+  # Peeking
 
-  @doc "Returns the oldest term, and leaves it; `nil`: the queue is empty."
+  @doc "Returns the oldest term without removing it, or `nil` if the queue is empty."
   @doc since: "1.0.0-rc.0"
   @spec peek_front(queue) :: term | nil
   def peek_front(queue), do: bare(queue, Queue.peek(queue))
 
-  @doc "Returns the newest term, and leaves it; `nil`: the queue is empty."
+  @doc "Returns the newest term without removing it, or `nil` if the queue is empty."
   @doc since: "1.0.0-rc.0"
   @spec peek_back(queue) :: term | nil
   def peek_back(queue), do: bare(queue, Queue.peek_last(queue))
 
   @doc """
-  Folds over the terms, oldest first, and takes none: `Fun(Term, State)` returns `{cont, State}` to go on, or `{halt, State}` to end.
-  Returns the last state.
+  Folds over the terms, oldest first, without removing them.
+
+  `Fun(Term, State)` returns `{cont, State}` to continue, or `{halt, State}` to stop. Returns the last state.
   """
   @doc since: "1.0.0-rc.0"
   @spec peek(queue, state, (term, state -> {:cont, state} | {:halt, state})) :: state
@@ -303,8 +307,8 @@ defmodule :emmap_queue do
     do: Queue.walk(queue, state, fn {term, _sequence, _attempts}, state -> fun.(term, state) end)
 
   @doc """
-  As `peek/3`, newest first. It first notes where each term is, in 16 bytes or so each: items of this format are found from the oldest on.
-  Terms that others take meanwhile are left out.
+  Same as `peek/3`, but newest first. Items of this format can only be found from the oldest on, so it first notes the
+  position of each term, in about 16 bytes each. Terms that others remove in the meantime are left out.
   """
   @doc since: "1.0.0-rc.0"
   @spec rpeek(queue, state, (term, state -> {:cont, state} | {:halt, state})) :: state
@@ -334,35 +338,37 @@ defmodule :emmap_queue do
   # A process
 
   @doc """
-  Opens a queue in a process with this local name, which closes it when it ends. The functions below take its name or pid, also
-  of another node. On this node they are needed only for programs that have them already: a queue needs no process.
+  Opens a queue in a process with this local name, which closes the queue when it ends.
+
+  The functions below accept its name or pid, also of a process on another node. On this node, they exist only for
+  programs that already use them: a queue needs no process.
   """
   @doc since: "1.0.0-rc.0"
   @spec start_link(atom, :file.name_all(), non_neg_integer, [option]) :: :gen_server.start_ret()
   def start_link(name, filename, size, options) when is_list(options),
     do: :gen_server.start_link({:local, name}, __MODULE__, {filename, size, options}, [])
 
-  @doc "As `push/2`, in the process."
+  @doc "Same as `push/2`, but in the process."
   @doc since: "1.0.0-rc.0"
   @spec enqueue(server, term) :: :ok | Queue.failure()
   def enqueue(server, term), do: call(server, {:push, term})
 
-  @doc "As `pop/1`, in the process."
+  @doc "Same as `pop/1`, but in the process."
   @doc since: "1.0.0-rc.0"
   @spec dequeue(server) :: term | nil
   def dequeue(server), do: call(server, :pop)
 
-  @doc "As `try_pop/2`. The function runs in the process; what it raises is raised by the caller, and the process lives on."
+  @doc "Same as `try_pop/2`, but in the process. If the function raises, the caller raises, and the process continues."
   @doc since: "1.0.0-rc.0"
   @spec try_dequeue(server, (term -> result)) :: result | nil when result: term
   def try_dequeue(server, fun) when is_function(fun, 1), do: call(server, {:try_pop, fun})
 
-  @doc "As `peek_front/1`, in the process."
+  @doc "Same as `peek_front/1`, but in the process."
   @doc since: "1.0.0-rc.0"
   @spec inspect(server) :: term | nil
   def inspect(server), do: call(server, :peek)
 
-  @doc "As `metadata/1`, in the process."
+  @doc "Same as `metadata/1`, but in the process."
   @doc since: "1.0.0-rc.0"
   @spec info(server) :: map
   def info(server), do: call(server, :info)
