@@ -1,8 +1,8 @@
 defmodule Emmap.Copied do
   @moduledoc false
-  # Any binary may be live, and no function tells. A function that reads its argument twice
-  # (`:unicode.characters_to_binary/3` does) kills the VM when the bytes change in between. So a term of a
-  # caller is copied before it reaches such a function, and before it is kept.
+  # Any binary may be live, and no function can detect that. A function that reads its argument twice
+  # (such as `:unicode.characters_to_binary/3`) crashes the VM if the bytes change in between. So a term from a
+  # caller is copied before it is passed to such a function, and before it is stored.
 
   @doc "The same term, with copies of all binaries in it."
   @spec copied(term) :: term

@@ -1,16 +1,16 @@
 defmodule Emmap.Descriptor do
   @moduledoc false
-  # A file that is open already, in the place of a path.
+  # An open file that is passed instead of a path.
 
   import Emmap.Handle, only: [handle: 1]
   alias Emmap.Native
 
-  @doc "Whether a term stands for an open file."
+  @doc "Whether a term is an open file."
   defguard is_descriptor(source)
            when (is_tuple(source) and elem(source, 0) in [:fd, :file_descriptor]) or
                   is_pid(source) or is_port(source)
 
-  @doc "Calls `open` with the number of the file's descriptor, which is this file's as long as the call takes."
+  @doc "Calls `open` with the number of the file's descriptor, which is valid for the duration of the call."
   @spec with_number(term, (integer -> answer)) :: answer | {:error, Emmap.reason()}
         when answer: term
   def with_number({:fd, number}, open) when is_integer(number) and number in 0..0x7FFF_FFFF,
@@ -30,13 +30,13 @@ defmodule Emmap.Descriptor do
     with <<number::native-32>> <- :prim_file.get_handle(file) do
       answer = open.(number)
 
-      # Another use, so that the file is not collected, and its number another file's, before this.
+      # Used again here, so that the file is not collected, and its number not reused, before this.
       _ = :prim_file.get_handle(file)
       answer
     end
   end
 
-  # A handle opened without `:binary`, which returns lists.
+  # A handle that was opened without `:binary`, which returns lists.
   def with_number({:file_descriptor, :raw_file_io_list, file}, open), do: with_number(file, open)
 
   def with_number({:fd, other}, _open) do
@@ -46,7 +46,7 @@ defmodule Emmap.Descriptor do
 
   def with_number(_device, _open) do
     raise ArgumentError,
-          "this file shows no descriptor: pass its path, or a file that was opened with :raw and without " <>
+          "this file has no accessible descriptor: pass its path, or a file that was opened with :raw and without " <>
             ":delayed_write, :compressed and :ram"
   end
 end

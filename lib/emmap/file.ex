@@ -1,21 +1,21 @@
 defmodule Emmap.File do
   @moduledoc """
-  OTP's file contract: the callbacks that `:file`, `IO` and `File` call on a handle.
+  OTP's file interface: the callbacks that `:file`, `IO` and `File` call on a handle.
 
-  There is nothing to call here yourself: `:file.pread(mem, 0, 10)` and `Emmap.pread(mem, 0, 10)` are
-  the same. The differences from a raw file:
+  You do not need to call these functions: `:file.pread(mem, 0, 10)` and `Emmap.pread(mem, 0, 10)` do
+  the same. The differences from a raw file are:
 
-    * after `close`: `{:error, :closed}`, where a raw file returns `:einval`
-    * writing to a read-only map: `{:error, :eacces}`, where a raw file returns `:ebadf`
-    * with `:append`, writes are as those of a raw file opened with `:append`, but `:file.truncate/1` and
-      `:file.allocate/3` are `{:error, :eacces}`
-    * a write past the end of a map that cannot grow: `{:error, :enospc}`
-    * `:file.read_file_info/1,2` returns the metadata of the file, also of a part of it; of anonymous memory
+    * after `close`, calls return `{:error, :closed}`, where a raw file returns `:einval`
+    * writing to a read-only map returns `{:error, :eacces}`, where a raw file returns `:ebadf`
+    * with `:append`, writes work as for a raw file opened with `:append`, but `:file.truncate/1` and
+      `:file.allocate/3` return `{:error, :eacces}`
+    * a write past the end of a map that cannot grow returns `{:error, :enospc}`
+    * `:file.read_file_info/1,2` returns the metadata of the file, also for a map of a part of it; for anonymous memory,
       it returns `{:error, :enotsup}`
-    * a gap left by writing past the end has its blocks allocated, unless `:sparse`
-    * a read or write that fails leaves the cursor where it was
-    * `:file.copy/2` and `:file.copy/3` between two maps return the error of the source, or of the destination, and
-      nothing is written in place of lost pages. `{:ok, bytes}` may be less than asked for at the end of the source
+    * if a write past the end leaves a gap, the blocks of the gap are allocated, unless the map is `:sparse`
+    * a read or write that fails does not move the cursor
+    * `:file.copy/2` and `:file.copy/3` between two maps return the error of the source or the destination, and write
+      nothing in place of lost pages. `{:ok, bytes}` may be less than requested at the end of the source
     * any process may use a handle, where a raw file raises `:not_on_controlling_process`
   """
   @moduledoc since: "1.0.0-rc.0"
@@ -47,7 +47,7 @@ defmodule Emmap.File do
   defdelegate advise(mem, position, count, advice), to: Emmap
   @doc false
   defdelegate allocate(mem, position, count), to: Emmap
-  # The common forms of the hot calls are as in `Emmap`, without the way there.
+  # The common forms of the hot calls, as in `Emmap`, without the detour through it.
   @doc false
   def read(handle(ref, nil), count) when is_integer(count) and count >= 0,
     do: Bare.data(patient(Native.read(ref, nil, count)))
@@ -91,10 +91,10 @@ defmodule Emmap.File do
   defdelegate truncate(mem), to: Emmap
 
   @doc false
-  # Called when both ends are maps; other copies are OTP's own loop.
+  # Called if both ends are maps. Other copies use OTP's own loop.
   def copy(source, destination, count), do: copy(source, destination, count, 0)
 
-  # `:infinity` is an atom, and atoms are above all integers.
+  # `:infinity` is an atom, and an atom is greater than any integer.
   defp copy(_source, _destination, left, done) when left <= 0, do: {:ok, done}
 
   defp copy(source, destination, left, done) do
@@ -118,8 +118,8 @@ defmodule Emmap.File do
   def ipread_s32bu_p32bu(_mem, _position, _max), do: {:error, :badarg}
 
   @doc false
-  # The result is that of a raw file. The NIF asks the descriptor that the handle holds. Its number is not
-  # passed on: once the handle is collected or closed, the number may belong to another file.
+  # The result is that of a raw file. The NIF uses the descriptor that the handle holds. It does not return the
+  # number, because the number may belong to another file once the handle is collected or closed.
   def read_handle_info(handle(ref), options) do
     time = time_option(options)
 
@@ -145,7 +145,7 @@ defmodule Emmap.File do
     :throw, :badarg -> {:error, :badarg}
   end
 
-  # The first `:time` counts, and options that are unknown do not.
+  # The first `:time` counts. Unknown options are ignored.
   defp time_option([{:time, time} | _]), do: time
   defp time_option([_ | rest]), do: time_option(rest)
   defp time_option([]), do: :local
@@ -156,22 +156,22 @@ defmodule Emmap.File do
     universal = :erlang.posixtime_to_universaltime(seconds)
     if time == :local, do: :erlang.universaltime_to_localtime(universal), else: universal
   rescue
-    # A time that OTP's calendar does not have.
+    # A time that OTP's calendar does not support.
     ArgumentError -> throw(:badarg)
   end
 
   defp from_posix(_seconds, _other), do: throw(:badarg)
 
   @doc false
-  # The kernel sends the page cache itself, from a raw file on the same inode; what is not the
-  # file's (private pages, anonymous memory) is sent by OTP's loop over reads.
+  # The kernel sends from the page cache, through a raw file on the same inode. Data that is not in the
+  # file (private pages, anonymous memory) is sent by OTP's loop of reads.
   def sendfile(mem, socket, position, count, chunk_size, headers, trailers, flags) do
     with {:ok, %{flags: map_flags, offset: offset, size: size}} <- brief(mem),
          false <- :private in map_flags and :write in map_flags,
          true <- position <= size,
          {:ok, raw} <- open_again(mem) do
       left = size - position
-      # 0 means all there is.
+      # 0 means up to the end.
       count = if count == 0, do: left, else: min(count, left)
 
       try do
@@ -203,14 +203,14 @@ defmodule Emmap.File do
   end
 
   @doc false
-  # There is no resource of OTP's behind a map; with this answer sockets read and send.
+  # A map has no resource of OTP. With this result, sockets fall back to reads and sends.
   @spec internal_get_nif_resource(Emmap.t()) :: no_return
   def internal_get_nif_resource(_mem), do: :erlang.error(:notsup)
 
   defp brief(handle(ref)), do: Emmap.Info.brief(ref)
 
-  # A raw file on the same inode, whatever happened to its path. Until the raw file is open, the
-  # descriptor keeps its number; `descriptor_close` is also the use that keeps the descriptor alive.
+  # A raw file on the same inode, even if its path has changed. Until the raw file is open, the
+  # descriptor keeps its number; the call of `descriptor_close` also keeps the descriptor alive until then.
   defp open_again(handle(ref)) do
     with {:ok, descriptor, number} <- Native.descriptor_open(ref) do
       try do

@@ -1,6 +1,6 @@
 defmodule Emmap.Info do
   @moduledoc false
-  # What `Emmap.info/1` and `inspect/1` show of a map.
+  # What `Emmap.info/1` and `inspect/1` show for a map.
 
   alias Emmap.Native
 
@@ -9,13 +9,13 @@ defmodule Emmap.Info do
   @spec of(reference) :: {:ok, t} | Emmap.failure()
   def of(ref), do: shown(Native.info(ref))
 
-  # The pages of the map and how many of them are in memory, in at most `parts` parts from its start
-  # on: `[{pages, resident}]`.
+  # The number of pages of the map and how many of them are in memory, in at most `parts` parts from its
+  # start: `[{pages, resident}]`.
   @spec residency(reference, 1..0xFFFF) ::
           {:ok, [{pos_integer, non_neg_integer}]} | Emmap.failure()
   def residency(ref, parts), do: Native.residency(ref, parts)
 
-  # Bytes of the blocks that the file has on its disk; `nil` where that is not known.
+  # Bytes of the blocks that the file has on its disk; `nil` if unknown.
   @spec allocated(reference) :: non_neg_integer | nil
   def allocated(ref) do
     case Native.file_info(ref) do
@@ -24,7 +24,7 @@ defmodule Emmap.Info do
     end
   end
 
-  # As `of/1` but for the resident pages and the blocks: in constant time, however large the map is.
+  # As `of/1`, but without the resident pages and the blocks: it takes constant time for any size of map.
   @spec brief(reference) :: {:ok, t} | Emmap.failure()
   def brief(ref), do: shown(Native.describe(ref, true))
 
@@ -64,7 +64,7 @@ end
 
 defimpl Inspect, for: Emmap do
   def inspect(%Emmap{ref: ref}, _opts) do
-    # To look at a handle changes nothing of it.
+    # Inspecting a handle must not change it.
     case Emmap.Native.describe(ref, false) do
       {:ok, %{path: path, size: size} = info} ->
         name = if path, do: Kernel.inspect(path), else: "anonymous"

@@ -1,11 +1,11 @@
 defmodule Emmap.Iodata do
   @moduledoc false
-  # Data that is about to be written. It may hold live binaries, whose maps may have lost them: then the zeros in their
-  # place are not written, and the error of the map is returned.
+  # Data to be written. It may contain live binaries whose maps have lost their pages. In that case, the zeros in
+  # their place are not written, and the error of the map is returned.
 
   alias Emmap.Native
 
-  # A binary is returned as it is: the NIF that writes it checks it. What else there is is copied.
+  # A binary is returned unchanged, because the NIF that writes it checks it. Anything else is copied.
   @spec flatten(iodata) :: {:ok, binary} | {:error, :badarg} | Emmap.failure()
   def flatten(data) when is_binary(data), do: {:ok, data}
   def flatten(data), do: checked(data, &:erlang.iolist_to_binary/1)
@@ -19,7 +19,7 @@ defmodule Emmap.Iodata do
     case Native.faults() do
       {events, false} ->
         copied = copy.(data)
-        # No map had a fault before or meanwhile: no byte was lost.
+        # No map had a fault before or during the copy, so no byte was lost.
         if Native.faults() == {events, false}, do: {:ok, copied}, else: exact(data)
 
       {_events, true} ->
@@ -29,7 +29,7 @@ defmodule Emmap.Iodata do
     ArgumentError -> {:error, :badarg}
   end
 
-  # Each binary is copied with a look at its own map.
+  # Copies each binary and checks its map.
   defp exact(data) do
     {:ok, data |> copies() |> :erlang.iolist_to_binary()}
   catch

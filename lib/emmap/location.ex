@@ -1,6 +1,6 @@
 defmodule Emmap.Location do
   @moduledoc false
-  # A location as OTP's types define it, as a position: of a call that takes a range of a file.
+  # Converts a location, as OTP's types define it, to a position, for calls that take a range of a file.
 
   alias Emmap.Native
 
@@ -16,7 +16,7 @@ defmodule Emmap.Location do
 
   def position(_ref, other), do: wrong(other)
 
-  @doc "What a raw file returns for a term that is neither a position nor a count of bytes."
+  @doc "What a raw file returns for a term that is neither a position nor a number of bytes."
   @spec wrong(term) :: {:error, :einval | :badarg}
   def wrong(number) when is_number(number), do: {:error, :einval}
   def wrong(_other), do: {:error, :badarg}

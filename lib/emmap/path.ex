@@ -1,7 +1,7 @@
 defmodule Emmap.Path do
   @moduledoc false
-  # A path as the system expects it: bytes. Charlists may hold characters or, as file names that are not
-  # UTF-8 do, bytes. A path is kept, in streams for example, so it is a copy.
+  # A path in the form that the system expects: bytes. Charlists contain characters or, for file names that are not
+  # UTF-8, bytes. Paths are stored, for example in streams, so the result is a copy.
 
   import Emmap.Copied
 

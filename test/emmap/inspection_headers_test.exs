@@ -12,7 +12,7 @@ defmodule Emmap.InspectionHeadersTest do
       {:version, 4, 2, "version", :version, 7},
       {:mark, 6, 4, "mark", :endian_mark, 0x0A0B0C0D},
       {:sequence, 10, 4, "sequence", :sequence, nil},
-      {:width, 14, 1, "width", :number, {"is 1 to 8", &(&1.width in 1..8)}},
+      {:width, 14, 1, "width", :number, {"must be 1 to 8", &(&1.width in 1..8)}},
       {:salt, 15, 2, "salt", :hex, nil},
       {:later, 17, 1, "for later", :reserved, 0},
       {:sum, 18, 4, "sum", :checksum, nil}
@@ -86,11 +86,12 @@ defmodule Emmap.InspectionHeadersTest do
       |> :binary.list_to_bin()
 
     for {fields, bad_format, words} <- [
-          {[version: 8], :version, "version: that is known here is 7, but 8 was found"},
-          {[mark: mark], :endianness, "the file is of one of the other byte order"},
-          {[width: 9], :checksum, "width: is 1 to 8, but 9 was found"},
-          {[sequence: -1], :checksum, "sequence: is below 2^32 - 1, but 4294967295 was found"},
-          {[later: 5], nil, "for later: is 0 in version 7, but 5 was found"}
+          {[version: 8], :version, "version: must be 7 for this Emmap, but 8 was found"},
+          {[mark: mark], :endianness, "the file is from a machine with the other byte order"},
+          {[width: 9], :checksum, "width: must be 1 to 8, but 9 was found"},
+          {[sequence: -1], :checksum,
+           "sequence: must be below 2^32 - 1, but 4294967295 was found"},
+          {[later: 5], nil, "for later: must be 0 in version 7, but 5 was found"}
         ] do
       headers = read(context, header(fields), [0])
       assert {Headers.bad_format(headers), said(headers) =~ words} == {bad_format, true}, words

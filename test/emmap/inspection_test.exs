@@ -148,7 +148,7 @@ defmodule Emmap.InspectionTest do
       bad = good |> put(32, <<5000::little-32>>) |> put(4096 + 24, <<99::little-64>>)
       report = report(path, bad)
       assert {:damage, 32} in places(report)
-      assert said(report) =~ "number of stripes: is 1 to 1024, but 5000 was found"
+      assert said(report) =~ "number of stripes: must be 1 to 1024, but 5000 was found"
       assert report.bad_format == :checksum
     end
 
@@ -201,7 +201,7 @@ defmodule Emmap.InspectionTest do
              } = report
 
       assert places(report) == [unknown: 8, unknown: 4104]
-      assert said(report) =~ "version: that is known here is 1, but 2 was found"
+      assert said(report) =~ "version: must be 1 for this Emmap, but 2 was found"
 
       other = <<mark::native-32>> = <<0x01020304::native-32>>
       other = other |> :binary.bin_to_list() |> Enum.reverse() |> :binary.list_to_bin()
@@ -484,7 +484,7 @@ defmodule Emmap.InspectionTest do
       assert {:ok, %{bad_format: :checksum} = report} = Inspection.file(path)
 
       assert said(report) =~
-               "bytes of names: is at most the room for names, 16777216, and what so many counters can have"
+               "bytes of names: must be at most the room for names, 16777216, and the most that this number of counters can have"
     end
 
     test "many names are compared in linear time", %{path: path} do

@@ -182,7 +182,7 @@ defmodule Emmap.QueueFormatsTest do
     <<before::binary-size(@segments), head::binary-48, _::64, rest::binary>> = bytes
     File.write!(path, [before, head, <<1::little-64>>, rest])
     assert {:ok, %{status: :damaged, problems: [problem]}} = Inspection.file(path)
-    assert problem.message =~ "next segment, 0, cannot be"
+    assert problem.message =~ "next segment, 0, is invalid"
     assert problem.at == @segments + 48
 
     File.write!(path, binary_part(bytes, 0, @segments + @segment))

@@ -19,15 +19,15 @@ defmodule Emmap.Inspection.BlocksFile do
       {:endian_mark, 12, 4, "endian mark", :endian_mark, 0x01020304},
       {:sequence, 16, 8, "sequence number", :sequence, nil},
       {:block_size, 24, 8, "block size", :number,
-       {"is from 1 to 1073741824", &(&1.block_size in 1..1_073_741_824)}},
+       {"must be from 1 to 1073741824", &(&1.block_size in 1..1_073_741_824)}},
       {:file, 32, 8, "number of the file", :hex, nil},
       {:slots, 40, 4, "number of slots", :number,
-       {"is that of this block size", &(&1.slots == slots(&1.block_size))}},
+       {"must be the number for this block size", &(&1.slots == slots(&1.block_size))}},
       {:checksum, 44, 4, "checksum", :checksum, nil}
     ])
   end
 
-  # Also of a block size that cannot be.
+  # Also for an invalid block size.
   defp slots(size) when size in 1..1_073_741_824 do
     slots = 262_144 |> div(size) |> max(2) |> min(1024)
     Enum.find([1024, 512, 256, 128, 64, 32, 16, 8, 4, 2], &(&1 <= slots))
@@ -80,7 +80,7 @@ defmodule Emmap.Inspection.BlocksFile do
     end
   end
 
-  # It may be longer: it grows by blocks.
+  # It may be longer, because it grows in larger units.
   defp length(source, %{fields: fields} = header) do
     stop = geometry(fields).groups
     says = "length: the slots end at #{stop}, by the header at #{header.at}"
@@ -94,7 +94,7 @@ defmodule Emmap.Inspection.BlocksFile do
       area |> binary_part(at - @control, 8) |> :binary.decode_unsigned(:little)
     end
 
-    # The word of a slot has more than the address.
+    # The word of a slot contains more than the address.
     addresses = for slot <- 0..1023, do: Bitwise.band(word.(24_576 + slot * 8), 0x1FFF_FFFF_FFFF)
 
     %{

@@ -1,6 +1,6 @@
 defmodule Emmap.Inspection.BlocksGroups do
   @moduledoc false
-  # The groups of a file of blocks (docs/formats.md): the bits of each, and its blocks.
+  # The groups of a file of blocks (docs/formats.md): the bits of each group, and its blocks.
 
   import Bitwise
   import Emmap.Inspection.Format, only: [problem: 4, length_problem: 3]
@@ -9,7 +9,7 @@ defmodule Emmap.Inspection.BlocksGroups do
   @blocks 32_256
   @words 4032
   @page 4096
-  # So many bytes of blocks are compared with their checksums, unless all are asked for.
+  # How many bytes of blocks are compared with their checksums, unless all are requested.
   @budget 8_388_608
   @ones 0..255
         |> Enum.map(fn byte -> for(<<(bit::1 <- <<byte>>)>>, do: bit) |> Enum.sum() end)
@@ -50,7 +50,7 @@ defmodule Emmap.Inspection.BlocksGroups do
      beyond ++ count(control, in_use, beyond) ++ (problems |> Enum.reverse() |> List.flatten())}
   end
 
-  # Those that are in the file. A group whose bits are in a hole has no blocks: of those only the first are listed.
+  # The groups that are in the file. A group whose bits are in a hole has no blocks; of those, only the first are listed.
   defp groups(source, geometry, %{capacity: capacity}, limit) do
     in_file = in_file(geometry, source.size)
     wanted = div(capacity + @blocks - 1, @blocks)
@@ -65,10 +65,10 @@ defmodule Emmap.Inspection.BlocksGroups do
     end
   end
 
-  # How many groups have all of their bits in a file of this size.
+  # How many groups have all of their bits inside a file of this size.
   defp in_file(geometry, size), do: group_at(geometry, size - 36 * @page) + 1
 
-  # The last group that begins at or before a place; -1: none does.
+  # The last group that begins at or before a position, or -1.
   defp group_at(%{groups: groups} = geometry, place) when place >= groups do
     super = div(place - groups, geometry.super)
     inside = place - groups - super * geometry.super - @page
@@ -80,7 +80,7 @@ defmodule Emmap.Inspection.BlocksGroups do
   defp with_data(_source, _geometry, number, count, _limit, groups) when number >= count,
     do: Enum.reverse(groups)
 
-  # An atom is above all integers.
+  # An atom is greater than any integer.
   defp with_data(source, geometry, number, count, limit, groups) when number < limit,
     do: with_data(source, geometry, number + 1, count, limit, [number | groups])
 
@@ -94,7 +94,7 @@ defmodule Emmap.Inspection.BlocksGroups do
       from when from < at + 4 * @page ->
         with_data(source, geometry, number + 1, count, limit, [number | groups])
 
-      # The data may be that group's blocks, or a page between groups.
+      # The data may be blocks of that group, or a page between groups.
       from ->
         next = max(group_at(geometry, from), number + 1)
         with_data(source, geometry, next, count, limit, groups)
@@ -154,13 +154,13 @@ defmodule Emmap.Inspection.BlocksGroups do
   defp durable_problems(%{copies: copies, at: at, number: number}) do
     for {false, copy} <- Enum.with_index(copies) do
       text = "group #{number}, what is durable, copy #{copy}: its checksum is wrong"
-      # One of the two is written at a time, and may be found in parts.
+      # One of the two is written at a time, and may be found half-written.
       severity = if true in copies, do: :note, else: :damage
       problem(severity, at + (2 + copy) * @page, @page, text)
     end
   end
 
-  # Blocks in use with their checksums, read some at a time. Those in slots are somewhere else.
+  # Compares blocks in use with their checksums, some at a time. Blocks in slots are stored elsewhere.
   defp check(source, geometry, control, group, budget) do
     checksums = Source.read(source, group.at + 4 * @page, @blocks * 4)
     together = max(div(1_048_576, geometry.block_size), 1)
@@ -178,7 +178,7 @@ defmodule Emmap.Inspection.BlocksGroups do
       damaged =
         for index <- indexes,
             at = (index - first) * geometry.block_size,
-            # Beyond the end of the file, which is told elsewhere.
+            # Past the end of the file, which is reported elsewhere.
             at + geometry.block_size <= byte_size(data),
             block = binary_part(data, at, geometry.block_size),
             not sound?(geometry, group, index, block, checksums),

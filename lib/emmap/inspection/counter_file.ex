@@ -21,15 +21,16 @@ defmodule Emmap.Inspection.CounterFile do
       {:endian_mark, 12, 4, "endian mark", :endian_mark, 0x01020304},
       {:sequence, 16, 8, "sequence number", :sequence, nil},
       {:count, 24, 8, "number of counters", :number, nil},
-      {:stripes, 32, 4, "number of stripes", :number, {"is 1 to 1024", &(&1.stripes in 1..1024)}},
+      {:stripes, 32, 4, "number of stripes", :number,
+       {"must be 1 to 1024", &(&1.stripes in 1..1024)}},
       {:reserved, 36, 4, "reserved field", :reserved, 0},
       {:data_offset, 40, 8, "data offset", :number,
-       {"is #{@names_offset} + the room for names, a multiple of #{@line}", &data_offset?/1}},
+       {"must be #{@names_offset} + the room for names, a multiple of #{@line}", &data_offset?/1}},
       {:names_offset, 48, 8, "names offset", :number,
-       {"is #{@names_offset}", &(&1.names_offset == @names_offset)}},
+       {"must be #{@names_offset}", &(&1.names_offset == @names_offset)}},
       {:names_room, 56, 8, "room for names", :number, nil},
       {:names_length, 64, 8, "bytes of names", :number,
-       {"is at most the room for names, #{@longest_names}, and what so many counters can have",
+       {"must be at most the room for names, #{@longest_names}, and the most that this number of counters can have",
         &names_length?/1}},
       {:names_checksum, 72, 4, "checksum of the names", :hex, nil},
       {:checksum, 76, 4, "checksum", :checksum, nil}
@@ -74,14 +75,14 @@ defmodule Emmap.Inspection.CounterFile do
     Map.put(summary, :write_concurrency, stripes > 1)
   end
 
-  # In the order of the counters; `nil` where these are numbered or the names are damaged.
+  # In the order of the counters; `nil` if they are numbered or the names are damaged.
   defp names(_source, %{names_length: 0, names_checksum: 0}), do: {nil, nil}
 
   defp names(source, %{names_offset: at, names_length: length, names_checksum: sum} = header) do
     names = Source.read(source, at, length)
 
     cond do
-      # Then so is the file, which is a problem of its own.
+      # Then the file is too short as well, which is reported separately.
       byte_size(names) < length -> {nil, nil}
       :erlang.crc32(names) != sum -> {nil, changed(names, at, sum)}
       true -> decode(names, at, [], MapSet.new(), {at, length, header.count})
@@ -105,8 +106,8 @@ defmodule Emmap.Inspection.CounterFile do
     end
   end
 
-  # The checksum is right, so an error here was written as it is. Stops at the first invalid name: there may be 16 MiB
-  # of names, eight million empty ones.
+  # The checksum is right, so an error here was written by the program. Stops at the first invalid name, because there
+  # may be 16 MiB of names, that is, eight million empty ones.
   defp decode(<<>>, _at, [], _seen, _all), do: {nil, nil}
 
   defp decode(<<>>, _at, names, seen, {start, length, count}) do

@@ -1,20 +1,20 @@
 defmodule Emmap.Inspection.CounterValues do
   @moduledoc false
-  # The values of a counter file, read one after the other as others may go on counting.
+  # The values of a counter file, read one after the other, because others may change them at the same time.
 
   import Emmap.Inspection.Text, only: [grouped: 1, name: 1, plural: 2]
   alias Emmap.Inspection.Source
 
-  # Counters to a line, and the bytes of one.
+  # Counters per line, and the bytes of one.
   @per_line 16
   @line 128
 
-  @typedoc "Where counters are: `stripes` lines one behind the other for each sixteen of them."
+  @typedoc "Where counters are: each sixteen counters have `stripes` consecutive lines."
   @type place :: %{at: Emmap.position(), count: non_neg_integer, stripes: pos_integer}
 
   @doc """
-  Sum, largest, smallest, how many are not 0, and the first `limit` values. `names` are in the order of
-  the counters; `nil` where they are numbered.
+  Returns the sum, the largest and smallest value, how many are not 0, and the first `limit` values. `names` are in the
+  order of the counters, or `nil` if the counters are numbered.
   """
   @spec summary(Source.t(), place, [String.t()] | nil, non_neg_integer | :infinity) :: map
   def summary(source, %{count: count, stripes: stripes} = place, names, limit) do
@@ -72,7 +72,7 @@ defmodule Emmap.Inspection.CounterValues do
   defp shown(index) when is_integer(index), do: Integer.to_string(index)
   defp shown(name), do: name(name)
 
-  # The last line has room for counters that there are not.
+  # The last line has room for more counters than exist.
   defp add_all({:zeros, lines}, %{index: index} = total, %{count: count}, limit),
     do: add(0, min(lines * @per_line, count - index), total, limit)
 
@@ -85,7 +85,7 @@ defmodule Emmap.Inspection.CounterValues do
     Enum.reduce(there, total, &add(&1, 1, &2, limit))
   end
 
-  # So many counters with this value.
+  # Adds a number of counters with this value.
   defp add(value, times, %{index: index} = total, limit) do
     %{
       index: index + times,
@@ -97,7 +97,7 @@ defmodule Emmap.Inspection.CounterValues do
     }
   end
 
-  # An atom is above all integers.
+  # An atom is greater than any integer.
   defp list(value, index, times, total, limit) do
     Enum.reduce(index..(min(index + times, limit) - 1)//1, total.listed, &[{value, &1} | &2])
   end
@@ -109,7 +109,7 @@ defmodule Emmap.Inspection.CounterValues do
 
   defp values(bytes, 1), do: for(<<value::signed-native-64 <- bytes>>, do: value)
 
-  # Each counter is the sum of its stripes, wrapped.
+  # The value of a counter is the sum of its stripes, wrapped.
   defp values(bytes, stripes) do
     lines = for <<line::binary-size(@line) <- bytes>>, do: values(line, 1)
 

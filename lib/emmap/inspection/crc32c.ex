@@ -1,6 +1,6 @@
 defmodule Emmap.Inspection.Crc32c do
   @moduledoc false
-  # CRC-32C (Castagnoli), of which OTP has no function: a byte at a time by a table, some 20 MB a second.
+  # CRC-32C (Castagnoli), which OTP does not have: one byte at a time by a table, about 20 MB per second.
 
   import Bitwise
 
@@ -12,20 +12,20 @@ defmodule Emmap.Inspection.Crc32c do
          end)
          |> List.to_tuple()
 
-  # What one byte of 0 makes of each bit of a checksum, from the lowest on.
+  # The effect of one zero byte on each bit of a checksum, from the lowest bit.
   @zero_byte for bit <- 0..31,
                  do: bxor(elem(@table, 1 <<< bit &&& 0xFF), 1 <<< bit >>> 8)
 
-  @doc "The checksum of `bytes`, which follow bytes with the checksum `crc`."
+  @doc "The checksum of `bytes` that follow bytes with the checksum `crc`."
   @spec append(non_neg_integer, binary) :: non_neg_integer
   def append(crc \\ 0, bytes), do: bxor(crc, 0xFFFFFFFF) |> each(bytes) |> bxor(0xFFFFFFFF)
 
-  @doc "As `append/2` of so many bytes that are 0, in a time that hardly depends on how many."
+  @doc "As `append/2` of this number of zero bytes, in a time that hardly depends on the number."
   @spec append_zeros(non_neg_integer, non_neg_integer) :: non_neg_integer
   def append_zeros(crc, count),
     do: crc |> bxor(0xFFFFFFFF) |> zeros(count, @zero_byte) |> bxor(0xFFFFFFFF)
 
-  # What `2^n` zeros do to a checksum is linear: the sum of what they do to each of its bits.
+  # The effect of `2^n` zeros on a checksum is linear: the sum of the effects on each of its bits.
   defp zeros(crc, 0, _operator), do: crc
 
   defp zeros(crc, count, operator) do

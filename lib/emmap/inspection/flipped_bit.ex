@@ -1,18 +1,18 @@
 defmodule Emmap.Inspection.FlippedBit do
   @moduledoc false
-  # Which bit was flipped, by the CRC-32 that no longer fits: among so few bytes each single bit changes it in a way of its
-  # own. Two bits or more cannot be told apart.
+  # Finds the flipped bit from a CRC-32 that no longer matches: in short data, each single bit changes the checksum in a
+  # different way. Two or more flipped bits cannot be identified.
 
   import Bitwise
 
-  # Tries every bit; beyond this it would take long.
+  # Tries every bit, which would take too long for more bytes.
   @longest 4096
 
   @typedoc "A byte, and the number of a bit in it."
   @type bit :: {non_neg_integer, 0..7}
 
   @doc """
-  Finds the one bit whose flip makes `bytes` and their checksum fit. Bytes from `byte_size(bytes)` on are those of the
+  Finds the one bit whose flip makes `bytes` and their checksum match. Positions from `byte_size(bytes)` on are in the
   checksum, little-endian.
   """
   @spec find(binary, non_neg_integer) :: bit | nil
@@ -28,7 +28,7 @@ defmodule Emmap.Inspection.FlippedBit do
     end)
   end
 
-  @doc "`bytes` with one bit the other way round."
+  @doc "`bytes` with one bit flipped."
   @spec flip(binary, bit) :: binary
   def flip(bytes, {at, bit}) do
     rest = binary_part(bytes, at + 1, byte_size(bytes) - at - 1)

@@ -1,7 +1,7 @@
 defmodule Emmap.Inspection.Format do
   @moduledoc false
-  # What a format has to have to be inspected: a table of its headers (`Emmap.Inspection.Headers`), its contents, and both
-  # as text. `Emmap.Inspection` asks the formats in turn; the first that recognises a file describes it.
+  # What a format needs in order to be inspected: a table of its headers (`Emmap.Inspection.Headers`), its contents, and
+  # both as text. `Emmap.Inspection` asks the formats in turn; the first one that recognizes a file describes it.
 
   alias Emmap.Inspection.Source
 
@@ -10,7 +10,7 @@ defmodule Emmap.Inspection.Format do
 
   @typedoc """
   `bad_format` is the reason in `{:error, {:bad_format, why}}` that opening the file returns, or `nil`.
-  `headers` and `contents` are for people and programs to read; `contents` is `nil` where the headers do not say
+  `headers` and `contents` are for people and programs to read; `contents` is `nil` if the headers do not describe
   where it is.
   """
   @type description :: %{
@@ -21,16 +21,16 @@ defmodule Emmap.Inspection.Format do
           problems: [problem]
         }
 
-  @doc "What is in the file, with so many values; `nil` if it is of another format."
+  @doc "The contents of the file, with up to the given number of values; `nil` if it has another format."
   @callback describe(Source.t(), values :: non_neg_integer | :infinity) :: description | nil
 
-  @doc "What was checked in a file that is sound, in words; `nil` if there is nothing to check."
+  @doc "What was checked in a sound file, in words; `nil` if there is nothing to check."
   @callback checked() :: String.t() | nil
 
   @doc "The fields of a header on one line."
   @callback fields(map) :: String.t()
 
-  @doc "The contents as lines: what each is, or an empty string, and its text."
+  @doc "The contents as lines, each with a title, which may be empty, and a text."
   @callback lines(contents :: map) :: [{String.t(), String.t()}]
 
   @optional_callbacks fields: 1
@@ -40,7 +40,7 @@ defmodule Emmap.Inspection.Format do
     do: %{at: at, bytes: bytes, severity: severity, message: message}
 
   @doc """
-  Compares the size of the file with where its contents end, which `says` says. A file that is too short is damaged
+  Compares the size of the file with the end of its contents, which `says` describes. A file that is too short is damaged
   where bytes are missing, or at `{at, bytes}`.
   """
   @spec length_problem(Source.t(), position, String.t(), {position, pos_integer} | nil) ::
@@ -52,7 +52,7 @@ defmodule Emmap.Inspection.Format do
         problem(:damage, at, bytes, "#{says}, and the file is #{size} bytes long")
 
       size > stop ->
-        behind = "behind them are #{size - stop} bytes, as of a growth that a crash cut short"
+        behind = "after them are #{size - stop} bytes, as after a growth that a crash interrupted"
         problem(:note, stop, size - stop, "#{says}; #{behind}")
 
       true ->

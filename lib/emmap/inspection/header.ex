@@ -1,7 +1,7 @@
 defmodule Emmap.Inspection.Header do
   @moduledoc false
-  # A header by the table of its fields (docs/formats.md): what it contains, and whether it is as it was written. Numbers are
-  # little-endian, except for the endian mark. What is wrong is worded by `Emmap.Inspection.HeaderProblems`.
+  # Reads a header by the table of its fields (docs/formats.md): its contents, and whether it is intact. Numbers are
+  # little-endian, except for the endian mark. `Emmap.Inspection.HeaderProblems` describes the problems.
 
   alias Emmap.Inspection.{FlippedBit, Source}
 
@@ -9,20 +9,20 @@ defmodule Emmap.Inspection.Header do
   defstruct [:at, :table, :bytes, :bad, :flipped, fields: %{}]
 
   @typedoc """
-  A field: its name, its offset and size in bytes, what it is called, its kind, and what it must be.
+  A field: its name, its offset and size in bytes, its title, its kind, and its required value.
 
-    * `:magic`, `:version`, `:endian_mark`, `:reserved` – must be that value
-    * `:sequence` – which of two headers is the later one; below the last number, so that another one can follow
+    * `:magic`, `:version`, `:endian_mark`, `:reserved` – must have that value
+    * `:sequence` – shows which of two headers is the later one; below the highest number, so that another one can follow
     * `:checksum` – the CRC-32 of all bytes before it; the last field
-    * `:number` – must be anything (`nil`), or what `{why, valid?}` requires, a text and a function of all fields
+    * `:number` – any value (`nil`), or as `{why, valid?}` requires: a text and a function of all fields
     * `:hex` – any number, shown in hexadecimal
-    * `:bytes` – anything; a report does not have it among the fields
+    * `:bytes` – anything; not among the fields of a report
   """
   @type row :: {atom, non_neg_integer, pos_integer, String.t(), atom, term}
-  @typedoc "Where the header is in the file, and its copy, if there is one; its size, and its fields, each as a map."
+  @typedoc "The position of the header in the file, and of its copy, if it has one; its size, and its fields, each as a map."
   @type table :: %{at: [Emmap.position()], size: pos_integer, fields: [map]}
   @type bad :: :kind | :length | :checksum | :version | :endianness
-  @typedoc "`flipped` is the one bit of the header that was, if it was one."
+  @typedoc "`flipped` is the bit of the header that was flipped, if exactly one was."
   @type t :: %__MODULE__{
           at: Emmap.position(),
           table: table,
@@ -48,7 +48,7 @@ defmodule Emmap.Inspection.Header do
     %{header | flipped: flipped(header)}
   end
 
-  # Where the file ends before the header does, `fields` is empty.
+  # `fields` is empty if the file ends before the header does.
   defp parse(%{table: table, bytes: bytes} = header) do
     fields =
       for %{at: at, size: size} = field <- table.fields,
@@ -63,7 +63,7 @@ defmodule Emmap.Inspection.Header do
   defp decode(kind, bytes) when kind in [:magic, :bytes], do: bytes
   defp decode(_kind, bytes), do: :binary.decode_unsigned(bytes, :little)
 
-  # In the order in which opening the file looks: a wrong field of this kind, and the error that it causes.
+  # In the order in which opening the file checks them: a kind of field, and the error that a wrong value causes.
   @errors [
     checksum: :checksum,
     version: :version,
@@ -80,11 +80,11 @@ defmodule Emmap.Inspection.Header do
     end
   end
 
-  @doc "The bytes that a header begins with."
+  @doc "The bytes with which a header begins."
   @spec magic(table) :: binary
   def magic(table), do: hd(for %{kind: :magic, must: magic} <- table.fields, do: magic)
 
-  @doc "The fields of these kinds that are not what they must be, as `{field, what_it_must_be}`."
+  @doc "The fields of these kinds that have a wrong value, as `{field, required_value}`."
   @spec wrong(t, [atom]) :: [{map, String.t()}]
   def wrong(header, kinds) do
     for kind <- kinds,
@@ -95,24 +95,24 @@ defmodule Emmap.Inspection.Header do
 
   defp why(%{kind: :checksum, at: to} = field, value, %{at: at, bytes: bytes}) do
     sum = :erlang.crc32(binary_part(bytes, 0, to))
-    value != sum && "of bytes #{at} to #{at + to - 1} is #{shown(field, sum)}"
+    value != sum && "of bytes #{at} to #{at + to - 1} must be #{shown(field, sum)}"
   end
 
   defp why(%{kind: :version, must: version}, value, _header),
-    do: value != version && "that is known here is #{version}"
+    do: value != version && "must be #{version} for this Emmap"
 
   defp why(%{kind: :endian_mark, must: mark} = field, value, _header) do
     # The mark of this machine, as a reader of little-endian numbers reads it.
     mark = :binary.decode_unsigned(<<mark::native-32>>, :little)
-    other = "on this machine: the file is of one of the other byte order"
-    value != mark && "is #{shown(field, mark)} #{other}"
+    other = "on this machine: the file is from a machine with the other byte order"
+    value != mark && "must be #{shown(field, mark)} #{other}"
   end
 
   defp why(%{kind: :reserved, must: must}, value, header),
-    do: value != must && "is #{must} in version #{header.fields.version}"
+    do: value != must && "must be #{must} in version #{header.fields.version}"
 
   defp why(%{kind: :sequence, size: size}, value, _header),
-    do: value == Integer.pow(2, size * 8) - 1 && "is below 2^#{size * 8} - 1"
+    do: value == Integer.pow(2, size * 8) - 1 && "must be below 2^#{size * 8} - 1"
 
   defp why(%{must: {why, valid?}}, _value, header), do: not valid?.(header.fields) && why
   defp why(_field, _value, _header), do: nil
@@ -126,7 +126,7 @@ defmodule Emmap.Inspection.Header do
 
   def shown(_field, n), do: Integer.to_string(n)
 
-  # The bit whose flip makes a sound header of this one.
+  # The bit whose flip makes this header a sound one.
   defp flipped(%{bad: bad} = header) when bad in [:kind, :checksum] do
     with %{kind: :checksum, name: name, at: from} <- List.last(header.table.fields),
          %{^name => checksum} <- header.fields,
@@ -140,7 +140,7 @@ defmodule Emmap.Inspection.Header do
 
   defp flipped(_header), do: nil
 
-  @doc "The header as it was before its bit was flipped; `nil` where that is not known."
+  @doc "The header as it was before its bit was flipped; `nil` if unknown."
   @spec restored(t) :: t | nil
   def restored(%{bad: nil} = header), do: header
   def restored(%{flipped: nil}), do: nil
@@ -148,14 +148,14 @@ defmodule Emmap.Inspection.Header do
   def restored(%{bytes: bytes} = header),
     do: parse(%{header | bytes: FlippedBit.flip(bytes, header.flipped)})
 
-  @doc "Whether this is a header, or was one before a bit was flipped: without a checksum, a bit of its magic."
+  @doc "Whether this is a header, or was one before a bit was flipped (in its magic, if the format has no checksum)."
   @spec recognised?(t) :: boolean
   def recognised?(%{bad: :kind, flipped: nil, table: table} = header),
     do: List.last(table.fields).kind != :checksum and FlippedBit.one?(start(header), magic(table))
 
   def recognised?(_header), do: true
 
-  @doc "What there is in place of the magic."
+  @doc "The bytes in place of the magic."
   @spec start(t) :: binary
   def start(%{table: table, bytes: bytes}),
     do: binary_part(bytes, 0, min(byte_size(magic(table)), byte_size(bytes)))

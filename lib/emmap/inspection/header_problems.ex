@@ -1,11 +1,11 @@
 defmodule Emmap.Inspection.HeaderProblems do
   @moduledoc false
-  # What is wrong with a header, in words.
+  # Describes the problems of a header.
 
   import Emmap.Inspection.Format, only: [problem: 4]
   alias Emmap.Inspection.{Format, Header}
 
-  @doc "The problems of a header. `other` is the other one, if that is sound, and shows what this one was."
+  @doc "The problems of a header. `other` is the other header, if it is sound, and shows the original values."
   @spec of(Header.t(), Header.t() | nil) :: [Format.problem()]
   def of(%{flipped: {at, bit}} = header, _other) do
     field = Enum.find(header.table.fields, &(at in &1.at..(&1.at + &1.size - 1)))
@@ -20,7 +20,7 @@ defmodule Emmap.Inspection.HeaderProblems do
           {:damage, 0, "the file ends before it"}
 
         bytes == :binary.copy(<<0>>, byte_size(bytes)) ->
-          {:note, byte_size(bytes), "it was cleared, as by a growth that a crash cut short"}
+          {:note, byte_size(bytes), "it was cleared, as after a growth that a crash interrupted"}
 
         true ->
           start = Header.start(header)
@@ -73,7 +73,7 @@ defmodule Emmap.Inspection.HeaderProblems do
 
   defp value(header, field), do: Header.shown(field, header.fields[field.name])
 
-  # Which header, where a file has two.
+  # Names the header if a file has two.
   defp of_header(%{table: %{at: [_]}}, message), do: message
   defp of_header(header, message), do: "header at #{header.at}, #{message}"
 end

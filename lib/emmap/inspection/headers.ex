@@ -1,13 +1,13 @@
 defmodule Emmap.Inspection.Headers do
   @moduledoc false
-  # The headers of a file, one or two: which of them counts, and what a report has of them.
+  # The headers of a file, one or two: which one is in force, and what a report contains of them.
 
   import Emmap.Inspection.Format, only: [problem: 4]
   alias Emmap.Inspection.{Format, Header, HeaderProblems, Source}
 
   @foreign [:version, :endianness]
 
-  @doc "The headers of a table; `nil` if none of them is recognised."
+  @doc "The headers of a table; `nil` if none of them is recognized."
   @spec read(Source.t(), Header.table()) :: [Header.t(), ...] | nil
   def read(source, table) do
     headers = for at <- table.at, do: Header.read(source, table, at)
@@ -15,8 +15,8 @@ defmodule Emmap.Inspection.Headers do
   end
 
   @doc """
-  Of the sound headers the one with the higher sequence number; the first, of two that are the same. One of another version
-  or byte order speaks for the whole file: then `nil`.
+  Of the sound headers, the one with the higher sequence number, or the first if the numbers are equal. A header of another
+  version or byte order decides for the whole file: then `nil`.
   """
   @spec in_force([Header.t()]) :: Header.t() | nil
   def in_force(headers) do
@@ -34,7 +34,7 @@ defmodule Emmap.Inspection.Headers do
       do: Enum.find(bad, &(&1 in @foreign)) || Enum.find(bad, :kind, &(&1 not in [nil, :kind]))
   end
 
-  @doc "The version of the file, by a header whose version can be relied on; or `default`."
+  @doc "The version of the file, from a header whose version is reliable, or `default`."
   @spec version([Header.t()], pos_integer) :: non_neg_integer
   def version(headers, default) do
     case Enum.find(headers, &(&1.bad in [nil | @foreign])) do
@@ -43,7 +43,7 @@ defmodule Emmap.Inspection.Headers do
     end
   end
 
-  @doc "What is wrong with them. `:in_turn`: they are written in turn, so that an older one is as it should be."
+  @doc "The problems of the headers. `:in_turn`: they are written alternately, so an older one is not a problem."
   @spec problems([Header.t()], :together | :in_turn) :: [Format.problem()]
   def problems(headers, written \\ :together) do
     Enum.flat_map(headers, &HeaderProblems.of(&1, reference(&1, headers, written))) ++
@@ -54,7 +54,7 @@ defmodule Emmap.Inspection.Headers do
       )
   end
 
-  # What a damaged header is compared with: the other one, as it was.
+  # What a damaged header is compared with: the original contents of the other one.
   defp reference(_header, _headers, :in_turn), do: nil
 
   defp reference(header, headers, :together),
@@ -62,25 +62,26 @@ defmodule Emmap.Inspection.Headers do
 
   defp other(header, headers), do: Enum.find(headers, &(&1.at != header.at))
 
-  # Two headers that are sound, and not the same.
+  # Two headers that are sound, but different.
   defp growth_cut_short(headers, in_force) do
     for %{bad: nil} = header <- headers, in_force != nil, header.bytes != in_force.bytes do
       {severity, message} =
         case {header.fields.sequence, in_force.fields.sequence} do
           {same, same} ->
-            {:damage, "another than the one in force, and has the same sequence number (#{same})"}
+            {:damage,
+             "different from the one in force, but has the same sequence number (#{same})"}
 
           {older, newer} ->
             {:note,
              "older (sequence number #{older}) than the one in force (#{newer}), " <>
-               "as after a growth that a crash cut short"}
+               "as after a growth that a crash interrupted"}
         end
 
       problem(severity, header.at, header.table.size, "header at #{header.at}, it is #{message}")
     end
   end
 
-  @doc "The headers as a report has them."
+  @doc "The headers in the form that a report contains."
   @spec shown([Header.t()]) :: [map]
   def shown(headers) do
     in_force = in_force(headers)

@@ -8,8 +8,8 @@ defmodule Emmap.Inspection.InUse do
   @tries 3
 
   @doc """
-  Describes the contents of a file from its control area, as `{contents, problems}`. Where there are problems and the area has changed
-  meanwhile, it is read again; at last the problems are notes.
+  Describes the contents of a file from its control area, as `{contents, problems}`. If there are problems and the area has
+  changed in the meantime, the file is read again. After the last try, the problems become notes.
   """
   @spec describe(Source.t(), (() -> control), (control -> {map, [problem]}), pos_integer) ::
           {map, [problem]}
@@ -26,13 +26,13 @@ defmodule Emmap.Inspection.InUse do
         describe(source, read, describe, tries - 1)
 
       true ->
-        text = "the file was used while it was read: what follows may not be so"
+        text = "the file was changed while it was read: the following problems may not exist"
         notes = for problem <- problems, do: %{problem | severity: :note}
         {contents, [problem(:note, 8192, 0, text) | notes]}
     end
   end
 
-  # It grew after it was opened here, so that what is new is not read.
+  # It grew after it was opened here, so the new part cannot be read.
   defp longer?(source) do
     case File.stat(source.path) do
       {:ok, %{size: size}} -> size > source.size

@@ -1,6 +1,6 @@
 defmodule Emmap.Inspection.Plain do
   @moduledoc false
-  # Every other file: bytes that mean nothing to us, and that no header describes.
+  # Any other file: bytes without a known format, and without a header.
   @behaviour Emmap.Inspection.Format
 
   alias Emmap.Inspection.Source

@@ -1,7 +1,7 @@
 defmodule Emmap.Inspection.PredecessorCounters do
   @moduledoc false
-  # Counter files of the predecessor: `docs/formats.md`. They have no checksum: of the number of counters no more can be
-  # said than whether the file has room for them.
+  # Counter files of the predecessor: `docs/formats.md`. They have no checksum, so the only check of the number of counters
+  # is whether the file has room for them.
   @behaviour Emmap.Inspection.Format
 
   import Emmap.Inspection.Format, only: [problem: 4, length_problem: 4]

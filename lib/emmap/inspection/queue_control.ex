@@ -16,7 +16,7 @@ defmodule Emmap.Inspection.QueueControl do
   @doc "Where the segments begin."
   def segments_at, do: @segments
 
-  @doc "The words of the area, its streams and its cursors, as of one moment if nobody changes them."
+  @doc "The words of the area, its streams and its cursors, consistent if the file is not changed while it is read."
   def read(source, segment_size) do
     area = Source.read(source, @control, @segments - @control)
     word = &word(area, &1 - @control)

@@ -9,7 +9,7 @@ defmodule Emmap.Inspection.QueueFile do
   alias Emmap.Inspection.{Header, Headers, InUse, QueueControl, QueueSegments}
 
   @version 1
-  # So many bytes of records are checked, unless all values are asked for.
+  # How many bytes of records are checked, unless all values are requested.
   @budget 8_388_608
 
   defp table do
@@ -19,7 +19,7 @@ defmodule Emmap.Inspection.QueueFile do
       {:endian_mark, 12, 4, "endian mark", :endian_mark, 0x01020304},
       {:sequence, 16, 8, "sequence number", :sequence, nil},
       {:segment_size, 24, 8, "segment size", :number,
-       {"is a power of two from 65536 to 1073741824", &segment_size?/1}},
+       {"must be a power of two from 65536 to 1073741824", &segment_size?/1}},
       {:file, 32, 8, "number of the file", :hex, nil},
       {:durable_position, 40, 8, "durable position", :number, nil},
       {:durable_dead_position, 48, 8, "durable position of the dead letters", :number, nil},
@@ -55,7 +55,7 @@ defmodule Emmap.Inspection.QueueFile do
     end
   end
 
-  # It may be longer: it grows by segments.
+  # It may be longer, because it grows in larger units.
   defp length(source, %{fields: %{segment_size: size}} = header) do
     stop = QueueControl.segments_at() + size
     says = "length: the first segment ends at #{stop}, by the header at #{header.at}"

@@ -11,8 +11,8 @@ defmodule Emmap.Inspection.QueueSegments do
   @most_payload 0x4000_0000
 
   @doc """
-  Follows the segments of a stream, and checks records from `floor` to the tail while there are bytes of the `budget` left. Returns the
-  segments, how many items and bytes were checked, the problems, and the rest of the budget.
+  Follows the segments of a stream, and checks records from `floor` to the tail until the `budget` of bytes is used up.
+  Returns the segments, how many items and bytes were checked, the problems, and the rest of the budget.
   """
   def check(source, header, control, stream, floor, budget) do
     state = %{
@@ -37,7 +37,7 @@ defmodule Emmap.Inspection.QueueSegments do
     cond do
       number >= state.count or MapSet.member?(seen, number) ->
         at = if state.segments == [], do: 8880, else: hd(state.segments).at + 48
-        done(damaged(state, at, 8, "the next segment, #{number}, cannot be"))
+        done(damaged(state, at, 8, "the number of the next segment, #{number}, is invalid"))
 
       segment = segment(state, number) ->
         state = records(%{state | segments: [segment | state.segments]}, segment)
@@ -47,7 +47,7 @@ defmodule Emmap.Inspection.QueueSegments do
         at = at(state, number)
 
         text =
-          "segment #{number}, header: its checksum is wrong, and what is behind it in the stream is not checked"
+          "segment #{number}, header: its checksum is wrong, and the rest of the stream is not checked"
 
         done(damaged(state, at, @records, text))
     end
@@ -72,7 +72,7 @@ defmodule Emmap.Inspection.QueueSegments do
 
   defp at(state, number), do: QueueControl.segments_at() + number * state.size
 
-  # `nil`: its header is damaged.
+  # `nil` if its header is damaged.
   defp segment(state, number) do
     at = at(state, number)
 
@@ -98,7 +98,7 @@ defmodule Emmap.Inspection.QueueSegments do
     end
   end
 
-  # From the floor on: what is before it is not read again.
+  # From the floor on. Records before it are not read again.
   defp records(state, segment) do
     bytes = segment.span * state.size
     stop = if segment.stop == 0, do: state.stream.tail, else: segment.stop
@@ -136,7 +136,7 @@ defmodule Emmap.Inspection.QueueSegments do
 
       _ ->
         text =
-          "the record at position #{position}: its length is wrong, and what is behind it in segment #{segment.number} is not checked"
+          "the record at position #{position}: its length is wrong, and the rest of segment #{segment.number} is not checked"
 
         damaged(state, at, @head, text)
     end

@@ -1,14 +1,14 @@
 defmodule Emmap.Inspection.Source do
   @moduledoc false
-  # A file that is being inspected: mapped read-only, so that it cannot be changed, and so that a file
-  # that is truncated meanwhile is a result.
+  # A file that is being inspected. It is mapped read-only, so that it cannot be changed, and so that truncating it
+  # in the meantime is an error that can be reported.
   #
-  # Its holes are not touched. They are zeros, a small file may have more of them than can be read, and
+  # Its holes are not accessed. They are zeros, a small file may have more of them than can be read, and
   # on some file systems (tmpfs) a page of a hole takes space on the disk once it is read through a map.
 
   import Emmap.Handle, only: [handle: 1]
 
-  # Bytes that are read at once.
+  # The maximum number of bytes to read at once.
   @most 1_048_576
 
   @enforce_keys [:mem, :path, :size]
@@ -16,7 +16,7 @@ defmodule Emmap.Inspection.Source do
 
   @type t :: %__MODULE__{mem: Emmap.t(), path: binary, size: non_neg_integer}
 
-  @doc "The bytes at `position`: fewer than `count` where the file ends. Raises `Emmap.Error`."
+  @doc "The bytes at `position`: fewer than `count` if the file ends there. Raises `Emmap.Error`."
   @spec read(t, Emmap.position(), non_neg_integer) :: binary
   def read(source, position, count) do
     pieces = pieces(source, position, min(position + count, source.size), 1)
@@ -27,8 +27,9 @@ defmodule Emmap.Inspection.Source do
   end
 
   @doc """
-  The bytes from `position` to `stop`, which the file must have, in units of so many bytes; the last one may be shorter. In
-  order: binaries of about 1 MiB at most, or of one unit, and `{:zeros, units}` for units in holes. Raises `Emmap.Error`.
+  The bytes from `position` to `stop`, which must be inside the file, in units of the given number of bytes. The last unit
+  may be shorter. Returns, in order, binaries of about 1 MiB at most, or of one unit, and `{:zeros, units}` for units in
+  holes. Raises `Emmap.Error`.
   """
   @spec pieces(t, Emmap.position(), Emmap.position(), pos_integer) :: Enumerable.t()
   def pieces(source, position, stop, unit),
@@ -39,7 +40,7 @@ defmodule Emmap.Inspection.Source do
   defp piece({position, data_end}, source, stop, unit) when position < data_end do
     units = min(units(data_end - position, unit), max(div(@most, unit), 1))
     count = min(units * unit, stop - position)
-    # The last unit may reach into a hole.
+    # The last unit may extend into a hole.
     read = if unit == 1, do: &data/3, else: &read/3
     {read.(source, position, count), {position + count, data_end}}
   end
@@ -61,7 +62,7 @@ defmodule Emmap.Inspection.Source do
     end
   end
 
-  # The first stretch of data at or after `position`: where it starts and where it ends.
+  # The first range of data at or after `position`: its start and its end.
   defp next_data(%{mem: handle(ref)}, position),
     do: Emmap.Native.next_data(ref, position)
 

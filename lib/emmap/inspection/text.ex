@@ -1,6 +1,6 @@
 defmodule Emmap.Inspection.Text do
   @moduledoc false
-  # A report for people: ASCII, except for the names that the file has, so that every terminal shows it.
+  # A report for people: ASCII, except for the names in the file, so that every terminal can show it.
 
   @doc "A report as text; `format` is the module of its format."
   @spec of(Emmap.Inspection.report(), module) :: String.t()
@@ -19,17 +19,17 @@ defmodule Emmap.Inspection.Text do
     |> Enum.join("\n")
   end
 
-  @doc "A path or name as it may be printed."
+  @doc "A path or name in printable form."
   @spec name(String.t()) :: String.t()
   def name(name) do
-    # What a terminal obeys is printable to `String.printable?/1`.
+    # `String.printable?/1` accepts some characters that control a terminal.
     plain? = String.printable?(name) and not (name =~ ~r/\p{Cc}/u)
     if plain?, do: name, else: inspect(name, binaries: :as_strings)
   end
 
   defp status(:sound), do: ", sound"
   defp status(:damaged), do: ", DAMAGED"
-  defp status(:unknown), do: ", not of a kind that this Emmap reads"
+  defp status(:unknown), do: ", of a version or byte order that this Emmap does not read"
 
   defp line(title, text), do: "  " <> String.pad_trailing(title, 10) <> text
 
@@ -104,11 +104,11 @@ defmodule Emmap.Inspection.Text do
   defp severity(:unknown), do: "unknown,"
   defp severity(:damage), do: "DAMAGE,"
 
-  @doc "So many bytes, in words."
+  @doc "A number of bytes, in words."
   @spec bytes(non_neg_integer) :: String.t()
   def bytes(n), do: plural(n, "byte")
 
-  @doc "So many of them, in words."
+  @doc "A number of things, in words."
   @spec plural(non_neg_integer, String.t()) :: String.t()
   def plural(1, word), do: "1 #{word}"
   def plural(n, word), do: "#{grouped(n)} #{word}s"

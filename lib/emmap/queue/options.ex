@@ -1,6 +1,6 @@
 defmodule Emmap.Queue.Options do
   @moduledoc false
-  # The options of queues, checked: what is wrong raises ArgumentError with the allowed values.
+  # Checks the options of queues. Invalid options raise `ArgumentError` with the allowed values.
 
   import Emmap.OptionList, only: [check!: 2, wrong!: 3]
 

@@ -1,11 +1,11 @@
 defmodule Emmap.Queue.Waiting do
   @moduledoc false
-  # Waiting for items or space: a process registers, tries once more, and is sent a message when it should look again.
+  # Waiting for items or space: a process registers, tries once more, and gets a message when it should try again.
 
   alias Emmap.Native
 
   @doc """
-  Calls `try` until it returns something else than `again`, at most for `timeout` milliseconds.
+  Calls `try` until it returns something other than `again`, for at most `timeout` milliseconds.
   """
   @spec retry(reference, boolean, timeout, result, (() -> result)) :: result when result: term
   def retry(ref, space?, timeout, again, try) do
@@ -17,7 +17,7 @@ defmodule Emmap.Queue.Waiting do
 
   defp wait(ref, space?, deadline, again, try) do
     with {:ok, ticket} <- Native.queue_wait(ref, space?) do
-      # What came before the registration is seen now, and what comes after it sends a message.
+      # This sees everything before the registration; everything after it sends a message.
       case try.() do
         ^again ->
           receive do
@@ -35,7 +35,7 @@ defmodule Emmap.Queue.Waiting do
     end
   end
 
-  # No message stays behind.
+  # Leaves no message in the mailbox.
   defp stop(ref, space?, ticket) do
     unless Native.queue_stop_waiting(ref, space?, ticket) do
       receive do
@@ -44,7 +44,7 @@ defmodule Emmap.Queue.Waiting do
     end
   end
 
-  @doc "Waits until everything that was done so far is on the disk: one sync serves all that wait."
+  @doc "Waits until everything that was done so far is on the disk. One sync serves all processes that wait."
   @spec durable(reference) :: :ok | {:error, term}
   def durable(ref) do
     with {:ok, ticket} <- Native.queue_durable(ref) do

@@ -1,27 +1,27 @@
 defmodule Emmap.Search.Preparation do
   @moduledoc false
-  # Prepares patterns: few ones at once, others in steps on dirty CPU schedulers, each of some milliseconds. Between them
-  # the process can be killed.
+  # Prepares patterns: few patterns in one call, others in steps of a few milliseconds on dirty CPU schedulers. Between
+  # steps, the process can be killed.
 
   alias Emmap.Native
 
-  # Patterns of so many bytes together, and one of so many, are prepared in microseconds.
+  # Up to this size, all patterns of a list together, or a single pattern, are prepared in microseconds.
   @few_bytes 256
   @short 4096
 
-  # Of a list.
+  # For each pattern of a list.
   @most_of_one 1_048_576
   @most_together 16_777_216
   @most_patterns 1_048_576
 
-  # Bytes of a long pattern that are copied at once.
+  # How many bytes of a long pattern are copied at once.
   @part 1_048_576
 
   @type purpose :: :any | :forward | :backward
 
   @doc "Prepares one pattern, for searches in both directions or in one."
   @spec one(binary, purpose) :: reference
-  # A live binary may change while it is read; its copy does not.
+  # A live binary may change while it is read. Its copy does not.
   def one(pattern, _purpose) when byte_size(pattern) <= @short,
     do: Native.search_patterns_few([:binary.copy(pattern)])
 
@@ -31,7 +31,7 @@ defmodule Emmap.Search.Preparation do
     advance(preparing)
   end
 
-  @doc "Prepares patterns of which any will do. Raises `ArgumentError` where they are too many or too long."
+  @doc "Prepares a list of alternative patterns. Raises `ArgumentError` if they are too many or too long."
   @spec list([binary, ...], purpose) :: reference
   def list(patterns, purpose) do
     sizes = Enum.map(patterns, &byte_size/1)
