@@ -67,8 +67,8 @@ defmodule Mix.Tasks.Emmap.InspectTest do
     {_, 0} = System.cmd("mkfifo", [fifo])
 
     for {path, message} <- [
-          {fifo, "no regular file"},
-          {"/dev/zero", "no regular file"},
+          {fifo, "not a regular file"},
+          {"/dev/zero", "not a regular file"},
           {directory, "a directory"},
           {Path.join(directory, "none"), "no such file or directory"},
           {"", "no such file or directory"}
