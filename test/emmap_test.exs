@@ -638,9 +638,11 @@ defmodule EmmapTest do
         ] do
       assert_raise ArgumentError, ~r/match {:ok, mem} = Emmap.open/, fn -> call.(answer) end
 
-      assert_raise ArgumentError, ~r/the error of a file not opened: {:error, :enoent}/, fn ->
-        call.({:error, :enoent})
-      end
+      assert_raise ArgumentError,
+                   ~r/the error of a file that could not be opened: {:error, :enoent}/,
+                   fn ->
+                     call.({:error, :enoent})
+                   end
 
       assert_raise ArgumentError, ~r/not an open Emmap handle of this node: 7/, fn -> call.(7) end
     end

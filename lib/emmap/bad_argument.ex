@@ -1,8 +1,8 @@
 defmodule Emmap.BadArgument do
   @moduledoc false
-  # Raises `badarg`, as functions of Erlang do, with an explanation that shells and Elixir show.
+  # Raises `badarg`, as functions of Erlang do, with an explanation that the shells of Erlang and Elixir show.
 
-  @doc "Raises from the function that calls it; `number` says which of its arguments is wrong."
+  @doc "Raises from the calling function. `number` is the position of the invalid argument."
   defmacro badarg(arguments, number, explanation) do
     quote do
       :erlang.error(:badarg, unquote(arguments),

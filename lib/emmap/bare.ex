@@ -1,7 +1,7 @@
 defmodule Emmap.Bare do
   @moduledoc false
-  # Results of the hot native calls are bare. `{:ok, result}` is built here, where it costs a third of what it costs in
-  # native code.
+  # The results of the hot native calls are not wrapped. `{:ok, result}` is built here, at a third of the cost
+  # in native code.
 
   defmacro data(call) do
     quote do
@@ -12,7 +12,7 @@ defmodule Emmap.Bare do
     end
   end
 
-  # A number that was read may be an atom, as `:nan`.
+  # A number that was read may be an atom, such as `:nan`.
   defmacro value(call) do
     quote do
       case unquote(call) do

@@ -1,13 +1,13 @@
 defmodule Emmap.Collected do
   @moduledoc false
-  # An open that is refused because of handles or live binaries that no process can reach any more is tried once
-  # more, after they were collected. One that another program must give the file up for (a lease) is tried until it has.
+  # If an open is refused because of handles or live binaries that no process can reach any more, they are collected, and
+  # the open is tried once more. If another program holds a lease on the file, the open is tried until it gives it up.
 
-  # Descriptors of handles that were never closed; live binaries of a file that is to be truncated.
+  # Descriptors of handles that were never closed; live binaries of a file that would be truncated.
   @reasons [:emfile, :lent]
 
-  # A lease (fcntl(2), as Samba and NFS servers take them) ends when its holder has done what it wants to do first. The
-  # refused open has told it. The kernel takes the lease away after 45 seconds (/proc/sys/fs/lease-break-time).
+  # A lease (fcntl(2), as Samba and NFS servers take them) ends when its holder has finished its work with the file. The
+  # refused open has notified it. The kernel breaks the lease after 45 seconds (/proc/sys/fs/lease-break-time).
   @patience 10_000
   @longest_pause 50
 
@@ -19,7 +19,7 @@ defmodule Emmap.Collected do
     end
   end
 
-  # Here, and not in the native code, where it would occupy a thread that others wait for.
+  # Waits here and not in native code, where it would occupy a thread that other calls need.
   defp wait(call, pause, until) do
     Process.sleep(pause)
 

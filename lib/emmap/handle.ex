@@ -1,13 +1,13 @@
 defmodule Emmap.Handle do
   @moduledoc false
-  # The shape of a handle, which no other module knows: the record that `:file` takes, and in it a tuple of the
+  # The structure of a handle, which no other module knows: the record that `:file` accepts, which contains a tuple of the
   # reference, the root of a direct handle, and a struct for `inspect/1`. A function head matches a tuple in a tenth of
-  # the time that a struct takes.
+  # the time that it needs for a struct.
   #
-  # The root is a binary over the whole map, of which long live binaries are parts. It is in a fun, because what prints
-  # a handle (a crash report, an Erlang shell) prints a fun in one word, but would print the whole file.
+  # The root is a binary of the whole map, and long live binaries are parts of it. It is wrapped in a fun, because
+  # whatever prints a handle (a crash report, an Erlang shell) prints a fun in one word, but would print the whole file.
 
-  # Nothing here may ask for the struct of `Emmap`, which needs this module to be compiled.
+  # This must not use the struct of `Emmap`, because `Emmap` needs this module to be compiled.
   @type t :: {:file_descriptor, Emmap.File, {reference, (() -> binary) | nil, struct}}
 
   @doc "Matches any handle, and binds its reference."
@@ -15,14 +15,14 @@ defmodule Emmap.Handle do
     quote do: {:file_descriptor, Emmap.File, {unquote(ref), _, _}}
   end
 
-  @doc "Matches any handle, and binds its reference and its root (`nil` where there is none)."
+  @doc "Matches any handle, and binds its reference and its root (or `nil`)."
   defmacro handle(ref, root) do
     quote do: {:file_descriptor, Emmap.File, {unquote(ref), unquote(root), _}}
   end
 
   @doc """
-  The longest live binary that is one of its own, in bytes: to find out that the root is the right one costs more. The VM
-  counts its bytes as memory of the process, and collects garbage for 370 KB of them.
+  The longest live binary that does not share the root, in bytes, because checking the root costs more. The VM
+  counts the bytes of such a binary as memory of the process, and collects garbage after 370 KB of them.
   """
   defmacro alone, do: 4096
 
@@ -42,15 +42,15 @@ defmodule Emmap.Handle do
   def ref!(handle(ref)), do: ref
   def ref!(other), do: none!(other)
 
-  @doc "What to add to the message about a term that is none of the handles that were expected."
+  @doc "An addition to the message about a term that is not one of the expected handles."
   @spec meant(term) :: String.t()
   def meant({:ok, _}),
     do: ", the whole result of open: match {:ok, mem} = Emmap.open(...) and pass mem"
 
-  def meant({:error, _}), do: ", the error of a file that was not opened"
+  def meant({:error, _}), do: ", the error of a file that could not be opened"
   def meant(_other), do: ""
 
-  @doc "Raises for a term that is not a handle; what people pass on their first day is named."
+  @doc "Raises for a term that is not a handle. The message names common mistakes."
   @spec none!(term) :: no_return
   def none!({:ok, {:file_descriptor, _, _}}) do
     raise ArgumentError,
@@ -59,7 +59,10 @@ defmodule Emmap.Handle do
 
   def none!({:error, _} = error),
     do:
-      raise(ArgumentError, "not a handle, but the error of a file not opened: #{inspect(error)}")
+      raise(
+        ArgumentError,
+        "not a handle, but the error of a file that could not be opened: #{inspect(error)}"
+      )
 
   def none!(%{__struct__: module}) when module in [Emmap.Counters, Emmap.Queue, Emmap.Blocks] do
     raise ArgumentError,

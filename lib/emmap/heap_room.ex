@@ -1,13 +1,13 @@
 defmodule Emmap.HeapRoom do
   @moduledoc false
-  # How much the calling process may add to its heap before its `max_heap_size` kills it: reads in batches use smaller
-  # batches then.
+  # How much the calling process may add to its heap before its `max_heap_size` kills it. Reads in batches use smaller
+  # batches if there is little room.
 
-  # Words that are left for each element of a batch: a collection of garbage counts the old heap and the new one, which
-  # may be the next larger size, and what is not on either yet.
+  # Words needed for each element of a batch. A garbage collection counts the old heap and the new one, which
+  # may be the next larger size, and data that is in neither yet.
   @words_of_an_element 1024
 
-  # Words left; `:infinity`, which is above all integers, without a limit of the process or the system.
+  # Words left; `:infinity`, which is greater than any integer, if neither the process nor the system has a limit.
   @spec words :: non_neg_integer | :infinity
   def words do
     [garbage_collection: flags, total_heap_size: heap] =
@@ -19,7 +19,7 @@ defmodule Emmap.HeapRoom do
     end
   end
 
-  # How many elements to read at once, `most` at most.
+  # How many elements to read at once, at most `most`.
   @spec batch(pos_integer) :: pos_integer
   def batch(most), do: batch(most, words())
 

@@ -1,17 +1,17 @@
 defmodule Emmap.Native do
   @moduledoc false
-  # The NIF stubs and their loading, nothing else. `native/emmap_nif` has the other side, with the
-  # scheduler of each function beside its definition.
+  # Only the NIF stubs and their loading. `native/emmap_nif` implements them, and states the
+  # scheduler of each function next to its definition.
 
   @on_load :load
 
   @type handle :: reference()
   @type root :: binary() | nil
   @type failure :: {:error, atom()}
-  # Results of hot calls are bare: see `Emmap.Bare`.
+  # Results of hot calls are not wrapped in a tuple: see `Emmap.Bare`.
   @type data :: binary | :eof | failure()
 
-  # Asked while this is compiled: the library is loaded then, too, when other modules may not be there yet.
+  # Evaluated at compile time: the library is also loaded then, when other modules may not exist yet.
   @library String.to_charlist(Emmap.Native.Library.path())
 
   @doc false
@@ -20,13 +20,13 @@ defmodule Emmap.Native do
       {:ok, folder} ->
         :erlang.load_nif(folder ++ ~c"/" ++ @library, {setting(:guard), setting(:log_faults)})
 
-      # Loaded without the library, so that a call can report the reason: an error here would make this module unknown.
+      # Loaded without the library, so that a call can report the reason. An error here would make this module undefined.
       :error ->
         :ok
     end
   end
 
-  # In an escript or another archive the files do not exist, and the system loads libraries from files only.
+  # In an escript or another archive, the files do not exist, and the system loads libraries only from files.
   defp folder do
     with [_ | _] = folder <- :code.lib_dir(:emmap),
          true <- :filelib.is_dir(folder),
@@ -34,7 +34,7 @@ defmodule Emmap.Native do
          else: (_ -> :error)
   end
 
-  # Read when the library is loaded, once: a handler of SIGBUS is never taken out again.
+  # Read once, when the library is loaded, because a handler of SIGBUS is never removed again.
   defp setting(name) do
     case Application.get_env(:emmap, name, true) do
       setting when is_boolean(setting) ->
@@ -45,7 +45,7 @@ defmodule Emmap.Native do
     end
   end
 
-  # What waits for a lock returns `{:wait, kind}`: see `Emmap.Waiting`, which calls these two.
+  # Calls that wait for a lock return `{:wait, kind}`: see `Emmap.Waiting`, which calls these two.
   @type waited :: handle | binary
   @type waits :: {:wait, 0..3} | {:wait, 0..3, atom, non_neg_integer, non_neg_integer}
   @spec wait(0..3, waited, reference, atom, [term]) :: {:ok, pos_integer} | failure
@@ -53,10 +53,10 @@ defmodule Emmap.Native do
   @spec wait_cancel(0..3, waited, pos_integer) :: boolean
   def wait_cancel(_kind, _place, _number), do: not_loaded()
 
-  # Hot: on the caller's scheduler, or moved to dirty I/O by the size of the copy.
+  # Hot: on the caller's scheduler, or moved to dirty I/O depending on the size of the copy.
   @spec pread(handle, integer, non_neg_integer) :: data | waits
   def pread(_handle, _position, _count), do: not_loaded()
-  # As pread, but a copy on a direct handle, too.
+  # As pread, but always a copy, also on a direct handle.
   @spec pread_copy(handle, integer, non_neg_integer) :: data | waits
   def pread_copy(_handle, _position, _count), do: not_loaded()
   @spec view(handle, root, integer, non_neg_integer) :: data
@@ -72,7 +72,7 @@ defmodule Emmap.Native do
   @spec position(handle, 0..2, integer) :: {:ok, non_neg_integer} | failure
   def position(_handle, _whence, _offset), do: not_loaded()
   @type batch :: {Emmap.position(), [binary]} | :again | failure
-  # Copies are made without a root.
+  # Without a root, the result consists of copies.
   @spec lines(handle, root, non_neg_integer, non_neg_integer, non_neg_integer) :: batch
   def lines(_handle, _root, _position, _stop, _form), do: not_loaded()
 
@@ -80,7 +80,7 @@ defmodule Emmap.Native do
           batch
   def pieces(_handle, _root, _position, _stop, _size, _form), do: not_loaded()
 
-  # Hot: numbers and ranges within a map, as pread and pwrite.
+  # Hot: numbers and ranges inside a map, as pread and pwrite.
   @spec get_u64(handle, integer) :: non_neg_integer | :eof | failure | waits
   def get_u64(_handle, _position), do: not_loaded()
   @spec get_i64(handle, integer) :: integer | :eof | failure | waits
@@ -98,8 +98,8 @@ defmodule Emmap.Native do
   @spec copy(handle, integer, integer, non_neg_integer) :: :ok | failure | waits
   def copy(_handle, _from, _to, _count), do: not_loaded()
 
-  # On the caller's scheduler, or moved to dirty CPU by the size of the range. `{position, read}` instead of
-  # a result is where to go on: `read` is 0 at the beginning.
+  # On the caller's scheduler, or moved to dirty CPU depending on the size of the range. `{position, read}` instead of
+  # a result is where to continue: `read` is 0 at the beginning.
   @type place :: {non_neg_integer, non_neg_integer}
   @type found :: {:ok, {non_neg_integer, pos_integer}} | :nomatch | place | failure
   @spec search_find(handle, reference, non_neg_integer, non_neg_integer, non_neg_integer) ::
@@ -158,7 +158,7 @@ defmodule Emmap.Native do
   def atomic_read(_handle, _position), do: not_loaded()
   @spec atomic_write(handle, integer, integer) :: :ok | failure
   def atomic_write(_handle, _position, _value), do: not_loaded()
-  # On one counter: the answer is bare, so that nothing is wrapped to be unwrapped.
+  # On one counter: the result is not wrapped, because the caller would only unwrap it.
   @type refused :: {:error, atom}
   @spec counter_add(handle, integer, integer) :: :ok | refused
   def counter_add(_handle, _index, _value), do: not_loaded()
@@ -174,7 +174,7 @@ defmodule Emmap.Native do
   def counter_compare_exchange(_handle, _index, _expected, _new), do: not_loaded()
 
   # Cold.
-  # The payload; of a term in a tuple.
+  # The payload; for a term, in a tuple.
   @type queue_item :: binary | {binary}
   @type queue_failure :: failure | {:error, {:corrupt, non_neg_integer} | :full | :gone}
 
@@ -184,7 +184,7 @@ defmodule Emmap.Native do
           | {:error, {:bad_format, atom} | {:other_names, [String.t()]}}
           | waits
   def counters_open(_path, _wanted), do: not_loaded()
-  # The values before `last`, some at a time, prepended to those behind them.
+  # The values before `last`, some at a time, prepended to those after them.
   @spec counters_list(handle, non_neg_integer, [integer]) ::
           {:ok, {non_neg_integer, [integer]}} | failure
   def counters_list(_handle, _last, _behind), do: not_loaded()
@@ -341,7 +341,7 @@ defmodule Emmap.Native do
   @spec move_window(handle, non_neg_integer, non_neg_integer, non_neg_integer) :: :ok | failure
   def move_window(_handle, _behind, _position, _count), do: not_loaded()
 
-  # For some milliseconds, in `position .. stop` of a range that begins at `start`.
+  # For a few milliseconds, in `position .. stop` of a range that begins at `start`.
   @spec count_byte(handle, non_neg_integer, non_neg_integer, non_neg_integer, byte) ::
           {:ok, {non_neg_integer, non_neg_integer}} | failure
   def count_byte(_handle, _start, _position, _stop, _byte), do: not_loaded()
@@ -359,11 +359,11 @@ defmodule Emmap.Native do
   def size(_handle), do: not_loaded()
   @spec info(handle) :: {:ok, map} | failure
   def info(_handle), do: not_loaded()
-  # The file behind a map, for OTP's calls. A descriptor is a duplicate of the map's own, and its
-  # number is that of this file until it is closed.
+  # The file of a map, for OTP's calls. The descriptor is a duplicate of the map's, and its
+  # number belongs to that file until it is closed.
   @spec file_info(handle) :: {:ok, map} | failure
   def file_info(_handle), do: not_loaded()
-  # The next stretch of data, from and to; `:eof`: only holes of the file follow, which are zeros.
+  # The next range of data, as its start and end; `:eof`: only holes follow, which are zeros.
   @spec next_data(handle, non_neg_integer) ::
           {:ok, {non_neg_integer, pos_integer}} | :eof | failure
   def next_data(_handle, _position), do: not_loaded()
@@ -386,13 +386,13 @@ defmodule Emmap.Native do
   @spec residency(handle, 1..0xFFFF) ::
           {:ok, [{pos_integer, non_neg_integer}]} | failure
   def residency(_handle, _parts), do: not_loaded()
-  # How many faults all maps had, and whether one has a fault now.
+  # How many faults all maps have had, and whether one has a fault now.
   @spec faults() :: {non_neg_integer, boolean}
   def faults(), do: not_loaded()
-  # A copy, or the error of the map that the binary is a part of.
+  # A copy, or the error of the map to which the binary belongs.
   @spec source_copy(binary) :: {:ok, binary} | failure
   def source_copy(_data), do: not_loaded()
-  # Told of faults: see native/emmap_nif/src/monitors.rs.
+  # Notification of faults: see native/emmap_nif/src/monitors.rs.
   @spec monitor(handle) :: {:ok, reference} | failure
   def monitor(_handle), do: not_loaded()
   @spec demonitor(reference) :: boolean
@@ -477,7 +477,7 @@ defmodule Emmap.Native do
           non_neg_integer | :eof | :badarg | failure | waits
   def block_storage_repair(_handle, _address, _most), do: not_loaded()
 
-  # The library is missing in one case only: see `load`.
+  # The library is missing in only one case: see `load`.
   defp not_loaded do
     message =
       "the native library of emmap is not loaded: the system loads libraries from files, and the code of emmap is in " <>

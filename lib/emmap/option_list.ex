@@ -1,6 +1,6 @@
 defmodule Emmap.OptionList do
   @moduledoc false
-  # Checks a keyword list of options against those that are known, each with a predicate and the text of what it allows.
+  # Checks a keyword list against the known options, each with a predicate and a description of its allowed values.
 
   @spec check!(term, [{atom, {(term -> boolean), String.t()}}]) :: map
   def check!(options, known) do

@@ -1,15 +1,15 @@
 defmodule Emmap.Pieces do
   @moduledoc false
-  # What the kernel does for a range of gigabytes in one call keeps a thread of the VM, and often the address space of the
-  # whole VM. In pieces, others come in between, and the caller can be killed, or the map closed, after each.
+  # A kernel call for a range of gigabytes would occupy a thread of the VM, and often block the address space of the
+  # whole VM. In pieces, other calls can run in between, and the caller can be killed, or the map closed, after each.
 
   alias Emmap.Native
 
   @bytes 8 * 1024 * 1024
 
   @doc """
-  Calls `call` with the position and length of each piece of a range, as far as that lies in the map, until it returns an
-  error. It is called at least once. `count` 0 is a range of nothing.
+  Calls `call` with the position and length of each piece of a range, up to the end of the map, until it returns an
+  error. It is called at least once. A `count` of 0 is an empty range.
   """
   @spec each(
           reference,

@@ -1,17 +1,17 @@
 defmodule Emmap.Schedulers do
   @moduledoc false
-  # Waits for native calls that nothing counts.
+  # Waits for native calls that are not counted.
 
   @doc """
-  Returns once every process that runs on a normal scheduler now has given it up: each native call that may not wait, and
-  began before, is over.
+  Returns once every process that now runs on a normal scheduler has stopped running there. Each native call that began
+  before and that cannot wait is then finished.
   """
   @spec await() :: :ok
   def await do
-    # A process that is bound to a scheduler runs there when the one that runs there now is done.
+    # A process that is bound to a scheduler runs after the process that runs there now.
     1..:erlang.system_info(:schedulers_online)
     |> Enum.map(fn scheduler ->
-      # The types of OTP do not have this option.
+      # OTP's types do not have this option.
       arguments = [fn -> :ok end, [:monitor, priority: :high, scheduler: scheduler]]
       {_, monitor} = apply(:erlang, :spawn_opt, arguments)
       {scheduler, monitor}
@@ -27,7 +27,7 @@ defmodule Emmap.Schedulers do
     end
   end
 
-  # A scheduler that was taken offline meanwhile, or is blocked, runs nothing.
+  # A scheduler that was taken offline in the meantime, or is blocked, runs nothing.
   defp idle?(scheduler) do
     :erlang.system_info(:multi_scheduling) != :enabled or
       :erlang.system_info(:schedulers_online) < scheduler

@@ -1,7 +1,7 @@
 defmodule Emmap.Structure do
   @moduledoc false
-  # What the struct of every structure in a file does, whatever is in the file: opening, closing, what
-  # is known of the file, and errors. Such a struct has at least `:ref`, the handle, and `:path`.
+  # What all structures in files have in common: opening, closing, information about
+  # the file, and errors. Their structs have at least `:ref`, the handle, and `:path`.
 
   alias Emmap.Native
 
@@ -10,8 +10,8 @@ defmodule Emmap.Structure do
   @type kind :: :counters | :queue | :blocks
 
   @doc """
-  Opens a file: `native` is given the path, as the system expects it, and returns a tuple of `:ok` and
-  what `build` makes the struct of, from the path and that tuple.
+  Opens a file. `native` gets the path, in the form that the system expects, and returns a tuple that begins with `:ok`.
+  `build` makes the struct from the path and that tuple.
   """
   @spec open(binary, (binary -> opened | {:error, reason}), (binary, opened -> struct)) ::
           {:ok, struct} | {:error, reason}
@@ -23,7 +23,7 @@ defmodule Emmap.Structure do
     end
   end
 
-  @doc "The struct alone; raises `Emmap.Error` if the file was not opened."
+  @doc "Returns only the struct; raises `Emmap.Error` if the file could not be opened."
   @spec opened!({:ok, struct} | {:error, term}, kind, Path.t() | :file.name_all()) :: struct
         when struct: t
   def opened!({:ok, structure}, _kind, _path), do: structure
@@ -37,11 +37,11 @@ defmodule Emmap.Structure do
   @spec sync(t) :: :ok | Emmap.failure()
   def sync(%{ref: ref}), do: Native.sync(ref, true)
 
-  @doc "`native` compares the file with the structure, and maps it again if they agree."
+  @doc "`native` compares the file with the structure, and maps it again if they match."
   @spec reattach(t, (reference -> answer)) :: answer when answer: :ok | {:error, term}
   def reattach(%{ref: ref}, native), do: native.(ref)
 
-  @doc "What is known of every structure: `:path`, `:size` of the file in bytes, and `:faults`."
+  @doc "Information that every structure has: `:path`, `:size` of the file in bytes, and `:faults`."
   @spec info(t, kind) :: %{path: binary, size: non_neg_integer, faults: non_neg_integer}
   def info(%{ref: ref} = structure, kind) do
     case Emmap.Info.brief(ref) do
@@ -54,7 +54,7 @@ defmodule Emmap.Structure do
   def failed!(%{path: path}, kind, op, reason),
     do: raise(Emmap.Error, op: op, path: path, reason: reason, kind: kind)
 
-  @doc "Refuses what is not a struct of `module`, which the messages call `noun`."
+  @doc "Raises for a term that is not a struct of `module`, which the messages call `noun`."
   @spec refuse!(term, module, String.t()) :: no_return
   def refuse!({:ok, %{__struct__: module}}, module, noun) do
     raise ArgumentError,
@@ -67,7 +67,8 @@ defmodule Emmap.Structure do
   end
 
   def refuse!({:error, _} = other, _module, noun) do
-    raise ArgumentError, "not #{noun}, but the error of a file not opened: #{inspect(other)}"
+    raise ArgumentError,
+          "not #{noun}, but the error of a file that could not be opened: #{inspect(other)}"
   end
 
   def refuse!({:file_descriptor, Emmap.File, _}, module, noun) do

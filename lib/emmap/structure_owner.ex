@@ -1,6 +1,6 @@
 defmodule Emmap.StructureOwner do
   @moduledoc false
-  # Has a queue or blocks open for as long as it lives, and gives them a name.
+  # Keeps a structure open for as long as it lives, and gives it a name.
 
   use GenServer
 

@@ -1,19 +1,19 @@
 defmodule Emmap.Waiting do
   @moduledoc false
-  # Calls that have to wait for another call or another program do so in their process. The call itself has returned
-  # `{:wait, kind}` by then, so that no scheduler waits; a thread of its own makes it again, and sends the result. Why it is
-  # done so is in native/emmap_nif/src/waiting.rs.
+  # Calls that have to wait for another call or another program wait in their process. The native call has already returned
+  # `{:wait, kind}`, so that no scheduler waits. A separate thread repeats the call and sends the result.
+  # native/emmap_nif/src/waiting.rs explains why.
 
   alias Emmap.Native
 
-  # That nobody changes the size of the file.
+  # Waiting for the right to change the size of the file.
   @size 0
-  # The longest wait for that, from the start of the call. A call whose turn has come by then ends by itself.
+  # The longest wait for that, from the start of the call. Once the call has its turn, it ends by itself.
   @longest 2_000
 
   @doc """
-  Makes a call of `Emmap.Native`, and waits for its result where it has to wait. The first argument is a handle's
-  reference, a path, or a request to open one.
+  Makes a call of `Emmap.Native`, and waits for its result if necessary. The first argument is the reference of a
+  handle, a path, or a request to open a file.
   """
   defmacro patient({{:., _, [_module, name]} = function, meta, arguments}) do
     variables = Macro.generate_arguments(length(arguments), __MODULE__)
@@ -41,7 +41,7 @@ defmodule Emmap.Waiting do
   @spec elsewhere(0..3, atom, [term]) :: term
   def elsewhere(kind, name, [first | _] = arguments) do
     place = place(first)
-    # Made here, so that the VM need not look through the messages that are older.
+    # Created here, so that the VM does not search the older messages.
     tag = make_ref()
 
     case Native.wait(kind, place, tag, name, arguments) do

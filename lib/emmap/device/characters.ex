@@ -1,12 +1,12 @@
 defmodule Emmap.Device.Characters do
   @moduledoc false
-  # The characters of an encoding: how many bytes they are, and what they are in another encoding.
+  # Characters in an encoding: how many bytes they have, and conversion to another encoding.
 
   @type encoding :: :latin1 | :unicode | {:utf16 | :utf32, :big | :little}
-  # What is behind the characters found: nothing, the beginning of one, or what can be none.
+  # What follows the characters that were found: nothing, the beginning of a character, or invalid bytes.
   @type tail :: :ok | :incomplete | :invalid
 
-  @doc "The encoding of a name, as `:file.open/2` takes it."
+  @doc "The encoding of a name as in `:file.open/2`."
   @spec encoding(term) :: {:ok, encoding} | :error
   def encoding(:latin1), do: {:ok, :latin1}
   def encoding(name) when name in [:unicode, :utf8], do: {:ok, :unicode}
@@ -17,7 +17,7 @@ defmodule Emmap.Device.Characters do
 
   def encoding(_other), do: :error
 
-  @doc "How many characters are at the beginning of `bytes`, at most `limit`, and their size in bytes."
+  @doc "How many characters are at the beginning of `bytes`, up to `limit`, and their size in bytes."
   @spec count(binary, pos_integer, encoding) :: {non_neg_integer, non_neg_integer, tail}
   def count(bytes, limit, encoding) do
     {left, rest} = skip(bytes, limit, encoding)
@@ -45,7 +45,7 @@ defmodule Emmap.Device.Characters do
   defp skip(rest, left, _encoding), do: {left, rest}
 
   defp tail("", _encoding), do: :ok
-  # No character has more than 4 bytes.
+  # A character has at most 4 bytes.
   defp tail(rest, _encoding) when byte_size(rest) >= 4, do: :invalid
 
   defp tail(rest, encoding) do
@@ -56,8 +56,8 @@ defmodule Emmap.Device.Characters do
   end
 
   @doc """
-  The characters of `bytes` as a list, and their size in bytes: up to the first that is cut off, or is
-  none, or, with `latin1_only?`, is above 255.
+  The characters of `bytes` as a list, and their size in bytes. Stops at the first character that is incomplete,
+  invalid or, with `latin1_only?`, above 255.
   """
   @spec decode(binary, encoding, boolean) :: {[char], non_neg_integer}
   def decode(bytes, encoding, latin1_only?) do
@@ -75,16 +75,16 @@ defmodule Emmap.Device.Characters do
     end
   end
 
-  @doc "The size in bytes of a list of characters. Raises `ArgumentError` if it is none."
+  @doc "The size in bytes of a list of characters. Raises `ArgumentError` if it is not one."
   @spec size(:unicode.chardata(), encoding) :: non_neg_integer
   def size(characters, encoding) do
     case :unicode.characters_to_binary(characters, :unicode, encoding) do
       bytes when is_binary(bytes) -> byte_size(bytes)
-      _ -> raise ArgumentError, "no characters of #{inspect(encoding)}"
+      _ -> raise ArgumentError, "not a list of characters of #{inspect(encoding)}"
     end
   end
 
-  @doc "Characters of one encoding as bytes of another. What is no chardata is `{:error, :badarg}`."
+  @doc "Characters of one encoding as bytes of another. Invalid chardata returns `{:error, :badarg}`."
   @spec translate(:unicode.chardata(), encoding, encoding) ::
           {:ok, binary} | {:error, :badarg | {:no_translation, encoding, encoding}}
   def translate(data, from, to) do
@@ -96,7 +96,7 @@ defmodule Emmap.Device.Characters do
     ArgumentError -> {:error, :badarg}
   end
 
-  # Bytes need no look at each of them.
+  # Latin-1 to Latin-1: the bytes need not be checked one by one.
   defp bytes(data, :latin1, :latin1), do: IO.iodata_to_binary(data)
   defp bytes(data, from, to), do: :unicode.characters_to_binary(data, from, to)
 
@@ -107,7 +107,7 @@ defmodule Emmap.Device.Characters do
   def answer(bytes, :latin1, _to, false), do: {:ok, :erlang.binary_to_list(bytes)}
 
   def answer(bytes, from, to, false) do
-    # Through the client's encoding, so that a character it cannot have is an error in a list, too.
+    # Converted through the client's encoding, so that a character outside of it is an error in a list, too.
     with {:ok, bytes} <- translate(bytes, from, to),
          do: {:ok, :unicode.characters_to_list(bytes, to)}
   end

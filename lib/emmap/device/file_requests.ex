@@ -1,6 +1,6 @@
 defmodule Emmap.Device.FileRequests do
   @moduledoc false
-  # The requests that `:file` sends to a pid. Bytes come and go as characters of latin1.
+  # The requests that `:file` sends to a pid. Bytes are sent as Latin-1 characters.
 
   alias Emmap.Device.{IORequests, Reader}
 
@@ -18,11 +18,11 @@ defmodule Emmap.Device.FileRequests do
   defp perform(request, device) do
     answer(request, device)
   rescue
-    # Numbers that are none, and the like.
+    # Invalid numbers and the like.
     _ in [ArgumentError, FunctionClauseError] -> {:error, :badarg}
   end
 
-  # As `file_io_server` does it, these two move the cursor.
+  # These two move the cursor, as in `file_io_server`.
 
   defp answer({:pread, at, count}, device) do
     with {:ok, _} <- Emmap.position(device.mem, at), do: Reader.characters(device, count, :latin1)

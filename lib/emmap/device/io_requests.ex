@@ -1,14 +1,14 @@
 defmodule Emmap.Device.IORequests do
   @moduledoc false
-  # The requests of the I/O protocol: what a client sends and what it is answered.
+  # The requests of the I/O protocol, and the replies to them.
 
-  # A client of this node may send live binaries. They are copied before they are translated, and
+  # A client on this node may send live binaries. They are copied before they are translated, and
   # before a function of the client gets them.
 
   import Emmap.Copied
   alias Emmap.Device.{Characters, Reader}
 
-  # `:error` stops a list of requests; an answer that says `{:error, _}` of its own does not.
+  # `:error` stops a list of requests. A result `{:error, _}` of the request itself does not.
   @type outcome :: {:ok | :error, term, Reader.source()}
 
   @spec handle(term, Reader.source()) :: outcome
@@ -27,7 +27,7 @@ defmodule Emmap.Device.IORequests do
     end)
   end
 
-  # A prompt is for terminals.
+  # The prompt is ignored, because it is for terminals.
   def handle({:get_chars, encoding, _prompt, count}, device),
     do: in_encoding(encoding, device, &Reader.characters(device, count, &1))
 
@@ -47,7 +47,7 @@ defmodule Emmap.Device.IORequests do
   def handle({:requests, requests}, device) when is_list(requests),
     do: each(requests, {:ok, :ok, device})
 
-  # As nodes before R13 ask: all is latin1.
+  # The requests of nodes before R13: everything is Latin-1.
 
   def handle({:put_chars, characters}, device),
     do: handle({:put_chars, :latin1, characters}, device)
@@ -72,7 +72,7 @@ defmodule Emmap.Device.IORequests do
          do: Emmap.write(device.mem, bytes)
   end
 
-  # Bytes are not translated: the write reads them once.
+  # Bytes are not translated, because the write reads them only once.
   defp translated(characters, :latin1, :latin1),
     do: Characters.translate(characters, :latin1, :latin1)
 
@@ -91,7 +91,7 @@ defmodule Emmap.Device.IORequests do
     end
   end
 
-  # The function is the client's, and may do anything.
+  # A function of the client, which may do anything.
   defp called(module, function, arguments) do
     {:ok, apply(module, function, copied(arguments))}
   catch
@@ -108,7 +108,7 @@ defmodule Emmap.Device.IORequests do
     answer -> answer
   end
 
-  # Who scans is told where, as `:file_io_server` does, whose `format_error/1` knows the reason.
+  # A scan error includes the position, as in `file_io_server`, whose `format_error/1` expects the reason in this form.
   defp stuck(:erl_scan, :tokens, continuation) when continuation != [] do
     location = :erl_scan.continuation_location(continuation)
     {:error, {location, :file_io_server, :invalid_unicode}, location}
@@ -121,7 +121,7 @@ defmodule Emmap.Device.IORequests do
   defp each(_improper, {:ok, _answer, device}), do: {:error, {:error, :request}, device}
   defp each(_rest, outcome), do: outcome
 
-  # All options or none, and of two the first, as OTP's property lists have it.
+  # Sets all options or none. Of duplicates, the first counts, as in OTP's property lists.
   defp set([], changes, device), do: {:ok, :ok, Map.merge(device, changes)}
 
   defp set([option | rest], changes, device) do

@@ -2,9 +2,9 @@ defmodule Emmap.Device.Reader do
   @moduledoc false
   # Reads characters, lines and terms at the cursor of a map.
   #
-  # A block is read where the cursor is, without moving it, and then the cursor moves behind what was
-  # used of the block. So there is no read-ahead to be given back, and none that grows stale. A request
-  # that fails has moved nothing: `unmoved/2`.
+  # A block is read at the cursor, without moving it. Then the cursor moves past the part of the block that was
+  # used. So there is no read-ahead that would have to be undone, or could become stale. A request
+  # that fails does not move the cursor: see `unmoved/2`.
 
   import Emmap.Handle, only: [handle: 1]
   require Emmap.Bare, as: Bare
@@ -27,9 +27,9 @@ defmodule Emmap.Device.Reader do
   @most 0x7FFF_FFFF_FFFF_FFFF
 
   @doc """
-  Runs `request`, and puts the cursor back unless it answers `:ok`, `{:ok, answer}` or `:eof`.
+  Runs `request`, and moves the cursor back unless the result is `:ok`, `{:ok, answer}` or `:eof`.
 
-  While pages are lost the cursor cannot be moved; then it is `owed` until it can.
+  While pages are lost, the cursor cannot be moved; the move is then `owed` until it can.
   """
   @spec unmoved(source, (() -> answer)) :: {answer | {:error, atom}, source} when answer: term
   def unmoved(source, request) do
@@ -51,7 +51,7 @@ defmodule Emmap.Device.Reader do
 
   defp cursor(source), do: Emmap.position(source.mem, :cur)
 
-  @doc "Reads `count` characters, fewer at the end. What is no count is `{:error, :get_chars}`."
+  @doc "Reads `count` characters, fewer at the end. An invalid count returns `{:error, :get_chars}`."
   @spec characters(source, term, Characters.encoding()) :: answer
   def characters(source, 0, to), do: Characters.answer("", source.encoding, to, source.binary)
 
@@ -64,7 +64,7 @@ defmodule Emmap.Device.Reader do
 
   def characters(_source, _count, _to), do: {:error, :get_chars}
 
-  # The bytes of so many characters.
+  # The bytes of this many characters.
   defp bytes(%{encoding: :latin1} = source, at, count), do: fetch(source, at, min(count, @most))
   defp bytes(source, at, count), do: bytes(source, at, count, [])
 
@@ -78,7 +78,7 @@ defmodule Emmap.Device.Reader do
           {_, _, :invalid} ->
             {:error, :invalid_unicode}
 
-          # The end of the map cuts a character off. To translate it will be the error.
+          # The last character of the map is incomplete. Translating it will return the error.
           {0, 0, :incomplete} ->
             joined([block | parts])
 
@@ -103,7 +103,7 @@ defmodule Emmap.Device.Reader do
   @doc "Reads a line with its newline; CRLF is LF."
   @spec line(source, Characters.encoding()) :: answer
   def line(%{encoding: encoding} = source, to) when encoding in [:latin1, :unicode] do
-    # In both, a byte of 10 is a newline and nothing else.
+    # In both encodings, a byte of 10 is always a newline.
     with {:ok, line} <- bytes_of_line(source),
          do: Characters.answer(line, encoding, to, source.binary)
   end
@@ -119,7 +119,7 @@ defmodule Emmap.Device.Reader do
 
   defp bytes_of_line(%{direct: false} = source), do: Emmap.read_line(source.mem)
 
-  # The line is live, so it only tells where the line ends.
+  # The line is live, so it is used only to find the end of the line.
   defp bytes_of_line(%{direct: true} = source) do
     with {:ok, at} <- cursor(source),
          {:ok, _live} <- Emmap.read_line(source.mem),
@@ -139,11 +139,11 @@ defmodule Emmap.Device.Reader do
   defp line_of(reversed, []), do: {:more, reversed}
 
   @doc """
-  Gives characters to `next.(continuation, characters | :eof)` until that is done with
-  `{:done, result, rest}`. `rest`, the characters it did not use, stay in the map.
+  Passes characters to `next.(continuation, characters | :eof)` until that returns
+  `{:done, result, rest}`. The characters in `rest` were not used, and stay in the map.
 
-  `{:stuck, continuation}` where the bytes are no characters, and where `next` answers anything else
-  than `{:done, _, _}` or `{:more, continuation}`, which after `:eof` it may not. Raises what `next` raises.
+  Returns `{:stuck, continuation}` if the bytes are invalid, or if `next` returns something other
+  than `{:done, _, _}` or `{:more, continuation}` (which is not allowed after `:eof`). Raises what `next` raises.
   """
   @spec until(source, Characters.encoding(), (term, [char] | :eof -> term)) ::
           {:ok, term} | {:stuck, term} | {:error, term}
@@ -174,7 +174,7 @@ defmodule Emmap.Device.Reader do
   defp given(source, to, at, size) do
     case fetch(source, at, size) do
       {:ok, block} ->
-        # Binaries for a client of latin1 cannot have what is above 255.
+        # Binaries for a Latin-1 client cannot contain characters above 255.
         case Characters.decode(block, source.encoding, source.binary and to == :latin1) do
           {[], 0} -> :stuck
           {characters, used} -> {:ok, characters, at + used}
@@ -199,8 +199,8 @@ defmodule Emmap.Device.Reader do
     with {:ok, _} <- Emmap.position(source.mem, next), do: {:ok, answer}
   end
 
-  # What a direct handle reads is the memory itself, which may change between two looks at it. No
-  # character may.
+  # On a direct handle, a read would return the memory itself, which may change while it is translated.
+  # So this always copies.
   defp fetch(source, at, count), do: Bare.data(patient(Native.pread_copy(ref(source), at, count)))
 
   defp ref(%{mem: handle(ref)}), do: ref

@@ -1,7 +1,7 @@
 defmodule Emmap.Native.Library do
   @moduledoc false
-  # Where the NIF library of this build is: what cargo built here (the compiler in mix.exs), or the
-  # library of the release, which rustler_precompiled fetches and checks while this module is compiled.
+  # Where the NIF library of this build is: built by cargo (the compiler in mix.exs), or the
+  # library of the release, which rustler_precompiled downloads and checks while this module is compiled.
 
   @targets ~w(
     aarch64-apple-darwin
@@ -16,7 +16,7 @@ defmodule Emmap.Native.Library do
 
   config = Mix.Project.config()
 
-  # Asked for so that Mix says when they have changed since; mix.exs has acted on them.
+  # Read so that Mix reports when they have changed since. mix.exs has already used them.
   _ = Application.compile_env(:rustler_precompiled, [:force_build, :emmap])
   _ = Application.compile_env(:rustler_precompiled, :force_build_all)
 
@@ -29,7 +29,7 @@ defmodule Emmap.Native.Library do
                otp_app: :emmap,
                crate: "emmap_nif",
                version: config[:version],
-               # A mirror serves the same files: their checksums are in the package.
+               # A mirror serves the same files, because their checksums are in the package.
                base_url:
                  Application.compile_env(
                    :emmap,
@@ -37,12 +37,12 @@ defmodule Emmap.Native.Library do
                    "#{config[:publishing][:artifacts]}/v#{config[:version]}"
                  ),
                targets: @targets,
-               # The oldest is enough: later VMs load it.
+               # The oldest version is enough, because later VMs load it.
                nif_versions: ["2.16"],
                force_build: false
              ]
 
-             # What `use RustlerPrecompiled` calls. Its load function has one constant load_info, and
+             # The function behind `use RustlerPrecompiled`. Its load function has a constant load_info, but
              # ours depends on the configuration of the running system.
              case apply(RustlerPrecompiled, :__using__, [Emmap.Native, options]) do
                {:ok, %{load_from: {:emmap, path}}} ->
@@ -54,11 +54,11 @@ defmodule Emmap.Native.Library do
              end
          end)
 
-  @doc "The path of the library below the application's folder, without its extension."
+  @doc "The path of the library, relative to the application's directory, without its extension."
   @spec path() :: String.t()
   def path, do: @path
 
-  @doc "The systems that a release has a library for, as Rust names them."
+  @doc "The systems for which a release has a library, as Rust names them."
   @spec targets() :: [String.t()]
   def targets, do: @targets
 end
