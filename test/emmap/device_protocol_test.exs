@@ -1,17 +1,17 @@
 defmodule Emmap.DeviceProtocolTest do
-  # A device of ours beside one of File.open/2: the table of all requests, and random ones.
+  # A device of Emmap compared with one of File.open/2, on the table of all requests.
   use ExUnit.Case, async: true
   alias Emmap.Test.{DeviceDocument, DeviceScript, DeviceTable, Quiet}
 
   @moduletag :tmp_dir
 
   setup_all do
-    # Where that process crashes it says so.
+    # That process logs its crashes.
     Quiet.logs("file_io_server")
   end
 
   setup do
-    # The process of a file is linked to who opens it, and ends at errors.
+    # The process of a file is linked to the process that opens it, and ends on errors.
     Process.flag(:trap_exit, true)
     :ok
   end
@@ -31,7 +31,7 @@ defmodule Emmap.DeviceProtocolTest do
     end
   end
 
-  test "docs/device.md is what they answer", %{tmp_dir: directory} do
+  test "docs/device.md has the replies", %{tmp_dir: directory} do
     document = DeviceDocument.render(directory)
     if System.get_env("EMMAP_WRITE_DOCS"), do: File.write!("docs/device.md", document)
     page = File.read!("docs/device.md")
@@ -41,15 +41,15 @@ defmodule Emmap.DeviceProtocolTest do
       else: assert(DeviceDocument.ours(document) -- DeviceDocument.ours(page) == [])
   end
 
-  test "each difference is in the documentation, and each there is met" do
+  test "every difference is documented, and every documented difference occurs" do
     {:docs_v1, _, _, _, %{"en" => text}, _, _} = Code.fetch_docs(Emmap.Device)
-    [_, differences] = String.split(text, "Where the answers differ:")
+    [_, differences] = String.split(text, "The differences are:")
     said = for [_, n] <- Regex.scan(~r/^ +(\d+)\. /m, differences), do: String.to_integer(n)
 
     met =
       for {_, rows} <- DeviceTable.groups(), {_, options} <- rows, n = options[:differs], do: n
 
-    # The first is no other answer, but the life after it.
+    # The first difference is not in the reply: the device continues.
     assert said == Enum.uniq(Enum.sort([1 | met]))
   end
 
@@ -60,8 +60,8 @@ defmodule Emmap.DeviceProtocolTest do
 
     cond do
       is_nil(differs) and not same? -> "differs"
-      # The eighth is one only of older releases.
-      differs not in [nil, 8] and same? -> "is said to differ and does not"
+      # The eighth occurs only on older releases.
+      differs not in [nil, 8] and same? -> "is documented as a difference, but does not differ"
       theirs.alive and not ours.alive -> "ours ended"
       true -> nil
     end
