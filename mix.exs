@@ -137,7 +137,7 @@ defmodule Mix.Tasks.Compile.Emmap do
 
   defmodule Progress do
     @moduledoc false
-    # Prints what cargo says, line by line, except the line that it prints when there was nothing to do.
+    # Prints what cargo says, line by line, except the lines for a build that had nothing to do or waited for another one.
     defstruct line: ""
 
     defimpl Collectable do
@@ -155,7 +155,8 @@ defmodule Mix.Tasks.Compile.Emmap do
       end
 
       defp print(line, ending) do
-        unless line =~ ~r/^ *Finished /, do: IO.write([line, ending])
+        unless line =~ ~r/^ *(Finished |Blocking waiting for file lock)/,
+          do: IO.write([line, ending])
       end
     end
   end

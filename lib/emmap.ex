@@ -194,8 +194,9 @@ defmodule Emmap do
     * `{:size, n}` – extends the file to at least `n` bytes
     * `{:offset, n}`, `{:length, n}` – maps a part of the file
 
-  `path` is a string, a charlist, or raw bytes. It is relative to the current directory. Only
-  regular files can be mapped.
+  `path` is a string, or anything else that `t::file.name_all/0` allows: raw bytes, a charlist, an atom, or a deep list of
+  these. The characters of a list are encoded as the VM encodes file names (`:file.native_name_encoding/0`). A path is
+  relative to the current directory. Only regular files can be mapped.
 
   An open costs a few system calls, on a dirty I/O scheduler. With `:create`, `:size` or `:length` it also
   allocates blocks, so that a full disk is an error here and not later (`:sparse` leaves holes
@@ -267,10 +268,38 @@ defmodule Emmap do
   def open(path, options), do: do_open(Emmap.Path.bytes!(path), options)
 
   @doc """
+  Maps a file, calls `fun` with the handle, and closes the handle, as `File.open/3` does: `{:ok, result_of_fun}`.
+
+  The handle is closed even if `fun` raises, throws or exits. Errors are those of `open/2`; then `fun` is not called. Live
+  binaries that `fun` returns stay valid.
+
+      iex> path = Path.join(System.tmp_dir!(), "emmap_doc_fun.bin")
+      iex> _ = File.rm(path)
+      iex> Emmap.open(path, [:create, size: 16], &Emmap.patomic(&1, 8, :add, 5))
+      {:ok, {:ok, 0}}
+      iex> Emmap.open(path, [:read], &IO.binread(&1, 16))
+      {:ok, <<0::64, 5::native-64>>}
+  """
+  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @spec open(Path.t() | :file.name_all() | open_file, Options.t(), (t -> result)) ::
+          {:ok, result} | failure
+        when result: term
+  def open(path, options, fun) when is_function(fun, 1) do
+    with {:ok, mem} <- open(path, options), do: {:ok, closing(mem, fun)}
+  end
+
+  defp closing(mem, fun) do
+    fun.(mem)
+  after
+    # `fun` may have closed it.
+    _ = close(mem)
+  end
+
+  @doc """
   Same as `open/1`, but returns only the handle and raises `Emmap.Error` on failure.
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
-  @spec open!(Path.t() | :file.name_all() | Options.t()) :: t
+  @spec open!(Path.t() | :file.name_all() | open_file | Options.t()) :: t
   def open!([first | _] = options) when is_atom(first) or is_tuple(first),
     do: opened!(open(options), nil)
 
@@ -280,8 +309,17 @@ defmodule Emmap do
   Same as `open/2`, but returns only the handle and raises `Emmap.Error` on failure.
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
-  @spec open!(Path.t() | :file.name_all(), Options.t()) :: t
+  @spec open!(Path.t() | :file.name_all() | open_file, Options.t()) :: t
   def open!(path, options), do: opened!(open(path, options), path)
+
+  @doc """
+  Same as `open/3`, but returns only the result of `fun` and raises `Emmap.Error` on failure.
+  """
+  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @spec open!(Path.t() | :file.name_all() | open_file, Options.t(), (t -> result)) :: result
+        when result: term
+  def open!(path, options, fun) when is_function(fun, 1),
+    do: path |> open!(options) |> closing(fun)
 
   defp opened!({:ok, mem}, _path), do: mem
 
@@ -840,20 +878,25 @@ defmodule Emmap do
   def patomic(mem, _position, _operation, _value), do: none!(mem)
 
   @doc """
-  Writes `new` at `position` if the value there is `expected`, atomically; returns the previous value.
+  Sets the integer at `position` to `new` if it is `expected`, atomically (compare-and-exchange).
 
-  The exchange succeeded if the previous value is `expected`. Errors are as with `patomic/4`.
+  Returns `:ok`, or the integer that is there if it is not `expected`, as `:atomics.compare_exchange/4` and
+  `Emmap.Counters.compare_exchange/4` do. Errors as `patomic/4`.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 64])
       iex> Emmap.patomic_cas(mem, 0, 0, 7)
-      {:ok, 0}
+      :ok
       iex> Emmap.patomic_cas(mem, 0, 0, 8)
-      {:ok, 7}
+      7
   """
   @doc group: "Integers", since: "1.0.0-rc.0"
-  @spec patomic_cas(t, position, integer, integer) :: {:ok, integer} | failure
-  def patomic_cas(handle(ref), position, expected, new),
-    do: Bare.integer(Native.atomic_cas(ref, position, expected, new))
+  @spec patomic_cas(t, position, integer, integer) :: :ok | integer | failure
+  def patomic_cas(handle(ref), position, expected, new) do
+    case Native.atomic_cas(ref, position, expected, new) do
+      ^expected -> :ok
+      other -> other
+    end
+  end
 
   def patomic_cas(mem, _position, _expected, _new), do: none!(mem)
 
@@ -1488,7 +1531,8 @@ defmodule Emmap do
     * `:fd` – the file descriptor, open until the last handle is closed; `nil` for an anonymous map
     * `:size`, `:offset` – the size of the map, and where it begins in the file, in bytes
     * `:position` – the cursor of this handle
-    * `:flags` – such as `[:read, :write, :shared, :lock]`; `:append` follows `:write`
+    * `:flags` – the options without a number that the map was opened with, and those that they imply, such as
+      `[:read, :write, :create, :shared, :lock]`. After `make_read_only/1`, `:write` and `:append` are not among them
     * `:growable_up_to` – bytes, `:infinity`, or `nil` if the size is fixed
     * `:page_size`, `:resident_pages` – the page size in bytes, and how many of the map's pages are in memory (in a map of
       more than 4,194,304 pages, which is 16 GiB, pages in holes of the file count as not in memory)

@@ -336,6 +336,61 @@ defmodule EmmapTest do
       assert {:error, :enospc} = Emmap.open(path, [:write, max_size: 5])
     end
 
+    test "flags are the options that were given, and those that they imply", %{path: path} do
+      flags = fn options ->
+        {:ok, %{flags: flags}} = Emmap.open(path, options, &Emmap.info/1) |> elem(1)
+        flags
+      end
+
+      assert flags.([]) == [:read, :shared, :lock]
+      assert flags.([:nolock, :direct, :private]) == [:read, :private, :direct, :nolock]
+
+      assert flags.([:create, :sparse, :populate, size: 20]) ==
+               [:read, :write, :create, :shared, :lock, :sparse, :populate]
+
+      assert flags.([:write, :truncate]) == [:read, :write, :truncate, :shared, :lock]
+      assert flags.([:append]) == [:read, :write, :append, :shared, :lock]
+      assert flags.([:write, :auto_unlink]) == [:read, :write, :shared, :lock, :auto_unlink]
+
+      {:ok, mem} = Emmap.open([:anon, :noreserve, size: 10])
+      assert {:ok, %{flags: flags}} = Emmap.info(mem)
+      assert flags == [:read, :write, :shared, :anon, :lock, :noreserve]
+      assert {:ok, other} = Emmap.dup(mem)
+      assert {:ok, %{flags: ^flags}} = Emmap.info(other)
+      :ok = Emmap.make_read_only(mem)
+      assert {:ok, %{flags: flags}} = Emmap.info(other)
+      assert flags == [:read, :shared, :anon, :lock, :noreserve]
+    end
+
+    test "open/3 closes the map after the function, whatever it does", %{path: path} do
+      test = self()
+      keep = fn mem -> send(test, {:mem, mem}) && Emmap.pread(mem, 0, 3) end
+      kept = fn -> receive do: ({:mem, mem} -> Emmap.pread(mem, 0, 3)) end
+
+      assert {:ok, {:ok, "012"}} = Emmap.open(path, [], keep)
+      assert {:error, :closed} = kept.()
+      assert {:ok, "012"} = Emmap.open!(path, [:direct], keep)
+      assert {:error, :closed} = kept.()
+
+      for act <- [&raise/1, &throw/1, &exit/1] do
+        assert "stop" = catch_thrown(fn -> Emmap.open(path, [], &(keep.(&1) && act.("stop"))) end)
+        assert {:error, :closed} = kept.()
+      end
+
+      assert {:ok, :ok} = Emmap.open(path, [], &Emmap.close/1)
+      assert {:error, :enoent} = Emmap.open(path <> ".none", [], keep)
+      assert_raise Emmap.Error, fn -> Emmap.open!(path <> ".none", [], keep) end
+      refute_received {:mem, _}
+      assert_raise FunctionClauseError, fn -> Emmap.open(path, [], fn -> :none end) end
+    end
+
+    defp catch_thrown(act) do
+      act.()
+    catch
+      :error, %RuntimeError{message: thrown} -> thrown
+      _kind, thrown -> thrown
+    end
+
     test "fixed_size neither grows nor shrinks", %{path: path} do
       {:ok, mem} = Emmap.open(path, [:write, :fixed_size])
       assert {:error, :enospc} = Emmap.pwrite(mem, 9, "ab")

@@ -171,22 +171,17 @@ defmodule Emmap.Blocks do
       number of blocks that no sync had covered
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
-  @spec info(blocks) :: map
+  @spec info(blocks) :: {:ok, map} | failure
   def info(blocks) do
     blocks = blocks!(blocks)
 
-    case patient(Native.blocks_info(blocks.ref)) do
-      {:ok, info} ->
-        {recoveries, info} = Map.pop!(info, :recoveries)
-        {recovered, info} = Map.split(info, [:kept, :dropped])
+    with {:ok, of_blocks} <- patient(Native.blocks_info(blocks.ref)),
+         {:ok, of_file} <- Structure.info(blocks) do
+      {recoveries, info} = Map.pop!(of_blocks, :recoveries)
+      {recovered, info} = Map.split(info, [:kept, :dropped])
+      recovered = if recoveries > 0, do: recovered
 
-        blocks
-        |> Structure.info(:blocks)
-        |> Map.merge(info)
-        |> Map.put(:recovered, if(recoveries > 0, do: recovered))
-
-      {:error, reason} ->
-        Structure.failed!(blocks, :blocks, :read, reason)
+      {:ok, of_file |> Map.merge(info) |> Map.put(:recovered, recovered)}
     end
   end
 
@@ -332,7 +327,12 @@ defmodule Emmap.Blocks do
   @doc "Returns how many blocks, used or free, the file can hold without growing. Raises as `used?/2` does."
   @doc group: "Blocks", since: "1.0.0-rc.0"
   @spec capacity(blocks) :: non_neg_integer
-  def capacity(blocks), do: info(blocks).capacity
+  def capacity(blocks) do
+    case info(blocks) do
+      {:ok, %{capacity: capacity}} -> capacity
+      {:error, reason} -> Structure.failed!(blocks!(blocks), :blocks, :read, reason)
+    end
+  end
 
   # The whole file
 
@@ -468,15 +468,12 @@ defmodule Emmap.Blocks do
   """
   @doc group: "Supervision", since: "1.0.0-rc.0"
   @spec start_link(keyword) :: GenServer.on_start()
-  def start_link(options), do: StructureOwner.start_link(__MODULE__, options)
+  def start_link(options), do: StructureOwner.start_link(__MODULE__, options, &open/2)
 
   @doc "Returns a child specification for `start_link/1`. Its id is the `:name`, or else the `:path`."
   @doc group: "Supervision", since: "1.0.0-rc.0"
   @spec child_spec(keyword) :: Supervisor.child_spec()
-  def child_spec(options) do
-    id = options[:name] || options[:path]
-    %{id: {__MODULE__, id}, start: {__MODULE__, :start_link, [options]}}
-  end
+  def child_spec(options), do: StructureOwner.child_spec(__MODULE__, options)
 
   @doc false
   def read_from(blocks, from, to, most) do

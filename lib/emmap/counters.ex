@@ -47,7 +47,7 @@ defmodule Emmap.Counters do
   @moduledoc since: "1.0.0-rc.0"
 
   import Emmap.Waiting, only: [patient: 1]
-  alias Emmap.{Native, Structure}
+  alias Emmap.{Native, OptionList, Structure, StructureOwner}
 
   @enforce_keys [:ref, :path, :count, :stripes]
   defstruct [:ref, :path, :count, :stripes, :names, indices: %{}]
@@ -61,6 +61,8 @@ defmodule Emmap.Counters do
           names: [name] | nil,
           indices: %{name => non_neg_integer}
         }
+  @typedoc "Open counters, or the name that they were started with: see `start_link/1`."
+  @type counters :: t | atom
   @typedoc "A name. An atom and its string are the same name. At most 1,024 bytes of UTF-8."
   @type name :: atom | String.t()
   @typedoc "An index from 0, or a name."
@@ -74,6 +76,11 @@ defmodule Emmap.Counters do
           :file.posix()
           | {:bad_format, bad_format}
           | {:other_names, %{asked: [name], file: [String.t()]}}
+
+  @options [
+    create: {&is_boolean/1, "true | false"},
+    write_concurrency: {&is_boolean/1, "true | false"}
+  ]
 
   # Up to this many, reading all counters takes less time than a switch to another scheduler.
   @few 2048
@@ -161,15 +168,13 @@ defmodule Emmap.Counters do
   closed does the same. All values are in the file; to have them on the disk, call `sync/1` first.
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
-  @spec close(t) :: :ok | Emmap.failure()
-  def close(%__MODULE__{} = counters), do: Structure.close(counters)
-  def close(counters), do: no_counters!(counters)
+  @spec close(counters) :: :ok | Emmap.failure()
+  def close(counters), do: counters |> counters!() |> Structure.close()
 
   @doc "Waits until all changes so far are on the disk. Returns `{:error, reason}` as `Emmap.sync/1` does."
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
-  @spec sync(t) :: :ok | Emmap.failure()
-  def sync(%__MODULE__{} = counters), do: Structure.sync(counters)
-  def sync(counters), do: no_counters!(counters)
+  @spec sync(counters) :: :ok | Emmap.failure()
+  def sync(counters), do: counters |> counters!() |> Structure.sync()
 
   @doc """
   Repairs counters whose file was truncated or whose disk failed, after the file has been restored: see
@@ -179,40 +184,42 @@ defmodule Emmap.Counters do
   the same positions and under the same names. Every call then raises `Emmap.Error` with `:estale` until it does.
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
-  @spec reattach(t) :: :ok | {:error, reason | :closed}
-  def reattach(%__MODULE__{names: names} = counters) do
-    names = Enum.map(names || [], &to_string/1)
+  @spec reattach(counters) :: :ok | {:error, reason | :closed}
+  def reattach(counters) do
+    counters = counters!(counters)
+    names = Enum.map(counters.names || [], &to_string/1)
     Structure.reattach(counters, &patient(Native.counters_reattach(&1, names)))
   end
-
-  def reattach(counters), do: no_counters!(counters)
 
   @doc """
   Returns `:path`, `:count`, `:names` (or `nil`), `:write_concurrency`, `:size` (of the file, in bytes), and
   `:faults` (how often a lost page of the counters was accessed).
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
-  @spec info(t) :: %{
-          path: binary,
-          count: non_neg_integer,
-          names: [name] | nil,
-          write_concurrency: boolean,
-          size: non_neg_integer,
-          faults: non_neg_integer
-        }
-  def info(%__MODULE__{count: count, names: names, stripes: stripes} = counters) do
-    counters
-    |> Structure.info(:counters)
-    |> Map.merge(%{count: count, names: names, write_concurrency: stripes > 1})
-  end
+  @spec info(counters) ::
+          {:ok,
+           %{
+             path: binary,
+             count: non_neg_integer,
+             names: [name] | nil,
+             write_concurrency: boolean,
+             size: non_neg_integer,
+             faults: non_neg_integer
+           }}
+          | Emmap.failure()
+  def info(counters) do
+    %{count: count, names: names, stripes: stripes} = counters = counters!(counters)
 
-  def info(counters), do: no_counters!(counters)
+    with {:ok, of_file} <- Structure.info(counters) do
+      {:ok, Map.merge(of_file, %{count: count, names: names, write_concurrency: stripes > 1})}
+    end
+  end
 
   # Counting
 
   @doc "Adds `n`."
   @doc group: "Counting", since: "1.0.0-rc.0"
-  @spec add(t, key, integer) :: :ok
+  @spec add(counters, key, integer) :: :ok
   def add(%__MODULE__{ref: ref, indices: indices} = counters, key, n) do
     index =
       case indices do
@@ -227,11 +234,11 @@ defmodule Emmap.Counters do
     end
   end
 
-  def add(other, key, _n), do: index!(other, key)
+  def add(other, key, n), do: add(counters!(other), key, n)
 
   @doc "Subtracts `n`."
   @doc group: "Counting", since: "1.0.0-rc.0"
-  @spec sub(t, key, integer) :: :ok
+  @spec sub(counters, key, integer) :: :ok
   def sub(counters, key, n), do: add(counters, key, negated(n))
 
   @doc """
@@ -239,7 +246,7 @@ defmodule Emmap.Counters do
   function raises `ArgumentError`.
   """
   @doc group: "Counting", since: "1.0.0-rc.0"
-  @spec get(t, key) :: integer
+  @spec get(counters, key) :: integer
   def get(counters, key)
 
   def get(%__MODULE__{ref: ref} = counters, index) when is_integer(index) do
@@ -249,11 +256,14 @@ defmodule Emmap.Counters do
     end
   end
 
-  def get(counters, name), do: get(counters, index!(counters, name))
+  def get(%__MODULE__{} = counters, name),
+    do: get(counters, index!(counters, name))
+
+  def get(other, key), do: get(counters!(other), key)
 
   @doc "Sets the value."
   @doc group: "Counting", since: "1.0.0-rc.0"
-  @spec put(t, key, integer) :: :ok
+  @spec put(counters, key, integer) :: :ok
   def put(counters, key, value)
 
   def put(%__MODULE__{ref: ref} = counters, index, value) when is_integer(index) do
@@ -263,16 +273,19 @@ defmodule Emmap.Counters do
     end
   end
 
-  def put(counters, name, value), do: put(counters, index!(counters, name), value)
+  def put(%__MODULE__{} = counters, name, value),
+    do: put(counters, index!(counters, name), value)
+
+  def put(other, key, value), do: put(counters!(other), key, value)
 
   @doc "Adds `n` and returns the new value."
   @doc group: "Counting", since: "1.0.0-rc.0"
-  @spec add_get(t, key, integer) :: integer
+  @spec add_get(counters, key, integer) :: integer
   def add_get(counters, key, n), do: wrapped(next(counters, key, n) + n)
 
   @doc "Subtracts `n` and returns the new value."
   @doc group: "Counting", since: "1.0.0-rc.0"
-  @spec sub_get(t, key, integer) :: integer
+  @spec sub_get(counters, key, integer) :: integer
   def sub_get(counters, key, n), do: wrapped(next(counters, key, negated(n)) - n)
 
   @doc """
@@ -285,7 +298,7 @@ defmodule Emmap.Counters do
       [0, 1, 2]
   """
   @doc group: "Counting", since: "1.0.0-rc.0"
-  @spec next(t, key, integer) :: integer
+  @spec next(counters, key, integer) :: integer
   def next(counters, key, n \\ 1)
 
   def next(%__MODULE__{ref: ref} = counters, index, n) when is_integer(index) do
@@ -295,11 +308,14 @@ defmodule Emmap.Counters do
     end
   end
 
-  def next(counters, name, n), do: next(counters, index!(counters, name), n)
+  def next(%__MODULE__{} = counters, name, n),
+    do: next(counters, index!(counters, name), n)
+
+  def next(other, key, n), do: next(counters!(other), key, n)
 
   @doc "Sets the value and returns the previous value."
   @doc group: "Counting", since: "1.0.0-rc.0"
-  @spec exchange(t, key, integer) :: integer
+  @spec exchange(counters, key, integer) :: integer
   def exchange(counters, key, value)
 
   def exchange(%__MODULE__{ref: ref} = counters, index, value) when is_integer(index) do
@@ -309,11 +325,14 @@ defmodule Emmap.Counters do
     end
   end
 
-  def exchange(counters, name, value), do: exchange(counters, index!(counters, name), value)
+  def exchange(%__MODULE__{} = counters, name, value),
+    do: exchange(counters, index!(counters, name), value)
+
+  def exchange(other, key, value), do: exchange(counters!(other), key, value)
 
   @doc "Sets the value to `new` if it is `expected`: returns `:ok`, or the actual value."
   @doc group: "Counting", since: "1.0.0-rc.0"
-  @spec compare_exchange(t, key, integer, integer) :: :ok | integer
+  @spec compare_exchange(counters, key, integer, integer) :: :ok | integer
   def compare_exchange(counters, key, expected, new)
 
   def compare_exchange(%__MODULE__{ref: ref} = counters, index, expected, new)
@@ -324,20 +343,23 @@ defmodule Emmap.Counters do
     end
   end
 
-  def compare_exchange(counters, name, expected, new),
+  def compare_exchange(%__MODULE__{} = counters, name, expected, new),
     do: compare_exchange(counters, index!(counters, name), expected, new)
+
+  def compare_exchange(other, key, expected, new),
+    do: compare_exchange(counters!(other), key, expected, new)
 
   @doc "Sets all counters to 0, one after the other."
   @doc group: "Counting", since: "1.0.0-rc.0"
-  @spec reset(t) :: :ok
+  @spec reset(counters) :: :ok
   def reset(%__MODULE__{count: count} = counters),
     do: Enum.each(0..(count - 1)//1, &put(counters, &1, 0))
 
-  def reset(counters), do: no_counters!(counters)
+  def reset(other), do: other |> counters!() |> reset()
 
   @doc "Sets a counter to 0."
   @doc group: "Counting", since: "1.0.0-rc.0"
-  @spec reset(t, key) :: :ok
+  @spec reset(counters, key) :: :ok
   def reset(counters, key), do: put(counters, key, 0)
 
   # Reading all
@@ -350,7 +372,7 @@ defmodule Emmap.Counters do
   memory for the list. The functions of `Enum` and `Stream` read the counters in batches.
   """
   @doc group: "Reading all", since: "1.0.0-rc.0"
-  @spec to_list(t) :: [integer]
+  @spec to_list(counters) :: [integer]
   def to_list(%__MODULE__{ref: ref, count: count, stripes: stripes} = counters) do
     # Long reads run on a dirty scheduler.
     if count * stripes <= @few,
@@ -358,7 +380,7 @@ defmodule Emmap.Counters do
       else: all(counters, count, [])
   end
 
-  def to_list(counters), do: no_counters!(counters)
+  def to_list(other), do: other |> counters!() |> to_list()
 
   defp all(_counters, 0, values), do: values
 
@@ -405,22 +427,57 @@ defmodule Emmap.Counters do
 
   @doc "Returns all values by name, or by index if the counters have no names."
   @doc group: "Reading all", since: "1.0.0-rc.0"
-  @spec to_map(t) :: %{key => integer}
+  @spec to_map(counters) :: %{key => integer}
   def to_map(counters), do: counters |> to_pairs() |> Map.new()
 
   @doc false
-  @spec to_pairs(t) :: [{key, integer}]
+  @spec to_pairs(counters) :: [{key, integer}]
   def to_pairs(%__MODULE__{names: nil} = counters),
     do: counters |> to_list() |> Enum.with_index(fn value, index -> {index, value} end)
 
   def to_pairs(%__MODULE__{names: names} = counters), do: Enum.zip(names, to_list(counters))
-  def to_pairs(counters), do: no_counters!(counters)
+  def to_pairs(other), do: other |> counters!() |> to_pairs()
 
   @doc false
   # The number to add in order to subtract `n`. Accepts the same values as `:atomics`.
   @spec negated(integer) :: integer
   def negated(n) when is_integer(n), do: -n
   def negated(_), do: raise(ArgumentError, "the value must be an integer that fits in 64 bits")
+
+  # Supervision
+
+  @doc """
+  Starts a process that has the counters open for as long as it lives, to keep them in a supervision tree. Options: those
+  of `open/3`, and
+
+    * `:path` – the file, required
+    * `:counters` – how many counters, or their names, as the second argument of `open/3`; required
+    * `:name` – an atom; each function takes it in place of the counters, at the cost of a look-up in `:persistent_term`
+
+  The process takes no part in any call. If it stops, it closes the counters; their values are in the file.
+
+      children = [
+        {Emmap.Counters, name: MyApp.Counters, path: "counters.cnt", counters: [:requests, :errors]}
+      ]
+
+      Emmap.Counters.add(MyApp.Counters, :requests, 1)
+  """
+  @doc group: "Supervision", since: "1.0.0-rc.0"
+  @spec start_link(keyword) :: GenServer.on_start()
+  def start_link(options) do
+    OptionList.once!(options)
+    {wanted, options} = Keyword.pop(options, :counters)
+
+    unless wanted,
+      do: raise(ArgumentError, "counters: is required, how many counters or their names")
+
+    StructureOwner.start_link(__MODULE__, options, &open(&1, wanted, &2))
+  end
+
+  @doc "A child specification for `start_link/1`. Its id is the `:name`, or else the `:path`."
+  @doc group: "Supervision", since: "1.0.0-rc.0"
+  @spec child_spec(keyword) :: Supervisor.child_spec()
+  def child_spec(options), do: StructureOwner.child_spec(__MODULE__, options)
 
   # Access: `counters[0]`, `counters[:name]`.
 
@@ -455,13 +512,11 @@ defmodule Emmap.Counters do
     end
   end
 
-  defp index!(%__MODULE__{} = counters, name),
-    do: index(counters, name) || no_counter!(counters, name)
+  defp index!(counters, name), do: index(counters, name) || no_counter!(counters, name)
 
-  defp index!(other, _name), do: no_counters!(other)
-
-  @spec no_counters!(term) :: no_return
-  defp no_counters!(other), do: Structure.refuse!(other, __MODULE__, "counters")
+  defp counters!(%__MODULE__{} = counters), do: counters
+  defp counters!(name) when is_atom(name), do: StructureOwner.named!(__MODULE__, name)
+  defp counters!(other), do: Structure.refuse!(other, __MODULE__, "counters")
 
   @spec no_counter!(t, term) :: no_return
   defp no_counter!(%{names: nil, count: count}, key) do
@@ -530,13 +585,7 @@ defmodule Emmap.Counters do
   end
 
   defp options!(options) do
-    given = if Keyword.keyword?(options), do: Map.new(options), else: bad_options!(options)
-
-    for {name, value} <- given,
-        name not in [:create, :write_concurrency] or not is_boolean(value),
-        do: bad_options!(options)
-
-    if map_size(given) < length(options), do: bad_options!(options)
+    given = OptionList.check!(options, @options)
     spread? = Map.get(given, :write_concurrency, false)
 
     %{
@@ -545,13 +594,7 @@ defmodule Emmap.Counters do
     }
   end
 
-  @spec bad_options!(term) :: no_return
-  defp bad_options!(options) do
-    raise ArgumentError,
-          "options are create: true | false and write_concurrency: true | false, each once, got #{inspect(options)}"
-  end
-
-  # Names as they were given at open. Further names in the file stay strings, so that no atoms are created.
+  # The names as they were asked for; those that follow in the file stay strings, and make no atoms.
   defp names(_asked, []), do: nil
   defp names(asked, in_file), do: asked ++ Enum.drop(in_file, length(asked))
 

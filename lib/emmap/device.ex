@@ -72,8 +72,19 @@ defmodule Emmap.Device do
   use GenServer
   import Emmap.Handle, only: [handle: 2]
   alias Emmap.Device.{Characters, FileRequests, IORequests}
+  alias Emmap.OptionList
 
-  @options [:mem, :encoding, :binary, :owner, :name]
+  @options [
+    # A term that is not a handle is refused by the first call with it.
+    mem: {&__MODULE__.any?/1, "a handle"},
+    encoding:
+      {&__MODULE__.encoding?/1,
+       ":latin1 | :unicode | :utf8 | :utf16 | :utf32 | {:utf16 | :utf32, :big | :little}"},
+    binary: {&is_boolean/1, "true | false"},
+    owner: {&is_pid/1, "a pid"},
+    # `GenServer` checks it.
+    name: {&__MODULE__.any?/1, "a name"}
+  ]
 
   @typedoc """
     * `:encoding` – `:latin1` (default) or `:unicode`; also the others of `:file.open/2`, such as `{:utf16, :little}`
@@ -135,44 +146,24 @@ defmodule Emmap.Device do
   end
 
   defp device!(options) do
-    unless Keyword.keyword?(options) do
-      raise ArgumentError, "options must be a keyword list, got #{inspect(options)}"
-    end
-
-    for {name, _} <- options, name not in @options do
-      raise ArgumentError,
-            "unknown option #{inspect(name)}; valid are #{Enum.map_join(@options, ", ", &inspect/1)}"
-    end
-
-    mem = Keyword.get(options, :mem)
+    given = OptionList.check!(options, @options)
+    mem = Map.get(given, :mem)
+    {:ok, encoding} = given |> Map.get(:encoding, :latin1) |> Characters.encoding()
 
     %{
       mem: mem,
       owed: nil,
       direct: match?(handle(_, root) when root != nil, mem),
-      encoding: encoding!(Keyword.get(options, :encoding, :latin1)),
-      binary: binary!(Keyword.get(options, :binary, true)),
-      owner: owner!(Keyword.get(options, :owner, self()))
+      encoding: encoding,
+      binary: Map.get(given, :binary, true),
+      owner: Map.get(given, :owner, self())
     }
   end
 
-  defp encoding!(name) do
-    case Characters.encoding(name) do
-      {:ok, encoding} ->
-        encoding
-
-      :error ->
-        raise ArgumentError,
-              ":encoding is :latin1, :unicode, :utf16, :utf32, or {:utf16 | :utf32, :big | :little}, " <>
-                "got #{inspect(name)}"
-    end
-  end
-
-  defp binary!(binary?) when is_boolean(binary?), do: binary?
-  defp binary!(other), do: raise(ArgumentError, ":binary is true or false, got #{inspect(other)}")
-
-  defp owner!(owner) when is_pid(owner), do: owner
-  defp owner!(other), do: raise(ArgumentError, ":owner is a pid, got #{inspect(other)}")
+  @doc false
+  def any?(_value), do: true
+  @doc false
+  def encoding?(name), do: Characters.encoding(name) != :error
 
   @impl true
   def init(device) do

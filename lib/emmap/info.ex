@@ -30,35 +30,41 @@ defmodule Emmap.Info do
 
   defp shown(answer) do
     with {:ok, info} <- answer do
-      {flags, info} =
-        Map.split(
-          info,
-          [:writable, :private, :direct, :lock, :auto_unlink, :resizable, :grows, :appends]
-        )
+      {state, info} =
+        Map.split(info, [
+          :writable,
+          :private,
+          :direct,
+          :lock,
+          :resizable,
+          :grows,
+          :appends,
+          :given
+        ])
 
       {max_size, info} = Map.pop!(info, :max_size)
 
       {:ok,
        Map.merge(info, %{
-         flags: flags(flags, info),
-         growable_up_to: if(flags.resizable, do: max_size || :infinity)
+         flags: flags(state),
+         growable_up_to: if(state.resizable, do: max_size || :infinity)
        })}
     end
   end
 
-  defp flags(flags, info) do
-    [
+  # What was given, and what it implies. A map that was made read-only has lost `:write`.
+  defp flags(state) do
+    implied = [
       :read,
-      (flags.writable or flags.appends) && :write,
-      flags.appends && :append,
-      if(flags.private, do: :private, else: :shared),
-      is_nil(info.path) && :anon,
-      flags.direct && :direct,
-      if(flags.lock, do: :lock, else: :nolock),
-      flags.auto_unlink && :auto_unlink,
-      flags.writable and not flags.resizable && :fixed_size
+      if(state.private, do: :private, else: :shared),
+      if(state.lock, do: :lock, else: :nolock),
+      (state.writable or state.appends) && :write,
+      # Each handle of a map has its own.
+      state.direct && :direct
     ]
-    |> Enum.filter(& &1)
+
+    flags = Emmap.Options.flags(state.given, implied)
+    if state.writable or state.appends, do: flags, else: flags -- [:write, :append]
   end
 end
 

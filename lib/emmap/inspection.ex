@@ -21,6 +21,8 @@ defmodule Emmap.Inspection do
 
   import Emmap.Handle, only: [handle: 1]
 
+  alias Emmap.OptionList
+
   alias Emmap.Inspection.{
     BlocksFile,
     CounterFile,
@@ -98,6 +100,11 @@ defmodule Emmap.Inspection do
   @typedoc "How much is in a report: see `file/2`."
   @type option :: {:values, non_neg_integer | :infinity} | {:parts, 1..1000}
 
+  @options [
+    values: {&__MODULE__.values?/1, "a number from 0 | :infinity"},
+    parts: {&__MODULE__.parts?/1, "1 to 1000"}
+  ]
+
   @doc """
   Reports on a file. It writes nothing and takes no lock.
 
@@ -118,7 +125,8 @@ defmodule Emmap.Inspection do
   @doc group: "Inspecting", since: "1.0.0-rc.0"
   @spec file(Path.t() | :file.name_all(), [option]) :: {:ok, report} | Emmap.failure()
   def file(path, options \\ []) do
-    {values, parts} = options!(options)
+    given = OptionList.check!(options, @options)
+    {values, parts} = {Map.get(given, :values, 20), Map.get(given, :parts, 32)}
     path = Emmap.Path.bytes!(path)
 
     with {:ok, mem} <- Emmap.open(path) do
@@ -200,17 +208,8 @@ defmodule Emmap.Inspection do
     end
   end
 
-  defp options!(options) do
-    with true <- Keyword.keyword?(options),
-         [] <- Keyword.drop(options, [:values, :parts]),
-         {values, parts} = {Keyword.get(options, :values, 20), Keyword.get(options, :parts, 32)},
-         true <- values == :infinity or (is_integer(values) and values >= 0),
-         true <- is_integer(parts) and parts in 1..1000 do
-      {values, parts}
-    else
-      _ ->
-        raise ArgumentError,
-              "options are values: n (or :infinity) and parts: 1 to 1000, got #{inspect(options)}"
-    end
-  end
+  @doc false
+  def values?(values), do: values == :infinity or (is_integer(values) and values >= 0)
+  @doc false
+  def parts?(parts), do: parts in 1..1000
 end

@@ -162,39 +162,11 @@ defmodule Emmap.Options do
 
   @typedoc "One option: see the list above. Numbers are bytes."
   @type option ::
-          :read
-          | :write
-          | :create
-          | :exclusive
-          | :truncate
-          | :append
-          | :shared
-          | :private
-          | :anon
-          | :direct
-          | :lock
-          | :nolock
-          | :auto_unlink
-          | :noreserve
-          | :populate
-          | :nonblock
-          | :hugetlb
-          | :huge_2mb
-          | :huge_1gb
-          | :shared_validate
-          | :sync
-          | :nocache
-          | :fit
-          | :fixed_size
-          | :fixed
-          | :sparse
-          | {:size, non_neg_integer}
-          | {:offset, non_neg_integer}
-          | {:length, non_neg_integer}
-          | {:max_size, non_neg_integer}
-          | {:max_inc_size, non_neg_integer}
-          | {:chmod, non_neg_integer}
-          | {:address, non_neg_integer}
+          unquote(
+            (@flags ++ for({name, _} <- @values, do: {name, quote(do: non_neg_integer)}))
+            |> Enum.reverse()
+            |> Enum.reduce(&{:|, [], [&1, &2]})
+          )
   @typedoc "A list of options, in any order."
   @type t :: [option]
 
@@ -265,6 +237,7 @@ defmodule Emmap.Options do
       sparse: has?.(:sparse),
       lock: not has?.(:nolock),
       auto_unlink: has?.(:auto_unlink),
+      given: given(has?),
       chmod: given[:chmod],
       address: given[:address],
       fixed: has?.(:fixed),
@@ -275,6 +248,22 @@ defmodule Emmap.Options do
       sync: has?.(:sync),
       nocache: has?.(:nocache)
     }
+  end
+
+  # The flags that were given, a bit for each, in the order of the list above.
+  defp given(has?) do
+    for {flag, bit} <- Enum.with_index(@flags), has?.(flag), reduce: 0 do
+      given -> Bitwise.bor(given, Bitwise.bsl(1, bit))
+    end
+  end
+
+  @doc false
+  # The flags of a map, in the order of the list above: those of `given` whose bits are set, and `others`.
+  @spec flags(non_neg_integer, [atom]) :: [atom]
+  def flags(given, others) do
+    for {flag, bit} <- Enum.with_index(@flags),
+        Bitwise.band(given, Bitwise.bsl(1, bit)) != 0 or flag in others,
+        do: flag
   end
 
   defp valid, do: "valid are #{@valid}"

@@ -53,7 +53,8 @@ defmodule Emmap.Queue do
       iex> {:ok, frame} = Emmap.Queue.pop(q)
       iex> byte_size(frame)
       500_000
-      iex> Emmap.Queue.info(q).pinned > 500_000
+      iex> {:ok, %{pinned: pinned}} = Emmap.Queue.info(q)
+      iex> pinned > 500_000
       true
 
     * The bytes do not change while this VM uses the binary or a part of it, even after `ack/2`, `clear/1` and
@@ -239,26 +240,20 @@ defmodule Emmap.Queue do
     * `:segment_size` – in bytes
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
-  @spec info(queue) :: map
+  @spec info(queue) :: {:ok, map} | failure
   def info(queue) do
     queue = queue!(queue)
 
-    case patient(Native.queue_info(queue.ref)) do
-      {:ok, info} ->
-        {recoveries, info} = Map.pop!(info, :recoveries)
-        {recovered, info} = Map.split(info, [:recovered_items, :dropped_bytes])
+    with {:ok, of_queue} <- patient(Native.queue_info(queue.ref)),
+         {:ok, of_file} <- Structure.info(queue) do
+      {recoveries, info} = Map.pop!(of_queue, :recoveries)
+      {recovered, info} = Map.split(info, [:recovered_items, :dropped_bytes])
 
-        recovered =
-          if recoveries > 0,
-            do: %{items: recovered.recovered_items, dropped_bytes: recovered.dropped_bytes}
+      recovered =
+        if recoveries > 0,
+          do: %{items: recovered.recovered_items, dropped_bytes: recovered.dropped_bytes}
 
-        queue
-        |> Structure.info(:queue)
-        |> Map.merge(info)
-        |> Map.put(:recovered, recovered)
-
-      {:error, reason} ->
-        Structure.failed!(queue, :queue, :read, reason)
+      {:ok, of_file |> Map.merge(info) |> Map.put(:recovered, recovered)}
     end
   end
 
@@ -880,15 +875,12 @@ defmodule Emmap.Queue do
   """
   @doc group: "Supervision", since: "1.0.0-rc.0"
   @spec start_link(keyword) :: GenServer.on_start()
-  def start_link(options), do: StructureOwner.start_link(__MODULE__, options)
+  def start_link(options), do: StructureOwner.start_link(__MODULE__, options, &open/2)
 
   @doc "Returns a child specification for `start_link/1`. Its id is the `:name`, or else the `:path`."
   @doc group: "Supervision", since: "1.0.0-rc.0"
   @spec child_spec(keyword) :: Supervisor.child_spec()
-  def child_spec(options) do
-    id = options[:name] || options[:path]
-    %{id: {__MODULE__, id}, start: {__MODULE__, :start_link, [options]}}
-  end
+  def child_spec(options), do: StructureOwner.child_spec(__MODULE__, options)
 
   defp queue!(%__MODULE__{} = queue), do: queue
 

@@ -133,6 +133,7 @@ defmodule Emmap.Stream do
   @moduledoc since: "1.0.0-rc.0"
 
   import Emmap.Handle, only: [handle: 1]
+  import Emmap.Path, only: [is_path: 1]
   alias Emmap.Handle
   alias Emmap.Stream.{Options, Reader}
 
@@ -190,7 +191,7 @@ defmodule Emmap.Stream do
   end
 
   # Mapped once: the handle is closed when the last of the streams is collected.
-  def chunks!(path, count, options) when is_binary(path) or is_list(path) do
+  def chunks!(path, count, options) when is_path(path) do
     {split, rest} = Options.chunks!(count, options)
     # Invalid options raise, whether the file exists or not.
     _ = new!(path, if(is_integer(split), do: split, else: :line), rest)
@@ -203,7 +204,7 @@ defmodule Emmap.Stream do
   end
 
   defp source!(handle(_) = mem), do: mem
-  defp source!(path) when is_binary(path) or is_list(path), do: Emmap.Path.bytes!(path)
+  defp source!(path) when is_path(path), do: Emmap.Path.bytes!(path)
 
   defp source!(other) do
     raise ArgumentError,

@@ -42,12 +42,10 @@ defmodule Emmap.Structure do
   def reattach(%{ref: ref}, native), do: native.(ref)
 
   @doc "Information that every structure has: `:path`, `:size` of the file in bytes, and `:faults`."
-  @spec info(t, kind) :: %{path: binary, size: non_neg_integer, faults: non_neg_integer}
-  def info(%{ref: ref} = structure, kind) do
-    case Emmap.Info.brief(ref) do
-      {:ok, info} -> Map.take(info, [:path, :size, :faults])
-      {:error, reason} -> failed!(structure, kind, :read, reason)
-    end
+  @spec info(t) ::
+          {:ok, %{path: binary, size: non_neg_integer, faults: non_neg_integer}} | Emmap.failure()
+  def info(%{ref: ref}) do
+    with {:ok, info} <- Emmap.Info.brief(ref), do: {:ok, Map.take(info, [:path, :size, :faults])}
   end
 
   @spec failed!(t, kind, atom, term) :: no_return

@@ -4,10 +4,14 @@ defmodule Emmap.StructureOwner do
 
   use GenServer
 
-  alias Emmap.Structure
+  alias Emmap.{OptionList, Structure}
 
-  @spec start_link(module, keyword) :: GenServer.on_start()
-  def start_link(module, options) do
+  @doc "`open` is given the path and the options that are left."
+  @spec start_link(module, keyword, (path, keyword -> {:ok, Structure.t()} | {:error, term})) ::
+          GenServer.on_start()
+        when path: Path.t() | :file.name_all()
+  def start_link(module, options, open) do
+    OptionList.once!(options)
     {name, options} = Keyword.pop(options, :name)
     {path, options} = Keyword.pop(options, :path)
 
@@ -17,7 +21,13 @@ defmodule Emmap.StructureOwner do
     unless is_atom(name),
       do: raise(ArgumentError, "name: must be an atom, got #{inspect(name)}")
 
-    GenServer.start_link(__MODULE__, {module, path, options, name})
+    GenServer.start_link(__MODULE__, {module, fn -> open.(path, options) end, name})
+  end
+
+  @spec child_spec(module, keyword) :: Supervisor.child_spec()
+  def child_spec(module, options) do
+    id = options[:name] || options[:path]
+    %{id: {module, id}, start: {module, :start_link, [options]}}
   end
 
   @doc "The structure that was started with a name."
@@ -33,10 +43,10 @@ defmodule Emmap.StructureOwner do
   end
 
   @impl true
-  def init({module, path, options, name}) do
+  def init({module, open, name}) do
     Process.flag(:trap_exit, true)
 
-    case module.open(path, options) do
+    case open.() do
       {:ok, structure} ->
         if name, do: :persistent_term.put({module, name}, structure)
         {:ok, {module, structure, name}}

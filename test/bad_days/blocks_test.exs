@@ -145,7 +145,7 @@ defmodule Emmap.BadDays.BlocksTest do
     log = File.read!(Path.join(context.dir, "returned"))
     returned = for <<address::64, n::signed-64 <- log>>, into: %{}, do: {address, n}
     blocks = Emmap.Blocks.open!(context.path)
-    assert %{recovered: nil, count: count} = Emmap.Blocks.info(blocks)
+    assert {:ok, %{recovered: nil, count: count}} = Emmap.Blocks.info(blocks)
     there = for {address, <<n::64, _::binary>>} <- blocks, into: %{}, do: {address, n}
     assert map_size(there) == count
     {freed, stored} = Enum.split_with(returned, fn {_address, n} -> n == -1 end)

@@ -25,8 +25,8 @@ defmodule Emmap.AtomicsTest do
     assert {:ok, 6} = Emmap.patomic(mem, 0, :bxor, 1)
     assert {:ok, 7} = Emmap.patomic(mem, 0, :min, -3)
     assert {:ok, -3} = Emmap.patomic(mem, 0, :max, 5)
-    assert {:ok, 5} = Emmap.patomic_cas(mem, 0, 5, 6)
-    assert {:ok, 6} = Emmap.patomic_cas(mem, 0, 5, 7)
+    assert :ok = Emmap.patomic_cas(mem, 0, 5, 6)
+    assert 6 = Emmap.patomic_cas(mem, 0, 5, 7)
     assert {:ok, 6} = Emmap.patomic_read(mem, 0)
     assert :ok = Emmap.patomic_write(mem, 0, @least)
     assert {:ok, @least} = Emmap.patomic_read(mem, 0)
@@ -84,8 +84,7 @@ defmodule Emmap.AtomicsTest do
   end
 
   defp ours(mem, :compare_exchange, [expected, new]) do
-    {:ok, old} = Emmap.patomic_cas(mem, 8, expected, new)
-    if old == expected, do: :ok, else: old
+    Emmap.patomic_cas(mem, 8, expected, new)
   end
 
   defp ours(mem, :get, []), do: elem(Emmap.patomic_read(mem, 8), 1)
@@ -175,7 +174,9 @@ defmodule Emmap.AtomicsTest do
     assert {:ok, 2} = :emmap.patomic_or(mem, 0, 5)
     assert {:ok, 7} = :emmap.patomic_xor(mem, 0, 9)
     assert {:ok, 14} = :emmap.patomic_xchg(mem, 0, 1)
-    assert {:ok, 1} = :emmap.patomic_cas(mem, 0, 1, 2)
+    assert {true, 1} = :emmap.patomic_cas(mem, 0, 1, 2)
+    assert {false, 2} = :emmap.patomic_cas(mem, 0, 1, 3)
+    assert {:error, :einval} = :emmap.patomic_cas(mem, 4, 1, 3)
     assert {:ok, 2} = :emmap.patomic(mem, 0, :bxor, 3)
     assert {:ok, 1} = :emmap.patomic_read_integer(mem, 0)
     assert :ok = :emmap.patomic_write_integer(mem, 0, 9)

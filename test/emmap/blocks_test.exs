@@ -64,7 +64,7 @@ defmodule Emmap.BlocksTest do
             {[block_size: 0], ~r/block_size: must be a number of bytes, 1 to 1073741824/},
             {[block_size: 2_000_000_000], ~r/block_size: must be/},
             {[pad: 1], ~r/pad: must be true \| false, got 1/},
-            {[size: 1], ~r/unknown option :size/},
+            {[size: 1], ~r/unknown keys \[:size\].*the allowed keys are: \[:block_size/},
             {[pad: true, pad: true], ~r/given twice/},
             {:x, ~r/must be a keyword list/}
           ] do
@@ -87,7 +87,7 @@ defmodule Emmap.BlocksTest do
       for n <- [3, 7, 5000, 10_000], do: assert(Blocks.store(blocks, block(n)) == {:ok, n})
       assert Enum.all?(0..10_000, &(Blocks.read(blocks, &1) == {:ok, block(&1)}))
 
-      assert %{count: 10_001, capacity: capacity, recovered: nil, replaced: 0} =
+      assert {:ok, %{count: 10_001, capacity: capacity, recovered: nil, replaced: 0}} =
                Blocks.info(blocks)
 
       assert capacity >= 10_001 and capacity == Blocks.capacity(blocks)
@@ -134,16 +134,16 @@ defmodule Emmap.BlocksTest do
         for n <- 0..299, do: assert(Blocks.write(blocks, n, block(n + round, 4096)) == :ok)
         for n <- 0..299, do: assert(Blocks.read(blocks, n) == {:ok, block(n + round, 4096)})
         assert Blocks.sync(blocks) == :ok
-        assert %{replaced: 0} = Blocks.info(blocks)
+        assert {:ok, %{replaced: 0}} = Blocks.info(blocks)
       end
 
       :ok = Blocks.write(blocks, 5, block(500, 4096))
-      assert %{replaced: 1} = Blocks.info(blocks)
+      assert {:ok, %{replaced: 1}} = Blocks.info(blocks)
       # Closing syncs.
       :ok = Blocks.close(blocks)
       blocks = Blocks.open!(path)
       assert Blocks.read(blocks, 5) == {:ok, block(500, 4096)}
-      assert %{replaced: 0} = Blocks.info(blocks)
+      assert {:ok, %{replaced: 0}} = Blocks.info(blocks)
     end
 
     test "that a sync has covered are used again after the next one", %{path: path} do
@@ -299,6 +299,7 @@ defmodule Emmap.BlocksTest do
           &Blocks.trim/1,
           &Blocks.check/1,
           &Blocks.reattach/1,
+          &Blocks.info/1,
           &Blocks.close/1,
           &Blocks.compact(&1, fn _, _ -> :ok end)
         ] do
@@ -310,7 +311,6 @@ defmodule Emmap.BlocksTest do
     for call <- [
           &Blocks.count/1,
           &Blocks.capacity/1,
-          &Blocks.info/1,
           &Blocks.used?(&1, 0),
           &Enum.to_list/1
         ] do
@@ -331,7 +331,7 @@ defmodule Emmap.BlocksTest do
     assert Blocks.store(:thumbnails, <<1::64>>) == {:ok, 0}
     assert Blocks.read(:thumbnails, 0) == {:ok, <<1::64>>}
     assert Blocks.free(:thumbnails, 0) == :ok
-    assert Blocks.info(:thumbnails).count == 0
+    assert elem(Blocks.info(:thumbnails), 1).count == 0
     stop_supervised!({Blocks, :thumbnails})
 
     assert_raise ArgumentError, ~r/no Emmap.Blocks is started/, fn ->
@@ -413,7 +413,7 @@ defmodule Emmap.BlocksTest do
         |> Enum.sum()
 
       count = 10_000_000 - freed
-      assert %{count: ^count, capacity: capacity, size: size} = Blocks.info(blocks)
+      assert {:ok, %{count: ^count, capacity: capacity, size: size}} = Blocks.info(blocks)
       assert freed == 5_000_000
       # Freed addresses are used again, so there are never many more than those in use.
       assert capacity < 1.3 * count

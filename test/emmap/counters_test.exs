@@ -20,7 +20,7 @@ defmodule Emmap.CountersTest do
       assert c[0] == -3
       assert Counters.to_list(c) == [-3 | Enum.map(1..38, &(&1 * 10))] ++ [-10]
       assert Counters.to_map(c)[5] == 50
-      assert %{count: 40, names: nil, write_concurrency: concurrent} = Counters.info(c)
+      assert {:ok, %{count: 40, names: nil, write_concurrency: concurrent}} = Counters.info(c)
       assert concurrent == unquote(options != [])
       assert :ok = Counters.reset(c, 5)
       assert Counters.get(c, 5) == 0
@@ -123,7 +123,7 @@ defmodule Emmap.CountersTest do
     end
 
     # The file remembers.
-    assert %{write_concurrency: true} = Counters.info(Counters.open!(path, 2))
+    assert {:ok, %{write_concurrency: true}} = Counters.info(Counters.open!(path, 2))
   end
 
   describe "names" do
@@ -404,9 +404,11 @@ defmodule Emmap.CountersTest do
             %{},
             :create
           ] do
-        assert_raise ArgumentError, ~r/options are create: true/, fn ->
-          Counters.open(path, 1, options)
-        end
+        assert_raise ArgumentError,
+                     ~r/create: (must be true \| false|is given twice)|unknown keys|a keyword list|the allowed keys/,
+                     fn ->
+                       Counters.open(path, 1, options)
+                     end
       end
 
       refute File.exists?(path)
@@ -519,7 +521,7 @@ defmodule Emmap.CountersTest do
     c = Counters.open!(path <> ".c", 1)
     :ok = Counters.close(c)
     assert %{kind: :counters, op: :add} = catch_error(Counters.add(c, 0, 1))
-    assert %{kind: :counters, op: :read} = catch_error(Counters.info(c))
+    assert {:error, :closed} = Counters.info(c)
     assert %{kind: :counters, op: :write} = catch_error(Counters.put(c, 0, 1))
   end
 
@@ -605,7 +607,7 @@ defmodule Emmap.CountersTest do
     error = assert_raise Emmap.Error, fn -> Counters.add(c, 999, 1) end
     assert error.reason == :estale
     assert_raise Emmap.Error, ~r/cut/, fn -> Counters.to_list(c) end
-    assert %{faults: faults} = Counters.info(c)
+    assert {:ok, %{faults: faults}} = Counters.info(c)
     assert faults > 0
   end
 
@@ -634,5 +636,70 @@ defmodule Emmap.CountersTest do
     assert :ok = :emmap.close_counters(c)
     assert :emmap.read_counter(:emmap.open_counters(file), 0) == 10
     assert_raise Emmap.Error, fn -> :emmap.open_counters(~c"/no/such/place") end
+  end
+
+  test "in a supervision tree, by name", %{path: path} do
+    options = [path: path, counters: [:hits, "errors"], name: :metrics, write_concurrency: false]
+    start_supervised!({Counters, options})
+    assert :ok = Counters.add(:metrics, :hits, 2)
+    assert :ok = Counters.sub(:metrics, "errors", 1)
+    assert 2 = Counters.get(:metrics, :hits)
+    assert 5 = Counters.add_get(:metrics, 0, 3)
+    assert 4 = Counters.sub_get(:metrics, :hits, 1)
+    assert 4 = Counters.next(:metrics, :hits)
+    assert 5 = Counters.exchange(:metrics, :hits, 9)
+    assert :ok = Counters.compare_exchange(:metrics, :hits, 9, 10)
+    assert 10 = Counters.compare_exchange(:metrics, :hits, 9, 11)
+    assert :ok = Counters.put(:metrics, "errors", 3)
+    assert [10, 3] = Counters.to_list(:metrics)
+    assert %{:hits => 10, "errors" => 3} = Counters.to_map(:metrics)
+    assert {:ok, %{count: 2, names: [:hits, "errors"]}} = Counters.info(:metrics)
+    assert :ok = Counters.sync(:metrics)
+    assert :ok = Counters.reattach(:metrics)
+    assert :ok = Counters.reset(:metrics, :hits)
+    assert :ok = Counters.reset(:metrics)
+    assert [0, 0] = Counters.to_list(:metrics)
+    :ok = Counters.add(:metrics, :hits, 7)
+    stop_supervised!({Counters, :metrics})
+
+    assert_raise ArgumentError, ~r/no Emmap.Counters is started with the name :metrics/, fn ->
+      Counters.add(:metrics, :hits, 1)
+    end
+
+    # The counts are still there if the process is killed.
+    Process.flag(:trap_exit, true)
+    {:ok, owner} = Counters.start_link(options)
+    Process.exit(owner, :kill)
+    assert_receive {:EXIT, ^owner, :killed}
+    {:ok, owner} = Counters.start_link(options)
+    assert 7 = Counters.get(:metrics, :hits)
+    GenServer.stop(owner)
+  end
+
+  test "without a name, two of one file, and wrong options", %{path: path} do
+    {:ok, owner} = Counters.start_link(path: path, counters: 3)
+    assert %{id: {Counters, ^path}} = Counters.child_spec(path: path, counters: 3)
+    GenServer.stop(owner)
+
+    for {options, message} <- [
+          {[counters: 1], ~r/path: is required/},
+          {[path: path], ~r/counters: is required/},
+          {[path: path, counters: 1, name: "text"], ~r/name: must be an atom/},
+          {[path: path, counters: 1, name: :a, name: :b], ~r/name: is given twice/},
+          {:metrics, ~r/a keyword list/}
+        ] do
+      assert_raise ArgumentError, message, fn -> Counters.start_link(options) end
+    end
+
+    Process.flag(:trap_exit, true)
+    # The report of a process that did not start.
+    :ok = :logger.add_primary_filter(__MODULE__, {&not_of_owner/2, []})
+    on_exit(fn -> :logger.remove_primary_filter(__MODULE__) end)
+    none = Path.join(path <> ".none", "file")
+    assert {:error, :enoent} = Counters.start_link(path: none, counters: 1)
+  end
+
+  defp not_of_owner(event, _) do
+    if inspect(event.msg) =~ "Emmap.StructureOwner", do: :stop, else: :ignore
   end
 end

@@ -21,11 +21,14 @@ defmodule Emmap.DeviceTest do
   describe "starting" do
     test "says what is wrong with an option", %{mem: mem} do
       for {options, message} <- [
-            {[colour: :red], ~r/unknown option :colour; valid are :mem, :encoding/},
-            {[encoding: :ebcdic], ~r/:encoding is :latin1, :unicode.*got :ebcdic/},
-            {[binary: 1], ~r/:binary is true or false, got 1/},
-            {[owner: :me], ~r/:owner is a pid, got :me/},
-            {[:binary], ~r/options must be a keyword list/}
+            {[colour: :red],
+             ~r/unknown keys \[:colour\].*the allowed keys are: \[:mem, :encoding/},
+            {[encoding: :ebcdic], ~r/encoding: must be :latin1 \| :unicode.*got :ebcdic/},
+            {[binary: true, binary: false], ~r/binary: is given twice/},
+            {[mem: 1], ~r/mem: is given twice/},
+            {[binary: 1], ~r/binary: must be true \| false, got 1/},
+            {[owner: :me], ~r/owner: must be a pid, got :me/},
+            {[:binary], ~r/a keyword list/}
           ] do
         assert_raise ArgumentError, message, fn -> Emmap.device(mem, options) end
       end

@@ -13,6 +13,12 @@ defmodule Emmap.LifetimeTest do
     %{path: path, live: Emmap.Native.live()}
   end
 
+  # An earlier test may still have held something when this one began, and have released it since.
+  defp released({mappings, handles}) do
+    {now_mappings, now_handles} = Emmap.Native.live()
+    now_mappings <= mappings and now_handles <= handles
+  end
+
   defp in_process(act) do
     parent = self()
     {pid, monitor} = spawn_monitor(fn -> send(parent, {self(), act.()}) end)
@@ -34,7 +40,7 @@ defmodule Emmap.LifetimeTest do
         :done
       end)
 
-      assert eventually(fn -> held(directory) == {0, 0} and Emmap.Native.live() == live end)
+      assert eventually(fn -> held(directory) == {0, 0} and released(live) end)
     end
   end
 
@@ -63,7 +69,7 @@ defmodule Emmap.LifetimeTest do
     :persistent_term.erase(__MODULE__)
     assert {0, 1} = held(directory)
     receive do: ({:mail, view} -> assert(byte_size(view) == 1000))
-    assert eventually(fn -> held(directory) == {0, 0} and Emmap.Native.live() == live end)
+    assert eventually(fn -> held(directory) == {0, 0} and released(live) end)
   end
 
   test "one million live binaries in ETS", %{path: path, tmp_dir: directory} do
@@ -96,7 +102,7 @@ defmodule Emmap.LifetimeTest do
       end
     end)
 
-    assert eventually(fn -> held(directory) == {0, 0} and Emmap.Native.live() == live end)
+    assert eventually(fn -> held(directory) == {0, 0} and released(live) end)
   end
 
   test "a killed owner, in the middle of calls", %{path: path, tmp_dir: directory} do

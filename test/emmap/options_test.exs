@@ -91,7 +91,7 @@ defmodule Emmap.OptionsTest do
       Emmap.open([:read])
     end
 
-    assert_raise ArgumentError, ~r/a path is/, fn -> Emmap.open(:atom) end
+    assert_raise ArgumentError, ~r/a path is/, fn -> Emmap.open(nil) end
   end
 
   test "every option has a row in the table" do

@@ -97,7 +97,7 @@ defmodule Emmap.QueueBatchesTest do
     receipts = [_, second, _] = for {_, receipt} <- items, do: receipt
     :ok = Queue.ack(q, second)
     assert {:error, :gone} = Queue.ack(q, receipts, durable: true)
-    assert %{checked_out: 0, length: 0} = Queue.info(q)
+    assert {:ok, %{checked_out: 0, length: 0}} = Queue.info(q)
   end
 
   test "a process that waits does nothing until there is an item for it", %{q: q} do

@@ -32,18 +32,19 @@ defmodule Emmap.QueueFormatsTest do
     queue = Queue.open!(path)
 
     # A copy is another file, as after a reboot: all of it is read again. Item 3 was acknowledged durably.
-    assert %{
-             length: 11,
-             checked_out: 0,
-             dead_letters: 1,
-             dropped: 0,
-             segment_size: @segment,
-             recovered: %{items: 14, dropped_bytes: 0},
-             readers: [
-               %{name: "audit", length: 12, lost: 0, max_lag: 0},
-               %{name: "behind", length: 14, lost: 0, max_lag: 1_000_000}
-             ]
-           } = Queue.info(queue)
+    assert {:ok,
+            %{
+              length: 11,
+              checked_out: 0,
+              dead_letters: 1,
+              dropped: 0,
+              segment_size: @segment,
+              recovered: %{items: 14, dropped_bytes: 0},
+              readers: [
+                %{name: "audit", length: 12, lost: 0, max_lag: 0},
+                %{name: "behind", length: 14, lost: 0, max_lag: 1_000_000}
+              ]
+            }} = Queue.info(queue)
 
     assert Queue.dead_letters(queue) == [{{:event, 1}, 1}]
     assert Queue.push(queue, :again, id: {"producer", 7}) == :duplicate

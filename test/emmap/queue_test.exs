@@ -112,7 +112,7 @@ defmodule Emmap.QueueTest do
       for n <- 1..1000, do: assert(:ok = Queue.push(q, n))
       assert {:ok, items} = Queue.pop_many(q)
       assert items == Enum.to_list((1001 - length(items))..1000)
-      assert Queue.info(q).dropped == 1000 - length(items)
+      assert elem(Queue.info(q), 1).dropped == 1000 - length(items)
     end
 
     test "a push waits for space", %{path: path} do
@@ -136,7 +136,7 @@ defmodule Emmap.QueueTest do
       {:ok, :a, a} = Queue.checkout(q)
       {:ok, :b, b} = Queue.checkout(q)
       assert Queue.length(q) == 2
-      assert Queue.info(q).checked_out == 2
+      assert elem(Queue.info(q), 1).checked_out == 2
       assert Queue.nack(q, b) == :ok
       assert Queue.nack(q, a) == :ok
       assert Enum.to_list(q) == [:a, :b, :c, :d]
@@ -196,7 +196,7 @@ defmodule Emmap.QueueTest do
       assert {:ok, :good, receipt} = Queue.checkout(q)
       assert :ok = Queue.ack(q, receipt)
       assert Queue.dead_letters(q) == [{:poison, 2}]
-      assert Queue.info(q).dead_letters == 1
+      assert elem(Queue.info(q), 1).dead_letters == 1
       assert Queue.pop_dead_letter(q) == {:ok, :poison}
       assert Queue.pop_dead_letter(q) == :empty
     end
@@ -218,7 +218,7 @@ defmodule Emmap.QueueTest do
       {:ok, again} = Queue.reader(open!(path), "a")
       assert Queue.pop(again) == {:ok, 4}
       assert Queue.pop(a) == :empty
-      assert [%{name: "a", length: 0}, %{name: "b", length: 1}] = Queue.info(q).readers
+      assert [%{name: "a", length: 0}, %{name: "b", length: 1}] = elem(Queue.info(q), 1).readers
       assert Queue.delete_reader(q, "b") == :ok
       assert Queue.delete_reader(q, "b") == {:error, :gone}
       assert inspect(a) =~ ~s(reader: "a")
@@ -232,7 +232,7 @@ defmodule Emmap.QueueTest do
       for n <- 1..500, do: Queue.push(q, n)
       {:ok, items} = Queue.pop_many(slow)
       assert items == Enum.to_list((501 - length(items))..500)
-      [%{name: "r1", lost: lost} | _] = Queue.info(q).readers
+      [%{name: "r1", lost: lost} | _] = elem(Queue.info(q), 1).readers
       assert lost == 500 - length(items)
       assert_raise ArgumentError, ~r/1 to 62 bytes/, fn -> Queue.reader(q, "") end
     end
@@ -318,7 +318,11 @@ defmodule Emmap.QueueTest do
       File.write!(path, "something else")
       assert Queue.open(path) == {:error, {:bad_format, :kind}}
       assert_raise Emmap.Error, ~r/not a queue file/, fn -> open!(path) end
-      assert_raise ArgumentError, ~r/unknown option :frmat/, fn -> Queue.open(path, frmat: 1) end
+
+      assert_raise ArgumentError, ~r/unknown keys \[:frmat\]/, fn ->
+        Queue.open(path, frmat: 1)
+      end
+
       assert_raise ArgumentError, ~r/full: must be/, fn -> Queue.open(path, full: :no) end
 
       assert_raise ArgumentError, ~r/given twice/, fn ->

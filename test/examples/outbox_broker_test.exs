@@ -159,7 +159,7 @@ defmodule OutboxBrokerTest do
     push(queue, 1_001..5_000)
     # Longer than it takes to notice that a connection is dead.
     Process.sleep(25_000)
-    assert %{checked_out: checked_out, length: length} = Queue.info(queue)
+    assert {:ok, %{checked_out: checked_out, length: length}} = Queue.info(queue)
     assert checked_out in 1..500 and checked_out + length == 4_000
     RabbitMQ.ctl!(broker, ~w(set_vm_memory_high_watermark 0.4))
     wait_until_empty(%{queue: queue})
@@ -266,7 +266,7 @@ defmodule OutboxBrokerTest do
 
   defp wait_for_progress(world, share) do
     wait(fn ->
-      info = Queue.info(world.queue)
+      {:ok, info} = Queue.info(world.queue)
       # All records are about as long as these.
       count = info.length + info.checked_out
       taken = if count > 100, do: (info.tail - info.bytes) / (info.bytes / count), else: 0
@@ -276,7 +276,7 @@ defmodule OutboxBrokerTest do
   end
 
   defp wait_until_empty(world),
-    do: wait(fn -> match?(%{length: 0, checked_out: 0}, Queue.info(world.queue)) end)
+    do: wait(fn -> match?({:ok, %{length: 0, checked_out: 0}}, Queue.info(world.queue)) end)
 
   defp wait_for_end(%{port: port}) do
     receive do

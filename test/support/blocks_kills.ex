@@ -43,7 +43,7 @@ defmodule Emmap.Test.BlocksKills do
     ^count = Blocks.count(blocks)
     {:ok, %{blocks: ^count, damaged: []}} = Blocks.check(blocks)
     :ok = Blocks.sync(blocks)
-    %{replaced: 0} = Blocks.info(blocks)
+    {:ok, %{replaced: 0}} = Blocks.info(blocks)
     :ok = Blocks.close(blocks)
     {:ok, %{status: :sound}} = Emmap.Inspection.file(path, values: :infinity)
     %{rounds: rounds, operations: operations + Enum.sum(more), blocks: count}

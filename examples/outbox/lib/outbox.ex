@@ -58,13 +58,19 @@ defmodule Outbox do
 
   defp forward(%{broker: {module, options}} = state) do
     # The one before may still be ending. The lock ends with its owner, what it has checked out a moment later.
-    lock = {{__MODULE__, Queue.info(state.queue).path}, self()}
-    alone? = :global.set_lock(lock, [node()], 0) and Queue.info(state.queue).checked_out == 0
+    {:ok, %{path: path}} = Queue.info(state.queue)
+
+    alone? =
+      :global.set_lock({{__MODULE__, path}, self()}, [node()], 0) and
+        none_checked_out?(state.queue)
+
     unless alone?, do: exit(:another_forwarder)
 
     # Batches begin small: of an item that ends every connection, few others share the attempts.
     batch(state, module, module.connect(options), 1, 1)
   end
+
+  defp none_checked_out?(queue), do: match?({:ok, %{checked_out: 0}}, Queue.info(queue))
 
   defp batch(state, module, channel, number, max_items) do
     limits = [max_items: max_items, max_bytes: state.max_bytes, timeout: 1_000]

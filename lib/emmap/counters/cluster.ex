@@ -44,7 +44,7 @@ defmodule Emmap.Counters.Cluster do
   """
   @moduledoc since: "1.0.0-rc.0"
 
-  alias Emmap.Counters
+  alias Emmap.{Counters, OptionList}
 
   @typedoc "The name of the cluster, the same on all its nodes."
   @type name :: term
@@ -60,6 +60,11 @@ defmodule Emmap.Counters.Cluster do
   @type option :: {:nodes, [node]} | {:timeout, timeout}
 
   @timeout 5_000
+
+  @options [
+    nodes: {&__MODULE__.nodes?/1, "a list of node names"},
+    timeout: {&__MODULE__.timeout?/1, "milliseconds | :infinity"}
+  ]
 
   # Joining
 
@@ -277,24 +282,16 @@ defmodule Emmap.Counters.Cluster do
     end
   end
 
-  defp options!(options, valid) do
-    unless Keyword.keyword?(options) and Enum.all?(options, fn {name, _} -> name in valid end) do
-      raise ArgumentError,
-            "options are #{Enum.map_join(valid, ", ", &inspect/1)}, got #{inspect(options)}"
-    end
-
-    for option <- options, not valid?(option) do
-      raise ArgumentError,
-            "nodes are a list of node names, a timeout is a number of milliseconds, " <>
-              "got #{inspect([option])}"
-    end
-
+  # Checks the options that a function takes: those named in `taken`.
+  defp options!(options, taken) do
+    _ = OptionList.check!(options, Keyword.take(@options, taken))
     options
   end
 
-  defp valid?({:nodes, nodes}), do: is_list(nodes) and Enum.all?(nodes, &is_atom/1)
-  defp valid?({:timeout, :infinity}), do: true
-  defp valid?({:timeout, timeout}), do: is_integer(timeout) and timeout >= 0
+  @doc false
+  def nodes?(nodes), do: is_list(nodes) and Enum.all?(nodes, &is_atom/1)
+  @doc false
+  def timeout?(timeout), do: timeout == :infinity or (is_integer(timeout) and timeout >= 0)
 
   @spec not_joined!(name) :: no_return
   defp not_joined!(name),

@@ -315,14 +315,19 @@ defmodule :emmap do
       do: Emmap.patomic(mem, position, unquote(operation), value)
   end
 
-  @doc "Compare and exchange: `{ok, Old}`, which is `Expected` when it succeeded."
+  @doc """
+  Compare and exchange: `{true, Old}` if the integer was `expected` and is now `new`, or `{false, Old}`, as in saleyn/emmap.
+  """
   @doc since: "1.0.0-rc.0"
-  @spec patomic_cas(mem, non_neg_integer, integer, integer) :: {:ok, integer} | Emmap.failure()
-  def patomic_cas(handle(ref), position, expected, new),
-    do: Bare.integer(Native.atomic_cas(ref, position, expected, new))
-
-  def patomic_cas(mem, position, expected, new),
-    do: Emmap.patomic_cas(mem, position, expected, new)
+  @spec patomic_cas(mem, non_neg_integer, integer, integer) ::
+          {boolean, integer} | Emmap.failure()
+  def patomic_cas(mem, position, expected, new) do
+    case Emmap.patomic_cas(mem, position, expected, new) do
+      :ok -> {true, expected}
+      {:error, _} = error -> error
+      old -> {false, old}
+    end
+  end
 
   @doc "Reads the integer at `position` atomically: `{ok, Value}`."
   @doc since: "1.0.0-rc.0"

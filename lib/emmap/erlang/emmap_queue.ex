@@ -189,7 +189,7 @@ defmodule :emmap_queue do
           size: non_neg_integer
         }
   def metadata(queue) do
-    %{bytes: bytes, tail: tail, size: size} = Queue.info(queue)
+    {:ok, %{bytes: bytes, tail: tail, size: size}} = Queue.info(queue)
     %{head: tail - bytes, tail: tail, next_tail: tail, size: size}
   end
 

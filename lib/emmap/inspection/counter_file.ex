@@ -122,7 +122,7 @@ defmodule Emmap.Inspection.CounterFile do
         bad_names(at + 2, size, "number #{MapSet.size(seen)} is not UTF-8")
 
       name in seen ->
-        bad_names(at, 2 + size, "#{inspect(name)} is in it twice")
+        bad_names(at, 2 + size, "#{inspect(name)} occurs twice")
 
       true ->
         decode(rest, at + 2 + size, [name | names], MapSet.put(seen, name), all)

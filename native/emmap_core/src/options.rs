@@ -38,6 +38,8 @@ pub struct Options {
     /// Copies are atomic towards each other.
     pub lock: bool,
     pub auto_unlink: bool,
+    /// A number of the caller's, which [`crate::Region::info`] returns.
+    pub tag: u64,
     /// The mode of a new file, exactly; `None`: 0666 less the umask.
     pub mode: Option<u32>,
     pub address: Option<usize>,
@@ -74,6 +76,7 @@ impl Default for Options {
             sparse: false,
             lock: true,
             auto_unlink: false,
+            tag: 0,
             mode: None,
             address: None,
             fixed: false,

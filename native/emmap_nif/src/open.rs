@@ -55,6 +55,8 @@ struct Request<'a> {
     sparse: bool,
     lock: bool,
     auto_unlink: bool,
+    /// The flags that were given, a bit for each.
+    given: u64,
     chmod: Option<u32>,
     address: Option<u64>,
     fixed: bool,
@@ -99,6 +101,7 @@ impl Request<'_> {
             sparse: self.sparse,
             lock: self.lock,
             auto_unlink: self.auto_unlink,
+            tag: self.given,
             mode: self.chmod,
             address,
             fixed: self.fixed,

@@ -30,6 +30,7 @@ pub struct Info {
     pub appends: bool,
     pub locking: bool,
     pub auto_unlink: bool,
+    pub tag: u64,
     pub max_size: Option<u64>,
     pub page_size: usize,
     pub resident_pages: usize,
@@ -152,6 +153,7 @@ impl Region {
             appends: self.appends(),
             locking: self.hot.lock.is_some(),
             auto_unlink: self.shape.auto_unlink,
+            tag: self.shape.tag,
             max_size: Some(self.limit_of_room(self.known.room()))
                 .filter(|max| *max < i64::MAX as u64),
             page_size: self.shape.page,

@@ -21,6 +21,7 @@ pub(super) struct Shape {
     /// Writes go to the end of the file, through the file.
     pub appends: bool,
     pub auto_unlink: bool,
+    pub tag: u64,
     protection: AtomicI32,
     pub flags: libc::c_int,
     pub page: usize,
@@ -61,6 +62,7 @@ impl Shape {
             pinned: options.fixed || file_size.is_none(),
             appends: options.append,
             auto_unlink: options.auto_unlink,
+            tag: options.tag,
             protection: AtomicI32::new(protection),
             flags,
             page,
