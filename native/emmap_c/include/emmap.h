@@ -1,27 +1,27 @@
 /*
- * emmap for C, and for every language that can call C: queues, counters and maps in files that Elixir, Erlang, Rust and
- * other programs use at the same time. There is no server.
+ * emmap for C, and for every language that can call C: queues, blocks, counters and maps in files that Elixir, Erlang, Rust
+ * and other programs can use at the same time, without a server.
  *
- * Build: cargo build --release --package emmap_c (in native/), which makes libemmap_c.so and libemmap_c.a.
+ * Build: cargo build --release --package emmap_c (in native/), which creates libemmap_c.so and libemmap_c.a.
  *
  * Return values
- *   A negative number is an error: the negated number of <errno.h>. What else a function returns is said there. Besides the
- *   errors of the system:
- *     -EINVAL    an argument is wrong: NULL, an unknown flag, a number that is too large
- *     -EBADMSG   something is damaged
- *     -EPROTO    the file is of another kind or version, or of a machine of the other byte order
- *     -ESTALE    the file was truncated under the map (after emmap_init()); close the handle and open the file again
- *     -EBUSY     another program has the lock of the file, and was stopped for two seconds meanwhile; or, where the death of
- *                another program cannot be seen (macOS), another program has the queue open
- *     -EBADF     the handle is one of the parent of this forked process
- *     -EIO       the device failed, or there is an error in this library
+ *   A negative number is an error: a negated error number of <errno.h>. Other return values are documented with each
+ *   function. In addition to the errors of the system, any function may return:
+ *     -EINVAL    an argument is invalid: NULL, an unknown flag, a number that is too large
+ *     -EBADMSG   data in the file is damaged
+ *     -EPROTO    the file is of another kind or version, or from a machine with the other byte order
+ *     -ESTALE    the file was truncated while it was mapped (after emmap_init()); close the handle and open the file again
+ *     -EBUSY     another program holds the lock of the file, and has been stopped for two seconds; or, on systems that do
+ *                not report the death of another program (macOS), another program has the queue open
+ *     -EBADF     the handle belongs to the parent of this forked process
+ *     -EIO       the device failed, or this library has a bug
  *
  * Threads
- *   All threads may use a handle at once. When one is closed, no other function may be using it, nor use it afterwards.
+ *   All threads may use a handle at once. When a handle is closed, no other function may be using it, then or later.
  *
  * Processes
- *   After fork(), the handles of queues are the parent's: in the child their functions return -EBADF. The child opens the
- *   file again. (A child that was made by vfork() or posix_spawn() and calls exec has nothing to do.)
+ *   After fork(), the handles of queues belong to the parent: in the child, their functions return -EBADF. The child must
+ *   open the file again. (A child of vfork() or posix_spawn() that calls exec need not do anything.)
  */
 #ifndef EMMAP_H
 #define EMMAP_H
@@ -37,9 +37,10 @@ extern "C" {
 const char *emmap_version(void);
 
 /*
- * Takes the signal SIGBUS, once, for the whole program: when a file is truncated under its map, or the disk is full, the next
- * call returns an error; without it the signal ends the program. Signals that are none of this library's go to the handler that
- * was there before. The library stays loaded from then on. Nothing else in this library takes a signal.
+ * Installs a handler for the signal SIGBUS, once, for the whole program. If a mapped file is then truncated, or the disk is
+ * full, the next call returns an error; without the handler, the signal ends the program. Signals that were not caused by this
+ * library are passed to the previous handler. From then on, the library cannot be unloaded. No other function of this library
+ * handles a signal.
  *
  * Returns 0.
  */
@@ -50,7 +51,7 @@ int emmap_init(void);
 /* An open queue. */
 typedef struct emmap_queue emmap_queue;
 
-/* The reader that stands for the queue itself. */
+/* The reader number of the queue itself. */
 #define EMMAP_QUEUE 0u
 /* The reader of the items that were set aside: see emmap_queue_checkout(). */
 #define EMMAP_DEAD_LETTERS 32u
@@ -59,53 +60,53 @@ typedef struct emmap_queue emmap_queue;
 #define EMMAP_EXISTING 1u
 
 /* For emmap_push_options.flags and emmap_item.flags: the bytes are an Erlang term in the external term format, which Elixir
- * decodes. Without it they are raw bytes, which are a binary in Elixir. */
+ * decodes. Without this flag, they are raw bytes, which are a binary in Elixir. */
 #define EMMAP_TERM 1u
 /* For emmap_push_options.flags: .producer and .number are set. */
 #define EMMAP_IDENTITY 2u
 /* For emmap_item.flags: the item was set aside. */
 #define EMMAP_DEAD_LETTER 8u
-/* For emmap_push_options.flags: an item for which there is no space drops the oldest ones. */
+/* For emmap_push_options.flags: if there is no space for the item, the oldest items are dropped. */
 #define EMMAP_DROP_OLDEST 16u
 
-/* Returned by emmap_queue_push(): the item was pushed before. */
+/* Returned by emmap_queue_push(): the item had already been pushed. */
 #define EMMAP_DUPLICATE 1
-/* Returned by emmap_queue_pop(), emmap_queue_checkout() and emmap_queue_wait(): there is an item. */
+/* Returned by emmap_queue_pop(), emmap_queue_checkout() and emmap_queue_wait(): an item is available. */
 #define EMMAP_TAKEN 1
-/* Returned by the same: there is none. */
+/* Returned by the same functions: no item is available. */
 #define EMMAP_EMPTY 0
 
-/* How an item is pushed. All bytes 0: raw bytes, without a limit. */
+/* How an item is pushed. With all bytes 0, it is pushed as raw bytes, without a limit. */
 typedef struct emmap_push_options {
     /* EMMAP_TERM, EMMAP_IDENTITY, EMMAP_DROP_OLDEST, or several of them. */
     uint32_t flags;
-    /* How many milliseconds to wait for space; 0: not at all, negative: without end. */
+    /* How many milliseconds to wait for space; 0: not at all, negative: indefinitely. */
     int32_t timeout_ms;
-    /* How many bytes the queue may have with this item, as emmap_queue_bytes() counts them; 0: as many as the disk has. */
+    /* The maximum size of the queue with this item, as emmap_queue_bytes() counts it; 0: limited only by the disk. */
     uint64_t max_bytes;
-    /* With EMMAP_IDENTITY: the producer's number of the item. An item is dropped if the producer has pushed this number or a
+    /* With EMMAP_IDENTITY: the producer's number for the item. The item is dropped if the producer has already pushed this number or a
      * higher one. */
     uint64_t number;
-    /* With EMMAP_IDENTITY: who pushes. Elixir uses the MD5 of the producer's name: a producer has the same identity in each
-     * language if it is the MD5 of the same bytes. Must not be all 0. A queue remembers up to 1,024 producers. */
+    /* With EMMAP_IDENTITY: the identity of the producer. Elixir uses the MD5 of the producer's name. To have the same identity
+     * in each language, use the MD5 of the same bytes. Must not be all 0. A queue remembers up to 1,024 producers. */
     uint8_t producer[16];
 } emmap_push_options;
 
-/* An item that was taken, or why it was not. */
+/* Describes an item that was taken, or the reason why none was. */
 typedef struct emmap_item {
-    /* How many bytes it has. With -EMSGSIZE: how many there must be room for. */
+    /* The length of the item in bytes. With -EMSGSIZE: the required capacity. */
     uint64_t length;
-    /* Its number: the first item ever pushed to the file has 0. */
+    /* The number of the item: the first item ever pushed to the file has 0. */
     uint64_t sequence;
-    /* Where it is in the stream of the queue, in bytes. With -EBADMSG: where the damaged item is. */
+    /* The position of the item in the stream of the queue, in bytes. With -EBADMSG: that of the damaged item. */
     uint64_t position;
     /* EMMAP_TERM, EMMAP_DEAD_LETTER, or both. */
     uint32_t flags;
-    /* How many times it was checked out, with this time; 0 if it was popped. Of a dead letter: before it was set aside. */
+    /* How many times it was checked out, including this time; 0 if it was popped. For a dead letter: before it was set aside. */
     uint32_t attempts;
 } emmap_item;
 
-/* What an item is acknowledged with. It may be copied; its contents are the library's. */
+/* Acknowledges an item. It may be copied, but its contents are private to the library. */
 typedef struct emmap_receipt {
     uint64_t sequence;
     uint32_t claim;
@@ -114,20 +115,21 @@ typedef struct emmap_receipt {
 } emmap_receipt;
 
 /*
- * Opens the queue of the file at `path`, and creates the file unless `flags` is EMMAP_EXISTING (else 0). `segment_size` is that
- * of a new file in bytes, a power of two from 65,536 to 1,073,741,824; 0: 262,144. `*queue` is NULL after an error.
+ * Opens the queue of the file at `path`, and creates the file if it does not exist, unless `flags` is EMMAP_EXISTING (otherwise
+ * 0). `segment_size` is the segment size of a new file in bytes, a power of two from 65,536 to 1,073,741,824; 0: 262,144.
+ * `*queue` is NULL after an error.
  *
- * It takes constant time after a program died, and checks what was not synced after a reboot.
+ * Opening takes constant time after a program died. After a reboot, it checks the items that were not synced.
  *
- * Returns 0. -ENOENT: there is no file (EMMAP_EXISTING), or no directory. -EUSERS: 64 programs have the queue open.
+ * Returns 0. -ENOENT: the file (EMMAP_EXISTING) or its directory does not exist. -EUSERS: 64 programs have the queue open.
  */
 int emmap_queue_open(const char *path, uint32_t flags, uint64_t segment_size, emmap_queue **queue);
 
 /*
- * Closes the handle. What was checked out with it is available again. All items are in the file; to have them on the disk, call
- * emmap_queue_sync() first.
+ * Closes the handle. Items that were checked out with it are available again. All items are in the file; to have them on the
+ * disk, call emmap_queue_sync() first.
  *
- * Returns 0. The handle is closed also after an error, which the next one who opens the file deals with.
+ * Returns 0. The handle is closed even after an error; the next program that opens the file repairs what is necessary.
  */
 int emmap_queue_close(emmap_queue *queue);
 
@@ -135,47 +137,47 @@ int emmap_queue_close(emmap_queue *queue);
  * Adds an item of `length` bytes, at most 1,073,741,824. `options` may be NULL. When the call has returned 0, the item survives
  * the death of this program; it survives a power failure after emmap_queue_sync().
  *
- * Returns 0, or EMMAP_DUPLICATE. -ENOBUFS: there is no space within `max_bytes`. -EMSGSIZE: the item is too long. -ENOSPC: the
- * disk is full. -EUSERS: there are as many producers as there can be. -EINTR: a signal interrupted the wait for space; the
+ * Returns 0, or EMMAP_DUPLICATE. -ENOBUFS: the queue has no space within `max_bytes`. -EMSGSIZE: the item is too long. -ENOSPC: the
+ * disk is full. -EUSERS: the queue has the maximum number of producers. -EINTR: a signal interrupted the wait for space; the
  * item was not pushed.
  */
 int emmap_queue_push(const emmap_queue *queue, const void *payload, size_t length, const emmap_push_options *options);
 
 /*
- * Takes the oldest item of `reader` (EMMAP_QUEUE, or what emmap_queue_reader() has returned): copies its bytes to `buffer`, which
- * has room for `capacity` bytes, and what it is to `*item`. It is gone from the queue when the call returns: where that must not
- * be lost, use emmap_queue_checkout().
+ * Removes the oldest item of `reader` (EMMAP_QUEUE, or a number from emmap_queue_reader()): copies its bytes to `buffer`, which
+ * has room for `capacity` bytes, and its description to `*item`. The item is no longer in the queue when the call returns; if it
+ * must not be lost when this program ends, use emmap_queue_checkout().
  *
- * Returns EMMAP_TAKEN or EMMAP_EMPTY. -EMSGSIZE: the item has `item->length` bytes, more than there is room for; nothing was
+ * Returns EMMAP_TAKEN or EMMAP_EMPTY. -EMSGSIZE: the item has `item->length` bytes, more than `capacity`; no item was
  * taken. -EBADMSG: the item at `item->position` is damaged; the reader has moved past it, and the next call takes the next
- * item. After an error the contents of `buffer` are undefined. -ENOENT: there is no such reader.
+ * item. -ENOENT: the reader does not exist. After an error, the contents of `buffer` are undefined.
  */
 int emmap_queue_pop(const emmap_queue *queue, uint32_t reader, void *buffer, size_t capacity, emmap_item *item);
 
 /*
- * As emmap_queue_pop(), but the item stays in the queue until emmap_queue_ack() with `*receipt`, and nobody else gets it
- * meanwhile. It is available again, in its place, after emmap_queue_nack(), when the handle is closed, and when this program
- * ends, however it does.
+ * Same as emmap_queue_pop(), but the item stays in the queue until emmap_queue_ack() with `*receipt`, and no other call gets it
+ * in the meantime. It is available again, at its place in the order, after emmap_queue_nack(), when the handle is closed, and
+ * when this program ends in any way.
  *
- * `max_attempts`: an item that was checked out so many times is set aside instead, where EMMAP_DEAD_LETTERS finds it; 0: never.
+ * `max_attempts`: an item that was checked out this many times is set aside instead, to the reader EMMAP_DEAD_LETTERS; 0: never.
  *
- * Returns as emmap_queue_pop(); after -EMSGSIZE the attempt does not count.
+ * Returns the same values as emmap_queue_pop(). After -EMSGSIZE, the attempt does not count.
  */
 int emmap_queue_checkout(const emmap_queue *queue, uint32_t reader, uint32_t max_attempts, void *buffer, size_t capacity,
                          emmap_item *item, emmap_receipt *receipt);
 
 /*
- * Acknowledges an item: it is not delivered again, but perhaps after a power failure.
+ * Acknowledges an item: it is not delivered again, except possibly after a power failure.
  *
- * Returns 0. -ENOENT: the receipt is not valid any more: the item was acknowledged or made available before, or dropped for
+ * Returns 0. -ENOENT: the receipt is no longer valid: the item was acknowledged or made available before, or dropped for
  * space; or its reader was deleted.
  */
 int emmap_queue_ack(const emmap_queue *queue, const emmap_receipt *receipt);
 
-/* As emmap_queue_ack(), and it is not delivered again after a power failure either, once the call has returned 0. */
+/* Same as emmap_queue_ack(), but once the call has returned 0, the item is not delivered again even after a power failure. */
 int emmap_queue_ack_durable(const emmap_queue *queue, const emmap_receipt *receipt);
 
-/* Makes an item available again, in its place. Returns as emmap_queue_ack(). */
+/* Makes an item available again, at its place in the order. Returns the same values as emmap_queue_ack(). */
 int emmap_queue_nack(const emmap_queue *queue, const emmap_receipt *receipt);
 
 /* Returns how many items the reader can take. Takes constant time. */
@@ -184,63 +186,65 @@ int64_t emmap_queue_length(const emmap_queue *queue, uint32_t reader);
 /* Returns how many items of the reader are checked out, in all programs. Takes constant time. */
 int64_t emmap_queue_checked_out(const emmap_queue *queue, uint32_t reader);
 
-/* Returns how many bytes of the file lie between the oldest item that the queue itself needs and the newest, with headers
- * and padding. Takes constant time. */
+/* Returns how many bytes of the file lie between the oldest unacknowledged item of the queue itself and the newest item,
+ * including headers and padding. Takes constant time. */
 int64_t emmap_queue_bytes(const emmap_queue *queue);
 
-/* Returns 0 when everything that was done so far, by any program, is on the disk. */
+/* Returns 0 once everything that any program has done so far is on the disk. */
 int emmap_queue_sync(const emmap_queue *queue);
 
 /*
- * Waits until the reader can take an item, at most for `timeout_ms` milliseconds; 0: looks once, negative: without end. It uses
- * no CPU meanwhile. Another may take the item first: call emmap_queue_pop() in a loop.
+ * Waits until the reader can take an item, for at most `timeout_ms` milliseconds; 0: checks once, negative: indefinitely. It
+ * uses no CPU while it waits. Another caller may take the item first, so call this and emmap_queue_pop() in a loop.
  *
- * Returns EMMAP_TAKEN if there is an item, or EMMAP_EMPTY. -EINTR: a signal interrupted it.
+ * Returns EMMAP_TAKEN if an item is available, or EMMAP_EMPTY. -EINTR: a signal interrupted the wait.
  */
 int emmap_queue_wait(const emmap_queue *queue, uint32_t reader, int32_t timeout_ms);
 
 /*
- * Finds the reader with this name, of 1 to 62 bytes, and creates it if there is none: a position of its own, which sees every
- * item that is pushed from then on, whatever others take. `*reader` is its number, for the functions above. It is in the file,
- * and stays until emmap_queue_delete_reader().
+ * Finds the reader with this name, of 1 to 62 bytes, and creates it if it does not exist. A reader has its own position: it sees
+ * every item that is pushed after it was created, no matter what others take. `*reader` is its number, for the functions above.
+ * A reader is stored in the file, and exists until emmap_queue_delete_reader().
  *
- * `max_lag`: how many bytes it may fall behind before it skips the oldest items; 0: as many as the disk has.
+ * `max_lag`: how many bytes it may fall behind before it skips the oldest items; 0: limited only by the disk.
  *
- * Returns 0. -EUSERS: there are 31 readers.
+ * Returns 0. -EUSERS: the queue has 31 readers.
  */
 int emmap_queue_reader(const emmap_queue *queue, const char *name, uint64_t max_lag, uint32_t *reader);
 
-/* Deletes a reader. Returns 0. -ENOENT: there is none of this name. */
+/* Deletes a reader. Returns 0. -ENOENT: no reader has this name. */
 int emmap_queue_delete_reader(const emmap_queue *queue, const char *name);
 
 /* ------------------------------------------------------------------------------------------------------------ Blocks */
 
-/* An open file of blocks: a store of blocks of one size, whose addresses are numbers from 0. */
+/* An open file of blocks: a store of fixed-size blocks, whose addresses are numbers from 0. */
 typedef struct emmap_blocks emmap_blocks;
 
 /*
- * Opens the blocks of the file at `path`. `block_size`, in bytes, 1 to 1,073,741,824: creates the file if there is none, unless
- * `flags` is EMMAP_EXISTING (else 0); 0: the file must exist, and has the size that it has. `*blocks` is NULL after an error.
+ * Opens the blocks of the file at `path`. `block_size` is the block size in bytes, 1 to 1,073,741,824; the file is
+ * created if it does not exist, unless `flags` is EMMAP_EXISTING (otherwise 0). With a `block_size` of 0, the file must exist,
+ * and may have any block size. `*blocks` is NULL after an error.
  *
- * Returns 0. -ENOENT: the file does not exist. -EINVAL: the blocks of the file have another size. -EUSERS: 64 programs have it open.
+ * Returns 0. -ENOENT: the file does not exist. -EINVAL: the blocks of the file have another size. -EUSERS: 64 programs have
+ * the file open.
  */
 int emmap_blocks_open(const char *path, uint32_t flags, uint64_t block_size, emmap_blocks **blocks);
 
 /*
- * Closes the handle. The last one of a program does emmap_blocks_sync() first.
+ * Closes the handle. Closing the last handle of a program first does emmap_blocks_sync().
  *
- * Returns 0, or the error of the sync. The handle is closed also after an error.
+ * Returns 0, or the error of the sync. The handle is closed even after an error.
  */
 int emmap_blocks_close(emmap_blocks *blocks);
 
-/* Returns how many bytes a block has. */
+/* Returns the block size in bytes. */
 int64_t emmap_blocks_size(const emmap_blocks *blocks);
 
 /* Returns how many blocks are in use. Takes constant time. */
 int64_t emmap_blocks_count(const emmap_blocks *blocks);
 
 /*
- * Stores a block, of as many bytes as emmap_blocks_size() says, at the lowest free address. When the call has returned, the
+ * Stores a block of emmap_blocks_size() bytes at the lowest free address. When the call has returned, the
  * block survives the death of this program; it survives a power failure after emmap_blocks_sync().
  *
  * Returns the address. -ENOSPC: the disk is full.
@@ -250,65 +254,65 @@ int64_t emmap_blocks_store(const emmap_blocks *blocks, const void *data);
 /*
  * Copies a block to `buffer`, which has room for it.
  *
- * Returns 0. -ENOENT: the address is not in use. -EBADMSG: the block is damaged. After an error the contents of `buffer` are
+ * Returns 0. -ENOENT: the address is not in use. -EBADMSG: the block is damaged. After an error, the contents of `buffer` are
  * undefined.
  */
 int emmap_blocks_read(const emmap_blocks *blocks, uint64_t address, void *buffer);
 
 /*
- * Gives a block new bytes. Whoever dies, and after a power failure, it has the old ones or the new ones. It may do
- * emmap_blocks_sync().
+ * Replaces the bytes of a block. After the death of any program, and after a power failure, the block has either the old or the
+ * new bytes. The call may do emmap_blocks_sync().
  *
  * Returns 0. -ENOENT: the address is not in use.
  */
 int emmap_blocks_write(const emmap_blocks *blocks, uint64_t address, const void *data);
 
-/* Ends the use of a block. Returns 0. -ENOENT: the address is not in use. */
+/* Frees a block. Returns 0. -ENOENT: the address is not in use. */
 int emmap_blocks_free(const emmap_blocks *blocks, uint64_t address);
 
-/* Returns the first address in use from `from` on. -ENOENT: there is none. */
+/* Returns the first address in use at or after `from`. -ENOENT: no such address is in use. */
 int64_t emmap_blocks_next(const emmap_blocks *blocks, uint64_t from);
 
-/* Returns 0 when everything that was done so far, by any program, is on the disk. */
+/* Returns 0 once everything that any program has done so far is on the disk. */
 int emmap_blocks_sync(const emmap_blocks *blocks);
 
 /* ---------------------------------------------------------------------------------------------------------- Counters */
 
-/* An open file of counters: signed numbers of 64 bits, which all programs add to at once. */
+/* An open file of counters: signed 64-bit numbers, to which all programs can add at once. */
 typedef struct emmap_counters emmap_counters;
 
 /*
- * Opens the counters of the file at `path`. `count`: creates the file if there is none, and adds counters until there are so
- * many; 0: the file must exist, and has the counters that it has. `*counters` is NULL after an error.
+ * Opens the counters of the file at `path`. The file is created if it does not exist, and counters are added until it has
+ * `count` counters. With a `count` of 0, the file must exist, and may have any number. `*counters` is NULL after an error.
  *
- * Returns 0. -EINVAL: the counters of the file have names, and there are fewer than `count`.
+ * Returns 0. -EINVAL: the counters of the file have names, and are fewer than `count`.
  */
 int emmap_counters_open(const char *path, uint64_t count, emmap_counters **counters);
 
 /* Closes the handle. Returns 0. */
 int emmap_counters_close(emmap_counters *counters);
 
-/* Returns how many counters there were when the file was opened. */
+/* Returns how many counters the file had when it was opened. */
 int64_t emmap_counters_count(const emmap_counters *counters);
 
-/* Returns the index of a counter that has a name. -ENOENT: there was none of this name when the file was opened. */
+/* Returns the index of the counter with this name. -ENOENT: no counter had this name when the file was opened. */
 int64_t emmap_counters_index(const emmap_counters *counters, const char *name);
 
-/* Adds to the counter of an index, from 0; it wraps around. Returns 0. -ERANGE: there is no such counter. */
+/* Adds to the counter with this index, from 0. The value wraps around. Returns 0. -ERANGE: the counter does not exist. */
 int emmap_counters_add(const emmap_counters *counters, uint64_t index, int64_t value);
 
-/* Stores the value of a counter in `*value`. Returns 0. -ERANGE: there is no such counter. */
+/* Stores the value of a counter in `*value`. Returns 0. -ERANGE: the counter does not exist. */
 int emmap_counters_get(const emmap_counters *counters, uint64_t index, int64_t *value);
 
-/* Returns 0 when everything that was added so far, by any program, is on the disk. */
+/* Returns 0 once everything that any program has added so far is on the disk. */
 int emmap_counters_sync(const emmap_counters *counters);
 
 /* -------------------------------------------------------------------------------------------------------------- Maps */
 
-/* A file that is mapped to be read. */
+/* A file that is mapped for reading. */
 typedef struct emmap_map emmap_map;
 
-/* Maps the file at `path`, as long as it is now. `*map` is NULL after an error. Returns 0. */
+/* Maps the file at `path` with its current length. `*map` is NULL after an error. Returns 0. */
 int emmap_map_open(const char *path, emmap_map **map);
 
 /* Unmaps the file. Returns 0. */
@@ -318,9 +322,9 @@ int emmap_map_close(emmap_map *map);
 int64_t emmap_map_size(const emmap_map *map);
 
 /*
- * Copies up to `count` bytes at `position` to `buffer`: what others have written so far.
+ * Copies up to `count` bytes at `position` to `buffer`, including everything that others have written so far.
  *
- * Returns how many bytes were copied; fewer than `count` at the end of the map, and 0 behind it. -ESTALE: the file was
+ * Returns how many bytes were copied; fewer than `count` at the end of the map, and 0 past the end. -ESTALE: the file was
  * truncated (after emmap_init()).
  */
 int64_t emmap_map_pread(const emmap_map *map, uint64_t position, void *buffer, size_t count);

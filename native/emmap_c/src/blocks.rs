@@ -10,7 +10,7 @@ use crate::boundary::{call, handle, path, refused, return_handle, take_handle, D
 use crate::fork::Kept;
 
 pub struct emmap_blocks {
-    // Before the blocks, which have the descriptor: fields are dropped in this order.
+    // Before the blocks, which own the descriptor: fields are dropped in this order.
     kept: Kept,
     blocks: Blocks,
     region: Region,
@@ -29,7 +29,7 @@ fn errno(stop: Stop) -> Errno {
         Stop::Posix(error) => error,
         Stop::Absent => Errno(libc::ENOENT),
         Stop::Corrupt(_) => DAMAGED,
-        // Only where a call may not wait: these may.
+        // Only for calls that may not wait. These may.
         Stop::Busy | Stop::Grow(_) | Stop::Sync => Errno::BUSY,
     }
 }
@@ -48,7 +48,7 @@ unsafe fn on_blocks<R>(
     act(blocks).map_err(errno)
 }
 
-/// A number as C gets it.
+/// A number in the form that C gets.
 fn signed(number: u64) -> std::result::Result<i64, Stop> {
     i64::try_from(number).map_err(|_| Errno(libc::EOVERFLOW).into())
 }

@@ -8,25 +8,25 @@ use std::path::Path;
 use emmap_core::store::{BadFormat, Error};
 use emmap_core::{Errno, Result};
 
-/// A file that is not of the kind, the version or the byte order that is expected.
+/// The file has another kind, version or byte order than expected.
 const OTHER_FORMAT: Errno = Errno(libc::EPROTO);
-/// Something that is damaged.
+/// Data is damaged.
 pub const DAMAGED: Errno = Errno(libc::EBADMSG);
 
-/// Runs a function of the library: a panic ends here.
+/// Runs a function of the library. A panic does not pass it.
 pub fn call<T: From<i32>>(act: impl FnOnce() -> Result<T>) -> T {
     match catch_unwind(AssertUnwindSafe(act)) {
         Ok(Ok(result)) => result,
         Ok(Err(error)) => T::from(negative(error)),
         Err(payload) => {
-            // Its destructor could panic, too.
+            // Its destructor could also panic.
             std::mem::forget(payload);
             T::from(-libc::EIO)
         }
     }
 }
 
-/// An error as C gets it. What the core has as numbers of its own are numbers of the system here.
+/// An error in the form that C gets. Error numbers of the core become numbers of the system.
 fn negative(error: Errno) -> i32 {
     match error {
         Errno::CLOSED => -libc::EBADF,
@@ -44,7 +44,7 @@ pub fn refused<M>(error: Error<M>) -> Errno {
             OTHER_FORMAT
         }
         Error::BadFormat(_) => DAMAGED,
-        // The names or the number of counters that are asked for.
+        // Other names, or another number of counters, than requested.
         Error::Mismatch(_) => Errno::INVAL,
     }
 }
@@ -58,7 +58,7 @@ pub unsafe fn handle<'a, T>(handle: *const T) -> Result<&'a T> {
     unsafe { handle.as_ref() }.ok_or(Errno::INVAL)
 }
 
-/// Stores a new handle where the caller wants it.
+/// Stores a new handle at the caller's pointer.
 ///
 /// # Safety
 /// The pointer must be NULL or have room for a handle.
@@ -69,7 +69,7 @@ pub unsafe fn return_handle<T>(
     if out.is_null() {
         return Err(Errno::INVAL);
     }
-    // SAFETY: the caller's promise. NULL first, so that no caller takes an error for a handle.
+    // SAFETY: the caller's promise. NULL first, so that no caller uses a handle after an error.
     unsafe { out.write(std::ptr::null_mut()) };
     let handle = Box::into_raw(Box::new(handle()?));
     // SAFETY: as above.
@@ -77,10 +77,10 @@ pub unsafe fn return_handle<T>(
     Ok(0)
 }
 
-/// Takes a handle back; EINVAL for NULL.
+/// Takes ownership of a handle; EINVAL for NULL.
 ///
 /// # Safety
-/// The pointer must be NULL or a handle that this library returned; nobody uses it any more.
+/// The pointer must be NULL or a handle that this library returned and that is not used any more.
 pub unsafe fn take_handle<T>(handle: *mut T) -> Result<Box<T>> {
     match handle.is_null() {
         true => Err(Errno::INVAL),

@@ -1,8 +1,8 @@
-//! What a forked child must not keep: the lock that says that its parent lives. Otherwise the items that a dead parent had
-//! checked out would stay away for as long as the child lives.
+//! What a forked child must not inherit: the lock that shows that its parent is alive. Otherwise, the items that a dead parent
+//! had checked out would stay unavailable for as long as the child lives.
 //!
-//! The child closes the descriptors of the locks, and the handles of its parent are of no use in it: their slot is the
-//! parent's.
+//! The child closes the descriptors of the locks. It cannot use the handles of its parent, because their slot belongs to the
+//! parent.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::null_mut;
@@ -11,9 +11,9 @@ use std::sync::Once;
 
 use emmap_core::{Errno, Result};
 
-/// How many forks lie between this process and the one that loaded the library.
+/// The number of forks between this process and the one that loaded the library.
 static GENERATION: AtomicU32 = AtomicU32::new(0);
-/// The first of a list of descriptors. An entry is used again, and never freed: a fork may come at any time.
+/// The head of a list of descriptors. An entry is reused, and never freed, because a fork may happen at any time.
 static FIRST: AtomicPtr<Entry> = AtomicPtr::new(null_mut());
 
 const UNUSED: i32 = -1;
@@ -53,17 +53,17 @@ impl Kept {
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        // A child has marked it, and may use it for another.
+        // A child has marked it, and may use it for another descriptor.
         if self.check().is_ok() {
             self.entry.descriptor.store(UNUSED, SeqCst);
         }
     }
 }
 
-/// The entries, from the newest on.
+/// The entries, newest first.
 fn entries() -> impl Iterator<Item = &'static Entry> {
     let entry = |at: *mut Entry| {
-        // SAFETY: entries are never freed, and do not change but for their descriptor.
+        // SAFETY: entries are never freed, and only their descriptor changes.
         unsafe { at.as_ref() }
     };
     std::iter::successors(entry(FIRST.load(SeqCst)), move |last| {
@@ -100,7 +100,7 @@ unsafe extern "C" fn in_child() {
     for entry in entries() {
         let descriptor = entry.descriptor.swap(UNUSED, SeqCst);
         if descriptor != UNUSED {
-            // SAFETY: it is the descriptor of a handle of the parent, which the child does not touch any more.
+            // SAFETY: it is the descriptor of a handle of the parent, which the child does not use any more.
             unsafe { libc::close(descriptor) };
         }
     }

@@ -1,14 +1,14 @@
-//! The C library of emmap. `include/emmap.h` declares and documents every function; this crate has no logic of its own beyond
-//! what C needs: pointers in, numbers out, and no panic past the boundary.
+//! The C library of emmap. `include/emmap.h` declares and documents every function. This crate only does what C needs in
+//! addition to the core: it converts pointers and numbers, and no panic passes the boundary.
 //!
-//! | module | its one job |
+//! | module | responsibility |
 //! | --- | --- |
 //! | [`boundary`] | errors and panics as negative numbers, pointers as references |
-//! | [`fork`] | what a forked child must not keep |
+//! | [`fork`] | what a forked child must not inherit |
 //! | [`queue`] | queues |
 //! | [`blocks`] | blocks |
 //! | [`counters`] | counters |
-//! | [`map`] | maps to read |
+//! | [`map`] | maps for reading |
 
 #![allow(non_camel_case_types)] // the names of C
 
@@ -21,7 +21,7 @@ mod queue;
 
 use std::ffi::{c_char, c_int};
 
-/// The version of this library, and that of the header it belongs to.
+/// The version of this library and of its header.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");
 
 #[no_mangle]

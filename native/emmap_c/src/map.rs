@@ -1,4 +1,4 @@
-//! Maps to read.
+//! Maps for reading.
 
 use std::ffi::{c_char, c_int};
 

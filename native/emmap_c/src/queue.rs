@@ -1,4 +1,4 @@
-//! Queues. [`handle`] has what a handle does; here is what C calls.
+//! Queues: the functions that C calls. [`handle`] implements them.
 
 mod handle;
 
@@ -13,7 +13,7 @@ use crate::boundary::{self, call, return_handle, string, take_handle};
 pub use handle::emmap_queue;
 use handle::{Buffer, Refused};
 
-/// What an item is, beside its bytes.
+/// The description of an item, without its bytes.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct emmap_item {
@@ -43,7 +43,7 @@ pub struct emmap_push_options {
     producer: [u8; 16],
 }
 
-// As `include/emmap.h` has them; `tests/program.c` checks the same numbers.
+// As in `include/emmap.h`; `tests/program.c` checks the same numbers.
 const _: () = {
     use std::mem::offset_of;
     assert!(size_of::<emmap_item>() == 32 && offset_of!(emmap_item, flags) == 24);
@@ -64,7 +64,7 @@ const TERM: u32 = record::TERM;
 const IDENTITY: u32 = record::IDENTITY;
 const DROP_OLDEST: u32 = 16;
 
-/// What EMMAP_DUPLICATE and EMMAP_TAKEN are.
+/// The value of EMMAP_DUPLICATE and EMMAP_TAKEN.
 const YES: c_int = 1;
 
 impl emmap_item {
@@ -112,7 +112,7 @@ impl emmap_receipt {
     }
 }
 
-/// What a handle points to, in the process that opened it.
+/// The queue of a handle, in the process that opened it.
 ///
 /// # Safety
 /// As [`boundary::handle`].
@@ -123,7 +123,7 @@ unsafe fn open<'a>(queue: *const emmap_queue) -> Result<&'a emmap_queue, Errno> 
     Ok(queue)
 }
 
-/// `None`: without end.
+/// `None`: indefinitely.
 fn timeout(milliseconds: i32) -> Option<Duration> {
     u64::try_from(milliseconds).ok().map(Duration::from_millis)
 }

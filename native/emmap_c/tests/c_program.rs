@@ -1,5 +1,5 @@
-//! The header and the library belong together: a C program that is compiled with all warnings as errors uses every function
-//! of the header, and the library has no others.
+//! Checks that the header and the library match: a C program that is compiled with all warnings as errors uses every function
+//! of the header, and the library exports no others.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ fn built() -> PathBuf {
     if profile.ends_with("release") {
         build.arg("--release");
     }
-    // With a target, there is a directory for it.
+    // With a target, cargo adds a directory for it.
     let mut target = profile.parent().unwrap();
     if let Ok(triple) = std::env::var("CARGO_BUILD_TARGET") {
         target = target
@@ -66,7 +66,7 @@ fn the_header_declares_what_there_is_and_the_program_uses_it() {
     let sources = sources.concat();
     let exported = names(&sources, "extern \"C\" fn ");
     let header = read("include/emmap.h");
-    // A declaration begins its line, and has a parenthesis behind its name.
+    // A declaration begins its line, and its name is followed by a parenthesis.
     let declared: BTreeSet<&str> = header
         .lines()
         .filter(|line| !line.starts_with([' ', '/', '*', '#']))

@@ -1,18 +1,18 @@
-//! The part of the address space in which maps are placed, apart from the program's own memory.
+//! The part of the address space in which maps are placed, separate from the program's own memory.
 //!
-//! A write asks of each binary whether its bytes may be a map's. If maps lay among the memory of the VM, the answer would be
-//! a search through all maps, or a copy more, the more often the more maps there ever were. So the addresses that are tried
-//! first are those of an arena that the system and the VM do not use. What is given here is a hint to the kernel: an address
-//! that is taken, or that the system does not have, costs speed and nothing else.
+//! A write has to find out for each binary whether its bytes may belong to a map. If maps were placed among the memory of the
+//! VM, this would take a search through all maps, or an additional copy, and more often the more maps there ever were. So the
+//! addresses that are tried first are in an arena that the system and the VM do not use. The addresses are only hints to the
+//! kernel: if an address is in use, or does not exist on the system, this costs only speed.
 //!
-//! Ranges are packed, for the ends of neighbours are then one map of the process, of which it may have only so many. They
-//! are packed at the upper end, right below where programs lie: so the addresses below stay one piece, for a map that
-//! needs most of them.
+//! Ranges are packed, because adjacent ones then share one map of the process, and the number of maps of a process is limited.
+//! They are packed at the upper end, right below the addresses of programs, so that the addresses below stay contiguous for a
+//! map that needs most of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Below programs, libraries, stacks and what most sanitizers keep; no round numbers, which people choose.
+/// Below programs, libraries, stacks and the memory of most sanitizers. Not round numbers, which people tend to choose.
 #[cfg(target_pointer_width = "64")]
 const ARENA: (usize, usize) = (0x3480_0000_0000, 0x5480_0000_0000);
 #[cfg(not(target_pointer_width = "64"))]
@@ -29,33 +29,33 @@ fn extents() -> MutexGuard<'static, Extents> {
     free
 }
 
-/// Whether `address` is one of the arena's: nothing but maps lies there.
+/// Whether `address` is in the arena. Only maps are placed there.
 #[inline]
 pub fn contains(address: usize) -> bool {
     ARENA.0 <= address && address < ARENA.1
 }
 
-/// Where `len` bytes may be placed, until [`free`]; `None` if there is no such place.
+/// Reserves a place for `len` bytes until [`free`]; `None` if the arena has no room.
 pub fn allocate(len: usize) -> Option<usize> {
     extents().take(len)
 }
 
-/// As [`allocate`], of the `len` bytes at `start`. `false`: not all of them are free.
+/// As [`allocate`], for the `len` bytes at `start`. `false`: not all of them are free.
 pub fn allocate_at(start: usize, len: usize) -> bool {
     extents().take_at(start, len)
 }
 
-/// Takes back what [`allocate`] gave, and nothing is mapped at any more.
+/// Frees a range from [`allocate`], in which nothing is mapped any more.
 pub fn free(start: usize, len: usize) {
     extents().add(start, len);
 }
 
-/// The arena is of no use: the system puts nothing there.
+/// The arena cannot be used, because the system does not place anything there.
 pub fn give_up() {
     extents().clear();
 }
 
-/// Addresses that are free, with their neighbours joined.
+/// Free addresses. Adjacent ranges are joined.
 struct Extents {
     filled: bool,
     len_at: BTreeMap<usize, usize>,
@@ -71,7 +71,7 @@ impl Extents {
         }
     }
 
-    /// The end of the smallest extent that is large enough: of those the highest.
+    /// Takes the end of the smallest extent that is large enough; of several, the highest.
     fn take(&mut self, len: usize) -> Option<usize> {
         let (found, _) = *self.by_len.range((len, 0)..).next()?;
         let (_, start) = *self.by_len.range(..=(found, usize::MAX)).next_back()?;
@@ -82,7 +82,7 @@ impl Extents {
         Some(start + found - len)
     }
 
-    /// The beginning of the extent that begins at `start`, if it is large enough.
+    /// Takes the beginning of the extent that begins at `start`, if it is large enough.
     fn take_at(&mut self, start: usize, len: usize) -> bool {
         let Some(found) = self
             .len_at

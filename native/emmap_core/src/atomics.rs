@@ -1,33 +1,33 @@
 //! Atomic integers in a map: 64-bit signed, native endian, sequentially consistent.
 //!
-//! They take no lock and are atomic towards every thread, process and program that maps the file
-//! and uses atomic instructions itself.
+//! They take no lock, and are atomic with respect to every thread, process and program that maps the file
+//! and also uses atomic instructions.
 
 use std::sync::atomic::AtomicI64;
 
 use crate::bounds::checked_range;
 use crate::{Errno, Region, Result};
 
-/// The bytes of one integer, and what its position must be a multiple of.
+/// The size of an integer in bytes. Its position must be a multiple of this.
 pub const WORD: usize = 8;
 
 impl Region {
-    /// The integer at `position`: EINVAL when it is misaligned or not inside the map.
+    /// The integer at `position`; EINVAL if it is misaligned or not inside the map.
     #[inline]
     pub fn word(&self, position: u64) -> Result<&AtomicI64> {
         let start = checked_range(position, WORD, self.len()).ok_or(Errno::INVAL)?;
-        // SAFETY: inside the map by the line above.
+        // SAFETY: inside the map, as checked in the line above.
         let at = unsafe { self.pointer(start) }.cast::<AtomicI64>();
-        // A map may begin anywhere in a file, so both must hold.
+        // A map may begin anywhere in a file, so both must be checked.
         if start % WORD != 0 || !at.is_aligned() {
             return Err(Errno::INVAL);
         }
         // SAFETY: aligned, and eight bytes inside the map, which stays mapped for as long as the
-        // region lives (1: Alive). All access of ours to it as a number is atomic.
+        // region lives (1: Alive). This library accesses it as a number only atomically.
         Ok(unsafe { &*at })
     }
 
-    /// As [`Region::word`], to be changed: EACCES on a read-only map.
+    /// As [`Region::word`], for changing it: EACCES on a read-only map.
     #[inline]
     pub fn word_mut(&self, position: u64) -> Result<&AtomicI64> {
         if !self.writable() {

@@ -1,17 +1,17 @@
-//! The block storage of the predecessor (saleyn/emmap), in any map and in its format. `docs/formats.md` has the format for
-//! readers in other languages. [`crate::blocks`] is another structure, with a format of its own.
+//! The block storage of the predecessor (saleyn/emmap), in any map and in its format. `docs/formats.md` describes the format
+//! for readers in other languages. [`crate::blocks`] is a different structure, with a different format.
 //!
-//! | module | its one job |
+//! | module | responsibility |
 //! | --- | --- |
 //! | [`layout`] | where everything is |
 //! | [`turn`] | one change of a storage at a time |
-//! | [`masks`] | which blocks are in use, by the masks in the map |
-//! | [`storing`] | blocks that are stored and freed |
-//! | [`repair`] | masks that agree with each other again |
-//! | [`calls`] | what a program calls |
+//! | [`masks`] | which blocks are in use, according to the masks in the map |
+//! | [`storing`] | storing and freeing blocks |
+//! | [`repair`] | making the masks consistent again |
+//! | [`calls`] | the calls of a program |
 //!
-//! The map is one that others write to as they like. Where everything is depends on the block size alone, so nothing in it
-//! is followed as a pointer; and every offset is checked against the length of the map.
+//! Others may write anything to the map. The position of everything depends only on the block size, so nothing in the map
+//! is followed as a pointer, and every offset is checked against the length of the map.
 
 pub mod calls;
 pub mod layout;
@@ -25,7 +25,7 @@ pub use masks::{Mapped, Storage};
 
 use crate::Errno;
 
-/// Why a call did not do what it should. Nothing has changed.
+/// Why a call failed. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
     Posix(Errno),
@@ -33,11 +33,11 @@ pub enum Stop {
     Absent,
     /// The data is not as long as a block.
     WrongSize,
-    /// All places are taken.
+    /// All addresses are in use.
     Full,
-    /// What comes next may wait, and the caller must not.
+    /// The next step may wait, and the caller must not.
     Busy,
-    /// The map must be so long first.
+    /// The map must grow to this length first.
     Grow(u64),
 }
 

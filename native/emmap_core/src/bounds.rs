@@ -1,16 +1,16 @@
-//! The one check of position and length, by subtraction, before either meets an address.
+//! The only check of position and length, by subtraction, before they are used for an address.
 
 use crate::{Errno, Result};
 
-/// The bytes of `position .. position + count` when all of them lie inside `len`.
+/// The bytes of `position .. position + count`, if all of them are inside `len`.
 #[inline(always)]
 pub fn checked_range(position: u64, count: usize, len: usize) -> Option<usize> {
     let start = usize::try_from(position).ok()?;
     (start <= len && count <= len - start).then_some(start)
 }
 
-/// Where a read of at most `count` bytes at `position` begins and how many it gets; `None` at or
-/// past the end, and for nothing asked, where a file says end of file.
+/// Where a read of at most `count` bytes at `position` begins and how many bytes it gets; `None` at or
+/// past the end, and for a count of 0, for which a file returns end of file.
 #[inline(always)]
 pub fn clamped_range(position: u64, count: usize, len: usize) -> Option<(usize, usize)> {
     let start = usize::try_from(position)
@@ -24,7 +24,7 @@ pub fn clamped_range(position: u64, count: usize, len: usize) -> Option<(usize, 
 pub fn checked_end(position: u64, count: u64) -> Result<u64> {
     match position.checked_add(count) {
         Some(end) if end <= i64::MAX as u64 => Ok(end),
-        // No file has such a place.
+        // No file has such a position.
         _ => Err(Errno::INVAL),
     }
 }

@@ -1,12 +1,12 @@
-//! Memory for a large copy. It is ours rather than the VM's, so that giving it back takes nobody's
-//! time: unmapping a gigabyte takes tens of milliseconds, and the VM would do it on a scheduler.
+//! Memory for a large copy. It is not allocated by the VM, so that freeing it delays
+//! nothing: unmapping a gigabyte takes tens of milliseconds, and the VM would do it on a scheduler.
 
 use memmap2::MmapMut;
 
 use crate::{os, Errno, Result};
 
 pub struct Buffer {
-    /// With a page more at both ends, for the reason that a reservation (`region/reservation.rs`) has.
+    /// With an additional page at both ends, for the same reason as a reservation (`region/reservation.rs`).
     map: MmapMut,
     len: usize,
 }
@@ -15,7 +15,7 @@ impl Buffer {
     pub fn new(len: usize) -> Result<Buffer> {
         let whole = len.checked_add(2 * os::page_size()).ok_or(Errno::NOMEM)?;
         let map = MmapMut::map_anon(whole).map_err(|_| Errno::NOMEM)?;
-        // Fewer page faults where the kernel has huge pages to give; a hint that may fail.
+        // Fewer page faults if the kernel has huge pages available. This is a hint that may fail.
         #[cfg(target_os = "linux")]
         let _ = map.advise(memmap2::Advice::HugePage);
         Ok(Buffer { map, len })
@@ -37,11 +37,11 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        // In pieces: nobody gets a new page meanwhile, once another thread waits to change maps.
+        // In pieces, because no thread gets a new page while another thread waits to change maps.
         const PIECE: usize = 8 << 20;
         for at in (0..self.map.len()).step_by(PIECE) {
             let count = PIECE.min(self.map.len() - at);
-            // SAFETY: the range is `map`'s, which nobody reads any more.
+            // SAFETY: the range is part of `map`, which is not read any more.
             unsafe { os::release_pages(self.map.as_mut_ptr().add(at), count) };
         }
     }

@@ -1,7 +1,7 @@
-//! One byte in raw memory: where the next one is, and how many there are.
+//! Finds and counts one byte in raw memory.
 //!
-//! The memory may be a map, which changes under us, so no slice of it is ever made: this is the
-//! raw part of the `memchr` crate, in the fastest form that the processor has.
+//! The memory may be a map, which can change at any time, so no slice of it is ever made. This uses the
+//! raw part of the `memchr` crate, in the fastest form that the processor supports.
 
 #[cfg(target_arch = "aarch64")]
 use memchr::arch::aarch64::neon;
@@ -24,7 +24,7 @@ enum Machine {
     Any(all::memchr::One),
 }
 
-/// The same call on whichever the processor has.
+/// Makes the same call on the form that the processor supports.
 macro_rules! on_machine {
     ($search:expr, $one:ident => $call:expr) => {
         match &$search.0 {
@@ -40,7 +40,7 @@ macro_rules! on_machine {
 }
 
 impl ByteSearch {
-    /// Constant time: what the processor can do is found out once.
+    /// Constant time, because the processor's features are detected only once.
     pub fn new(byte: u8) -> ByteSearch {
         #[cfg(target_arch = "x86_64")]
         if let Some(one) = avx2::memchr::One::new(byte) {
@@ -60,7 +60,7 @@ impl ByteSearch {
     /// The first such byte in `start .. end`.
     ///
     /// # Safety
-    /// `start .. end` must be readable bytes of one allocation or map, `start` not behind `end`.
+    /// `start .. end` must be readable bytes of one allocation or map, and `start` must not be after `end`.
     #[inline]
     pub unsafe fn find(&self, start: *const u8, end: *const u8) -> Option<*const u8> {
         debug_assert!(start <= end);
@@ -68,7 +68,7 @@ impl ByteSearch {
         on_machine!(self, one => unsafe { one.find_raw(start, end) })
     }
 
-    /// How many such bytes `start .. end` has.
+    /// How many of these bytes are in `start .. end`.
     ///
     /// # Safety
     /// As [`ByteSearch::find`].

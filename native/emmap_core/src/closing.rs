@@ -1,5 +1,5 @@
-//! Which handles of a mapping are open: each is closed once, and one close is the last. And whether it may take the
-//! pages with it.
+//! Which handles of a mapping are open: each is closed once, and one close is the last. Also whether the last close may
+//! release the pages.
 
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::sequenced;
@@ -8,7 +8,7 @@ use crate::sync::sequenced;
 #[derive(Default)]
 pub struct OpenHandles(AtomicUsize);
 
-/// Whether one handle was closed.
+/// Whether a handle was closed.
 #[derive(Default)]
 pub struct Closing(AtomicBool);
 
@@ -17,7 +17,8 @@ pub struct Closing(AtomicBool);
 pub struct Lent(AtomicBool);
 
 impl Lent {
-    /// One is about to be handed out; call before looking whether the handle is closed. Whether it is the first.
+    /// A live binary is about to be handed out; to be called before checking whether the handle is closed. Returns whether
+    /// it is the first.
     #[inline]
     pub fn lend(&self) -> bool {
         let first = !self.0.load(Ordering::SeqCst) && !self.0.swap(true, Ordering::SeqCst);
@@ -25,7 +26,7 @@ impl Lent {
         first
     }
 
-    /// To be asked after the last handle was closed: see `region::release`.
+    /// To be called after the last handle was closed: see `region::release`.
     pub fn is_lent(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }
@@ -36,7 +37,7 @@ impl OpenHandles {
         self.0.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Adds another, as long as one is open. `false`: the last was closed meanwhile, and stays the
+    /// Adds another handle, as long as one is open. `false`: the last was closed in the meantime, and remains the
     /// last.
     pub fn add_beside(&self) -> bool {
         let more = |open: usize| (open > 0).then_some(open + 1);
@@ -49,11 +50,11 @@ impl OpenHandles {
 impl Closing {
     #[inline]
     pub fn is_closed(&self) -> bool {
-        // Sequentially consistent: see `region::release`. It costs nothing where an acquiring load does not.
+        // Sequentially consistent: see `region::release`. On most processors, it costs no more than an acquiring load.
         self.0.load(Ordering::SeqCst)
     }
 
-    /// `None`: it was closed before. Else whether it was the last that was open.
+    /// `None`: it was already closed. Otherwise, whether it was the last open handle.
     pub fn close(&self, open: &OpenHandles) -> Option<bool> {
         if self.0.swap(true, Ordering::SeqCst) {
             return None;

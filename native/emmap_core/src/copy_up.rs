@@ -1,6 +1,6 @@
-//! Files of an overlay, as the root of a container is one. Opened for reading before anybody wrote to it, such a file is
-//! that of the lower layer. The first write copies it to the upper one, and from then on the name, and every read through
-//! the descriptor, lead to the copy; but what is mapped through that descriptor stays the old file for ever.
+//! Files on an overlay file system, such as the root of a container. If such a file is opened for reading before it was ever
+//! written to, it is the file of the lower layer. The first write copies it to the upper layer. From then on, the name, and
+//! every read through the descriptor, lead to the copy, but maps of that descriptor continue to show the old file.
 
 use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,20 +8,20 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::os::{self, Stat};
 use crate::Result;
 
-/// Which of both files the maps of a descriptor show, as far as that is known.
+/// Which of the two files the maps of a descriptor show, as far as that is known.
 pub struct CopyUp(Mutex<Shown>);
 
 #[derive(Clone, Copy)]
 enum Shown {
-    /// The one that there was when the file was opened, at these times. It may have been copied at that very moment.
+    /// The file that existed when it was opened, at these times. It may have been copied at that moment.
     Opened(Times),
-    /// The one that there was at these times.
+    /// The file that existed at these times.
     Mapped(Times),
-    /// The only one, or the copy: nothing becomes of it any more.
+    /// The only file, or the copy: it will not be copied again.
     Last,
 }
 
-/// A copy has another time of change; and one whose bytes were written, another time of writing, too.
+/// A copy has another time of change. If its bytes were written, it also has another time of modification.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Times {
     changed: (i64, i64),
@@ -38,7 +38,7 @@ impl Times {
 }
 
 impl CopyUp {
-    /// Of a file that was opened and is to be mapped.
+    /// For a file that was opened and will be mapped.
     pub fn new(stat: &Stat) -> CopyUp {
         CopyUp(Mutex::new(Shown::Opened(Times::of(stat))))
     }
@@ -47,8 +47,8 @@ impl CopyUp {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has the descriptor lead to the copy, if there may be one that its maps do not show. Then all of them are to be
-    /// mapped again, and [`CopyUp::is_shown`] called with what this returns. Its locks are released by that.
+    /// Makes the descriptor lead to the copy, if a copy may exist that its maps do not show. The caller must then map all of
+    /// them again, and call [`CopyUp::is_shown`] with the result. This releases the locks of the descriptor.
     pub fn renew(&self, fd: BorrowedFd) -> Result<Option<Times>> {
         let mut shown = self.shown();
         let before = match *shown {
@@ -65,20 +65,20 @@ impl CopyUp {
         }
         match os::reopen_for_reading(fd) {
             Ok(()) => Ok(Some(now)),
-            // It may not be opened any more, and nothing says that it was copied.
+            // It may be impossible to open it again, and there is no sign that it was copied.
             Err(_) if now == before => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// All maps show the file that there was at these times, or a later one.
+    /// All maps show the file that existed at these times, or a later one.
     pub fn is_shown(&self, now: Times) {
         let mut shown = self.shown();
         *shown = match *shown {
             Shown::Opened(before) | Shown::Mapped(before) if before.modified == now.modified => {
                 Shown::Mapped(now)
             }
-            // Its bytes were written in between, and so copied before it was mapped.
+            // Its bytes were written in the meantime, so it was copied before it was mapped.
             _ => Shown::Last,
         };
     }

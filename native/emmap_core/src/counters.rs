@@ -1,5 +1,5 @@
-//! Files of persistent counters: their layout, and what is done to one counter. The
-//! [`store`](crate::store) creates, opens and grows them. `docs/formats.md` has the format for
+//! Files of persistent counters: their layout, and the operations on a counter. The
+//! [`store`](crate::store) creates, opens and grows them. `docs/formats.md` describes the format for
 //! readers in other languages.
 
 pub mod format;
@@ -15,30 +15,30 @@ pub use crate::store::BadFormat;
 use crate::store::{self, Absent};
 use crate::Region;
 
-/// Why counters could not be opened. None of these touches the file.
+/// Why counters could not be opened. In all cases, the file is unchanged.
 pub type Error = store::Error<OtherNames>;
 
 /// An open counter file.
 pub type Counters = store::Opened<Layout>;
 
-/// The file has other names than those asked for; these are the file's.
+/// The file has other names than requested. These are the names in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OtherNames(pub Vec<String>);
 
-/// What is asked of a counter file.
+/// The requested contents of a counter file.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
-    /// At least so many counters.
+    /// At least this many counters.
     pub count: u64,
     /// Names from the first counter on; empty for numbered counters.
     pub names: Vec<String>,
     /// Cache lines for each counter of a new file.
     pub stripes: u32,
-    /// The file must be there, with counters in it.
+    /// The file must exist and contain counters.
     pub existing: bool,
 }
 
-/// Opens the counters at `path`, creating or growing them as asked. Blocks on the disk.
+/// Opens the counters at `path`, and creates or extends them as requested. Blocks on the disk.
 pub fn open(path: &Path, request: &Request) -> Result<Counters, Error> {
     let absent = match request.existing {
         true => Absent::Refuse,
@@ -47,8 +47,8 @@ pub fn open(path: &Path, request: &Request) -> Result<Counters, Error> {
     store::open(path, request, absent)
 }
 
-/// As [`Region::reattach`], if the file still has the counters of `grid` where they were, and the
-/// first of them under these names. If it has not, nobody counts in them until it has.
+/// As [`Region::reattach`], if the file still has the counters of `grid` at the same positions, and the
+/// first of them under these names. Otherwise, all operations on them fail until it does.
 pub fn reattach(region: &Region, grid: &Grid, names: &[String]) -> Result<(), Error> {
     let check = |now: &Layout| match Grid::from(now).extends(grid) {
         false => Err(BadFormat::Length.into()),

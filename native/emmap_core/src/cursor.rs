@@ -1,4 +1,4 @@
-//! The file position of a handle: one atomic, shared by all who use the handle.
+//! The file position of a handle: one atomic, shared by all users of the handle.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,7 +8,7 @@ use crate::{Errno, Result};
 #[derive(Default)]
 pub struct Cursor(AtomicU64);
 
-/// What a new position is counted from.
+/// The origin of a new position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whence {
     Start,
@@ -21,7 +21,7 @@ impl Cursor {
         self.0.load(Ordering::Acquire)
     }
 
-    /// Moves to `offset` bytes from `whence`; the new position may lie past the end, not before
+    /// Moves to `offset` bytes from `whence`. The new position may be past the end, but not before
     /// the beginning.
     pub fn seek(&self, whence: Whence, offset: i64, len: usize) -> Result<u64> {
         let mut now = self.get();
@@ -42,8 +42,8 @@ impl Cursor {
         }
     }
 
-    /// Takes the next `count` bytes of a map of `len` bytes: where they begin and how many there
-    /// are. Two takers never get the same bytes. `None` at the end.
+    /// Takes the next `count` bytes of a map of `len` bytes: returns where they begin and how many there
+    /// are. Two callers never get the same bytes. `None` at the end.
     #[inline]
     pub fn take(&self, count: usize, len: usize) -> Option<(usize, usize)> {
         let mut now = self.get();
@@ -56,21 +56,21 @@ impl Cursor {
         }
     }
 
-    /// Moves from `from` by `count` bytes, unless somebody else moved first.
+    /// Moves from `from` by `count` bytes, unless another thread moved first.
     #[inline]
     pub fn advance(&self, from: u64, count: usize) -> Result<bool> {
         let to = checked_end(from, count as u64)?;
         Ok(self.swap(from, to).is_ok())
     }
 
-    /// Moves from `from` back to `to`, where what lies between could not be delivered; unless somebody else has moved
-    /// on.
+    /// Moves from `from` back to `to`, because the bytes in between could not be delivered, unless another thread has moved
+    /// in the meantime.
     #[cold]
     pub fn give_back(&self, from: u64, to: u64) {
         let _ = self.swap(from, to);
     }
 
-    /// Moves to `end`, if it is behind that.
+    /// Moves to `end`, if it is past that.
     pub fn limit(&self, end: u64) {
         self.0.fetch_min(end, Ordering::AcqRel);
     }

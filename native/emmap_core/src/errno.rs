@@ -9,18 +9,18 @@ pub type Result<T> = std::result::Result<T, Errno>;
 impl Errno {
     /// The mapping was closed. Not a number of the system: those are positive.
     pub const CLOSED: Errno = Errno(-1);
-    /// This process holds live binaries of the file, which is to be made shorter. Not EBUSY: after a collection of garbage
-    /// it may be gone, and another program's lock is not.
+    /// This process holds live binaries of the file, which is to be shortened. Not EBUSY, because a garbage collection may
+    /// release them, but not the lock of another program.
     pub const LENT: Errno = Errno(-2);
 
-    /// The size of the file is being changed by another call or program: this call is to be made again where it may wait.
+    /// The size of the file is being changed by another call or program. This call is to be repeated where it may wait.
     /// See [`crate::patience`].
     pub const WAIT_SIZE: Errno = Errno(-3);
-    /// As [`Errno::WAIT_SIZE`]: another copy is at work there.
+    /// As [`Errno::WAIT_SIZE`]: another copy is running there.
     pub const WAIT_COPY: Errno = Errno(-4);
-    /// As [`Errno::WAIT_SIZE`]: another call or program has the lock of the structure.
+    /// As [`Errno::WAIT_SIZE`]: another call or program holds the lock of the structure.
     pub const WAIT_STORE: Errno = Errno(-5);
-    /// As [`Errno::WAIT_STORE`], and it may have it for minutes.
+    /// As [`Errno::WAIT_STORE`], but it may hold the lock for minutes.
     pub const WAIT_LONG: Errno = Errno(-6);
 
     pub const ACCES: Errno = Errno(libc::EACCES);
@@ -37,7 +37,7 @@ impl Errno {
     pub const PERM: Errno = Errno(libc::EPERM);
     pub const STALE: Errno = Errno(libc::ESTALE);
 
-    /// Whether the call has to be made again where it may wait.
+    /// Whether the call has to be repeated where it may wait.
     pub fn is_wait(self) -> bool {
         matches!(
             self,
@@ -45,7 +45,7 @@ impl Errno {
         )
     }
 
-    /// What the last system call of this thread left behind.
+    /// The error of the last system call of this thread.
     pub fn last() -> Errno {
         Errno(
             std::io::Error::last_os_error()
@@ -58,7 +58,7 @@ impl Errno {
 impl From<std::io::Error> for Errno {
     fn from(error: std::io::Error) -> Errno {
         match error.kind() {
-            // A file that was cut while it was read.
+            // The file was truncated while it was read.
             std::io::ErrorKind::UnexpectedEof => Errno::STALE,
             _ => Errno(error.raw_os_error().unwrap_or(libc::EIO)),
         }

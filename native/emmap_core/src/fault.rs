@@ -1,17 +1,17 @@
-//! What a map knows of the pages it lost: the first of them, why, and what must be mapped again.
+//! What a map knows about its lost pages: the first of them, the reason, and what must be mapped again.
 //!
-//! Those who lose pages (the guard, in a signal handler) and the one who brings them back meet here
-//! without a lock. The order in which a lost page is handled is what makes it right:
+//! Threads that lose pages (the guard, in a signal handler) and the thread that repairs them synchronize here
+//! without a lock. It is correct because a lost page is always handled in this order:
 //!
-//! 1. [`Fault::enter`], before the file is looked at;
+//! 1. [`Fault::enter`], before the file is checked;
 //! 2. [`Loss::record`], before the page is replaced, so that whoever reads a zero of it finds the fault;
 //! 3. the page is replaced, and [`Loss`] dropped.
 //!
-//! A [`Repair`] waits for all who entered before it, so that none replaces a page it has brought
-//! back; and a loss recorded after it began is never forgotten by its end.
+//! A [`Repair`] waits for all threads that entered before it, so that none replaces a page that it has mapped
+//! again. The end of a repair never clears a loss that was recorded after the repair began.
 //!
-//! Who touches memory takes a [`Mark`] before and asks [`Fault::since`] after: a fault that came and
-//! was repaired in between is seen too.
+//! Code that accesses memory takes a [`Mark`] before, and calls [`Fault::since`] afterwards. This also detects a fault that
+//! occurred and was repaired in between.
 
 use crate::sync::atomic::{
     fence, AtomicBool, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed,
@@ -27,12 +27,12 @@ static EVENTS: AtomicU64 = AtomicU64::new(0);
 #[cfg(not(loom))]
 static FAULTED: AtomicUsize = AtomicUsize::new(0);
 
-/// A number that changes with every fault of any map, before the zeros of a lost page can be read: the same number
-/// before and after bytes were copied, and none of them was lost meanwhile.
+/// A number that changes with every fault of any map, before the zeros of a lost page can be read. If the number is the same
+/// before and after bytes were copied, none of them was lost in the meantime.
 #[cfg(not(loom))]
 #[inline]
 pub fn events() -> u64 {
-    // What was read before this call was read before the number.
+    // Everything that was read before this call was read before the number.
     fence(Acquire);
     EVENTS.load(Acquire)
 }
@@ -45,29 +45,29 @@ pub fn any() -> bool {
 }
 
 pub struct Fault {
-    /// With a fault: [`FAULT`], the reason, and the position of the byte that was touched. Without: how many were
+    /// With a fault: [`FAULT`], the reason, and the position of the byte that was accessed. Without: how many faults were
     /// repaired.
     first: AtomicU64,
     count: AtomicU64,
     repairs: AtomicU64,
-    /// How many were the first since a repair, and the word of the last of those.
+    /// How many faults were the first since a repair, and the word of the last of those.
     firsts: AtomicU64,
     latest: AtomicU64,
     /// Threads between steps 1 and 3.
     losing: AtomicUsize,
-    /// What was replaced, in bytes from the start of a range of addresses.
+    /// The replaced range, in bytes from the start of a range of addresses.
     from: AtomicUsize,
     to: AtomicUsize,
     /// How often a loss was doubted since the last repair.
     doubts: AtomicUsize,
-    /// The address of the last signal since the last repair, and how often it came in a row.
+    /// The address of the last signal since the last repair, and how often it occurred in a row.
     signal: AtomicUsize,
     signals: AtomicUsize,
-    /// Whether pages were replaced that were there, and whose bytes are stored nowhere else.
+    /// Whether existing pages were replaced whose bytes are stored nowhere else.
     thrown_away: AtomicBool,
 }
 
-/// Why a page could not be had: the error of the system.
+/// Why a page is not available: the error of the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reason(u8);
 
@@ -76,14 +76,14 @@ impl Reason {
     pub const CUT: Reason = Reason::of(Errno::STALE);
     /// The file system has no block for it.
     pub const NO_SPACE: Reason = Reason::of(Errno::NOSPC);
-    /// The device.
+    /// The device failed.
     pub const DEVICE: Reason = Reason::of(Errno::IO);
-    /// Anonymous memory that there was none of.
+    /// There was no anonymous memory.
     pub const NO_MEMORY: Reason = Reason::of(Errno::NOMEM);
-    /// The last handle was closed, and zero pages hold the addresses. No error of a system has this number.
+    /// The last handle was closed, and zero pages occupy the addresses. No error of a system has this number.
     pub const CLOSED: Reason = Reason(u8::MAX);
 
-    /// The error that the system gave for the page.
+    /// The error that the system returned for the page.
     pub const fn of(error: Errno) -> Reason {
         match error.0 {
             0 | 255.. => Reason(libc::EIO as u8),
@@ -100,15 +100,15 @@ impl Reason {
     }
 }
 
-/// What a map knew of its faults when it was taken: its word.
+/// The state of a map's faults when the mark was taken: its word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark(u64);
 
-/// There is a fault: the sign of the word, so that one comparison asks for it.
+/// A fault exists: the sign of the word, so that one comparison detects it.
 const FAULT: u64 = 1 << 63;
 const REASON_SHIFT: u32 = 55;
 const REASON: u64 = 0xFF << REASON_SHIFT;
-/// Next to a fault that is being repaired; who records another takes it away.
+/// Set while a fault is being repaired. A thread that records another fault clears it.
 const REPAIRING: u64 = 1 << 54;
 const POSITION: u64 = REPAIRING - 1;
 
@@ -144,17 +144,17 @@ impl Default for Fault {
 }
 
 impl Fault {
-    /// Whether a page was lost. Ask after touching memory and before answering.
+    /// Whether a page was lost. To be called after memory was accessed, and before the result is returned.
     #[inline]
     pub fn seen(&self) -> bool {
-        // What was touched before this was read before it: who read a zero of a lost page finds the
+        // Memory that was accessed before this was read before it. A thread that read a zero of a lost page finds the
         // fault, which was recorded before the page was replaced.
         fence(Acquire);
-        // What the question costs is measured by `bench/guard.exs`, with a build that never asks.
+        // `bench/guard.exs` measures the cost of this check, with a build that omits it.
         !cfg!(unguarded) && is_fault(self.first.load(Relaxed))
     }
 
-    /// Before memory is touched.
+    /// To be called before memory is accessed.
     #[inline]
     pub fn mark(&self) -> Mark {
         Mark(if cfg!(unguarded) {
@@ -170,20 +170,20 @@ impl Fault {
         is_fault(mark.0)
     }
 
-    /// After memory was touched: whether all that was touched since `mark` was there.
+    /// To be called after memory was accessed: whether everything that was accessed since `mark` was available.
     #[inline]
     pub fn since(&self, mark: Mark) -> bool {
         fence(Acquire);
-        // No word is that of a fault without its sign: a mark that was taken with a fault is found with this comparison, too.
+        // No word equals that of a fault without its sign, so this comparison also detects a mark that was taken with a fault.
         cfg!(unguarded) || self.first.load(Relaxed) == mark.0 & !FAULT
     }
 
-    /// How many there were, repaired or not.
+    /// The number of faults, including repaired ones.
     pub fn count(&self) -> u64 {
         self.count.load(Relaxed)
     }
 
-    /// The position in the map that was touched first, and what every call answers because of it.
+    /// The first position in the map that was accessed, and the reason, which every call returns.
     pub fn first(&self) -> Option<(u64, Reason)> {
         Self::told(self.first.load(SeqCst))
     }
@@ -193,7 +193,7 @@ impl Fault {
         self.firsts.load(SeqCst)
     }
 
-    /// The last of those, repaired or not.
+    /// The last of those, even if it was repaired.
     pub fn latest(&self) -> Option<(u64, Reason)> {
         Self::told(self.latest.load(SeqCst))
     }
@@ -205,7 +205,7 @@ impl Fault {
         Some((word & POSITION, reason_of(word)))
     }
 
-    /// A loss that raised no signal: the file ends inside a page, or nobody touched what is gone.
+    /// Records a loss that raised no signal: the file ends inside a page, or the lost page was not accessed.
     pub fn note(&self, position: u64, reason: Reason) {
         self.record(word(position, reason));
     }
@@ -217,15 +217,15 @@ impl Fault {
         Loss(self)
     }
 
-    /// Returns when no thread is between steps 1 and 3 that began before the call.
+    /// Returns once no thread that began before the call is between steps 1 and 3.
     pub fn await_losing(&self) {
         while self.losing.load(SeqCst) > 0 {
             yield_now();
         }
     }
 
-    /// The last handle is being closed: from here on, also for calls that began before, every touch is refused.
-    /// Nothing repairs it.
+    /// The last handle is being closed. From here on, every access is refused, also of calls that began before.
+    /// This cannot be repaired.
     pub fn close(&self) {
         let before = self.first.swap(word(0, Reason::CLOSED), SeqCst);
         if is_fault(before) && !Self::is_closed(before) {
@@ -240,7 +240,7 @@ impl Fault {
     fn record(&self, new: u64) {
         let mut now = self.first.load(SeqCst);
         let mut is_first = false;
-        // The first one stays, unless it is about to be forgotten.
+        // The first fault stays, unless it is about to be cleared.
         while !Self::is_closed(now) && (!is_fault(now) || now & REPAIRING != 0) {
             if !is_fault(now) {
                 self.recount();
@@ -268,14 +268,14 @@ impl Fault {
         }
     }
 
-    // Counted before the fault can be seen.
+    // Counted before the fault is visible.
     #[cfg(not(loom))]
     fn recount(&self) {
         FAULTED.fetch_add(1, SeqCst);
     }
 
-    // After the fault can be seen, and before the page is replaced: who reads a zero of it finds another number, and
-    // who finds another number finds the fault.
+    // After the fault is visible, and before the page is replaced. So a thread that reads a zero of the page finds another
+    // number, and a thread that finds another number finds the fault.
     #[cfg(not(loom))]
     fn tell() {
         EVENTS.fetch_add(1, SeqCst);
@@ -286,7 +286,7 @@ impl Fault {
         FAULTED.fetch_sub(1, SeqCst);
     }
 
-    // Loom's atomics cannot be static, and the counts are of all maps.
+    // Loom's atomics cannot be static, and the counts are for all maps.
     #[cfg(loom)]
     fn recount(&self) {}
     #[cfg(loom)]
@@ -294,18 +294,18 @@ impl Fault {
     #[cfg(loom)]
     fn tell() {}
 
-    /// Pages are replaced that were there, and whose bytes are stored nowhere else.
+    /// Notes that existing pages are replaced whose bytes are stored nowhere else.
     pub fn throw_away(&self) {
         self.thrown_away.store(true, SeqCst);
     }
 
-    /// Whether that ever happened: then nothing brings the map back.
+    /// Whether that ever happened. The map can then not be repaired.
     pub fn has_thrown_away(&self) -> bool {
         self.thrown_away.load(SeqCst)
     }
 
-    /// Whether the signal at `address` came so often in a row that replacing pages does not cure it, as under an
-    /// emulator that reports another address than the one that was touched.
+    /// Whether the signal at `address` occurred so often in a row that replacing pages does not help, as in an
+    /// emulator that reports another address than the one that was accessed.
     pub fn is_hopeless(&self, address: usize) -> bool {
         const TIMES: usize = 1 << 16;
         if self.signal.swap(address, Relaxed) != address {
@@ -319,10 +319,10 @@ impl Fault {
         self.to.fetch_max(to, SeqCst);
     }
 
-    /// Begins to bring back what was lost; `None`: nothing was. One at a time, which is the
-    /// caller's to see to.
+    /// Begins to repair what was lost; `None` if nothing was lost. The caller must ensure that only one repair
+    /// runs at a time.
     pub fn repair(&self) -> Option<Repair<'_>> {
-        // Who has found a page lost may not have recorded it yet.
+        // A thread that has found a page lost may not have recorded it yet.
         self.await_losing();
         let mut before = self.first.load(SeqCst);
         loop {
@@ -369,15 +369,15 @@ impl Loss<'_> {
         self.0.add_lost(from, to);
     }
 
-    /// Whether to take a page for lost of which all that can be asked says that it can be had. It
-    /// may have been lost only when it was touched, so the answer is no, touch it again; but not
-    /// for ever, however slow the machine.
+    /// Whether to treat a page as lost although the system reports that it is available. It
+    /// may have been lost only at the moment of the access, so the result is `false`, to access it again, but not
+    /// forever, even on a slow machine.
     pub fn believe(&self) -> bool {
         const TIMES: usize = 256;
         self.0.doubts.fetch_add(1, Relaxed) >= TIMES
     }
 
-    /// More is about to be replaced than was recorded.
+    /// A larger range is about to be replaced than was recorded.
     pub fn widen(&self, from: usize, to: usize) {
         self.0.add_lost(from, to);
     }
@@ -389,7 +389,7 @@ impl Drop for Loss<'_> {
     }
 }
 
-/// Until it is finished, every call answers the old fault.
+/// Until it is finished, every call returns the old fault.
 pub struct Repair<'a> {
     fault: &'a Fault,
     before: u64,
@@ -403,11 +403,11 @@ impl Repair<'_> {
         self.from.min(self.to)..self.to
     }
 
-    /// All is mapped again. `false`: something was lost meanwhile, and the fault stays.
+    /// Everything is mapped again. `false`: something was lost in the meantime, and the fault stays.
     pub fn finish(self) -> bool {
         let repairing = self.before | REPAIRING;
-        // Another number than before, so that who took a mark before the fault finds that there
-        // was one.
+        // A different number than before, so that a thread that took a mark before the fault detects that it
+        // occurred.
         let repaired = (self.fault.repairs.fetch_add(1, Relaxed) + 1) & POSITION;
         let first = &self.fault.first;
         let done = first
@@ -461,7 +461,7 @@ mod tests {
         fault.enter().record(9, Reason::NO_SPACE, 8192, 12288);
         assert!(!repair.finish());
         assert_eq!(fault.first(), Some((9, Reason::NO_SPACE)));
-        // What the failed repair had taken is there again.
+        // What the failed repair had taken is recorded again.
         assert_eq!(fault.repair().unwrap().lost(), 0..12288);
     }
 

@@ -1,17 +1,17 @@
-//! The SIGBUS guard: a page that is lost (the file was cut, the disk is full under a hole, the
+//! The SIGBUS guard: a lost page (the file was truncated, the disk is full under a hole, the
 //! device failed) reads as zeros and marks its map, instead of killing the process.
 //!
-//! A signal handler may allocate nothing, lock nothing and wait for nothing. So the ranges we
-//! answer for stand in slots that are never freed, and that it finds without a lock ([`table`]); a
-//! generation number tells the handler that it read a slot in one piece ([`slot`]). A slot is
-//! emptied before its range is unmapped, and nobody can fault in a range that nobody holds.
+//! A signal handler must not allocate, lock or wait. So the guarded ranges
+//! are in slots that are never freed, which the handler finds without a lock ([`table`]). A
+//! generation number tells the handler whether it has read a slot consistently ([`slot`]). A slot is
+//! emptied before its range is unmapped, and at that time nothing can access the range any more.
 //!
-//! | module | its one job |
+//! | module | responsibility |
 //! | --- | --- |
 //! | [`slot`] | one guarded range |
-//! | [`table`] | all of them, ordered by address |
-//! | [`patch`] | zero pages in the place of lost ones |
-//! | [`signal`] | the handler, and the one that was there before |
+//! | [`table`] | all slots, ordered by address |
+//! | [`patch`] | replaces lost pages with zero pages |
+//! | [`signal`] | the handler, and the previous handler |
 
 mod patch;
 mod signal;
@@ -30,15 +30,15 @@ use table::{Changes, Node, Table};
 pub use signal::{install, status, Status};
 
 static TABLE: Table = Table::new();
-/// Held by those who change the table; never by the handler.
+/// Held while the table is changed, but never by the handler.
 static CHANGES: Mutex<Changes> = Mutex::new(Changes::new());
 
-/// A place in the table for as long as this value lives.
+/// A slot in the table for as long as this value lives.
 pub struct Watch {
     node: &'static Node,
 }
 
-/// What the guard must know to patch a range.
+/// What the guard needs to know to patch a range.
 pub struct GuardedRange<'a> {
     pub start: *mut u8,
     /// Bytes of addresses, whole pages.
@@ -47,21 +47,21 @@ pub struct GuardedRange<'a> {
     pub mapped: usize,
     /// `None` for anonymous memory.
     pub fd: Option<BorrowedFd<'a>>,
-    /// The place in the file of `start`.
+    /// The offset of `start` in the file.
     pub file_offset: u64,
     /// Bytes from `start` to position 0 of the map.
     pub delta: usize,
     pub page: usize,
     pub writable: bool,
-    /// What is written to the pages is stored nowhere else.
+    /// Data that is written to the pages is stored nowhere else.
     pub only_copy: bool,
 }
 
 impl Watch {
-    /// Guards `range` and notes its faults in `fault`.
+    /// Guards `range`, and records its faults in `fault`.
     ///
     /// # Safety
-    /// The range, its descriptor and `fault` must outlive the value returned.
+    /// The range, its descriptor and `fault` must outlive the returned value.
     pub unsafe fn new(range: &GuardedRange, fault: *const Fault) -> Watch {
         let mut changes = CHANGES.lock().unwrap_or_else(PoisonError::into_inner);
         patch::keep_spares();
@@ -85,28 +85,28 @@ impl Watch {
         }
     }
 
-    /// Tells the guard how much of the range is mapped now.
+    /// Tells the guard how much of the range is now mapped.
     pub fn set_mapped(&self, mapped: usize) {
         self.node.slot.set_mapped(mapped);
     }
 
-    /// Tells the guard that the range has become longer where it lies, before anything is mapped there.
+    /// Tells the guard that the range was extended in place, before anything is mapped in the new part.
     pub fn set_limit(&self, len: usize) {
         let limit = self.node.slot.set_len(len);
         HIGHEST.fetch_max(limit, Ordering::AcqRel);
     }
 
-    /// The descriptor is about to be closed: see [`Slot::forget_fd`].
+    /// To be called before the descriptor is closed: see [`Slot::forget_fd`].
     pub fn forget_fd(&self) {
         self.node.slot.forget_fd();
     }
 
-    /// Zero pages in the place of lost ones need not be writable any more.
+    /// Zero pages that replace lost ones no longer need to be writable.
     pub fn is_read_only(&self) {
         self.node.slot.is_read_only();
     }
 
-    /// What was replaced by zero pages is mapped as one again.
+    /// The pages that were replaced with zero pages are mapped again.
     pub fn is_whole(&self) {
         patch::forget_pieces(&self.node.slot);
     }
@@ -120,7 +120,7 @@ impl Drop for Watch {
     }
 }
 
-/// The slot of the range that `address` lies in, and what stands in it.
+/// The slot of the range that contains `address`, and its contents.
 fn find(address: usize) -> Option<(&'static Slot, Guarded)> {
     match may_be_guarded(address) {
         true => TABLE.find(address),
@@ -128,23 +128,23 @@ fn find(address: usize) -> Option<(&'static Slot, Guarded)> {
     }
 }
 
-/// The fault of the map that `address` lies in; it lives as long as the map does.
+/// The fault of the map that contains `address`. It lives as long as the map does.
 pub fn fault_at(address: usize) -> Option<*const Fault> {
     find(address).map(|(_, guarded)| guarded.fault)
 }
 
-/// Where the lowest range begins and the highest ends, of all that there ever were.
+/// The start of the lowest and the end of the highest range, of all that ever existed.
 static LOWEST: AtomicUsize = AtomicUsize::new(usize::MAX);
 static HIGHEST: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether `address` lies between the lowest and the highest range there ever was: two loads. `false`: in none.
+/// Whether `address` is between the lowest and the highest range that ever existed, in two loads. `false`: it is in none.
 #[inline(always)]
 pub fn may_be_guarded(address: usize) -> bool {
     LOWEST.load(Ordering::Acquire) <= address && address < HIGHEST.load(Ordering::Acquire)
 }
 
-/// Whether `address`, where something is mapped, lies in a range of ours: its bytes may be a file's, and be mapped
-/// elsewhere too.
+/// Whether `address`, where something is mapped, is in a guarded range. Its bytes may then belong to a file, and may also be
+/// mapped elsewhere.
 pub fn is_guarded(address: usize) -> bool {
     arena::contains(address) || find(address).is_some()
 }

@@ -1,11 +1,11 @@
 //! Whether the result of the running call is still needed. The caller of a long function sets how to find out, and long loops
-//! check from time to time: a call whose process has been killed ends as if its program had died there.
+//! check it from time to time. A call whose process has been killed ends as if its program had died at that point.
 
 use std::cell::Cell;
 
 use crate::{Errno, Result};
 
-/// Returns `false` once the work is not wanted any more.
+/// Returns `false` once the result is not needed any more.
 pub type IsWanted = fn(usize) -> bool;
 
 thread_local! {
@@ -24,7 +24,7 @@ pub fn with<T>(is_wanted: IsWanted, data: usize, act: impl FnOnce() -> T) -> T {
     act()
 }
 
-/// Runs `act`, which is not to be interrupted: what it has begun, others need.
+/// Runs `act`, which must not be interrupted because others need what it has begun.
 pub fn without<T>(act: impl FnOnce() -> T) -> T {
     with(|_| true, 0, act)
 }
@@ -33,7 +33,7 @@ pub fn is_interrupted() -> bool {
     ASK.get().is_some_and(|(is_wanted, data)| !is_wanted(data))
 }
 
-/// EINTR: what is being done is not wanted any more.
+/// EINTR: the result is not needed any more.
 pub fn check() -> Result<()> {
     match is_interrupted() {
         true => Err(Errno::INTR),
@@ -41,11 +41,11 @@ pub fn check() -> Result<()> {
     }
 }
 
-/// Bytes that are copied between two checks.
+/// How many bytes are copied between two checks.
 const PIECE: usize = 1 << 20;
 
-/// Calls `copy` with the start and the length of one piece after the other of `count` bytes, from the end on if they go
-/// `backward`. Returns how many bytes were copied: fewer, if it was interrupted.
+/// Calls `copy` with the start and the length of each piece of `count` bytes in order, from the end if
+/// `backward`. Returns how many bytes were copied: fewer if it was interrupted.
 pub fn in_pieces(count: usize, backward: bool, mut copy: impl FnMut(usize, usize)) -> usize {
     let mut done = 0;
     while done < count && !is_interrupted() {
@@ -57,7 +57,7 @@ pub fn in_pieces(count: usize, backward: bool, mut copy: impl FnMut(usize, usize
     done
 }
 
-/// Whether so many bytes are to be copied in pieces.
+/// Whether this number of bytes is to be copied in pieces.
 #[inline(always)]
 pub fn is_long(count: usize) -> bool {
     count > PIECE

@@ -1,13 +1,13 @@
-//! Which files this process holds live binaries of.
+//! The files of which this process holds live binaries.
 //!
-//! A file that is truncated takes their bytes away, so an open of our own that would do so is refused.
+//! Truncating a file removes their bytes, so an open in this process that would truncate it is refused.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::mapped_file::Identity;
 
-/// How many maps have handed out live binaries of a file.
+/// How many maps of a file have handed out live binaries.
 static LENT: Mutex<BTreeMap<Identity, usize>> = Mutex::new(BTreeMap::new());
 
 fn lent() -> MutexGuard<'static, BTreeMap<Identity, usize>> {

@@ -1,39 +1,39 @@
-//! Memory-mapped files that grow in place and can be closed, truncated and filled without killing the
-//! process that maps them. This crate knows nothing of the BEAM: `emmap_nif` puts terms around it.
+//! Memory-mapped files that grow in place, and that can be closed, truncated and filled without crashing the
+//! process that maps them. This crate does not depend on the BEAM: `emmap_nif` converts its values to terms.
 //!
-//! | module | its one job |
+//! | module | responsibility |
 //! | --- | --- |
 //! | [`errno`] | the error of every call: a POSIX number |
-//! | [`bounds`] | the one check of position and length before either meets an address |
-//! | [`os`] | the system calls, each with its answer as a `Result` |
-//! | [`options`] | what a caller may ask of a mapping, already checked for sense |
-//! | [`opened_file`] | a file that is opened or created for a map, and what becomes of its size |
-//! | [`mapped_file`] | the file behind a mapping: its name, its size, its durability |
+//! | [`bounds`] | the only check of position and length, before they are used for an address |
+//! | [`os`] | the system calls, each with a `Result` |
+//! | [`options`] | the options of a mapping, already checked |
+//! | [`opened_file`] | a file that is opened or created for a map, and its size |
+//! | [`mapped_file`] | the file of a mapping: its name, its size, its durability |
 //! | [`guard`] | the SIGBUS handler and its table of ranges |
-//! | [`fault`] | what a map knows of the pages it lost |
-//! | [`news`] | tells a thread that a map has met a fault |
+//! | [`fault`] | what a map knows about its lost pages |
+//! | [`news`] | notifies a thread that a map has met a fault |
 //! | [`closing`] | which handles are open |
 //! | [`lent`] | which files live binaries show |
-//! | [`source`] | bytes to write that may be a map's |
+//! | [`source`] | bytes to write that may belong to a map |
 //! | [`patience`] | how long a call waits, and where |
-//! | [`sync`] | the atomics and locks of all that loom checks |
+//! | [`sync`] | the atomics and locks of everything that loom checks |
 //! | [`arena`] | where maps are placed |
 //! | [`region`] | the mapping itself: read, write, grow, shrink |
 //! | [`atomics`] | integers in a map |
 //! | [`striped`] | integers that threads add to without waiting for each other |
-//! | [`store`] | what every file of a structure shares: its headers, its creation, its growth |
+//! | [`store`] | what the files of all structures have in common: headers, creation, growth |
 //! | [`counters`] | files of persistent counters |
 //! | [`queue`] | files of queues |
 //! | [`blocks`] | files of blocks |
 //! | [`block_storage`] | the predecessor's block storage, in any map |
 //! | [`buffer`] | memory for a large copy |
 //! | [`cursor`] | the file position of a handle |
-//! | [`byte_search`] | one byte in raw memory, found and counted |
-//! | [`lines`] | the lines of a piece of memory |
-//! | [`search`] | patterns of bytes, found and counted |
+//! | [`byte_search`] | finds and counts one byte in raw memory |
+//! | [`lines`] | splits memory into lines |
+//! | [`search`] | finds and counts patterns of bytes |
 //! | [`typed`] | numbers of any size and byte order |
 
-// A build for loom has its modules in its test alone (tests/loom.rs).
+// A build for loom compiles the modules only as a part of its test (tests/loom.rs).
 #![cfg(not(loom))]
 
 #[cfg(not(unix))]

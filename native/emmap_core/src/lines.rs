@@ -5,14 +5,14 @@ use crate::byte_search::ByteSearch;
 /// How a line ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// With the memory.
+    /// At the end of the memory.
     None,
     Lf,
     CrLf,
 }
 
 impl Ending {
-    /// Of how many bytes.
+    /// The number of its bytes.
     pub fn bytes(self) -> usize {
         match self {
             Ending::None => 0,
@@ -22,7 +22,7 @@ impl Ending {
     }
 }
 
-/// `len` bytes at `start`, of which the last are `ending`.
+/// `len` bytes at `start`; the last of them are `ending`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Line {
     pub start: *const u8,
@@ -30,10 +30,10 @@ pub struct Line {
     pub ending: Ending,
 }
 
-/// Finds one line after the other.
+/// Finds lines one after the other.
 ///
-/// Its `SAFETY` comments lean on one invariant, the promise to [`Lines::new`]: `at .. end` can be
-/// read.
+/// Its `SAFETY` comments rely on one invariant, the promise to [`Lines::new`]: `at .. end` is
+/// readable.
 pub struct Lines {
     newline: ByteSearch,
     at: *const u8,
@@ -44,7 +44,7 @@ impl Lines {
     /// The lines of `count` bytes at `start`.
     ///
     /// # Safety
-    /// The bytes must be readable for as long as `Lines` is used; they may change meanwhile.
+    /// The bytes must be readable for as long as `Lines` is used. They may change in the meantime.
     pub unsafe fn new(start: *const u8, count: usize) -> Lines {
         Lines {
             newline: ByteSearch::new(b'\n'),
@@ -61,7 +61,7 @@ impl Lines {
         let newline = unsafe { self.newline.find(self.at, self.end) }?;
         let start = self.at;
         let before = newline as usize - start as usize;
-        // SAFETY: `newline` lies in `at .. end`, and if bytes lie before it, so does the last of
+        // SAFETY: `newline` is in `at .. end`. If bytes precede it, so is the last of
         // them.
         let after_cr = unsafe {
             self.at = newline.add(1);
@@ -72,7 +72,7 @@ impl Lines {
         Some(Line { start, len, ending })
     }
 
-    /// What follows the last newline, if anything does. Only after [`Lines::next_whole`] had no more.
+    /// The bytes after the last newline, if there are any. To be called only after [`Lines::next_whole`] returned `None`.
     pub fn rest(&mut self) -> Option<Line> {
         let (start, len) = (self.at, self.left());
         self.at = self.end;
@@ -80,7 +80,7 @@ impl Lines {
         (len > 0).then_some(Line { start, len, ending })
     }
 
-    /// How many bytes lie behind the last line found.
+    /// How many bytes follow the last line found.
     pub fn left(&self) -> usize {
         self.end as usize - self.at as usize
     }
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Each line's bytes, in the straightforward way.
+    /// The bytes of each line, computed in the straightforward way.
     fn model(memory: &[u8]) -> Vec<(Vec<u8>, Ending)> {
         memory
             .split_inclusive(|byte| *byte == b'\n')
@@ -107,7 +107,7 @@ mod tests {
     }
 
     fn lines(memory: &[u8]) -> Vec<(Vec<u8>, Ending)> {
-        // SAFETY: `memory` outlives the lines, and each lies in it.
+        // SAFETY: `memory` outlives the lines, and each is a part of it.
         unsafe {
             let mut found = Lines::new(memory.as_ptr(), memory.len());
             let whole: Vec<Line> = std::iter::from_fn(|| found.next_whole()).collect();

@@ -1,4 +1,4 @@
-//! The file behind a mapping: its name, its size, its durability. Only regular files get this far.
+//! The file of a mapping: its name, its size, its durability. It is always a regular file.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,25 +14,25 @@ use crate::{os, Errno, Result};
 pub struct MappedFile {
     fd: OwnedFd,
     name: Name,
-    /// The path that the file was created by: where the name is a link, its target.
+    /// The path by which the file was created. If the name is a link, this is its target.
     created: PathBuf,
-    /// Cleared by the first sync, which makes the name durable too.
+    /// Cleared by the first sync, which also makes the name durable.
     unsynced_name: AtomicBool,
     sparse: bool,
-    /// Whether its pages may be other than ordinary ones.
+    /// Whether its pages may have another size than ordinary pages.
     perhaps_huge: bool,
     copy_up: CopyUp,
     courtesy: os::Courtesy,
 }
 
-/// Which file it is, whatever its name: device and inode.
+/// Identifies a file regardless of its name: device and inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Identity {
     device: u64,
     inode: u64,
 }
 
-/// The name that a file was opened by.
+/// The name by which a file was opened.
 #[derive(Clone)]
 pub struct Name {
     /// Absolute; links in it are not resolved.
@@ -52,7 +52,7 @@ impl Identity {
         }
     }
 
-    /// Removes the name `path`, unless it leads to another file by now.
+    /// Removes the name `path`, unless it now leads to another file.
     pub fn remove(self, path: &Path) {
         let named = path.metadata().map(|named| Identity {
             device: named.dev(),
@@ -73,14 +73,14 @@ impl Name {
         self.identity
     }
 
-    /// Removes the name, unless another file has it by now. Of a link, the link: its target has a name of its own.
+    /// Removes the name, unless another file has it now. Of a link, it removes the link, not its target.
     pub fn unlink(&self) {
         self.identity.remove(&self.path);
     }
 }
 
 impl MappedFile {
-    /// Takes a descriptor, of which `sparse` says whether what is new in it is left without blocks. Whether its name is
+    /// Takes ownership of a descriptor. `sparse` is whether the blocks of new parts are not allocated. Whether its name is
     /// durable is not known.
     pub fn new(fd: OwnedFd, path: &Path, stat: &os::Stat, sparse: bool) -> Result<MappedFile> {
         MappedFile::check_kind(stat)?;
@@ -122,12 +122,12 @@ impl MappedFile {
         &self.name
     }
 
-    /// Which of its files the maps of it show.
+    /// Which of its files the maps show.
     pub fn copy_up(&self) -> &CopyUp {
         &self.copy_up
     }
 
-    /// The page size that a map of it is made of; see [`os::file_page_size`].
+    /// The page size of a map of it; see [`os::file_page_size`].
     pub fn page_size(&self, huge: Option<HugePage>) -> Result<usize> {
         match self.perhaps_huge {
             true => os::file_page_size(self.fd(), huge),
@@ -135,18 +135,18 @@ impl MappedFile {
         }
     }
 
-    /// The size of the file in bytes, now.
+    /// The current size of the file in bytes.
     pub fn size(&self) -> Result<u64> {
         Ok(os::stat(self.fd())?.size)
     }
 
-    /// Bytes of the blocks that the file has on its disk.
+    /// The size of the blocks that the file has on its disk, in bytes.
     pub fn allocated(&self) -> Result<u64> {
         Ok(os::stat(self.fd())?.allocated)
     }
 
-    /// Makes the file at least `to` bytes long, its blocks from `from` on allocated unless it is
-    /// sparse. What fails leaves its size and its blocks as they were.
+    /// Extends the file to at least `to` bytes, and allocates its blocks from `from` on unless it is
+    /// sparse. If this fails, its size and its blocks do not change.
     pub fn extend(&self, from: u64, to: u64) -> Result<()> {
         if to <= from {
             return Ok(());
@@ -154,8 +154,8 @@ impl MappedFile {
         os::without_sigxfsz(|| os::extend(self.fd(), from, to, self.sparse))
     }
 
-    /// Writes bytes that end past the end of the file, which is `from` bytes long: the file gets longer as the bytes
-    /// arrive in it, so a program that follows the file reads no zeros. What fails leaves its size as it was.
+    /// Writes bytes that end past the end of the file, which is `from` bytes long. The file grows as the bytes
+    /// arrive in it, so a program that follows the file never reads zeros. If this fails, its size does not change.
     ///
     /// # Safety
     /// `data` must have `count` readable bytes.
@@ -182,8 +182,8 @@ impl MappedFile {
         .inspect_err(|_| self.take_back(reached, from))
     }
 
-    /// Appends bytes, wherever the end of the file is by now. What fails may have appended some of them: to take these
-    /// back would take others' with them.
+    /// Appends bytes at the current end of the file. If this fails, some of them may have been appended: removing
+    /// them could remove bytes of others.
     ///
     /// # Safety
     /// `data` must have `count` readable bytes.
@@ -197,7 +197,7 @@ impl MappedFile {
         })
     }
 
-    /// Refuses a long write that cannot be had. Of a short one, what was written of it is taken back for less.
+    /// Refuses a long write for which there is no room. A short one is cheaper to undo after a partial write.
     fn check_room(&self, from: u64, to: u64) -> Result<()> {
         const SHORT: u64 = 1 << 20;
         match to.saturating_sub(from) > SHORT {
@@ -206,8 +206,8 @@ impl MappedFile {
         }
     }
 
-    /// Makes the file `to` bytes long again, if it is still the `from` that we made it: what others
-    /// appended meanwhile stays.
+    /// Shortens the file to `to` bytes again, if its length is still `from`, which this map caused. Bytes that others
+    /// have appended in the meantime stay.
     pub fn take_back(&self, from: u64, to: u64) {
         if from > to && self.size() == Ok(from) {
             let _ = os::set_size(self.fd(), to);
@@ -222,12 +222,12 @@ impl MappedFile {
         }
     }
 
-    /// Whether what is new in it gets no blocks until it is written.
+    /// Whether new parts of it get no blocks until they are written.
     pub fn is_sparse(&self) -> bool {
         self.sparse
     }
 
-    /// It is new, and was created by this path.
+    /// Notes that the file is new, and was created by this path.
     pub fn is_created_by(&mut self, path: &Path) -> Result<()> {
         self.created = std::path::absolute(path)?;
         Ok(())
@@ -238,7 +238,7 @@ impl MappedFile {
     }
 }
 
-/// Makes the names in a directory durable, as far as this user may and the file system can.
+/// Makes the names in a directory durable, as far as the user's permissions and the file system allow.
 pub fn sync_directory(path: &Path) -> Result<()> {
     match open_directory(path)? {
         Some(directory) => os::sync_directory(directory.as_fd()),
@@ -246,7 +246,7 @@ pub fn sync_directory(path: &Path) -> Result<()> {
     }
 }
 
-/// `None`: it was removed, and the names with it; or nobody may open it.
+/// `None`: the directory was removed, with all names in it, or cannot be opened.
 fn open_directory(path: &Path) -> Result<Option<File>> {
     use std::io::ErrorKind::{NotFound, PermissionDenied};
     match File::open(path) {

@@ -1,4 +1,4 @@
-//! A file that was opened to be mapped, and what becomes of its size.
+//! A file that was opened in order to be mapped, and its size.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -9,21 +9,21 @@ use crate::mapped_file::{Identity, MappedFile};
 use crate::options::Options;
 use crate::{lent, os, Errno, Result};
 
-/// An open file, not yet of the size that the options ask for.
+/// An open file that does not yet have the size that the options require.
 pub struct OpenedFile {
     pub file: MappedFile,
     /// Its size when it was opened.
     size: u64,
-    /// The path that this open created, of which the name may be a link to.
+    /// The path that this open created. The given name may be a link to it.
     created: Option<PathBuf>,
     writable: bool,
 }
 
 impl OpenedFile {
-    /// Opens `path`. Changes nothing, except that a new file may be there.
+    /// Opens `path`. Changes nothing, except that it may create a new file.
     pub fn open(path: &Path, options: &Options) -> Result<OpenedFile> {
         options.wanted_size()?;
-        // A private map writes to its own pages, and never to a file that was there.
+        // A private map writes only to its own pages, and never to an existing file.
         let writable = options.write && !options.private();
         let (fd, created) = open_fd(path, options, writable)?;
         match OpenedFile::of_fd(fd, path, options) {
@@ -31,21 +31,21 @@ impl OpenedFile {
                 opened.writable = writable || created.is_some();
                 match &created {
                     Some(created) => opened.file.is_created_by(created)?,
-                    // To sync the name of a file that was there is not this map's.
+                    // It is not the responsibility of this map to sync the name of an existing file.
                     None => opened.file.name_is_synced(),
                 }
                 opened.created = created;
                 Ok(opened)
             }
             Err(error) => {
-                // Nobody had it before this call, and nobody gets it from this call.
+                // No other program had it before this call, and no other program gets it from this call.
                 created.map(std::fs::remove_file);
                 Err(error)
             }
         }
     }
 
-    /// Takes a file that the caller opened and shaped.
+    /// Uses a file that the caller opened and shaped.
     pub fn of_fd(fd: OwnedFd, path: &Path, options: &Options) -> Result<OpenedFile> {
         let stat = os::stat(fd.as_fd())?;
         Ok(OpenedFile {
@@ -56,7 +56,7 @@ impl OpenedFile {
         })
     }
 
-    /// Opens again what the caller has open. EACCES where that may not be used so.
+    /// Opens a file again that the caller has open. EACCES if its mode does not allow this use.
     pub fn of_descriptor(fd: BorrowedFd, options: &Options) -> Result<OpenedFile> {
         options.wanted_size()?;
         let writable = options.write && !options.private();
@@ -64,7 +64,7 @@ impl OpenedFile {
             (true, writes) if writes || !writable => (),
             _ => return Err(Errno::ACCES),
         }
-        // A file that is not a regular one may not even be opened again.
+        // A file that is not regular may not even allow to be opened again.
         let path = os::path_of(fd);
         let stat = os::stat(fd)?;
         MappedFile::check_kind(&stat)?;
@@ -74,7 +74,7 @@ impl OpenedFile {
         Ok(OpenedFile { writable, ..opened })
     }
 
-    /// What the options make of its size, which is `before` now; [`OpenedFile::size`] until its lock is held.
+    /// The size that the options require, where `before` is the current size; [`OpenedFile::size`] until its lock is held.
     pub fn plan_size(&self, before: u64, options: &Options) -> Result<SizePlan> {
         let kept = if options.truncate { 0 } else { before };
         let after = match options
@@ -101,21 +101,21 @@ impl OpenedFile {
         self.writable
     }
 
-    /// Whether another program has written to the file that this open created, and made `made` bytes long: then it is
-    /// that program's.
+    /// Whether another program has written to the file that this open created and extended to `made` bytes. The file then
+    /// belongs to that program.
     fn is_written_by_others(&self, made: u64) -> bool {
-        // hugetlbfs has no writes, and a map makes its file longer.
+        // hugetlbfs does not support writes, and mapping a file extends it.
         let page = self.file.page_size(None);
         page == Ok(os::page_size()) && self.file.size() != Ok(made)
     }
 }
 
-/// What an open makes of the size of its file.
+/// How an open changes the size of its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SizePlan {
     before: u64,
     after: u64,
-    /// All that it had becomes zeros.
+    /// All of its contents become zeros.
     truncates: bool,
 }
 
@@ -125,12 +125,12 @@ impl SizePlan {
         self.after
     }
 
-    /// Whether the file is not what it was afterwards.
+    /// Whether the plan changes the file.
     pub fn changes(&self) -> bool {
         self.truncates || self.after != self.before
     }
 
-    /// LENT where the file is to be made shorter and this process holds live binaries of it: they would read zeros.
+    /// LENT if the file is to be shortened and this process holds live binaries of it, which would then read zeros.
     pub fn refuse_lent(&self, file: &MappedFile) -> Result<()> {
         let shorter = self.truncates || self.after < self.before;
         match shorter && lent::is_lent(file.name().identity()) {
@@ -139,7 +139,7 @@ impl SizePlan {
         }
     }
 
-    /// Brings the file to at least its planned size, and allocates what truncating it must not lack later.
+    /// Extends the file to at least its planned size, and allocates the blocks that truncating needs later.
     pub fn lengthen(&self, undo: &mut Undo) -> Result<()> {
         let file = undo.file();
         let kept = self.after.min(self.before);
@@ -156,11 +156,11 @@ impl SizePlan {
         Ok(())
     }
 
-    /// Removes what the file has beyond its planned size, or, to be truncated, all that it had. What destroys comes last,
-    /// when nothing else can fail.
+    /// Removes the part of the file beyond its planned size or, with truncation, all of its contents. The destructive step
+    /// comes last, when nothing else can fail.
     pub fn cut(&self, file: &MappedFile) -> Result<()> {
         let kept = self.after.min(self.before);
-        // On hugetlbfs a file has whole pages, and no writes: the map has its pages set aside.
+        // On hugetlbfs, a file has whole pages and does not support writes. The map has reserved its pages.
         let page = file.page_size(None)?;
         let huge = page != os::page_size();
         let whole = |size: u64| match huge {
@@ -171,7 +171,7 @@ impl SizePlan {
             .zip(whole(self.after))
             .ok_or(Errno(libc::EFBIG))?;
         let cleared = match self.truncates && kept > 0 {
-            // In place: blocks that are released first may not be had again.
+            // In place, because blocks that are released first may not be available again.
             true => os::without_sigxfsz(|| os::clear(file.fd(), kept, huge || file.is_sparse())),
             false => Ok(()),
         };
@@ -181,15 +181,15 @@ impl SizePlan {
         });
         cut.inspect_err(|_| {
             if self.truncates {
-                // Empty, as it was to be, rather than half of it.
+                // Rather empty, as requested, than half of it.
                 let _ = os::set_size(file.fd(), 0);
             }
         })
     }
 }
 
-/// Dropped, it takes back what an open has done to the disk; what others have made of the file since stays. To be dropped
-/// while the lock of the file is held, where that was taken.
+/// When it is dropped, it undoes what an open has done on the disk. Changes by others since then stay. It must be dropped
+/// while the lock of the file is held, if that was taken.
 pub struct Undo<'a> {
     opened: &'a OpenedFile,
     lengthened: Option<SizePlan>,
@@ -244,14 +244,14 @@ fn open_flags(options: &Options, writable: bool) -> libc::c_int {
 /// The descriptor, and the path of the file if it is new.
 fn open_fd(path: &Path, options: &Options, writable: bool) -> Result<(OwnedFd, Option<PathBuf>)> {
     let flags = open_flags(options, writable);
-    // Never more than was asked for, not for a moment.
+    // Never more than requested, not even for a moment.
     let mode: libc::c_uint = options.mode.unwrap_or(0o666) & 0o7777;
     let existing = || open_path(path, flags, mode);
     if !options.create {
         return Ok((existing()?, None));
     }
     let mut new = path.to_owned();
-    // Open and create separately, to know which of both it was; a file that this call makes is lengthened by it.
+    // Opens and creates separately, to know which of the two it was. A file that this call creates is extended by it.
     let create = open_flags(options, true) | libc::O_CREAT | libc::O_EXCL;
     loop {
         if !options.exclusive {
@@ -261,7 +261,7 @@ fn open_fd(path: &Path, options: &Options, writable: bool) -> Result<(OwnedFd, O
             }
         }
         if let (Some(wanted), Err(_)) = (options.wanted_size()?, new.symlink_metadata()) {
-            // Before others can find the file, and lose with it what they write.
+            // Before others can find the file and lose what they write to it.
             os::check_room_in(&new, wanted, options.sparse)?;
         }
         match open_path(&new, create, mode) {
@@ -269,8 +269,8 @@ fn open_fd(path: &Path, options: &Options, writable: bool) -> Result<(OwnedFd, O
             Err(Errno::EXIST) if !options.exclusive => (),
             Err(error) => return Err(error),
         }
-        // Created between the two calls, or a dangling link, which O_EXCL does not follow: its target is what to
-        // create.
+        // The file was created between the two calls, or the path is a dangling link, which O_EXCL does not follow: then the
+        // target of the link is created.
         new = match std::fs::read_link(&new) {
             Ok(target) => new.parent().unwrap_or(Path::new("")).join(target),
             Err(_) => path.to_owned(),
@@ -285,11 +285,11 @@ fn open_path(path: &Path, flags: libc::c_int, mode: libc::c_uint) -> Result<Owne
         match unsafe { libc::open(name.as_ptr(), flags, mode) } {
             -1 => match Errno::last() {
                 Errno(libc::EINTR) => continue,
-                // A socket, or a FIFO nobody reads.
+                // A socket, or a FIFO without a reader.
                 Errno(libc::ENXIO) => return Err(Errno::NODEV),
                 error => return Err(error),
             },
-            // SAFETY: the descriptor is new and nobody else's.
+            // SAFETY: the descriptor is new, and nothing else owns it.
             fd => return Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
         }
     }
@@ -297,7 +297,7 @@ fn open_path(path: &Path, flags: libc::c_int, mode: libc::c_uint) -> Result<Owne
 
 fn created(fd: OwnedFd, path: PathBuf, options: &Options) -> Result<(OwnedFd, Option<PathBuf>)> {
     if let Some(mode) = options.mode {
-        // The umask took bits away.
+        // The umask has removed bits.
         let mode = mode as libc::mode_t & 0o7777;
         // SAFETY: takes no pointers.
         let changed = os::retry(|| unsafe { libc::fchmod(fd.as_raw_fd(), mode) });
@@ -326,7 +326,7 @@ mod tests {
         }
     }
 
-    /// Lengthens the file, and fails with a panic where `panics`.
+    /// Extends the file, and fails with a panic if `panics`.
     fn lengthen(path: &Path, size: u64, panics: bool) {
         let opened = OpenedFile::open(path, &options(size)).unwrap();
         let plan = opened.plan_size(opened.size(), &options(size)).unwrap();
@@ -405,7 +405,7 @@ mod tests {
         assert_eq!(plan(9, fit(8)), (8, true));
         assert_eq!(plan(8, fit(8)), (8, false));
         assert_eq!(plan(9, truncate(8)), (8, true));
-        // The bytes change though the size does not.
+        // The bytes change, although the size does not.
         assert_eq!(plan(8, truncate(8)), (8, true));
         assert_eq!(plan(0, truncate(0)), (0, false));
     }

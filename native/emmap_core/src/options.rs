@@ -1,5 +1,5 @@
-//! What a caller may ask of a mapping. Whether options contradict each other is decided by the
-//! caller's side, which can name them; here each field is taken at its word.
+//! The options of a mapping. The caller's side decides whether options contradict each other, because it can name
+//! them. Here, each field is used as it is.
 
 use std::path::PathBuf;
 
@@ -15,35 +15,35 @@ pub struct Options {
     pub create: bool,
     pub exclusive: bool,
     pub truncate: bool,
-    /// Every write goes to the end of the file, wherever that is by then; the map itself is read-only.
+    /// Every write goes to the current end of the file. The map itself is read-only.
     pub append: bool,
     pub sharing: Sharing,
-    /// Where the map begins in the file, in bytes; need not be page aligned.
+    /// Where the map begins in the file, in bytes; need not be page-aligned.
     pub offset: u64,
     /// `None`: up to the end of the file.
     pub length: Option<u64>,
-    /// The file is brought to at least this size.
+    /// The file is extended to at least this size.
     pub size: Option<u64>,
-    /// The file is brought to exactly `size` (or `offset + length`): a longer one is cut.
+    /// The file gets exactly `size` (or `offset + length`) bytes: a longer file is truncated.
     pub fit: bool,
     pub fixed_size: bool,
-    /// The file stays as long as it is, though `length` may reach past its end.
+    /// The file keeps its size, even if `length` extends past its end.
     pub keep_size: bool,
     /// The map never grows beyond this.
     pub max_size: Option<u64>,
-    /// Above this, [`crate::Region::double`] adds instead of doubling.
+    /// Limits by how much [`crate::Region::double`] extends the map.
     pub max_increment: u64,
-    /// Create and grow leave holes instead of allocating blocks.
+    /// Creating and growing leave holes instead of allocating blocks.
     pub sparse: bool,
-    /// Copies are atomic towards each other.
+    /// Copies are atomic with respect to each other.
     pub lock: bool,
     pub auto_unlink: bool,
-    /// A number of the caller's, which [`crate::Region::info`] returns.
+    /// A number that the caller chose, which [`crate::Region::info`] returns.
     pub tag: u64,
-    /// The mode of a new file, exactly; `None`: 0666 less the umask.
+    /// The exact mode of a new file; `None`: 0666 minus the umask.
     pub mode: Option<u32>,
     pub address: Option<usize>,
-    /// `address` is a demand, not a hint.
+    /// `address` is a requirement, not a hint.
     pub fixed: bool,
     pub no_reserve: bool,
     pub populate: bool,
@@ -95,7 +95,7 @@ impl Options {
         self.sharing == Sharing::Private
     }
 
-    /// What mmap is asked for.
+    /// The flags for mmap.
     pub(crate) fn map_flags(&self) -> MapFlags {
         MapFlags {
             anonymous: self.path.is_none(),
@@ -109,7 +109,7 @@ impl Options {
         }
     }
 
-    /// The size the file must have before it is mapped, if any is asked for.
+    /// The size that the file must have before it is mapped, if the options require one.
     pub(crate) fn wanted_size(&self) -> crate::Result<Option<u64>> {
         let length = self.length.filter(|length| *length > 0);
         let end = match length {

@@ -1,4 +1,4 @@
-//! The system calls, each with its answer as a `Result`, and the differences between systems.
+//! The system calls, each with a `Result`, and the differences between systems.
 
 mod boot;
 mod byte_lock;
@@ -37,7 +37,7 @@ pub fn check(answer: libc::c_int) -> Result<()> {
     }
 }
 
-/// Calls again while a signal interrupts.
+/// Repeats the call while a signal interrupts it.
 pub fn retry(mut call: impl FnMut() -> libc::c_int) -> Result<()> {
     loop {
         match check(call()) {
@@ -51,7 +51,7 @@ pub fn offset_of(n: u64) -> Result<libc::off_t> {
     libc::off_t::try_from(n).map_err(|_| Errno(libc::EFBIG))
 }
 
-/// What a program may say about the pages it will use.
+/// How a program announces that it will use pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Advice {
     Normal,

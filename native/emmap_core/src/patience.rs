@@ -1,11 +1,11 @@
-//! How long a call waits for what another one holds.
+//! How long a call waits for something that another call holds.
 //!
-//! A thread of our own waits for up to [`LONGEST`], counted from the start of the call, whatever it waits for.
+//! A separate thread waits for up to [`LONGEST`], counted from the start of the call, whatever it waits for.
 //! A scheduler of the VM is needed by others: a call that runs there in [`briefly`] waits for a moment, and then ends with
-//! one of the errors `Errno::WAIT_*`, before it has changed anything. It is called again on a thread that may wait.
+//! one of the errors `Errno::WAIT_*`, before it has changed anything. It is then repeated on a thread that may wait.
 //!
-//! This is a property of the thread and no parameter, because between the call and the place where it waits lie the whole
-//! queue, or the whole block store.
+//! This is a property of the thread and not a parameter, because the whole queue, or the whole block store, is between the
+//! call and the place where it waits.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -15,15 +15,15 @@ use crate::{Errno, Result};
 
 /// The longest wait of a call for a lock that another program may hold.
 pub const LONGEST: Duration = Duration::from_secs(2);
-/// How long a scheduler waits: for about as long as another call takes.
+/// How long a scheduler waits: about the duration of another call.
 pub const BRIEF: Duration = Duration::from_millis(1);
 
 #[derive(Clone)]
 enum Mode {
     Brief,
-    /// The call began then. It is given up when nobody needs its result any more.
+    /// The call began at this time. It is abandoned once its result is not needed any more.
     Since(Instant, Rc<dyn Fn() -> bool>),
-    /// It has changed something, and must go on.
+    /// It has changed something, and has to continue.
     Begun,
 }
 
@@ -35,7 +35,7 @@ fn mode() -> Option<Mode> {
     MODE.with_borrow(Clone::clone)
 }
 
-/// The mode of the thread as it was before, also after a panic.
+/// Restores the previous mode of the thread, also after a panic.
 struct Before(Option<Mode>);
 
 impl Drop for Before {
@@ -54,12 +54,12 @@ pub fn briefly<R>(act: impl FnOnce() -> R) -> R {
     within(Mode::Brief, act)
 }
 
-/// Runs a call that began at `start`, on a thread that may wait, until `given_up` says that its result is not needed any more.
+/// Runs a call that began at `start`, on a thread that may wait, until `given_up` returns that its result is not needed any more.
 pub fn since<R>(start: Instant, given_up: Rc<dyn Fn() -> bool>, act: impl FnOnce() -> R) -> R {
     within(Mode::Since(start, given_up), act)
 }
 
-/// Runs the rest of a call that has changed something: it cannot be called again from the start.
+/// Runs the rest of a call that has changed something, and therefore cannot be repeated from the start.
 pub fn begun<R>(act: impl FnOnce() -> R) -> R {
     match is_brief() {
         true => within(Mode::Begun, act),
@@ -72,12 +72,12 @@ pub fn is_brief() -> bool {
     matches!(mode(), Some(Mode::Brief))
 }
 
-/// How long to wait for a copy of bytes at work, which may take as long as it takes to copy them; `None`: until it is done.
+/// How long to wait for a copy of bytes, which takes as long as it takes to copy them; `None`: until it is done.
 pub fn of_copies() -> Option<Duration> {
     is_brief().then_some(BRIEF)
 }
 
-/// Until when to wait, and with which error to end then.
+/// Until when to wait, and the error to end with then.
 #[derive(Clone)]
 pub struct Deadline {
     at: Instant,
@@ -86,7 +86,7 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    /// `wait` is the error of a call that is to wait elsewhere.
+    /// `wait` is the error for a call that has to wait elsewhere.
     pub fn of_call(wait: Errno) -> Deadline {
         Deadline::within(LONGEST, wait)
     }
@@ -102,12 +102,12 @@ impl Deadline {
         Deadline { at, error, mode }
     }
 
-    /// Whether this call ends at once where it would have to queue.
+    /// Whether this call ends immediately if it would have to queue.
     pub fn is_brief(&self) -> bool {
         matches!(self.mode, Some(Mode::Brief))
     }
 
-    /// The error of a call that waits no longer.
+    /// The error of a call whose wait has ended.
     pub fn error(&self) -> Errno {
         self.error
     }
@@ -116,7 +116,7 @@ impl Deadline {
         self.at.saturating_duration_since(Instant::now())
     }
 
-    /// `Err` when it is over, or nobody needs the result any more.
+    /// `Err` once the deadline has passed, or the result is not needed any more.
     pub fn check(&self) -> Result<()> {
         if self.left().is_zero() {
             return Err(self.error);
@@ -127,7 +127,7 @@ impl Deadline {
         }
     }
 
-    /// Asks again and again, with pauses that become longer the longer it has waited.
+    /// Calls `ask` repeatedly, with pauses that become longer the longer it has waited.
     pub fn poll<R>(&self, mut ask: impl FnMut() -> Result<Option<R>>) -> Result<R> {
         const AT_ONCE: usize = 16;
         const LONGEST_PAUSE: Duration = Duration::from_millis(1);

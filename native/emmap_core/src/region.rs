@@ -1,34 +1,34 @@
 //! The mapping itself: a file (or anonymous memory) that grows in place under its readers.
 //!
-//! Invariants that the `SAFETY` comments of this module lean on:
+//! The `SAFETY` comments of this module rely on these invariants:
 //!
 //! 1. *Alive*: `base .. base + len` is mapped readable (and writable, as long as the region is) for as
-//!    long as the `Region` lives. Only `Drop` unmaps; growth maps more, shrinking replaces pages
-//!    by zero pages in one step, and a range that became too small, where it could not be made
-//!    larger, stays mapped next to its successor.
-//! 2. *Published in order*: growth stores `base` before `len`, so whoever sees a length sees a
+//!    long as the `Region` lives. Only `Drop` unmaps. Growing maps more; shrinking replaces pages
+//!    with zero pages in one step; and a range that became too small and could not be
+//!    extended stays mapped in addition to its successor.
+//! 2. *Published in order*: growing stores `base` before `len`, so whoever sees a length sees a
 //!    base that has room for it.
-//! 3. *Raw*: no reference to mapped memory is ever made; it changes under us.
+//! 3. *Raw*: no reference to mapped memory is ever made, because the memory can change at any time.
 //!
-//! | module | its one job |
+//! | module | responsibility |
 //! | --- | --- |
-//! | [`plan`] | what an open makes of its file and its options |
-//! | [`size_turn`] | who changes the size
-//! | [`shape`] | what does not change after a region is made |
+//! | [`plan`] | what an open derives from its file and its options |
+//! | [`size_turn`] | one change of the size at a time |
+//! | [`shape`] | what does not change after a region is created |
 //! | [`reservation`] | a range of addresses, owned and released |
 //! | [`address_range`] | a range of addresses that shows the file |
-//! | [`extent`] | where the map is and how long |
+//! | [`extent`] | where the map is and how long it is |
 //! | [`lock`] | makes copies atomic with respect to each other |
-//! | [`access`] | no access without a look for lost pages |
+//! | [`access`] | no access without a check for lost pages |
 //! | [`copy`] | bytes in and out |
 //! | [`resize`] | growing and shrinking under readers |
 //! | [`past_end`] | writes that make the file longer |
 //! | [`paging`] | advice, prefetch, mlock, allocation |
-//! | [`durability`] | what was written reaches the disk |
-//! | [`read_only`] | a map that was writable, and is not any more |
-//! | [`reattach`] | the way back after a fault |
+//! | [`durability`] | writing changes to the disk |
+//! | [`read_only`] | making a writable map read-only |
+//! | [`reattach`] | recovery after a fault |
 //! | [`release`] | what the last close releases |
-//! | [`info`] | what there is to know |
+//! | [`info`] | information about a map |
 //! | [`holes`] | where the file has data |
 
 mod access;
@@ -80,9 +80,9 @@ pub use past_end::Source;
 pub use scan::Scan;
 
 pub struct Region {
-    // Declared before what they point into: fields are dropped in this order.
+    // Declared before the fields that they point into: fields are dropped in this order.
     ranges: Mutex<Vec<AddressRange>>,
-    /// What there is to know of `ranges`, for callers that may not wait.
+    /// Information about `ranges`, for callers that may not wait.
     known: Known,
     size_turn: SizeTurn,
     file: FileSlot,
@@ -93,7 +93,7 @@ pub struct Region {
     hot: Hot,
 }
 
-/// What each read and each write looks at, in one cache line, where nothing changes often.
+/// The data that each read and each write needs, in one cache line in which nothing changes often.
 #[repr(C, align(64))]
 struct Hot {
     extent: Extent,
@@ -112,7 +112,7 @@ const _: () = assert!(size_of::<Hot>() == 64);
 impl Region {
     /// Opens, shapes and maps what `options` describe. Blocks on the disk.
     pub fn open(options: &Options) -> Result<Region> {
-        // Before anything is opened: an option the system lacks.
+        // Before anything is opened: the system may not support an option.
         options.map_flags().bits()?;
         let opened = match &options.path {
             Some(path) => Some(OpenedFile::open(path, options)?),
@@ -121,7 +121,7 @@ impl Region {
         Region::map(opened, options)
     }
 
-    /// Maps a file that is open already. `path` is for those who ask.
+    /// Maps a file that is already open. `path` is for information only.
     pub fn of_file(fd: OwnedFd, path: &Path, options: &Options) -> Result<Region> {
         let options = Options {
             path: Some(path.to_owned()),
@@ -131,7 +131,7 @@ impl Region {
         Region::map(Some(opened), &options)
     }
 
-    /// Maps a file that the caller has open, and may close.
+    /// Maps a file that the caller has open. The caller may close it afterwards.
     pub fn of_descriptor(fd: BorrowedFd, options: &Options) -> Result<Region> {
         let options = Options {
             path: Some(os::path_of(fd)),
@@ -209,7 +209,7 @@ impl Region {
             .get_or_init(|| turn::of(self.file.name().map(Name::identity)))
     }
 
-    /// The file behind the map, to be read as a file.
+    /// The file of the map, for reading it as a file.
     pub fn clone_file(&self) -> Result<File> {
         let file = self.file()?.ok_or(Errno::NOTSUP)?;
         Ok(file.fd().try_clone_to_owned()?.into())
@@ -221,24 +221,24 @@ impl Region {
         self.file.get()
     }
 
-    /// Makes every call answer ESTALE until the next [`Region::reattach`]: what the file has is not what was
-    /// mapped.
+    /// Makes every call return ESTALE until the next [`Region::reattach`], because the contents of the file are not those
+    /// that were mapped.
     pub fn distrust(&self) {
         self.hot.fault.note(0, Reason::CUT);
     }
 
-    /// The size of the file, or ESTALE when somebody cut it below the end of the map, which raises
-    /// no signal inside a page: from then on every call says so.
+    /// The size of the file, or ESTALE if the file was truncated below the end of the map. Inside a page, that raises
+    /// no signal. From then on, every call returns ESTALE.
     fn check_size(&self) -> Result<Option<u64>> {
         match self.size_on_disk()? {
-            // It may have grown after the file was asked: both again, while neither changes.
+            // The map may have grown after the size was read: both are read again, while neither can change.
             Some(on_disk) if self.is_short(on_disk) => self.check_size_under(&self.ranges()),
             on_disk => Ok(on_disk),
         }
     }
 
-    /// As [`Region::check_size`], for those who hold the ranges, under which this map and its file
-    /// change their size.
+    /// As [`Region::check_size`], for callers that hold the ranges. This map and its file change their
+    /// size only while the ranges are held.
     fn check_size_under(&self, _held: &[AddressRange]) -> Result<Option<u64>> {
         match self.size_on_disk()? {
             Some(on_disk) if self.is_short(on_disk) => {
@@ -276,13 +276,13 @@ impl Region {
         (self.pages(0, 0).0, mapped)
     }
 
-    /// Held while the map changes; nobody waits for another program meanwhile.
+    /// Held while the map changes. No holder waits for another program.
     fn ranges(&self) -> MutexGuard<'_, Vec<AddressRange>> {
         self.ranges.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The part of `position .. position + count` inside the map; `None` where there is none.
+/// The part of `position .. position + count` inside the map, or `None`.
 fn clamp(position: u64, count: u64, len: usize) -> Option<(usize, usize)> {
     let count = usize::try_from(count).unwrap_or(usize::MAX);
     crate::bounds::clamped_range(position, count, len)
@@ -296,7 +296,7 @@ impl Drop for Region {
         }
         for range in self.ranges().iter() {
             let (at, mapped) = range.kept();
-            // SAFETY: the pages lie inside the mapping (1: Alive), which ends here.
+            // SAFETY: the pages are inside the mapping (1: Alive), which ends here.
             unsafe { os::release_large(at, mapped) };
         }
     }

@@ -1,11 +1,11 @@
-//! Patterns of bytes in a map: the first, the last, all of them, how many.
+//! Patterns of bytes in a map: finds the first, the last, or all matches, or counts them.
 //!
-//! What is found is what OTP's `binary:match` and `binary:matches` find: the leftmost match, of
-//! several that begin there the longest, and the next one behind its end.
+//! The matches are those of OTP's `binary:match` and `binary:matches`: the leftmost match, of
+//! several that begin at the same position the longest, and the next one after its end.
 //!
-//! The map changes under us, so nothing searches in it: block after block is copied to memory of
-//! our own that stays in the processor's cache, as a search that reads its file does it. Each
-//! block is read with the bytes behind it that a pattern which begins in it can reach.
+//! The map can change at any time, so nothing searches in the map itself. Instead, it is copied block by block to a
+//! buffer that stays in the processor's cache, as in a search that reads a file. Each
+//! block is read together with the bytes after it that a match which begins in the block can reach.
 
 mod automaton;
 mod long;
@@ -23,7 +23,7 @@ use patterns::{Kind, LongPattern};
 /// Bytes copied at a time.
 const BLOCK: usize = 128 << 10;
 
-/// What one match costs besides its bytes, as so many bytes that are searched.
+/// The cost of one match in addition to its bytes, in bytes searched.
 const COST_OF_A_MATCH: usize = 64;
 
 /// `len` bytes at `position`.
@@ -33,11 +33,11 @@ pub struct Match {
     pub len: usize,
 }
 
-/// Where a search goes on.
+/// Where a search continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     pub position: u64,
-    /// So many bytes of a long pattern lie before it (behind it, where the search goes backward).
+    /// How many bytes of a long pattern were matched before it (after it, in a backward search).
     pub read: usize,
 }
 
@@ -50,15 +50,15 @@ impl From<u64> for Place {
 /// How a search ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Search {
-    /// All was searched, or enough was found.
+    /// The whole range was searched, or enough was found.
     Done,
-    /// Its budget was used up: to be continued here, with a new one.
+    /// Its budget was used up. It continues here, with a new budget.
     Paused(Place),
     /// Another copy is in the way; call again with [`Wait::Yes`].
     Busy,
 }
 
-/// How much is searched before pausing, more or less: so many bytes, until a moment, whatever comes first.
+/// About how much is searched before pausing: a number of bytes, or until a moment, whichever comes first.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
     pub bytes: usize,
@@ -71,8 +71,8 @@ impl Budget {
     }
 }
 
-/// When a block with many matches is left in the middle. To go on there, it is read again, so its matches must have taken
-/// as long as that did.
+/// When to leave a block with many matches before its end. To continue, the block is read again, so its matches must have
+/// taken as long as reading it.
 struct Pace {
     budget: Budget,
     /// When the block was begun, and when it had its first match.
@@ -91,7 +91,7 @@ impl Pace {
         }
     }
 
-    /// After another match.
+    /// To be called after another match.
     #[inline]
     fn pauses(&mut self, spent: usize) -> bool {
         const UNWATCHED: usize = 256;
@@ -113,13 +113,13 @@ impl Pace {
     }
 }
 
-/// A place to search, and how.
+/// The range to search, and how.
 pub struct Searcher<'a> {
     region: &'a Region,
     patterns: &'a Patterns,
     wait: Wait,
     budget: Budget,
-    /// In how many bytes of a block a match may begin.
+    /// How many bytes of a block are positions where a match may begin.
     step: usize,
 }
 
@@ -140,7 +140,7 @@ impl<'a> Searcher<'a> {
         }
     }
 
-    /// Calls `found` with each match in `from .. stop`, in order, until it says `false`.
+    /// Calls `found` with each match in `from .. stop`, in order, until it returns `false`.
     pub fn each(
         &self,
         from: Place,
@@ -173,10 +173,10 @@ impl<'a> Searcher<'a> {
         })
     }
 
-    /// Adds how many matches there are in `from .. stop` to `count`.
+    /// Adds the number of matches in `from .. stop` to `count`.
     pub fn count(&self, from: Place, stop: u64, count: &mut u64) -> Result<Search> {
         match self.patterns.kind {
-            // Found in bundles, not one by one.
+            // Found in bulk, not one by one.
             Kind::Byte(byte) => self.forward(from.position, stop, |_, bytes, starts, _| {
                 *count += memchr::memchr_iter(byte, &bytes[..starts]).count() as u64;
                 After::Next(starts)
@@ -188,8 +188,8 @@ impl<'a> Searcher<'a> {
         }
     }
 
-    /// The match that begins last in `from .. stop`, if it begins before `before`. Paused, it is to
-    /// be continued with what it says as `before`.
+    /// The match that begins last in `from .. stop`, if it begins before `before`. If it is paused, it
+    /// continues with the returned place as `before`.
     pub fn last(&self, from: u64, before: Place, stop: u64) -> Result<(Search, Option<Match>)> {
         let stop = stop.min(self.region.len() as u64);
         if let Kind::Long(long) = &self.patterns.kind {
@@ -218,7 +218,7 @@ impl<'a> Searcher<'a> {
         Ok((Search::Done, None))
     }
 
-    /// As [`Searcher::each`], of a long pattern.
+    /// As [`Searcher::each`], for a long pattern.
     fn each_long(
         &self,
         long: &LongPattern,
@@ -244,7 +244,7 @@ impl<'a> Searcher<'a> {
             let (mut next, needle) = (0, long.beginning.needle().len());
             while next < bytes.len() {
                 if read == 0 && bytes.len() - next >= needle {
-                    // The last bytes may be the first ones of a beginning.
+                    // The last bytes may be the first bytes of a match.
                     let rest = bytes.len() - needle + 1;
                     next = match long.beginning.find(&bytes[next..]) {
                         Some(at) => next + at,
@@ -273,7 +273,7 @@ impl<'a> Searcher<'a> {
         }
     }
 
-    /// As [`Searcher::last`], of a long pattern. `before` is where what was not read yet ends.
+    /// As [`Searcher::last`], for a long pattern. `before` is the end of the part that was not read yet.
     fn last_long(
         &self,
         long: &LongPattern,
@@ -297,7 +297,7 @@ impl<'a> Searcher<'a> {
             let Some(bytes) = self.read(&mut block, at, end)? else {
                 return Ok((Search::Busy, None));
             };
-            // It became shorter meanwhile.
+            // The map was shrunk in the meantime.
             if (bytes.len() as u64) < end - at {
                 read = 0;
             }
@@ -322,12 +322,12 @@ impl<'a> Searcher<'a> {
         }
     }
 
-    /// The bytes of a block: those in which a match begins, and those that it can reach.
+    /// The bytes of a block: the positions where a match may begin, and the bytes that it can reach.
     fn whole(&self) -> usize {
         self.step + self.patterns.longest() - 1
     }
 
-    /// Calls `look` with block after block: its position, its bytes, in how many of them a match
+    /// Calls `look` with each block: its position, its bytes, in how many of them a match
     /// may begin, and what was spent so far.
     fn forward(
         &self,
@@ -349,7 +349,7 @@ impl<'a> Searcher<'a> {
             let Some(bytes) = self.read(&mut block, at, stop)? else {
                 return Ok(Search::Busy);
             };
-            // In the last block a match may begin anywhere; in others where its end is in sight.
+            // In the last block, a match may begin anywhere; in others, only where its end is in the block.
             let starts = if bytes.len() < self.whole() {
                 bytes.len()
             } else {
@@ -368,7 +368,7 @@ impl<'a> Searcher<'a> {
         }
     }
 
-    /// The bytes of `at .. stop`, at most a whole block; `None` when another copy is in the way.
+    /// The bytes of `at .. stop`, at most a whole block; `None` if another copy is in the way.
     fn read<'b>(&self, block: &'b mut Vec<u8>, at: u64, stop: u64) -> Result<Option<&'b [u8]>> {
         let count = usize::try_from(stop - at).unwrap_or(usize::MAX);
         let count = count.min(self.block());
@@ -379,7 +379,7 @@ impl<'a> Searcher<'a> {
             let Some((start, count)) = self.region.locate(at, count) else {
                 return Ok(Read::Done(0));
             };
-            // SAFETY: the block has room for `count` bytes, and is ours.
+            // SAFETY: the block has room for `count` bytes, and is not shared.
             Ok::<_, Errno>(unsafe { self.region.copy_out(start, count, to, self.wait) })
         })?;
         match read {
@@ -393,9 +393,9 @@ impl<'a> Searcher<'a> {
     }
 }
 
-/// What to do behind a block.
+/// What to do after a block.
 enum After {
-    /// Go on so many bytes behind its beginning.
+    /// Continue this many bytes after its beginning.
     Next(usize),
     Done,
 }

@@ -1,23 +1,23 @@
-//! Bytes that a caller hands in to be written: they may be a live binary, whose map may lose them while they are read.
+//! Bytes that a caller passes to be written. They may be a live binary whose map loses them while they are read.
 
 use crate::fault::{self, Fault, Mark};
 use crate::{guard, Errno, Result};
 
-/// What was known of faults before the bytes were read.
+/// What was known about faults before the bytes were read.
 #[derive(Clone, Copy)]
 pub enum SourceMark {
     /// No map had a fault: the number of all faults.
     Quiet(u64),
-    /// The bytes are of no map.
+    /// The bytes do not belong to a map.
     OfNoMap,
     Map(*const Fault, Mark),
 }
 
-/// Before bytes are read; the error of their map, if they lie in a map that has a fault. No more than two loads
-/// while no map has one.
+/// To be called before bytes are read. Returns the error of their map if they are in a map that has a fault. Takes only two
+/// loads while no map has a fault.
 ///
 /// # Safety
-/// `data` must stay readable until [`is_intact`] was asked.
+/// `data` must stay readable until [`is_intact`] was called.
 #[inline]
 pub unsafe fn mark(data: *const u8) -> Result<SourceMark> {
     let events = fault::events();
@@ -28,7 +28,7 @@ pub unsafe fn mark(data: *const u8) -> Result<SourceMark> {
     }
 }
 
-/// As [`mark`], of the map that the bytes lie in, whatever other maps meet.
+/// As [`mark`], but only for the map of the bytes, regardless of faults of other maps.
 ///
 /// # Safety
 /// As [`mark`].
@@ -46,7 +46,7 @@ unsafe fn mark_of_map(data: *const u8) -> Result<SourceMark> {
     }
 }
 
-/// After bytes were read: `false`, read them again, after [`mark_of_map`]; an error, their map lost them.
+/// To be called after bytes were read. `false`: read them again, after [`mark_of_map`]. An error: their map lost them.
 ///
 /// # Safety
 /// As [`mark`].
@@ -55,7 +55,7 @@ pub unsafe fn is_intact(data: *const u8, mark: SourceMark) -> Result<bool> {
     match mark {
         SourceMark::OfNoMap => Ok(true),
         SourceMark::Quiet(events) if fault::events() == events => Ok(true),
-        // Some map had a fault. Where it was the bytes' own, it may have been repaired again by now.
+        // Some map had a fault. If it was the map of the bytes, it may have been repaired in the meantime.
         SourceMark::Quiet(_) => Ok(guard::fault_at(data as usize).is_none()),
         // SAFETY: the caller's promise.
         SourceMark::Map(fault, mark) => unsafe {
@@ -72,18 +72,18 @@ pub unsafe fn is_intact(data: *const u8, mark: SourceMark) -> Result<bool> {
 unsafe fn error(fault: *const Fault) -> Errno {
     // SAFETY: the caller's promise.
     let first = unsafe { (*fault).first() };
-    // Without one it was repaired in between.
+    // If there is none, it was repaired in the meantime.
     first.map_or(Errno::STALE, |(_, reason)| reason.errno())
 }
 
-/// Reads the bytes at `data` with `read`, once or, where a map had a fault meanwhile, twice. The error of their map, if it
-/// lost them.
+/// Reads the bytes at `data` with `read`, or reads them twice if a map had a fault in the meantime. Returns the error of
+/// their map if it lost them.
 ///
 /// # Safety
 /// As [`mark`].
 #[inline(always)]
 pub unsafe fn read_intact(data: *const u8, mut read: impl FnMut()) -> Result<()> {
-    // As `mark` and `is_intact` while no map has a fault: three loads, and no `SourceMark` in memory.
+    // As `mark` and `is_intact` if no map has a fault: three loads, and no `SourceMark` in memory.
     let events = fault::events();
     if !fault::any() {
         read();
@@ -95,7 +95,7 @@ pub unsafe fn read_intact(data: *const u8, mut read: impl FnMut()) -> Result<()>
     unsafe { read_near_fault(data, read) }
 }
 
-/// As [`read_intact`], where a map has a fault, or had one meanwhile.
+/// As [`read_intact`], if a map has a fault, or had one in the meantime.
 ///
 /// # Safety
 /// As [`mark`].
@@ -115,7 +115,7 @@ unsafe fn read_near_fault(data: *const u8, mut read: impl FnMut()) -> Result<()>
     }
 }
 
-/// Copies bytes to memory of our own: as they are in the file, or the error of their map.
+/// Copies bytes to memory that is not mapped: as they are in the file, or returns the error of their map.
 ///
 /// # Safety
 /// As [`mark`], for `count` bytes; `to` must have room for as many, outside of any map.

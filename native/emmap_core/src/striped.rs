@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use crate::{Errno, Region, Result};
 
-/// The bytes that no two stripes of an integer share: two cache lines, for processors fetch them in
-/// pairs (crossbeam's `CachePadded` has the same figure).
+/// The number of bytes that no two stripes of an integer share: two cache lines, because processors fetch them in
+/// pairs (crossbeam's `CachePadded` uses the same size).
 pub const CACHE_LINE: usize = 128;
 
 impl Region {
-    /// Adds to the stripe of this thread of a striped integer: `stripes` cache lines, the first
-    /// with its word at `position`.
+    /// Adds to the stripe of this thread. The striped integer has `stripes` cache lines, and its word in the first
+    /// is at `position`.
     #[inline]
     pub fn add_striped(&self, position: u64, stripes: usize, value: i64) -> Result<()> {
         let position = of_stripe(position, stripe() % stripes.max(1))?;
@@ -20,7 +20,7 @@ impl Region {
         Ok(())
     }
 
-    /// The sum over all stripes, wrapped. Adds that run meanwhile may be in it or not.
+    /// The sum over all stripes, wrapped. It may or may not include adds that run at the same time.
     pub fn sum_striped(&self, position: u64, stripes: usize) -> Result<i64> {
         (0..stripes).try_fold(0i64, |sum, stripe| {
             let word = self.word(of_stripe(position, stripe)?)?;
@@ -46,7 +46,7 @@ fn of_stripe(position: u64, stripe: usize) -> Result<u64> {
     position.checked_add(line).ok_or(Errno::INVAL)
 }
 
-/// A number of this thread's own, small and dense: schedulers come first, and there is one for
+/// A number that is unique to this thread, small and dense: schedulers come first, and there is one for
 /// each core.
 #[inline]
 pub(crate) fn stripe() -> usize {

@@ -1,7 +1,7 @@
-//! Where threads meet: the atomics and locks of the standard library or, in a build with
-//! `--cfg loom`, those of loom, which tries every order in which threads can meet. The modules that
-//! loom checks take theirs from here: [`crate::fault`], [`crate::closing`], the lock and the extent of a region, and the
-//! slots of the guard. That build includes them in its test (`tests/loom.rs`), as they are.
+//! Synchronization between threads: the atomics and locks of the standard library or, in a build with
+//! `--cfg loom`, those of loom, which tries every order in which threads can interleave. The modules that
+//! loom checks use these: [`crate::fault`], [`crate::closing`], the lock and the extent of a region, and the
+//! slots of the guard. The loom build includes them, unchanged, in its test (`tests/loom.rs`).
 
 #[cfg(not(loom))]
 pub use std::{hint::spin_loop, sync::atomic, thread::yield_now};
@@ -9,15 +9,15 @@ pub use std::{hint::spin_loop, sync::atomic, thread::yield_now};
 #[cfg(loom)]
 pub use loom::{hint::spin_loop, sync::atomic, thread::yield_now};
 
-/// Between two accesses that are both `SeqCst`. Loom takes such an access for `AcqRel`, so it is told again with a fence;
-/// elsewhere nothing is missing.
+/// Between two accesses that are both `SeqCst`. Loom treats such an access as `AcqRel`, so it needs an additional fence.
+/// Elsewhere, no fence is missing.
 #[inline(always)]
 pub fn sequenced() {
     #[cfg(loom)]
     atomic::fence(atomic::Ordering::SeqCst);
 }
 
-/// Where threads wait until something is ready, as a rule until they are rung for.
+/// Where threads wait until something is ready, usually until they are notified.
 #[derive(Default)]
 pub struct Bell {
     #[cfg(not(loom))]
@@ -28,17 +28,17 @@ pub struct Bell {
 
 #[cfg(not(loom))]
 impl Bell {
-    /// Wakes all who wait.
+    /// Wakes all waiting threads.
     #[cold]
     #[inline(never)]
     pub fn ring(&self) {
-        // A thread that was not ready before this is one that waits.
+        // A thread that did not find it ready before this is waiting.
         drop(self.looking());
         self.rung.notify_all();
     }
 
-    /// Asks `ready` again after every ring, and once in a millisecond. It is told whether it was asked for the first time
-    /// longer ago than that. `false`: it was not ready, and `longest` is over.
+    /// Calls `ready` after every notification, and once per millisecond. The argument tells whether more than a millisecond has
+    /// passed since the first call. `false`: it was not ready, and `longest` has passed.
     pub fn wait(
         &self,
         longest: Option<std::time::Duration>,
@@ -63,7 +63,7 @@ impl Bell {
     }
 }
 
-// Loom has no time: who waits asks again and again.
+// Loom has no time, so a waiting thread asks repeatedly.
 #[cfg(loom)]
 impl Bell {
     pub fn ring(&self) {}

@@ -1,4 +1,4 @@
-//! Numbers as they lie in memory: integers and floats of one to eight bytes, in either byte order,
+//! Numbers in memory: integers and floats of one to eight bytes, in either byte order,
 //! at any alignment.
 
 /// A number's size, whether it has a sign or a fraction, and its byte order.
@@ -16,20 +16,20 @@ pub enum Kind {
     Float,
 }
 
-/// What was read.
+/// A number that was read.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Number {
     Unsigned(u64),
     Signed(i64),
-    /// Any: not a number and the infinities, too.
+    /// Any value, including NaN and the infinities.
     Float(f64),
 }
 
-/// The most bytes a number has.
+/// The largest size of a number in bytes.
 pub const MOST: usize = 8;
 
 impl Type {
-    /// Those of eight bytes, in the byte order of this machine.
+    /// Unsigned, eight bytes, in the byte order of this machine.
     pub const U64: Type = Type::native(Kind::Unsigned, MOST);
     pub const I64: Type = Type::native(Kind::Signed, MOST);
     pub const F64: Type = Type::native(Kind::Float, MOST);
@@ -39,7 +39,7 @@ impl Type {
         Type { kind, size, big }
     }
 
-    /// `code` is the place of the name in `u8 i8 u16 i16 u32 i32 u64 i64 f32 f64`, plus 0 for the byte
+    /// `code` is the index of the name in `u8 i8 u16 i16 u32 i32 u64 i64 f32 f64`, plus 0 for the byte
     /// order of this machine, 16 for little and 32 for big endian.
     #[inline(always)]
     pub fn of_code(code: i64) -> Option<Type> {
@@ -75,7 +75,7 @@ impl Type {
         self.size
     }
 
-    /// What an integer of this type may be; of a float what none of its bits is needed for.
+    /// The values of an integer of this type; for a float, the integers that it can represent exactly.
     pub fn integers(self) -> std::ops::RangeInclusive<i128> {
         let bits = 8 * self.size as u32;
         match self.kind {
@@ -88,7 +88,7 @@ impl Type {
     #[inline(always)]
     pub fn decode(self, bytes: [u8; MOST]) -> Number {
         let unused = 64 - 8 * self.size as u32;
-        // Shifted to the top, so that what lies behind the number falls off.
+        // Shifted to the top, so that the bytes after the number are removed.
         let high = match self.big {
             true => u64::from_be_bytes(bytes) >> unused << unused,
             false => u64::from_le_bytes(bytes) << unused,
@@ -101,7 +101,7 @@ impl Type {
         }
     }
 
-    /// The bytes of an integer; `None` when it is out of range, or the type a float's.
+    /// The bytes of an integer; `None` if it is out of range, or the type is a float type.
     #[inline]
     pub fn encode_integer(self, value: i128) -> Option<[u8; MOST]> {
         match (i64::try_from(value), u64::try_from(value)) {
@@ -111,12 +111,12 @@ impl Type {
         }
     }
 
-    /// As [`Type::encode_integer`], without arithmetic of 128 bits.
+    /// As [`Type::encode_integer`], without 128-bit arithmetic.
     #[inline(always)]
     pub fn encode_i64(self, value: i64) -> Option<[u8; MOST]> {
         let unused = 64 - 8 * self.size as u32;
         let fits = match self.kind {
-            // Of 64 bits nothing is dropped at the top, not even a sign.
+            // With 64 bits, nothing is dropped at the top, not even the sign.
             Kind::Unsigned => value >= 0 && value as u64 <= u64::MAX >> unused,
             Kind::Signed => value << unused >> unused == value,
             Kind::Float => false,
@@ -129,13 +129,13 @@ impl Type {
     pub fn encode_u64(self, value: u64) -> Option<[u8; MOST]> {
         match i64::try_from(value) {
             Ok(value) => self.encode_i64(value),
-            // One type has these.
+            // Only one type has these values.
             Err(_) => (self.kind == Kind::Unsigned && self.size == MOST).then(|| self.bytes(value)),
         }
     }
 
-    /// The bytes of a float; `None` when a finite one is beyond the range, or the type an
-    /// integer's.
+    /// The bytes of a float; `None` if a finite value is out of range, or the type is an integer
+    /// type.
     #[inline]
     pub fn encode_float(self, value: f64) -> Option<[u8; MOST]> {
         match (self.kind, self.size) {

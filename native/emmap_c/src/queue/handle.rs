@@ -1,4 +1,4 @@
-//! What a handle of a queue does.
+//! The operations of a queue handle.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,11 +18,11 @@ use emmap_core::{Errno, Region, Result};
 use crate::boundary::{refused, DAMAGED};
 use crate::fork::Kept;
 
-/// Where claims say which handle of this program has them.
+/// Identifies, in claims, the handle of this program that made them.
 static NEXT_OWNER: AtomicU32 = AtomicU32::new(1);
 
 pub struct emmap_queue {
-    // Before the queue, which has the descriptor: fields are dropped in this order.
+    // Before the queue, which owns the descriptor: fields are dropped in this order.
     kept: Kept,
     queue: Queue,
     region: Region,
@@ -41,7 +41,7 @@ const _: () = {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
     Posix(Errno),
-    /// The item is so long, and there is not so much room.
+    /// The item has this length, and does not fit into the buffer.
     Small(u64),
     Corrupt(u64),
 }
@@ -67,7 +67,7 @@ fn errno(stop: Stop) -> Errno {
         Stop::Corrupt(_) => DAMAGED,
         Stop::Full => Errno(libc::ENOBUFS),
         Stop::Gone => Errno(libc::ENOENT),
-        // Only where a call may not wait: these may.
+        // Only for calls that may not wait. These may.
         Stop::Busy | Stop::Grow(_) | Stop::Checkpoint => Errno::BUSY,
     }
 }
@@ -80,10 +80,10 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// EINVAL for NULL that is said to have room.
+    /// EINVAL for NULL with a capacity above 0.
     ///
     /// # Safety
-    /// The pointer must have room for so many bytes, in no map, for as long as the value is used.
+    /// The pointer must have room for `capacity` bytes, outside of any map, for as long as the value is used.
     pub unsafe fn new(at: *mut u8, capacity: usize) -> Result<Buffer> {
         let at = match (at.is_null(), capacity) {
             (false, _) => at,
@@ -123,7 +123,7 @@ impl emmap_queue {
 
     pub fn close(self: Box<Self>) -> Result<()> {
         if let Err(error) = self.check() {
-            // All of it is the parent's, and its descriptors may be another file's here.
+            // All of it belongs to the parent, and its descriptor numbers may be other files here.
             std::mem::forget(self);
             return Err(error);
         }
@@ -135,7 +135,7 @@ impl emmap_queue {
         released.and(left)
     }
 
-    /// The cursor of a reader; ENOENT where there is none.
+    /// The cursor of a reader; ENOENT if it does not exist.
     fn cursor(&self, reader: u32) -> Result<usize> {
         let number = reader as usize;
         if number >= layout::CURSORS {
@@ -148,7 +148,7 @@ impl emmap_queue {
         }
     }
 
-    /// Returns whether the item was pushed before.
+    /// Returns whether the item had already been pushed.
     ///
     /// # Safety
     /// The payload must have as many readable bytes as it says.
@@ -193,10 +193,10 @@ impl emmap_queue {
                             left = (!fits).then_some(head.length);
                             fits.then_some(buffer.at)
                         };
-                        // SAFETY: the caller's promise: where it fits there is room.
+                        // SAFETY: the caller's promise; the buffer has room if the item fits.
                         let taken = unsafe { locked.pop(cursor, room)? };
                         if taken.is_none() && left.is_none() {
-                            // What a dead program had checked out is available now.
+                            // Items that a dead program had checked out are available now.
                             revived = self.queue.look_for_dead(&self.region, locked, true)? > 0;
                         }
                         Ok(taken)
@@ -214,7 +214,7 @@ impl emmap_queue {
         }
     }
 
-    /// As [`emmap_queue::pop`], of an item that is copied without the lock: it is checked out meanwhile.
+    /// As [`emmap_queue::pop`], for an item that is copied without the lock. It is checked out in the meantime.
     ///
     /// # Safety
     /// The buffer must be alive.
@@ -229,14 +229,14 @@ impl emmap_queue {
                 return Ok(None);
             };
             match self.acknowledge(reader, &receipt) {
-                // Dropped meanwhile to make room.
+                // Dropped in the meantime to make room.
                 Err(Errno(libc::ENOENT)) => continue,
                 done => return Ok(done.map(|()| Some(taken))?),
             }
         }
     }
 
-    /// Checks the next item out. One that does not fit stays where it was.
+    /// Checks out the next item. An item that does not fit stays where it was.
     ///
     /// # Safety
     /// The buffer must be alive.
@@ -266,7 +266,7 @@ impl emmap_queue {
             // SAFETY: the caller's promise; it has room.
             match unsafe { queue.deliver_claimed(region, cursor, &claimed, buffer.at)? } {
                 Some(taken) => return Ok(Some((taken, claimed.receipt))),
-                // Dropped meanwhile to make room.
+                // Dropped in the meantime to make room.
                 None => continue,
             }
         }
@@ -308,7 +308,7 @@ impl emmap_queue {
         self.queue.sync(&self.region).map_err(errno)
     }
 
-    /// The number of the reader with this name, which is created if there is none.
+    /// The number of the reader with this name, which is created if it does not exist.
     pub fn reader(&self, name: &[u8], most_lag: u64) -> Result<u32> {
         let reader = self.queue.reader(&self.region, name, most_lag);
         reader.map(|reader| reader as u32).map_err(errno)
@@ -325,7 +325,7 @@ impl emmap_queue {
         self.sync()
     }
 
-    /// Calls `attempt` until it returns something, at most for `timeout`. EINTR: a signal interrupted it.
+    /// Calls `attempt` until it returns something, for at most `timeout`. EINTR: a signal interrupted it.
     pub fn wait<T>(
         &self,
         event: Event,
@@ -336,7 +336,7 @@ impl emmap_queue {
         if found.is_some() || timeout == Some(Duration::ZERO) {
             return Ok(found);
         }
-        // One that lies too far away is none.
+        // A deadline that is too far in the future means no deadline.
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let _waiter = Waiter::new(self, event)?;
         loop {
@@ -363,7 +363,7 @@ impl emmap_queue {
     }
 }
 
-/// A thread that waits, until it is dropped.
+/// Marks a waiting thread, until it is dropped.
 struct Waiter<'a> {
     queue: &'a emmap_queue,
     event: Event,
@@ -385,7 +385,7 @@ impl Drop for Waiter<'_> {
         *count -= 1;
         if *count == 0 {
             let (queue, region) = (&self.queue.queue, &self.queue.region);
-            // A bit that stays costs others a system call, no more.
+            // If the bit stays set, it only costs others a system call.
             let _ = queue.set_waiting(region, self.event, false);
         }
     }

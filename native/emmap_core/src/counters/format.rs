@@ -1,4 +1,4 @@
-//! What the bytes of a counter file mean. Every number is checked before it is used in arithmetic.
+//! The format of a counter file. Every number is checked before it is used in arithmetic.
 
 use super::names::{self, encoded, Claim};
 use super::{Error, OtherNames, Request};
@@ -23,7 +23,7 @@ const NAMES_ROOM: usize = 32;
 const NAMES_LENGTH: usize = 40;
 const NAMES_CRC: usize = 48;
 
-/// The predecessor's file: this, the count (u64, little-endian), the values.
+/// The predecessor's file: these bytes, the count (u64, little-endian), the values.
 pub const PREDECESSOR: [u8; 8] = *b"EMMAP01\n";
 const PREDECESSOR_COUNT: u64 = 8;
 const PREDECESSOR_DATA: u64 = 16;
@@ -50,7 +50,7 @@ pub enum Kind {
     Current(InForce),
 }
 
-/// What a header says.
+/// The contents of a header.
 pub struct Head {
     count: u64,
     stripes: u32,
@@ -59,14 +59,14 @@ pub struct Head {
     names_crc: u32,
 }
 
-/// The position of counter `index` in its first stripe. Counters stand sixteen to a line; the
-/// line comes once for each stripe, so that more counters move none.
+/// The position of counter `index` in its first stripe. A line has sixteen counters, and is
+/// repeated once per stripe, so that adding counters moves none.
 pub fn position(data_offset: u64, stripes: u32, index: u64) -> u64 {
     let (line, place) = (index / COUNTERS_PER_LINE, index % COUNTERS_PER_LINE);
     data_offset + line * CACHE_LINE as u64 * u64::from(stripes) + place * WORD as u64
 }
 
-/// The least size of a file with these counters.
+/// The minimum size of a file with these counters.
 fn file_size(data_offset: u64, stripes: u32, count: u64) -> Option<u64> {
     let data = count
         .div_ceil(COUNTERS_PER_LINE)
@@ -163,7 +163,7 @@ impl Structure for Layout {
             return Ok(None);
         }
         if numbered && !self.names.is_empty() {
-            // A request for more counters than there are names may mean another file.
+            // If more counters are requested than there are names, the caller may mean another file.
             return Err(self.mismatch());
         }
         Ok(Some(self.grown(count, &request.names)?))
@@ -189,7 +189,7 @@ impl Structure for Layout {
 
     fn prepare(&self, before: &Layout, medium: &mut impl Medium) -> Result<(), Errno> {
         let kept = encoded(&before.names)?.len();
-        // Behind the names in use.
+        // After the names in use.
         medium.write_at(NAMES_OFFSET + kept as u64, &encoded(&self.names)?[kept..])?;
         before.clear_rest_of_line(medium)
     }
@@ -228,7 +228,7 @@ impl Structure for Layout {
 }
 
 impl Request {
-    /// How many counters there must be at least.
+    /// The minimum number of counters.
     fn counters(&self) -> u64 {
         match self.names.is_empty() {
             true => self.count,
@@ -238,12 +238,12 @@ impl Request {
 }
 
 impl Layout {
-    /// The layout of a new file; ENOSPC when there are more names than a file can have.
+    /// The layout of a new file; ENOSPC if there are more names than a file can have.
     fn with_names(count: u64, stripes: u32, names: &[String]) -> Result<Layout, Errno> {
         let used = encoded(names)?.len() as u64;
         let room = match names.is_empty() {
             true => 0,
-            // Twice as many as there are, but not more than can be used.
+            // Twice as much as needed, but not more than can be used.
             false => NAMES_CAPACITY
                 .max((used * 2).next_multiple_of(4096))
                 .min(names::MAX_BYTES),
@@ -251,7 +251,7 @@ impl Layout {
         Ok(Layout::with_room(count, stripes, names, room))
     }
 
-    /// A new layout with room for so many bytes of names, a multiple of 4096.
+    /// A new layout with room for this many bytes of names, a multiple of 4096.
     pub fn with_room(count: u64, stripes: u32, names: &[String], names_room: u64) -> Layout {
         debug_assert!(names_room.is_multiple_of(4096));
         Layout {
@@ -286,12 +286,12 @@ impl Layout {
         Error::Mismatch(OtherNames(self.names.clone()))
     }
 
-    /// Whether the first counters have these names; without names, whether all have none.
+    /// Whether the first counters have these names; without names, whether no counter has one.
     pub fn continues(&self, names: &[String]) -> bool {
         self.names.starts_with(names) && (!names.is_empty() || self.names.is_empty())
     }
 
-    /// Clears the places of the last line that no counter has yet, as far as they need it.
+    /// Clears the words of the last line that no counter uses yet, as far as the new counters need them.
     fn clear_rest_of_line(&self, medium: &mut impl Medium) -> Result<(), Errno> {
         const ZEROS: [u8; CACHE_LINE] = [0; CACHE_LINE];
         let taken = self.count % COUNTERS_PER_LINE * WORD as u64;
@@ -311,7 +311,7 @@ impl Layout {
         Ok(())
     }
 
-    /// This layout with more counters; ENOSPC when the names do not fit.
+    /// This layout with more counters; ENOSPC if the names do not fit.
     pub fn grown(&self, count: u64, names: &[String]) -> Result<Layout, Errno> {
         let current = self.kind != Kind::Predecessor;
         if current && encoded(names)?.len() as u64 > self.names_room() {

@@ -1,11 +1,11 @@
-//! Where counters stand in a map, and what is done to one of them.
+//! Where counters are in a map, and the operations on one of them.
 
 use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 
 use super::format::{self, Layout};
 use crate::{Errno, Region, Result};
 
-/// Counters sixteen to a line, each line once for every stripe.
+/// Sixteen counters per line, each line once per stripe.
 #[derive(Clone, Copy, Debug)]
 pub struct Grid {
     data_offset: u64,
@@ -13,12 +13,12 @@ pub struct Grid {
     stripes: u32,
 }
 
-/// Why nothing was done to a counter.
+/// Why an operation on a counter was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// There is no counter of this index.
+    /// No counter has this index.
     Index,
-    /// With write concurrency there is no one value to exchange.
+    /// With write concurrency, there is no single value to exchange.
     Striped,
     Posix(Errno),
 }
@@ -48,7 +48,7 @@ impl Grid {
         self.stripes
     }
 
-    /// Whether all counters of `before` are in the same places here.
+    /// Whether all counters of `before` are at the same positions here.
     pub fn extends(&self, before: &Grid) -> bool {
         let place = |grid: &Grid| (grid.data_offset, grid.stripes);
         place(self) == place(before) && self.count >= before.count
@@ -62,7 +62,7 @@ impl Grid {
         Ok(format::position(self.data_offset, self.stripes, index))
     }
 
-    /// Adds, wrapping: to the only word, or to the one of this thread.
+    /// Adds, wrapping, to the only word or to the word of this thread.
     #[inline]
     pub fn add(&self, region: &Region, index: u64, value: i64) -> std::result::Result<(), Refused> {
         let position = self.position(index)?;
@@ -74,7 +74,7 @@ impl Grid {
         Ok(())
     }
 
-    /// The only word of a counter, for what needs its value before.
+    /// The only word of a counter, for operations that need its previous value.
     #[inline]
     pub fn exact<'a>(
         &self,
@@ -103,17 +103,17 @@ impl Grid {
         Ok(region.put_striped(position, self.stripes as usize, value)?)
     }
 
-    /// All values in order. ENOMEM when there is no memory for so many.
+    /// All values in order. ENOMEM if there is not enough memory.
     pub fn values(&self, region: &Region) -> Result<Vec<i64>> {
         self.range(region, 0, self.count)
     }
 
-    /// The values of `count` counters from `from` on, or of as many as there are.
+    /// The values of up to `count` counters from `from` on.
     pub fn range(&self, region: &Region, from: u64, count: u64) -> Result<Vec<i64>> {
         let end = from.saturating_add(count).min(self.count);
         let wanted = usize::try_from(end.saturating_sub(from)).map_err(|_| Errno::NOMEM)?;
         let mut values = Vec::new();
-        // How many there are is what the file says.
+        // The number comes from the file, so it may be too large.
         values.try_reserve_exact(wanted).map_err(|_| Errno::NOMEM)?;
         for index in from..end {
             let position = format::position(self.data_offset, self.stripes, index);

@@ -1,8 +1,8 @@
 //! The table of names: each name as its length (u16, little-endian) and its UTF-8 bytes.
 //!
-//! A header can claim any table, and a hole in the file costs whoever made it nothing. So the table is
-//! read in pieces, and reading stops at the first invalid name: what is allocated is in
-//! proportion to the names that the file really has.
+//! A header can claim a table of any size, and a hole in the file costs nothing to create. So the table is
+//! read in pieces, and reading stops at the first invalid name: the memory that is allocated is in
+//! proportion to the names that the file actually has.
 
 use std::collections::hash_map::{Entry, HashMap, RandomState};
 use std::hash::BuildHasher;
@@ -10,12 +10,12 @@ use std::hash::BuildHasher;
 use crate::store::{BadFormat, Error, Medium};
 use crate::{interrupt, Errno};
 
-/// The longest table. A longer one is not written, and not read.
+/// The longest table. A longer one is neither written nor read.
 pub const MAX_BYTES: u64 = 16 << 20;
 /// Bytes read at once. A name is shorter.
 const PIECE: u64 = 256 << 10;
 
-/// What a header claims of its table.
+/// What a header claims about its table.
 #[derive(Clone, Copy)]
 pub struct Claim {
     pub offset: u64,
@@ -26,7 +26,7 @@ pub struct Claim {
     pub count: u64,
 }
 
-/// The bytes of a table. ENAMETOOLONG for a name that its length cannot tell, ENOSPC for a table above
+/// The bytes of a table. ENAMETOOLONG for a name that is too long for its length field, ENOSPC for a table above
 /// [`MAX_BYTES`].
 pub fn encoded(names: &[String]) -> Result<Vec<u8>, Errno> {
     let mut table = Vec::new();
@@ -49,7 +49,7 @@ pub fn read(medium: &impl Medium, claim: Claim) -> Result<Vec<String>, Error> {
     }
     let mut names = Names::<RandomState>::default();
     let mut crc = crc32fast::Hasher::new();
-    // What is not decoded yet: a name may lie in two pieces.
+    // Bytes that are not decoded yet: a name may extend over two pieces.
     let mut piece = Vec::new();
     let (mut at, mut left) = (claim.offset, claim.length);
     while left > 0 {
@@ -75,7 +75,7 @@ pub fn read(medium: &impl Medium, claim: Claim) -> Result<Vec<String>, Error> {
 #[derive(Default)]
 struct Names<H = RandomState> {
     all: Vec<String>,
-    /// Where the name of a hash is in `all`. A name whose hash is taken by another one has the next.
+    /// The index in `all` of the name with a hash. If the hash is already used by another name, the next hash is used.
     places: HashMap<u64, usize>,
     hasher: H,
 }
@@ -98,7 +98,7 @@ impl<H: BuildHasher> Names<H> {
         Ok(table.len() - rest.len())
     }
 
-    /// `false`: there is one of this name.
+    /// `false` if the name already exists.
     fn add(&mut self, name: &str) -> Result<bool, Errno> {
         self.places.try_reserve(1).map_err(|_| Errno::NOMEM)?;
         let mut hash = self.hasher.hash_one(name);
