@@ -1,7 +1,7 @@
 //! A queue in a file, for any number of programs at once, intact wherever one of them dies. `docs/formats.md` has the format
 //! for readers in other languages.
 //!
-//! | module | its one job |
+//! | module | responsibility |
 //! | --- | --- |
 //! | [`layout`] | where everything is |
 //! | [`summary`] | what the headers of the file say, for a reboot |

@@ -180,7 +180,7 @@ impl Region {
         self.len() == 0
     }
 
-    /// A number that changes when the map becomes shorter: see [`Extent::shrinks`].
+    /// A number that changes when the map shrinks: see [`Extent::shrinks`].
     #[inline]
     pub fn shrinks(&self) -> usize {
         self.hot.extent.shrinks()
@@ -259,7 +259,7 @@ impl Region {
         on_disk < end && !self.is_empty()
     }
 
-    /// The whole pages around `start .. start + count`, which must lie inside the map.
+    /// The whole pages around `start .. start + count`, which must be inside the map.
     fn pages(&self, start: usize, count: usize) -> (*mut u8, usize) {
         let base = self.hot.extent.base();
         let from = base as usize + start;

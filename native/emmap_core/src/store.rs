@@ -1,7 +1,7 @@
 //! What every file of a structure shares. A structure supplies a layout ([`Structure`]) and an
 //! algorithm; creating, checking, growing and mapping its file is done here.
 //!
-//! | module | its one job |
+//! | module | responsibility |
 //! | --- | --- |
 //! | [`medium`] | the bytes of a file: in a file, in its map, or in tests on a medium that crashes |
 //! | [`header`] | two headers, of which one is in force |

@@ -525,7 +525,7 @@ fn names_stay_and_grow() {
         ..Request::default()
     };
     assert_eq!(open(&other, &request).ok().unwrap().layout.names, many);
-    // Nothing is left beside the files.
+    // Nothing is left in addition to the files.
     assert_eq!(std::fs::read_dir(place.0.path()).unwrap().count(), 2);
 }
 

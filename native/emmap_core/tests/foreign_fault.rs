@@ -53,7 +53,7 @@ fn fault() {
 
 const UNALIGNED: &str = "EMMAP_UNALIGNED";
 
-/// Zero pages would not make an address aligned: the guard would be called for ever.
+/// Zero pages would not make an address aligned: the guard would be called forever.
 #[test]
 fn an_unaligned_address_in_a_map_kills_and_hangs_not() {
     if std::env::var_os(UNALIGNED).is_some() {

@@ -1,4 +1,4 @@
-//! The region against a model: a vector of bytes beside a map and its file, and the same random
+//! The region against a model: a vector of bytes in addition to a map and its file, and the same random
 //! operations on both.
 
 use std::path::Path;

@@ -86,7 +86,7 @@ fn read<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     found.unwrap_or_else(stopped::<S>)
 }
 
-/// The block at `at`, which lies inside the map: live on a direct handle, else a copy.
+/// The block at `at`, which is inside the map: live on a direct handle, else a copy.
 fn block<S: Scheduler>(
     call: &Call,
     handle: &Handle,

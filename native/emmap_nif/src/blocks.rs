@@ -1,6 +1,6 @@
 //! The NIFs of blocks. The hot ones are about single blocks and some in a row; the cold ones open, close, sync and ask.
 //!
-//! | module | its one job |
+//! | module | responsibility |
 //! | --- | --- |
 //! | [`calls`] | the hot NIFs |
 //! | [`cold`] | the cold NIFs |

@@ -238,7 +238,7 @@ macro_rules! elsewhere {
 /// - `cold_nif!(Scheduler, "name" / arity = function(argument, …))`: it runs on that scheduler, and goes on in a thread of
 ///   [`crate::waiting`] if it has to wait.
 /// - `cold_nif!(Kind::…, shared, …)`: it runs in such a thread only, for it takes locks in several steps; with `true` once
-///   for all who ask meanwhile.
+///   for all who ask in the meantime.
 macro_rules! cold_nif {
     ($scheduler:ident, $name:literal / $arity:literal = $function:ident($($argument:ident),*)) => {
         const _: () = {
@@ -325,7 +325,7 @@ pub unsafe fn run(
     }
 }
 
-/// What a body that ended early returns. (Its parameters are words of their own: a `Call` that is passed on lies in
+/// What a body that ended early returns. (Its parameters are words of their own: a `Call` that is passed on is in
 /// memory, and not in registers.)
 ///
 /// # Safety
@@ -389,11 +389,11 @@ impl Elsewhere {
 
 /// The call of a hot NIF. Its arguments are decoded in [`arguments`], and what it returns is encoded in [`results`].
 ///
-/// Its `SAFETY` comments lean on one invariant: a `Call` is made by [`run`] only and never outlives
+/// Its `SAFETY` comments rely on one invariant: a `Call` is made by [`run`] only and never outlives
 /// it, so `env` is the running process's and `argv` has `argc` terms of it.
 ///
 /// What is needed on every call is inlined, and what is not is a function that is cold. Those take the `Call` by value:
-/// one whose address is passed on lies in memory, and not in registers.
+/// one whose address is passed on is in memory, and not in registers.
 #[derive(Clone, Copy)]
 pub struct Call {
     env: *mut ErlNifEnv,

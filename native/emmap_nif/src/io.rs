@@ -1,6 +1,6 @@
 //! The hot NIFs on bytes: at a position, and at the cursor.
 //!
-//! | module | its one job |
+//! | module | responsibility |
 //! | --- | --- |
 //! | [`pread`] | reads at a position |
 //! | [`pwrite`] | writes at a position |

@@ -110,7 +110,7 @@ impl Root {
         last: Option<u8>,
     ) -> Result<ErlNifTerm, Early> {
         let fill = |to: *mut u8| {
-            // SAFETY: the range lies inside the root or the map, and `to` is new memory of `count` bytes.
+            // SAFETY: the range is inside the root or the map, and `to` is new memory of `count` bytes.
             unsafe {
                 std::ptr::copy_nonoverlapping(self.at.add(start), to, count);
                 if let Some(last) = last {
@@ -153,7 +153,7 @@ impl Batch {
         self.count == self.most
     }
 
-    /// `{next, terms}`. `None`: the map was made shorter meanwhile, so that copies may hold zeros;
+    /// `{next, terms}`. `None`: the map was made shorter in the meantime, so that copies may hold zeros;
     /// to be done again.
     fn answer(
         &self,
@@ -170,7 +170,7 @@ impl Batch {
     }
 }
 
-/// Does `once` again while the map is made shorter meanwhile.
+/// Does `once` again while the map is made shorter in the meantime.
 fn unshrunk(
     call: &Call,
     once: impl Fn(&Region) -> Result<Option<ErlNifTerm>, Early>,
@@ -253,7 +253,7 @@ fn long_line(call: &Call, looked: usize) -> Result<ErlNifTerm, Early> {
     if next <= start {
         return Ok(call.pair(call.uint64(start as u64), call.list(&[])));
     }
-    // SAFETY: the byte before a newline that is not the first byte of the line lies inside the root or the map.
+    // SAFETY: the byte before a newline that is not the first byte of the line is inside the root or the map.
     let after_cr =
         newline && next - start > 1 && unsafe { root.at.add(next - 2).read_volatile() } == b'\r';
     let ending = match (newline, after_cr) {
@@ -363,7 +363,7 @@ fn copy_on(call: &Call) -> Result<ErlNifTerm, Early> {
     region.reading(|| {
         while copying.done < copying.len && Instant::now() < until {
             let count = (copying.len - copying.done).min(AT_ONCE);
-            // SAFETY: the range lies inside the root or the map, and the buffer has `len` bytes.
+            // SAFETY: the range is inside the root or the map, and the buffer has `len` bytes.
             unsafe {
                 let from = from.add(copying.start + copying.done);
                 let to = buffer.as_mut_ptr().add(copying.done);

@@ -133,7 +133,7 @@ fn open<'a>(env: Env<'a>, request: Term<'a>) -> NifResult<Term<'a>> {
         None => Region::open(&options),
         Some(number) if number < 0 => Err(Errno(libc::EBADF)),
         // SAFETY: the number is not that of no descriptor. If it is not open, the first call fails; and if the caller
-        // closes it meanwhile, a later one does, or finds another file.
+        // closes it in the meantime, a later one does, or finds another file.
         Some(number) => Region::of_descriptor(unsafe { BorrowedFd::borrow_raw(number) }, &options),
     });
     match region {

@@ -1,6 +1,6 @@
 //! The NIFs of queues. The hot ones push, pop, check out and acknowledge; the cold ones open, close, sync and ask.
 //!
-//! | module | its one job |
+//! | module | responsibility |
 //! | --- | --- |
 //! | [`calls`] | the hot NIFs |
 //! | [`batches`] | the hot NIFs of many items |

@@ -330,7 +330,7 @@ fn first_handle<'a>(
     }
 }
 
-/// Makes another handle on the same map, with a cursor of its own; not beside a last one that is
+/// Makes another handle on the same map, with a cursor of its own; not in addition to a last one that is
 /// being closed.
 pub fn dup_handle<'a>(env: Env<'a>, handle: &Handle) -> Result<NewHandle<'a>, Failure> {
     // SAFETY: `handle` keeps its mapping, so it is alive.
@@ -447,7 +447,7 @@ unsafe extern "C" fn drop_pinned(_env: *mut ErlNifEnv, object: *mut c_void) {
 /// A live binary of a payload that is pinned for as long as the binary lives: `start .. start + count` of the map.
 ///
 /// # Safety
-/// `env` must be the environment of the running NIF, and the range must lie inside the map.
+/// `env` must be the environment of the running NIF, and the range must be inside the map.
 pub unsafe fn pinned_binary(
     env: *mut ErlNifEnv,
     pin: Pin<KeptRegion>,

@@ -115,7 +115,7 @@ fn put<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     change::<S>(call, region, position, count, write, past_end)
 }
 
-/// (Takes the bytes as they are: where their address is taken, they lie in memory, and not in a register.)
+/// (Takes the bytes as they are: where their address is taken, they are in memory, and not in a register.)
 #[cold]
 #[inline(never)]
 fn put_past_end(

@@ -27,7 +27,7 @@ impl<'a> Bytes<'a> {
         usize::from(u16::from_le_bytes([self.byte(), self.byte()])) % below
     }
 
-    /// A size or a position: small, beside a page's border, or beyond what any disk or address space
+    /// A size or a position: small, in addition to a page's border, or beyond what any disk or address space
     /// holds. What lies between would fill the disk, and take seconds to map and to unmap.
     pub fn number(&mut self) -> u64 {
         let tag = self.byte();

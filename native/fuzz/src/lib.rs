@@ -1,7 +1,7 @@
 //! What the fuzz targets do with their bytes. The tests of `emmap_core` compile this folder too, and
 //! replay the corpus through it.
 //!
-//! | module | its one job |
+//! | module | responsibility |
 //! | --- | --- |
 //! | [`options`] | any options on any small file |
 //! | [`counters`] | any bytes as a counter file |

@@ -32,7 +32,7 @@ fn on_storage<R>(region: &Region, act: impl Fn(&Mapped) -> Result<R>) -> Result<
 /// Stores a block, and returns its address.
 ///
 /// # Safety
-/// `data` must have `count` readable bytes; they may lie in this map.
+/// `data` must have `count` readable bytes; they may are in this map.
 pub unsafe fn store(region: &Region, wait: Wait, data: *const u8, count: usize) -> Result<u64> {
     changing(region, wait, |storage| {
         storage.store(count as u64, |at| {

@@ -88,7 +88,7 @@ impl<'a, S: Shared> Storage<'a, S> {
         Ok(true)
     }
 
-    /// Whether bytes lie inside the map.
+    /// Whether bytes are inside the map.
     pub(super) fn fits(&self, at: u64, count: u64) -> bool {
         let len = self.shared.len();
         count <= len && at <= len - count
@@ -100,7 +100,7 @@ impl<'a, S: Shared> Storage<'a, S> {
         at as i64 <= self.last
     }
 
-    /// Whether the masks at `at` were ever written, and lie inside the map.
+    /// Whether the masks at `at` were ever written, and are inside the map.
     pub(super) fn has(&self, at: u64, bytes: u64) -> bool {
         self.is_written(at) && self.fits(at, bytes)
     }
@@ -154,7 +154,7 @@ impl<'a, S: Shared> Storage<'a, S> {
         Ok(self.shared.write(0, &block_size.to_ne_bytes())?)
     }
 
-    /// The places of a group whose blocks lie inside the map, which its mask must do.
+    /// The places of a group whose blocks are inside the map, which its mask must do.
     pub(super) fn fitting(&self, section: u64, group: u64) -> u64 {
         let start = self.geometry.group(section, group) + MASK;
         let room = self.shared.len().saturating_sub(start);
@@ -220,7 +220,7 @@ impl<'a, S: Shared> Storage<'a, S> {
         Ok(None)
     }
 
-    /// All groups whose masks were written, and lie inside the map.
+    /// All groups whose masks were written, and are inside the map.
     fn groups(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         (0..PARTS * PARTS)
             .map(|number| (number / PARTS, number % PARTS))

@@ -23,7 +23,7 @@ impl<S: Shared> Storage<'_, S> {
         Ok(place.address())
     }
 
-    /// The first free place, whose block lies inside the map.
+    /// The first free place, whose block is inside the map.
     fn first_free(&self) -> Result<Option<Place>> {
         let root = self.geometry.root();
         for section in bits(self.free_parts(root, TWO_MASKS)?) {
@@ -55,7 +55,7 @@ impl<S: Shared> Storage<'_, S> {
         }
     }
 
-    /// Writes the masks above a place that were never written. The place must lie inside the map.
+    /// Writes the masks above a place that were never written. The place must be inside the map.
     fn write_masks(&self, place: Place) -> Result<()> {
         let (root, section, group) = self.masks_above(place);
         if self.is_written(group) {

@@ -115,7 +115,7 @@ impl Blocks {
             }))
         })?;
         match result {
-            // The map is too short, or it was when the file became longer meanwhile: under the lock that is known.
+            // The map is too short, or it was when the file became longer in the meantime: under the lock that is known.
             Err(Stop::Grow(_) | Stop::Posix(Errno::INVAL)) if wait == Wait::Yes => {
                 self.with(region, wait, act)
             }
@@ -309,7 +309,7 @@ impl Blocks {
     pub fn trim(&self, region: &Region) -> Result<u64> {
         let file = region.clone_file()?;
         let shared = Mapped::new(region);
-        // Nobody makes room meanwhile.
+        // Nobody makes room in the meantime.
         let _alone = self.lock_long(region, &shared, layout::CAPACITY_LOCK, || Ok(false))?;
         let Some(from) = self.with(region, Wait::Yes, |locked| locked.trim())? else {
             return Ok(0);

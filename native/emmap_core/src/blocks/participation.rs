@@ -233,7 +233,7 @@ impl Blocks {
         Ok(held)
     }
 
-    /// Makes room for so many blocks. Nobody waits for the disk meanwhile but who needs more room, too.
+    /// Makes room for so many blocks. Nobody waits for the disk in the meantime but who needs more room, too.
     #[cold]
     fn grow(&self, region: &Region, capacity: u64) -> Result<()> {
         let shared = Mapped::new(region);

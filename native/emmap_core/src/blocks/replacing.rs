@@ -106,7 +106,7 @@ fn is_of(word: u64, address: u64) -> bool {
     word & (ADDRESS | SUPERSEDED) == address + 1
 }
 
-/// Copies a block to `out`, wherever it is. `false`: it is damaged, or changed meanwhile.
+/// Copies a block to `out`, wherever it is. `false`: it is damaged, or changed in the meantime.
 ///
 /// # Safety
 /// `out` must have room for a block, and be no map.
@@ -148,7 +148,7 @@ unsafe fn read_slot<S: Shared>(
     Ok(u64::from(crc) == expected && is_of(shared.load(address_at(slot))?, address))
 }
 
-/// Whether a block is as its checksum says, wherever it is. `false`: it is damaged, or changed meanwhile.
+/// Whether a block is as its checksum says, wherever it is. `false`: it is damaged, or changed in the meantime.
 pub fn is_sound<S: Shared>(shared: &S, geometry: &Geometry, address: u64) -> crate::Result<bool> {
     let count = geometry.block_size;
     if let Some(slot) = find(shared, geometry, address)? {

@@ -41,7 +41,7 @@ pub fn encoded(names: &[String]) -> Result<Vec<u8>, Errno> {
     Ok(table)
 }
 
-/// Reads and checks a table, which must lie inside the file.
+/// Reads and checks a table, which must be inside the file.
 pub fn read(medium: &impl Medium, claim: Claim) -> Result<Vec<String>, Error> {
     // The shortest name is two bytes long.
     if claim.length > 0 && claim.length / 2 < claim.count {

@@ -134,7 +134,7 @@ fn replace(range: &Guarded, page: usize, from: usize, to: usize) -> bool {
             .any(|size| zero(page, page.saturating_add(size).min(to), both))
 }
 
-/// `from .. to` must lie inside a range of the table.
+/// `from .. to` must be inside a range of the table.
 fn zero(from: usize, to: usize, protection: libc::c_int) -> bool {
     // SAFETY: inside a range of the table, by the word of the callers in this module, which the thread that
     // faulted keeps alive.
@@ -242,7 +242,7 @@ fn unexplained(fd: i32, range: &Guarded, page: usize) -> Reason {
 fn no_new_block(fd: i32, range: &Guarded) -> Option<Errno> {
     #[cfg(target_os = "linux")]
     {
-        // No file grows so far meanwhile.
+        // No file grows so far in the meantime.
         const FAR: u64 = 1 << 40;
         let end = file_end(fd, range).checked_sub(range.start)?;
         let far = range
@@ -292,7 +292,7 @@ fn can_be_had(range: &Guarded, page: usize) -> Option<bool> {
 /// Has the kernel touch a page, which raises no signal.
 #[cfg(target_os = "linux")]
 fn touch(range: &Guarded, page: usize, how: libc::c_int) -> Option<bool> {
-    // SAFETY: the page lies inside a range of the table, which the thread that faulted keeps alive; what is in it
+    // SAFETY: the page is inside a range of the table, which the thread that faulted keeps alive; what is in it
     // does not change.
     match unsafe { libc::madvise(page as *mut libc::c_void, range.page, how) } {
         0 => Some(true),

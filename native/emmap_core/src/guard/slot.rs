@@ -83,13 +83,13 @@ impl Slot {
         free_slot!()
     }
 
-    /// Whether `address` lies in the range.
+    /// Whether `address` is in the range.
     pub fn covers(&self, address: usize) -> bool {
         let start = self.start.load(Ordering::Relaxed);
         start != 0 && address >= start && address < self.limit.load(Ordering::Relaxed)
     }
 
-    /// What stands here, if `address` lies in it and nobody is changing it. One who holds the
+    /// What stands here, if `address` is in it and nobody is changing it. One who holds the
     /// range, as the thread that faulted in it does, always gets it.
     pub fn read(&self, address: usize) -> Option<Guarded> {
         // Pairs with the release store at the end of `change`.

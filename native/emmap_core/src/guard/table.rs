@@ -19,7 +19,7 @@ const LEVELS: usize = if cfg!(loom) { 2 } else { 7 };
 /// The next node on each level.
 type Links = [AtomicPtr<Node>; LEVELS];
 
-// What a search reads of a node lies in one line of the cache.
+// What a search reads of a node is in one line of the cache.
 #[repr(C, align(64))]
 pub struct Node {
     /// Where the range begins, from its insertion until the node is used again.
@@ -121,7 +121,7 @@ impl Table {
         empty_table!()
     }
 
-    /// The slot of the range that `address` lies in, and what stands in it. For a signal handler, too. A thread that holds
+    /// The slot of the range that `address` is in, and what stands in it. For a signal handler, too. A thread that holds
     /// the range finds it.
     pub fn find(&self, address: usize) -> Option<(&'static Slot, Guarded)> {
         loop {

@@ -37,7 +37,7 @@ pub fn reopen_as(fd: BorrowedFd, flags: libc::c_int) -> Result<OwnedFd> {
     match reopen_apart(fd, flags) {
         Ok(again) => match Identity::of(&stat(again.as_fd())?) == Identity::of(&stat(fd)?) {
             true => Ok(again),
-            // The number was given to another file meanwhile.
+            // The number was given to another file in the meantime.
             false => Err(Errno(libc::EBADF)),
         },
         Err(_) if (flags ^ flags_of(fd)?) & libc::O_APPEND == 0 => Ok(fd.try_clone_to_owned()?),

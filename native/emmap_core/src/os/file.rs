@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use super::{offset_of, retry, stat, Advice};
 use crate::{Errno, Result};
 
-/// Makes the file at least `to` bytes long and never shorter, whatever others do to it meanwhile;
+/// Makes the file at least `to` bytes long and never shorter, whatever others do to it in the meantime;
 /// the blocks of `from .. to` are allocated first, unless it is `sparse`. What fails leaves size and
 /// blocks as they were.
 pub fn extend(fd: BorrowedFd, from: u64, to: u64, sparse: bool) -> Result<()> {
@@ -138,7 +138,7 @@ pub unsafe fn append(fd: BorrowedFd, data: *const u8, count: usize) -> (usize, R
 }
 
 /// Runs `act` while every write to the descriptor goes to the end of the file. Only its owner may write to it
-/// meanwhile.
+/// in the meantime.
 fn appending<R>(fd: BorrowedFd, act: impl FnOnce() -> Result<R>) -> Result<R> {
     let mode = AppendMode::enter(fd)?;
     let answer = act();

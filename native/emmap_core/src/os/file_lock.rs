@@ -17,7 +17,7 @@ use crate::{Errno, Result};
 /// file must not move between looking at it and changing it. The kernel frees the lock of a holder
 /// that dies. A program that locks *all* of the file holds it too.
 ///
-/// Dropped, it is free, whatever happened meanwhile.
+/// Dropped, it is free, whatever happened in the meantime.
 pub struct FileLock<'a> {
     /// `None`: a file system without locks.
     held: Option<BorrowedFd<'a>>,

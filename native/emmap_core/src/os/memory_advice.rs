@@ -68,7 +68,7 @@ const MADV_COLLAPSE: libc::c_int = 25;
 /// takes.
 ///
 /// # Safety
-/// The range must lie inside one of our mappings, and its bytes may be lost where the advice loses them.
+/// The range must be inside one of our mappings, and its bytes may be lost where the advice loses them.
 #[cfg(target_os = "linux")]
 pub unsafe fn advise_memory(at: *mut u8, len: usize, advice: MemoryAdvice) -> Result<()> {
     in_slices(len, |from, count| {

@@ -100,7 +100,7 @@ pub fn is_mappable(fd: BorrowedFd) -> bool {
 /// Puts file pages (or, without `fd`, what `flags` say) at exactly `at`.
 ///
 /// # Safety
-/// `at .. at + len` must lie inside a reservation of ours: what is mapped there is replaced.
+/// `at .. at + len` must be inside a reservation of ours: what is mapped there is replaced.
 pub unsafe fn map_over(
     at: *mut u8,
     len: usize,
@@ -323,7 +323,7 @@ pub unsafe fn unmap(at: *mut u8, len: usize) {
 /// Tells the kernel about pages in memory.
 ///
 /// # Safety
-/// The range must lie inside a mapping of ours; [`Advice::DontNeed`] throws away what was written
+/// The range must be inside a mapping of ours; [`Advice::DontNeed`] throws away what was written
 /// to private pages.
 pub unsafe fn advise_pages(at: *mut u8, len: usize, advice: Advice) -> Result<()> {
     let advice = match advice {
@@ -340,7 +340,7 @@ pub unsafe fn advise_pages(at: *mut u8, len: usize, advice: Advice) -> Result<()
 /// Takes pages out of the page tables, a slice at a time: see [`in_slices`].
 ///
 /// # Safety
-/// The range must lie inside a mapping of ours that starts at a page. What was written to private
+/// The range must be inside a mapping of ours that starts at a page. What was written to private
 /// pages is lost; shared pages lose nothing.
 pub unsafe fn release_pages(at: *mut u8, len: usize) {
     let _ = in_slices(len, |from, count| {
@@ -364,7 +364,7 @@ pub unsafe fn release_large(at: *mut u8, len: usize) {
 /// Gives the pages of shared memory back, which is zeros then. What fails may have given some of them back.
 ///
 /// # Safety
-/// The range must lie inside one of our mappings, and its content must not be needed.
+/// The range must be inside one of our mappings, and its content must not be needed.
 #[cfg(target_os = "linux")]
 pub unsafe fn remove_pages(at: *mut u8, len: usize) -> Result<()> {
     // SAFETY: the caller's promise.
@@ -390,7 +390,7 @@ pub unsafe fn remove_pages(_at: *mut u8, _len: usize) -> Result<()> {
 /// Makes the pages of memory that is empty. `false`: there are not so many.
 ///
 /// # Safety
-/// The range must lie inside one of our mappings.
+/// The range must be inside one of our mappings.
 #[cfg(target_os = "linux")]
 pub unsafe fn populate_write(at: *mut u8, len: usize) -> bool {
     // SAFETY: the caller's promise; what is there is not changed.
@@ -416,7 +416,7 @@ pub fn is_lost_page(error: Errno) -> bool {
 /// Brings pages into memory and waits for them.
 ///
 /// # Safety
-/// The range must lie inside a mapping of ours.
+/// The range must be inside a mapping of ours.
 pub unsafe fn populate(at: *mut u8, len: usize) -> Result<()> {
     #[cfg(target_os = "linux")]
     {
@@ -434,7 +434,7 @@ pub unsafe fn populate(at: *mut u8, len: usize) -> Result<()> {
 /// How many pages of a range are in memory.
 ///
 /// # Safety
-/// The range must lie inside a mapping of ours, `at` page aligned.
+/// The range must be inside a mapping of ours, `at` page-aligned.
 pub unsafe fn resident_pages(at: *mut u8, len: usize) -> Result<usize> {
     const PAGES: usize = 64 << 10;
     let page = page_size();

@@ -1,4 +1,4 @@
-//! Many items in one call: under one hold of the lock, unless the file must be made longer meanwhile.
+//! Many items in one call: under one hold of the lock, unless the file must be made longer in the meantime.
 
 use super::participation::Queue;
 use super::reading::{Found, Room};

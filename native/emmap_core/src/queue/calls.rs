@@ -73,7 +73,7 @@ impl Queue {
         }
     }
 
-    /// As [`Queue::pop`], of a payload that is not copied under the lock: it is checked out meanwhile.
+    /// As [`Queue::pop`], of a payload that is not copied under the lock: it is checked out in the meantime.
     ///
     /// # Safety
     /// As [`Queue::pop`].
@@ -103,7 +103,7 @@ impl Queue {
             match unsafe { self.deliver_claimed(region, cursor, &claimed, out)? } {
                 Some(taken) => {
                     match self.acknowledge(region, Wait::Yes, cursor, &claimed.receipt) {
-                        // Dropped meanwhile to make room.
+                        // Dropped in the meantime to make room.
                         Err(Stop::Gone) => continue,
                         done => return done.map(|()| Some(taken)),
                     }
@@ -113,7 +113,7 @@ impl Queue {
         }
     }
 
-    /// Copies the payload of a claim, without the lock, or looks whether it is sound. `None`: it was dropped meanwhile.
+    /// Copies the payload of a claim, without the lock, or looks whether it is sound. `None`: it was dropped in the meantime.
     ///
     /// # Safety
     /// There must be room for the payload, in no map.

@@ -308,7 +308,7 @@ impl Queue {
         sync()?;
         let (header, summary, tails) = before;
         self.with(region, Wait::Yes, |locked| {
-            // A header that was written meanwhile may have reached the disk in part.
+            // A header that was written in the meantime may have reached the disk in part.
             let current = locked.shared.load(layout::HEADER)? == header;
             locked.note_synced(current.then_some(&summary), all.then_some(&tails))
         })

@@ -340,7 +340,7 @@ impl<S: Shared> Locked<'_, S> {
         Ok(next.unwrap_or(bound))
     }
 
-    /// The segment of the stream that a position lies in. Looks at the segments from the first on.
+    /// The segment of the stream that a position is in. Looks at the segments from the first on.
     pub(super) fn segment_at(&self, stream: usize, position: u64) -> Result<Option<Segment>> {
         let first = self.load(stream::at(stream) + stream::FIRST_SEGMENT)?;
         let mut next = match first {

@@ -165,7 +165,7 @@ fn erase_others<S: Shared>(
 }
 
 impl<S: Shared> Locked<'_, S> {
-    /// All segments whose headers are sound, and which do not lie in a longer one.
+    /// All segments whose headers are sound, and which do not are in a longer one.
     fn sound_segments(&self, segments: u64) -> Result<Vec<Segment>> {
         let mut sound = BTreeMap::new();
         for number in 0..segments {

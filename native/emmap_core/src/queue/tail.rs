@@ -28,7 +28,7 @@ struct Tail {
 }
 
 impl<S: Shared> Locked<'_, S> {
-    /// Whether a record with so much room lies in a segment of one.
+    /// Whether a record with so much room is in a segment of one.
     #[inline(always)]
     pub fn fits_in_segment(&self, room: u64) -> bool {
         room <= self.segment_size - RECORDS

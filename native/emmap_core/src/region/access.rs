@@ -1,12 +1,12 @@
-//! Access to the map, together with the check for pages that were lost meanwhile: none is made without the other.
+//! Access to the map, together with the check for pages that were lost in the meantime: there is no access without the check.
 
 use super::Region;
 use crate::fault::{Fault, Mark};
 use crate::{Errno, Result};
 
 impl Region {
-    /// Runs `read`, which reads the map, and returns what it returns; the fault instead, if a page was lost by then. One
-    /// that was brought back meanwhile counts as well (ESTALE).
+    /// Runs `read`, which reads the map, and returns its result, or the fault if a page was lost by then. A page
+    /// that was repaired in the meantime counts as well (ESTALE).
     #[inline(always)]
     pub fn reading<T, E: From<Errno>>(
         &self,
@@ -18,7 +18,7 @@ impl Region {
         Ok(found)
     }
 
-    /// As [`Region::reading`], for `write`, which changes the map: after a fault it is not even begun.
+    /// As [`Region::reading`], for `write`, which changes the map. After a fault, it is not even begun.
     #[inline(always)]
     pub fn writing<T, E: From<Errno>>(
         &self,
@@ -33,7 +33,7 @@ impl Region {
         Ok(done)
     }
 
-    /// The fault that every call returns, once a page was lost.
+    /// The fault that every call returns after a page was lost.
     #[inline(always)]
     pub fn check_fault(&self) -> Result<()> {
         match self.hot.fault.seen() {

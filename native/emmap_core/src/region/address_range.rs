@@ -1,4 +1,4 @@
-//! A range of addresses that shows the file from its first page on.
+//! A range of addresses that shows the file from its first page.
 
 use super::reservation::{Place, Reservation, Size};
 use super::Shape;
@@ -7,30 +7,30 @@ use crate::guard::{self, Watch};
 use crate::mapped_file::MappedFile;
 use crate::{os, Errno, Result};
 
-/// Which zero pages may be put over a tail.
+/// Which zero pages may replace a tail.
 #[derive(Clone, Copy)]
 pub(super) enum Zeros {
-    /// Such as can be written: a call without the lock that has seen the old length may be at work.
+    /// Writable ones: a call without the lock that has read the old length may still be running.
     Writable,
-    /// Should the system refuse those, also such as cannot be written: it charges pages that can be as memory where
-    /// `vm.overcommit_memory` is 2.
+    /// If the system refuses those, also ones that cannot be written: with `vm.overcommit_memory` set to 2, it charges
+    /// writable pages as memory.
     AnyKind,
 }
 
 pub(super) struct AddressRange {
     watch: Watch,
     pub reservation: Reservation,
-    /// Bytes mapped from the file, whole pages; beyond them are zeros.
+    /// Bytes mapped from the file, whole pages; zeros follow.
     pub mapped: usize,
-    /// As `mapped`, with the truncated part of shared memory: it stays mapped, and empty, to be used again, for what the kernel
-    /// grants for such a map ends with all of it only.
+    /// As `mapped`, including the truncated part of shared memory. It stays mapped, and empty, to be used again, because the
+    /// kernel releases what it has granted for such a map only with all of the map.
     kept: usize,
-    /// Nothing was mapped yet, so nobody reads the range.
+    /// Nothing was mapped yet, so nothing reads the range.
     fresh: bool,
 }
 
 impl AddressRange {
-    /// Reserves addresses and has them guarded; nothing is mapped there yet.
+    /// Reserves addresses and guards them. Nothing is mapped there yet.
     pub fn new(
         shape: &Shape,
         file: Option<&MappedFile>,
@@ -62,31 +62,31 @@ impl AddressRange {
         })
     }
 
-    /// The descriptor is about to be closed.
+    /// To be called before the descriptor is closed.
     pub fn forget_fd(&self) {
         self.watch.forget_fd();
     }
 
-    /// Puts zero pages over all of the file, and so releases its pages and its disk space. For a map whose calls are
-    /// refused by now. `false`: the system grants no zero pages, and the file's stay until the range is dropped.
+    /// Replaces the whole file with zero pages, and so releases its pages and its disk space. For a map whose calls are
+    /// already refused. `false`: the system grants no zero pages, and the pages of the file stay until the range is dropped.
     pub fn clear(&self, shape: &Shape) -> bool {
         let (at, len) = self.kept();
-        // SAFETY: the range lies inside the reservation, and no live binary shows it; replacing pages is one step, so
-        // a call at work sees the old ones or zeros, and finds the fault of a closed map after these.
+        // SAFETY: the range is inside the reservation, and no live binary shows it. Pages are replaced in one step, so
+        // a running call sees the old ones or zeros, and after zeros finds the fault of a closed map.
         unsafe {
             os::release_large(at, len);
             os::zero_over(at, len, shape.protection()).is_ok()
         }
     }
 
-    /// Takes the right to write away from the pages.
+    /// Makes the pages read-only.
     pub fn protect(&mut self, shape: &Shape) -> Result<()> {
         let (at, len) = self.whole();
         self.watch.is_read_only();
         if len == 0 {
             return Ok(());
         }
-        // SAFETY: the range lies inside the reservation, and nothing writes to it any more.
+        // SAFETY: the range is inside the reservation, and nothing writes to it any more.
         os::check(unsafe { libc::mprotect(at.cast(), len, shape.protection()) })
     }
 
@@ -100,12 +100,12 @@ impl AddressRange {
         (self.reservation.start(), self.mapped)
     }
 
-    /// As [`AddressRange::whole`], and the truncated part of anonymous memory.
+    /// As [`AddressRange::whole`], including the truncated part of anonymous memory.
     pub fn kept(&self) -> (*mut u8, usize) {
         (self.reservation.start(), self.kept)
     }
 
-    /// Makes room for `bytes` where the range lies. An error: there is none.
+    /// Extends the range to `bytes` in place, or returns an error.
     pub fn extend(&mut self, shape: &Shape, bytes: usize) -> Result<()> {
         self.reservation.extend(bytes, shape.page)?;
         self.watch.set_limit(self.reservation.len());
@@ -124,7 +124,7 @@ impl AddressRange {
             false => self.mapped,
         };
         if from < bytes {
-            // SAFETY: `from .. bytes` lies inside the reservation and beyond every live binary but
+            // SAFETY: `from .. bytes` is inside the reservation and past every live binary, except
             // those of a truncated tail, which get their pages back.
             unsafe { self.map(shape, file, from, bytes, fresh) }?;
         }
@@ -134,8 +134,8 @@ impl AddressRange {
         Ok(())
     }
 
-    /// Empties what was kept of a cut, up to `bytes`, to be used again: a call without the lock that had seen the old
-    /// length may have written to it. `false`: it must be mapped anew.
+    /// Empties the kept truncated part, up to `bytes`, so that it can be used again: a call without the lock that had read
+    /// the old length may have written to it. `false`: it must be mapped again.
     fn take_kept(&self, shape: &Shape, bytes: usize) -> bool {
         let (from, to) = (self.mapped, bytes.min(self.kept));
         if from == to {
@@ -150,16 +150,16 @@ impl AddressRange {
         }
     }
 
-    /// Releases the pages of anonymous memory, which is zeros then. `false`: not all of them can be released.
+    /// Releases the pages of anonymous memory, which then reads as zeros. `false`: not all of them can be released.
     ///
     /// # Safety
-    /// `from .. to` must be inside `kept`, and what is there of no use.
+    /// `from .. to` must be inside `kept`, and its contents must not be needed any more.
     unsafe fn empty(&self, from: usize, to: usize) -> bool {
         // SAFETY: the caller's promise.
         unsafe { os::remove_pages(self.reservation.start().add(from), to - from).is_ok() }
     }
 
-    /// Puts zero pages over everything from `bytes` (whole pages) on.
+    /// Replaces everything from `bytes` (whole pages) on with zero pages.
     pub fn shrink(&mut self, shape: &Shape, bytes: usize, zeros: Zeros) -> Result<()> {
         if bytes >= self.mapped {
             return Ok(());
@@ -168,7 +168,7 @@ impl AddressRange {
             self.cut_memory(shape, bytes);
             return Ok(());
         }
-        // SAFETY: the range lies inside the reservation; replacing pages is one step, so a reader
+        // SAFETY: the range is inside the reservation. Pages are replaced in one step, so a reader
         // sees the old ones or zeros.
         unsafe {
             let at = self.reservation.start().add(bytes);
@@ -188,32 +188,32 @@ impl AddressRange {
         Ok(())
     }
 
-    /// Maps all of the file again, which its descriptor may not have led to before.
+    /// Maps the whole file again, after its descriptor has been changed to lead to another file.
     pub fn show_again(&self, shape: &Shape, file: &MappedFile) -> Result<()> {
         if self.mapped == 0 {
             return Ok(());
         }
-        // SAFETY: the range shows the file; readers see the old one or the new one.
+        // SAFETY: the range shows the file. Readers see the old one or the new one.
         unsafe { self.map(shape, Some(file), 0, self.mapped, false) }?;
         self.watch.is_whole();
         Ok(())
     }
 
-    /// Gives the pages from `bytes` on back.
+    /// Releases the pages from `bytes` on.
     fn cut_memory(&mut self, shape: &Shape, bytes: usize) {
         let (at, len) = (bytes, self.mapped - bytes);
-        // SAFETY: the caller truncates the map there, so that its content is not needed; the range lies inside the
-        // reservation, and replacing pages is one step.
+        // SAFETY: the caller truncates the map there, so the contents are not needed. The range is inside the
+        // reservation, and pages are replaced in one step.
         unsafe {
             if !self.empty(at, at + len) {
-                // Some are patched, or the system cannot: what is left of them goes with the range.
+                // Some are patched, or the system cannot do it: the rest is released with the range.
                 let _ = os::zero_over(self.reservation.start().add(at), len, shape.protection());
             }
         }
         self.mapped = bytes;
     }
 
-    /// Maps what was lost of the file again.
+    /// Maps the lost pages of the file again.
     pub fn restore(
         &self,
         shape: &Shape,
@@ -224,26 +224,26 @@ impl AddressRange {
         if lost.start >= to {
             return Ok(());
         }
-        // SAFETY: what is given is mapped, whole pages, and shows zeros in the file's place;
-        // readers see those or the file's bytes.
+        // SAFETY: the range is mapped, consists of whole pages, and shows zeros in place of the file;
+        // readers see those or the bytes of the file.
         let again = |from, to| unsafe { self.map(shape, file, from, to, false) };
         if !shape.private && file.is_some() {
             again(lost.start, to)?;
         } else if file.is_some() || shape.page != os::page_size() {
-            // Between two lost pages may lie some that were written, and are stored nowhere else.
+            // Between two lost pages, there may be pages that were written, and are stored nowhere else.
             let start = self.reservation.start() as usize;
             let parts = os::parts_without_file(start + lost.start, to - lost.start)?;
             let mut parts = parts.into_iter();
             parts.try_for_each(|part| again(part.start - start, part.end - start))?;
         }
-        // Else ordinary anonymous memory: the zero pages in the place of the lost ones are as good as new ones.
+        // Otherwise, it is ordinary anonymous memory: the zero pages in place of the lost ones are as good as new ones.
         self.watch.is_whole();
         Ok(())
     }
 
     /// # Safety
-    /// `from .. to` must be whole pages inside the reservation that nobody uses, or that may become
-    /// the file's at any time. `fresh`: nobody reads them, and what fails is followed by dropping the range.
+    /// `from .. to` must be whole pages inside the reservation that are not used, or that may be replaced by the
+    /// file's pages at any time. `fresh`: nothing reads them, and the range is dropped after an error.
     unsafe fn map(
         &self,
         shape: &Shape,
@@ -261,7 +261,7 @@ impl AddressRange {
                 None => 0,
             };
             let fd = file.map(MappedFile::fd);
-            // What fails may leave a hole, in which nothing else is put only where all is ours.
+            // An error may leave a hole. Other memory can be placed in it unless the whole area belongs to this library.
             let map = |flags| match fresh && self.reservation.is_apart() {
                 true => os::map_over(at, len, protection, flags, fd, offset),
                 false => os::replace(at, len, protection, flags, fd, offset),
@@ -273,12 +273,12 @@ impl AddressRange {
         };
         #[cfg(target_os = "linux")]
         if answer.is_ok() && shape.populates() {
-            // Where the file was moved to its place, the kernel may have let go of large pages.
+            // If the file was moved to its place, the kernel may have released large pages.
             // SAFETY: what was mapped above.
             let _ = unsafe { os::populate(self.reservation.start().add(from), to - from) };
         }
         match answer {
-            // Huge pages of an ordinary file.
+            // Huge pages were requested for an ordinary file.
             Err(Errno::INVAL) if shape.page != os::page_size() => Err(Errno::NOTSUP),
             answer => answer,
         }

@@ -12,7 +12,7 @@ use crate::byte_search::ByteSearch;
 use crate::typed::MOST;
 use crate::{guard, interrupt, patience, source, Errno, Result};
 
-/// Whether the calling thread may wait for another's long copy.
+/// Whether the calling thread may wait for a long copy of another thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
     No,
@@ -21,7 +21,7 @@ pub enum Wait {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Read {
-    /// This many bytes were copied; fewer than asked when the map became shorter meanwhile, or who asked was killed.
+    /// This many bytes were copied; fewer than requested if the map shrank in the meantime, or the caller was killed.
     Done(usize),
     /// Another copy is in the way; call again with [`Wait::Yes`], where the thread may wait: see [`crate::patience`].
     Busy,
@@ -32,7 +32,7 @@ pub enum Written {
     Done,
     /// As [`Read::Busy`]. Nothing was written.
     Busy,
-    /// It ends past the end of the map; grow and call again. Nothing was written.
+    /// It ends past the end of the map. The caller must grow the map and call again. Nothing was written.
     PastEnd,
     /// The claim was refused. Nothing was written.
     Refused,
@@ -45,7 +45,7 @@ impl Region {
         clamped_range(position, count, self.len())
     }
 
-    /// The address of position 0. What was ever inside the map stays readable from there for as long as the region lives.
+    /// The address of position 0. Every byte that was ever inside the map stays readable from there as long as the region lives.
     #[inline(always)]
     pub fn base(&self) -> *mut u8 {
         self.hot.extent.base()
@@ -54,10 +54,10 @@ impl Region {
     /// The address of the byte at `start`; see [`Region::base`].
     ///
     /// # Safety
-    /// `start` must be at most a length that the map has had, as [`Region::len`] and [`Region::locate`] tell.
+    /// `start` must be at most a length that the map has had, as returned by [`Region::len`] and [`Region::locate`].
     #[inline(always)]
     pub unsafe fn pointer(&self, start: usize) -> *mut u8 {
-        // SAFETY: `base` has room for every length that was seen before (2: Published in order).
+        // SAFETY: `base` has room for every length that was read before (2: Published in order).
         unsafe { self.base().add(start) }
     }
 
@@ -84,7 +84,7 @@ impl Region {
         unsafe { self.copy_out_striped(lock, start, count, out, wait) }
     }
 
-    /// As [`Region::copy_out`], of several stripes, or when a writer was in the way the first time.
+    /// As [`Region::copy_out`], for several stripes, or if a writer was in the way the first time.
     ///
     /// # Safety
     /// As [`Region::copy_out`].
@@ -126,13 +126,13 @@ impl Region {
     unsafe fn copy_out_once(&self, start: usize, count: usize, out: *mut u8) -> usize {
         let count = count.min(self.len().saturating_sub(start));
         if interrupt::is_long(count) {
-            // SAFETY: inside the map by the line above (1: Alive); `out` by the caller's word.
+            // SAFETY: inside the map, as checked above (1: Alive); `out` by the caller's promise.
             return interrupt::in_pieces(count, false, |at, piece| unsafe {
                 ptr::copy_nonoverlapping(self.pointer(start + at), out.add(at), piece);
             });
         }
         if count > 0 {
-            // SAFETY: inside the map by the line above (1: Alive); `out` by the caller's word.
+            // SAFETY: inside the map, as checked above (1: Alive); `out` by the caller's promise.
             unsafe {
                 let from = self.pointer(start);
                 if !copy_number(from, out, count) {
@@ -146,7 +146,7 @@ impl Region {
     /// Copies `count` bytes from `data` to `position`, after `claim` agreed (it moves the cursor).
     ///
     /// # Safety
-    /// `data` must have `count` readable bytes; they may lie in this region.
+    /// `data` must have `count` readable bytes; they may are in this region.
     #[inline(always)]
     pub unsafe fn copy_in(
         &self,
@@ -161,7 +161,7 @@ impl Region {
                 return Ok(Written::Refused);
             }
             if interrupt::is_long(count) && !guard::may_be_guarded(data as usize) {
-                // SAFETY: as below. No map shows the bytes, so they do not overlap with this one.
+                // SAFETY: as below. The bytes do not belong to a map, so they do not overlap with this one.
                 let done = interrupt::in_pieces(count, false, |at, piece| unsafe {
                     ptr::copy_nonoverlapping(data.add(at), self.pointer(start + at), piece);
                 });
@@ -178,8 +178,8 @@ impl Region {
         })
     }
 
-    /// The eight bytes at `position`, where none is waited for. `None`: another copy is in the way, or they lie in two
-    /// stripes, or not inside the map, so call [`Region::copy_out`].
+    /// The eight bytes at `position`, without waiting. `None`: another copy is in the way, or they are in two
+    /// stripes, or not inside the map: then call [`Region::copy_out`].
     #[inline(always)]
     pub fn read_word(&self, position: u64) -> Option<[u8; MOST]> {
         let read = || {
@@ -206,8 +206,8 @@ impl Region {
     ) -> Result<Written> {
         debug_assert!(matches!(size, 1 | 2 | 4 | 8));
         self.change(position, size, wait, move |start| {
-            // SAFETY: `start + size` is inside the map (1: Alive), which is writable; a number has at most MOST bytes, and
-            // these are no map's.
+            // SAFETY: `start + size` is inside the map (1: Alive), which is writable. A number has at most MOST bytes, and
+            // these do not belong to a map.
             unsafe { copy_number(bytes.as_ptr(), self.pointer(start), size) };
             Ok(Written::Done)
         })
@@ -222,21 +222,21 @@ impl Region {
         })
     }
 
-    /// Copies `count` bytes from `from` to `to` as if they lay elsewhere in between. EINVAL when
-    /// not all of them lie inside the map.
+    /// Copies `count` bytes from `from` to `to` as if through a buffer. EINVAL if
+    /// not all of them are inside the map.
     pub fn copy_within(&self, from: u64, to: u64, count: usize, wait: Wait) -> Result<Written> {
         if self.writable() && count > 0 {
-            // Before the map grows for nothing.
+            // Checked first, so that the map does not grow in vain.
             checked_range(from, count, self.len()).ok_or(Errno::INVAL)?;
         }
         let copy = |to: usize| {
-            // Again, for the map may have become shorter while the lock was waited for.
+            // Checked again, because the map may have shrunk while the lock was waited for.
             let from = checked_range(from, count, self.len()).ok_or(Errno::INVAL)?;
-            // Both from one base: another one, of a growth in between, would show one page twice.
+            // Both from one base: with the base of a growth in between, one page would have two addresses.
             let base = self.base();
             // SAFETY: both ranges are inside the map (1: Alive), which is writable; `base` was
-            // read after the length, so it has room for both (2: Published in order). Pieces that are copied away from
-            // where both ranges overlap overwrite only what was copied.
+            // read after the length, so it has room for both (2: Published in order). The order of the pieces ensures that
+            // only bytes that were already copied are overwritten.
             let done = interrupt::in_pieces(count, to > from, |at, piece| unsafe {
                 ptr::copy(base.add(from + at), base.add(to + at), piece);
             });
@@ -247,13 +247,13 @@ impl Region {
             }
         };
         let _slow = self.check_write(wait)?;
-        // What is copied must not change meanwhile, either.
+        // The source must not change during the copy, either.
         let stripes = Stripes::of(from as usize, count).and(Stripes::of(to as usize, count));
         self.change_striped(stripes, wait, || self.at(to, count, copy))
     }
 
-    /// Runs `write` on where `position` is, when all of `count` bytes lie inside the map and no
-    /// other copy of them is at work.
+    /// Runs `write` with the address of `position`, if all of `count` bytes are inside the map and no
+    /// other copy of them is running.
     #[inline(always)]
     fn change(
         &self,
@@ -275,8 +275,8 @@ impl Region {
         self.at(position, count, write)
     }
 
-    /// As [`Region::change`], of several stripes, where others are at work, or where waiting is allowed. (Owns what it is
-    /// given: a variable that a closure only refers to lies in memory, and not in a register.)
+    /// As [`Region::change`], for several stripes, if other copies are running, or if waiting is allowed. (It owns its
+    /// arguments, because a variable that a closure refers to is in memory and not in a register.)
     #[inline(never)]
     fn change_otherwise(
         &self,
@@ -294,7 +294,7 @@ impl Region {
         self.change_striped(stripes, wait, || self.at(position, count, write))
     }
 
-    /// Runs `write` when no other copy is at work in these stripes.
+    /// Runs `write` when no other copy is running in these stripes.
     #[inline(always)]
     fn change_striped(
         &self,
@@ -316,7 +316,7 @@ impl Region {
         write()
     }
 
-    /// Runs `write` on where `position` is, when all of `count` bytes lie inside the map. The lock must be held.
+    /// Runs `write` with the address of `position`, if all of `count` bytes are inside the map. The lock must be held.
     #[inline(always)]
     fn at(
         &self,
@@ -333,7 +333,7 @@ impl Region {
         }
     }
 
-    /// To be asked before a write; what is returned is to be kept until its end.
+    /// To be called before a write. The result must be kept until the end of the write.
     #[inline(always)]
     fn check_write(&self, wait: Wait) -> Result<Option<SlowWrite<'_>>> {
         match wait {
@@ -350,8 +350,8 @@ impl Region {
         }
     }
 
-    /// The length of the line at `start`, its newline included, looking at most at `count` bytes;
-    /// `None` when they have no newline.
+    /// The length of the line at `start`, including its newline, within at most `count` bytes;
+    /// `None` if they contain no newline.
     pub fn line_length(&self, start: usize, count: usize) -> Option<usize> {
         let count = count.min(self.len().saturating_sub(start));
         if count == 0 {
@@ -365,7 +365,7 @@ impl Region {
         (!found.is_null()).then(|| found as usize - from as usize + 1)
     }
 
-    /// How many times `byte` stands in `position .. position + count`, as far as that lies inside
+    /// How many times `byte` occurs in the part of `position .. position + count` that is inside
     /// the map.
     pub fn count_byte(&self, position: u64, count: usize, byte: u8) -> usize {
         let Some((start, count)) = self.locate(position, count) else {
@@ -378,7 +378,7 @@ impl Region {
         }
     }
 
-    /// The position of the first `byte` in `position .. position + count`, as far as that lies
+    /// The position of the first `byte` in the part of `position .. position + count` that is
     /// inside the map.
     pub fn find_byte(&self, position: u64, count: usize, byte: u8) -> Option<u64> {
         let (start, count) = self.locate(position, count)?;
@@ -395,16 +395,16 @@ impl Region {
     /// # Safety
     /// `start` must be less than a length that the map has had.
     pub unsafe fn byte(&self, start: usize) -> u8 {
-        // SAFETY: inside the map, by the caller's word (1: Alive).
+        // SAFETY: inside the map, by the caller's promise (1: Alive).
         unsafe { self.pointer(start).read_volatile() }
     }
 
-    /// Copies bytes that may be the very bytes they are copied to: a live binary shows pages that
-    /// an older range of addresses, or another map of the same file, shows elsewhere, so that
-    /// addresses do not tell whether both overlap. Bytes that another map has lost are not copied.
+    /// Copies bytes that may be identical with the bytes they are copied to. A live binary shows pages that
+    /// an older range of addresses, or another map of the same file, shows at other addresses, so
+    /// addresses do not tell whether the two overlap. Bytes that another map has lost are not copied.
     ///
     /// # Safety
-    /// `from` must have `count` readable bytes; `start + count` must lie inside the writable map.
+    /// `from` must have `count` readable bytes; `start + count` must be inside the writable map.
     #[inline(always)]
     pub(super) unsafe fn copy_aliased(
         &self,
@@ -412,11 +412,11 @@ impl Region {
         start: usize,
         count: usize,
     ) -> Result<()> {
-        // SAFETY: inside the map, by the caller's word.
+        // SAFETY: inside the map, by the caller's promise.
         let to = unsafe { self.pointer(start) };
         if !guard::may_be_guarded(from as usize) {
-            // No map shows these bytes, so neither does this one, at whatever address.
-            // SAFETY: the caller's promise; both do not overlap by the line above.
+            // These bytes do not belong to any map, so they cannot be bytes of this one, at any address.
+            // SAFETY: the caller's promise; the two do not overlap, as the line above shows.
             unsafe {
                 if !copy_number(from, to, count) {
                     ptr::copy_nonoverlapping(from, to, count);
@@ -429,7 +429,7 @@ impl Region {
     }
 
     /// # Safety
-    /// As [`Region::copy_aliased`]; `to` is the place of `start`.
+    /// As [`Region::copy_aliased`]; `to` is the address of `start`.
     #[inline(never)]
     unsafe fn copy_perhaps_aliased(
         &self,
@@ -437,7 +437,7 @@ impl Region {
         to: *mut u8,
         count: usize,
     ) -> Result<()> {
-        // A copy more, on the stack, costs less than to find out whether it is needed.
+        // An additional copy on the stack costs less than finding out whether it is needed.
         const SMALL: usize = 1024;
         // SAFETY: the caller's promise, for as many bytes as the type has.
         unsafe {
@@ -453,16 +453,16 @@ impl Region {
     }
 
     /// # Safety
-    /// As [`Region::copy_aliased`]; `to` is the place of `start`.
+    /// As [`Region::copy_aliased`]; `to` is the address of `start`.
     #[inline(never)]
     unsafe fn copy_many_aliased(&self, from: *const u8, to: *mut u8, count: usize) -> Result<()> {
-        // To allocate memory costs more than to take it from the stack.
+        // Allocating memory costs more than using the stack.
         const ON_STACK: usize = 16 << 10;
         let base = self.base() as usize;
         let inside = |at: usize| at.wrapping_sub(base) < self.len();
         let same_range = inside(from as usize) && inside(to as usize);
         if same_range || !guard::is_guarded(from as usize) {
-            // What this map loses is found by the caller: it checks the fault.
+            // If this map loses pages, the caller finds out when it checks the fault.
             // SAFETY: the caller's promise.
             unsafe { ptr::copy(from, to, count) };
             return Ok(());
@@ -473,7 +473,7 @@ impl Region {
         }
         let mut between: Vec<u8> = Vec::new();
         between.try_reserve_exact(count).map_err(|_| Errno::NOMEM)?;
-        // SAFETY: by the caller's word; what lies between has room for `count` bytes, and is ours.
+        // SAFETY: by the caller's promise; the buffer in between has room for `count` bytes, and is not shared.
         unsafe {
             source::copy_intact(from, between.as_mut_ptr(), count)?;
             let between = black_box(between.as_ptr());
@@ -483,7 +483,8 @@ impl Region {
     }
 }
 
-/// Copies bytes that may be a live binary, and the very bytes they are copied to: all are read before one is written.
+/// Copies bytes that may be a live binary, and may be identical with the bytes they are copied to: all are read before any
+/// is written.
 ///
 /// # Safety
 /// `from` must have `count` readable bytes and `to` as many writable ones; `count` must be at most `SIZE`.
@@ -495,27 +496,27 @@ unsafe fn copy_by_way_of<const SIZE: usize>(
 ) -> Result<()> {
     debug_assert!(count <= SIZE);
     let mut between = MaybeUninit::<[u8; SIZE]>::uninit();
-    // SAFETY: by the caller's word; `between` has room for `count` bytes.
+    // SAFETY: by the caller's promise; `between` has room for `count` bytes.
     unsafe {
         source::read_intact(from, || {
             let between = between.as_mut_ptr().cast();
             ptr::copy_nonoverlapping(from, between, count);
         })?;
-        // The compiler would make one copy of the two, for it knows nothing of aliases.
+        // Without this, the compiler would merge the two copies into one, because it assumes that there are no aliases.
         let between = black_box(between.as_ptr()).cast();
         ptr::copy_nonoverlapping(between, to, count);
     }
     Ok(())
 }
 
-/// As [`copy_by_way_of`], of a number.
+/// As [`copy_by_way_of`], for a number.
 ///
 /// # Safety
 /// `from` must have as many readable bytes as `T` has, and `to` as many writable ones.
 #[inline(always)]
 unsafe fn copy_number_intact<T: Copy>(from: *const u8, to: *mut u8) -> Result<()> {
     let mut number = MaybeUninit::<T>::uninit();
-    // SAFETY: the caller's promise; `number` is written where no error is returned.
+    // SAFETY: the caller's promise; `number` is written if no error is returned.
     unsafe {
         source::read_intact(from, || {
             number.write(from.cast::<T>().read_unaligned());
@@ -525,8 +526,8 @@ unsafe fn copy_number_intact<T: Copy>(from: *const u8, to: *mut u8) -> Result<()
     Ok(())
 }
 
-/// Copies as many bytes as a number has, in one move, whether or not they are the same bytes;
-/// `false` for any other count.
+/// Copies the bytes of a number in one move, whether or not source and destination are the same bytes;
+/// `false` for a count that is not the size of a number.
 ///
 /// # Safety
 /// `from` must have `count` readable bytes and `to` as many writable ones.

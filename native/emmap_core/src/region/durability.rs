@@ -6,8 +6,8 @@ use super::{clamp, Region};
 use crate::mapped_file::MappedFile;
 use crate::{os, Errno, Result};
 
-/// The first sync that failed. The kernel tells of pages that it could not write once, and takes
-/// them for clean from then on: a later sync would answer `ok` over what is not on the disk.
+/// The first sync that failed. The kernel reports pages that it could not write only once, and treats
+/// them as clean from then on, so a later sync would return success for data that is not on the disk.
 #[derive(Default)]
 pub(super) struct Failed(AtomicI32);
 
@@ -32,8 +32,8 @@ impl Failed {
 }
 
 impl Region {
-    /// Writes to the disk what the map changed in `position .. position + count`; with `wait` it
-    /// is there when this returns. Also ends the wait for the name of a new file.
+    /// Writes the changes of the map in `position .. position + count` to the disk; with `wait`, they
+    /// are there when this returns. Also makes the name of a new file durable.
     pub fn sync(&self, range: Option<(u64, u64)>, wait: bool) -> Result<()> {
         self.with_shared_file(|file, len| {
             let (position, count) = range.unwrap_or((0, len as u64));
@@ -45,7 +45,7 @@ impl Region {
                 };
             }
             self.msync(start, count)?;
-            // msync of macOS stops at the drive's cache.
+            // On macOS, msync stops at the drive's cache.
             if range.is_none() || cfg!(target_os = "macos") {
                 self.noted(os::sync_all(file.fd()))?;
             }
@@ -53,7 +53,7 @@ impl Region {
         })
     }
 
-    /// As [`Region::sync`] of everything, without the file's times.
+    /// As [`Region::sync`] for the whole map, without the file's timestamps.
     pub fn sync_data(&self) -> Result<()> {
         self.with_shared_file(|file, len| {
             self.msync(0, len)?;
@@ -62,7 +62,7 @@ impl Region {
         })
     }
 
-    /// Nothing to sync where nothing was written to a file.
+    /// Does nothing for maps that never write to a file.
     fn with_shared_file(&self, sync: impl FnOnce(&MappedFile, usize) -> Result<()>) -> Result<()> {
         self.check_fault()?;
         let writes = self.shape.appends || (self.shape.writable && !self.shape.private);
@@ -72,7 +72,7 @@ impl Region {
         if let Some(error) = self.failed_sync.error() {
             return Err(error);
         }
-        // What was lost, before or meanwhile, was not written, whatever the sync says of it.
+        // Pages that were lost, before or during the sync, were not written, regardless of the result of the sync.
         self.reading(|| Ok::<_, Errno>(sync(&file, self.len())))??;
         self.check_size().map(drop)
     }
@@ -86,7 +86,7 @@ impl Region {
     #[cfg(not(target_os = "linux"))]
     fn start_write_back(&self, _file: &MappedFile, start: usize, count: usize) -> Result<()> {
         let (at, len) = self.pages(start, count);
-        // SAFETY: the pages lie inside the mapping (1: Alive).
+        // SAFETY: the pages are inside the mapping (1: Alive).
         os::retry(|| unsafe { libc::msync(at.cast(), len, libc::MS_ASYNC) })
     }
 
@@ -100,13 +100,13 @@ impl Region {
             return Ok(());
         }
         let (at, len) = self.pages(start, count);
-        // SAFETY: the pages lie inside the mapping (1: Alive).
+        // SAFETY: the pages are inside the mapping (1: Alive).
         self.noted(os::retry(|| unsafe {
             libc::msync(at.cast(), len, libc::MS_SYNC)
         }))
     }
 
-    /// Writes the name of a new file to the disk, once: a file is durable when its directory is.
+    /// Writes the name of a new file to the disk, once: a file is durable only if its directory is.
     fn sync_name(&self, file: &MappedFile) -> Result<()> {
         match file.unsynced_directory()? {
             None => Ok(()),

@@ -1,13 +1,13 @@
-//! Where a map is and how long, published to readers who take no lock.
+//! Where a map is and how long it is, published to readers that take no lock.
 
 use crate::sync::atomic::{fence, AtomicPtr, AtomicUsize, Ordering};
 
-/// Growth stores the base before the length, so whoever sees a length sees a base that has room
+/// Growing stores the base before the length, so whoever sees a length sees a base that has room
 /// for it.
 pub struct Extent {
     base: AtomicPtr<u8>,
     len: AtomicUsize,
-    /// How often it became shorter.
+    /// How often it shrank.
     shrinks: AtomicUsize,
 }
 
@@ -20,7 +20,7 @@ impl Extent {
         }
     }
 
-    /// In bytes. Ask before [`Extent::base`].
+    /// In bytes. To be read before [`Extent::base`].
     #[inline]
     pub fn len(&self) -> usize {
         self.len.load(Ordering::Acquire)
@@ -31,22 +31,22 @@ impl Extent {
         self.base.load(Ordering::Acquire)
     }
 
-    /// What is at `base` has room for `len` bytes; one thread at a time.
+    /// The memory at `base` has room for `len` bytes. Only one thread may call this at a time.
     pub fn grow(&self, base: *mut u8, len: usize) {
         self.base.store(base, Ordering::Release);
         self.len.store(len, Ordering::Release);
     }
 
-    /// Before the pages beyond are replaced.
+    /// To be called before the pages beyond are replaced.
     pub fn set_len(&self, len: usize) {
         self.shrinks.fetch_add(1, Ordering::AcqRel);
         self.len.store(len, Ordering::Release);
-        // A copy that holds a zero in place of a byte is followed by another number.
+        // If a copy contains a zero in place of a byte, the number read after it is different.
         fence(Ordering::SeqCst);
     }
 
-    /// A number that changes when the map becomes shorter: the same before and after bytes were copied without a lock,
-    /// and none of them was replaced by a zero.
+    /// A number that changes when the map shrinks. If it is the same before and after bytes were copied without a lock,
+    /// none of them was replaced by a zero.
     #[inline]
     pub fn shrinks(&self) -> usize {
         fence(Ordering::Acquire);

@@ -1,4 +1,4 @@
-//! What there is to know of a region.
+//! Information about a region.
 
 use std::os::fd::AsRawFd;
 use std::path::Path;
@@ -9,14 +9,14 @@ use super::Region;
 use crate::os::{self, Stat};
 use crate::{Errno, Result};
 
-/// Pages in one part of a map, of the size that the map is made of, and how many of them are in memory.
+/// The number of pages in one part of a map, in the page size of the map, and how many of them are in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Residency {
     pub pages: usize,
     pub resident: usize,
 }
 
-/// What [`Region::info`] tells.
+/// The result of [`Region::info`].
 #[derive(Clone, Debug)]
 pub struct Info {
     pub path: Option<std::path::PathBuf>,
@@ -39,13 +39,13 @@ pub struct Info {
     pub allocated: Option<u64>,
     pub ranges: usize,
     pub faults: u64,
-    /// The position of the first lost page's byte and what every call answers because of it.
+    /// The position of the first lost byte, and the error that every call returns because of it.
     pub first_fault: Option<(u64, Errno)>,
-    /// What every sync answers, since one failed.
+    /// The error that every sync returns since one failed.
     pub failed_sync: Option<Errno>,
 }
 
-/// How many ranges of addresses there are, and how long the last one is: to be read without the lock of the ranges.
+/// How many ranges of addresses there are, and how long the last one is, readable without the lock of the ranges.
 pub(super) struct Known {
     count: AtomicUsize,
     room: AtomicUsize,
@@ -78,23 +78,24 @@ impl Known {
 }
 
 impl Region {
-    /// The file as `fstat` sees it now. ENOTSUP for anonymous memory.
+    /// The current `fstat` of the file. ENOTSUP for anonymous memory.
     pub fn stat(&self) -> Result<Stat> {
         let file = self.file()?.ok_or(Errno::NOTSUP)?;
         os::stat(file.fd())
     }
 
-    /// The path that the file was opened by. `None`: anonymous memory.
+    /// The path by which the file was opened. `None`: anonymous memory.
     pub fn path(&self) -> Option<&Path> {
         self.file.name().map(|name| name.path())
     }
 
-    /// How many faults the map has had, of those that followed a repair, or nothing.
+    /// How many faults the map has had that were the first since a repair.
     pub fn fault_number(&self) -> u64 {
         self.hot.fault.firsts()
     }
 
-    /// Where the last of those was first met, and what every call returns because of it, or returned until the repair.
+    /// Where the last of those was first met, and the error that every call returns because of it, or returned until the
+    /// repair.
     pub fn latest_fault(&self) -> Option<(u64, Errno)> {
         let latest = self.hot.fault.latest();
         latest.map(|(at, reason)| (at, reason.errno()))
@@ -103,15 +104,15 @@ impl Region {
     pub fn info(&self) -> Result<Info> {
         let mut info = self.describe(true);
         let (at, mapped) = self.whole();
-        // SAFETY: the pages lie inside the mapping (1: Alive).
+        // SAFETY: the pages are inside the mapping (1: Alive).
         info.resident_pages = unsafe { self.resident(at, 0, mapped) }?;
-        // What else there is to know is told also when the file cannot be asked.
+        // All other information is returned even if this fails.
         info.allocated = self.file()?.and_then(|file| file.allocated().ok());
         Ok(info)
     }
 
-    /// The pages of the map in at most `parts` parts of about the same size, from its start on. A
-    /// map of fewer pages has a part for each of them.
+    /// The pages of the map in at most `parts` parts of about the same size, from its start. A
+    /// map of fewer pages has one part for each page.
     pub fn residency(&self, parts: usize) -> Result<Vec<Residency>> {
         let (at, mapped) = self.whole();
         let page = self.shape.page;
@@ -122,7 +123,7 @@ impl Region {
             .map(|part| {
                 let (from, to) = (border(part), border(part + 1));
                 let len = mapped.min(to * page) - from * page;
-                // SAFETY: `from * page + len` is at most `mapped`, so the pages lie inside the
+                // SAFETY: `from * page + len` is at most `mapped`, so the pages are inside the
                 // mapping (1: Alive), and a page begins at `from`.
                 let resident = unsafe { self.resident(at, from * page, len) }?;
                 Ok(Residency {
@@ -133,8 +134,8 @@ impl Region {
             .collect()
     }
 
-    /// As [`Region::info`], without the resident pages and the blocks: in constant time. With a `look` at
-    /// the file it notices one that was cut inside the last page of the map, of which no signal tells.
+    /// As [`Region::info`], without the resident pages and the blocks: in constant time. With `look`, it checks
+    /// the file and detects that it was truncated inside the last page of the map, which raises no signal.
     pub fn describe(&self, look: bool) -> Info {
         if look && !self.shape.private {
             self.look_for_cut();
@@ -166,8 +167,8 @@ impl Region {
         }
     }
 
-    /// Notes a fault where the file is too short. Does nothing while the size changes: the sizes of
-    /// the file and of the map would be of two moments.
+    /// Records a fault if the file is too short. Does nothing while the size changes, because the sizes of
+    /// the file and of the map would not be from the same moment.
     fn look_for_cut(&self) {
         if let Ok(Some(on_disk)) = self.size_on_disk() {
             if self.is_short(on_disk) {
@@ -178,7 +179,7 @@ impl Region {
         }
     }
 
-    /// The largest size that `resize` can give.
+    /// The largest size that `resize` can set.
     pub(super) fn limit(&self, ranges: &[AddressRange]) -> u64 {
         self.limit_of_room(ranges[ranges.len() - 1].reservation.room())
     }

@@ -1,19 +1,19 @@
 //! Makes a copy of any length atomic with respect to the others on the same map.
 //!
 //! The map is divided into stripes, page by page, so that copies of different pages do not wait for each other. Each
-//! stripe has one word: how many long reads hold it, whether a writer does, and a number that each writer changes.
+//! stripe has one word: how many long reads hold it, whether a writer holds it, and a number that each writer changes.
 //!
-//! - *A short read* writes nothing that others read: it copies, and copies again when the words of its stripes say that a
-//!   writer came between.
+//! - *A short read* writes nothing that other threads read. It copies, and copies again if the words of its stripes show that
+//!   a writer came in between.
 //! - *A writer* takes a stripe with one locked instruction and releases it with a store: as long as it holds the stripe,
 //!   no other thread changes the word.
 //! - *A long read* counts itself in the words of its stripes, so that writers wait for it and other long reads do not.
 //!
-//! Who needs several stripes takes them in ascending order, so no two threads wait for each other.
+//! A thread that needs several stripes takes them in ascending order, so no two threads wait for each other.
 //!
-//! The word alone makes copies atomic. `waiting` and `priority` only decide who comes next. Whoever is faster does, which
-//! costs least, until a thread has waited for a millisecond: it gets priority (one thread at a time), and the stripe that it
-//! waits for goes to nobody else. So neither readers nor writers wait without end.
+//! The word alone makes copies atomic. `waiting` and `priority` only determine which thread comes next. By default, this is
+//! the fastest thread, which costs least. A thread that has waited for a millisecond gets priority (one thread at a time), and
+//! no other thread can take the stripe that it waits for. So neither readers nor writers wait forever.
 
 use std::time::Duration;
 
@@ -23,19 +23,19 @@ use crate::sync::atomic::{fence, AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{spin_loop, Bell};
 
 const STRIPES: usize = if cfg!(loom) { 2 } else { 16 };
-/// A stripe of the map has so many bytes: those of a page, on most machines.
+/// A stripe of the map has this many bytes (as a power of two), the size of a page on most machines.
 const STRIPE_SHIFT: u32 = 12;
 
-/// Of a stripe's word: its long reads.
+/// The part of a stripe's word that counts its long reads.
 const READERS: u64 = (1 << 16) - 1;
-/// Whether a writer holds it. When the writer releases it, it adds this once more, so that the bits above are a number
+/// Whether a writer holds it. When the writer releases it, it adds this once more, so the bits above are a number
 /// that each writer changes.
 const WRITER: u64 = READERS + 1;
 
 /// How often a short read is copied again before it waits its turn among the writers.
 const OPTIMISTIC_TRIES: usize = if cfg!(loom) { 1 } else { 16 };
-/// How often a stripe is asked for before it is waited for, or before a call goes where waiting is allowed: about a
-/// microsecond, less than the way to another scheduler costs.
+/// How often to try to take a stripe before waiting for it, or before a call goes where waiting is allowed: about a
+/// microsecond, less than a switch to another scheduler costs.
 const TRIES: usize = if cfg!(loom) { 1 } else { 64 };
 
 #[derive(Default)]
@@ -49,13 +49,13 @@ pub struct CopyLock {
 #[derive(Default)]
 struct Stripe {
     word: AtomicU64,
-    /// Threads to be rung for when it is released.
+    /// Threads to be woken when it is released.
     waiting: AtomicU32,
     /// Whether the thread that has priority waits for this stripe.
     priority: AtomicBool,
 }
 
-/// Whether a thread gives way to the one that has priority.
+/// Whether a thread yields to the one that has priority.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Turn {
     Any,
@@ -79,14 +79,14 @@ impl Stripe {
         let taken =
             self.word
                 .compare_exchange(word, word + WRITER, Ordering::Acquire, Ordering::Relaxed);
-        // A short read that sees a byte of the copy that follows sees that the word has changed, too.
+        // A short read that sees a byte of the following copy also sees that the word has changed.
         fence(Ordering::Release);
         taken.is_ok()
     }
 
     #[inline(always)]
     fn leave(&self, bell: &Bell) {
-        // Nobody but the writer that holds it changes the word, so a load and a store are enough.
+        // Only the writer that holds it changes the word, so a load and a store are enough.
         let word = self.word.load(Ordering::Relaxed);
         self.word
             .store(word.wrapping_add(WRITER), Ordering::Release);
@@ -109,8 +109,8 @@ impl Stripe {
         self.ring(bell);
     }
 
-    /// A store and the load that follows may be seen in the other order, so a thread that has just begun to wait may be
-    /// missed: it looks again by itself.
+    /// A store and the following load may be seen in the other order, so a thread that has just begun to wait may be
+    /// missed. It checks again by itself.
     #[inline(always)]
     fn ring(&self, bell: &Bell) {
         if self.waiting.load(Ordering::Relaxed) > 0 {
@@ -126,11 +126,11 @@ pub struct Stripes(u16);
 impl Stripes {
     pub const ALL: Stripes = Stripes(((1u32 << STRIPES) - 1) as u16);
 
-    /// The only stripe of `count` bytes at `start`.
+    /// The stripe of `count` bytes at `start`, if they are in one stripe.
     #[inline(always)]
     fn one(start: usize, count: usize) -> Option<usize> {
         let last = start.wrapping_add(count).wrapping_sub(1);
-        // Of nothing it is none, and past the end of all addresses none that matters.
+        // For no bytes there is no stripe; past the end of all addresses, the result does not matter.
         ((start ^ last) >> STRIPE_SHIFT == 0).then_some((start >> STRIPE_SHIFT) % STRIPES)
     }
 
@@ -146,7 +146,7 @@ impl Stripes {
         Some((one.min(other), one.max(other)))
     }
 
-    /// Those of `count` bytes at `start`.
+    /// The stripes of `count` bytes at `start`.
     pub fn of(start: usize, count: usize) -> Stripes {
         let pages = (start % (1 << STRIPE_SHIFT))
             .saturating_add(count)
@@ -173,13 +173,13 @@ impl Stripes {
         std::iter::from_fn(move || {
             let at = left.trailing_zeros() as usize;
             left &= left.wrapping_sub(1);
-            // What is shifted out was no stripe.
+            // The bits that are shifted out were not stripes.
             (at < STRIPES).then_some(at)
         })
     }
 }
 
-/// What a short read found before it copied.
+/// The state that a short read found before it copied.
 #[derive(Clone, Copy)]
 pub struct Quiet<'a> {
     stripe: &'a Stripe,
@@ -187,7 +187,7 @@ pub struct Quiet<'a> {
 }
 
 impl Quiet<'_> {
-    /// After the copy: whether no writer came between, so that the copy is whole.
+    /// To be called after the copy: whether no writer came in between, so that the copy is consistent.
     #[inline(always)]
     pub fn still(self) -> bool {
         fence(Ordering::Acquire);
@@ -214,14 +214,14 @@ struct ReadGuard<'a> {
 }
 
 impl CopyLock {
-    /// Before a short read of one stripe, for code that must be inlined, which a closure may not be. `None`: there are
-    /// several, or a writer is at work, so call [`CopyLock::read_short`].
+    /// To be called before a short read of one stripe, by code that must be inlined, which a closure may not be. `None`: there
+    /// are several stripes, or a writer is active: then call [`CopyLock::read_short`].
     #[inline(always)]
     pub fn quiet(&self, start: usize, count: usize) -> Option<Quiet<'_>> {
         self.quiet_stripe(Stripes::one(start, count)?)
     }
 
-    /// As [`CopyLock::quiet`], of two stripes.
+    /// As [`CopyLock::quiet`], for two stripes.
     #[inline(always)]
     pub fn quiet_two(&self, start: usize, count: usize) -> Option<[Quiet<'_>; 2]> {
         let (one, other) = Stripes::two(start, count)?;
@@ -236,7 +236,7 @@ impl CopyLock {
         (word & WRITER == 0).then_some(Quiet { stripe, word })
     }
 
-    /// Runs `copy` so that no writer overlaps its last run. `None`: a writer holds a stripe for long; call again through
+    /// Runs `copy` so that no writer overlaps its last run. `None`: a writer holds a stripe for a long time; then call
     /// [`CopyLock::read_within`], where waiting is allowed.
     pub fn read_short<R>(&self, stripes: Stripes, mut copy: impl FnMut() -> R) -> Option<R> {
         for _ in 0..OPTIMISTIC_TRIES {
@@ -256,8 +256,8 @@ impl CopyLock {
         Some(copy())
     }
 
-    /// The sum of the stripes' numbers, which only grow: it is the same as before when all of them are. `None`: a writer
-    /// is at work.
+    /// The sum of the stripes' numbers. As these only grow, it is unchanged only if all of them are. `None`: a writer
+    /// is active.
     #[inline(always)]
     fn numbers(&self, stripes: Stripes, order: Ordering) -> Option<u64> {
         stripes.each().try_fold(0u64, |sum, at| {
@@ -266,7 +266,7 @@ impl CopyLock {
         })
     }
 
-    /// Waits for writers, for each for `longest`, then runs `copy` with all writers held off. For a thread that may wait.
+    /// Waits for writers, up to `longest` for each, then runs `copy` while all writers are kept out. For a thread that may wait.
     pub fn read_within<R>(
         &self,
         stripes: Stripes,
@@ -281,15 +281,15 @@ impl CopyLock {
         Some(copy())
     }
 
-    /// The one stripe of `count` bytes at `start` for writing, if it is free. `None`: it is not, or there are several, so
+    /// Takes the stripe of `count` bytes at `start` for writing, if it is free. `None`: it is not, or there are several: then
     /// call [`CopyLock::try_write_two`].
     #[inline(always)]
     pub fn try_write_one(&self, start: usize, count: usize) -> Option<StripeGuard<'_>> {
         self.try_write_stripe(Stripes::one(start, count)?)
     }
 
-    /// The two stripes of `count` bytes at `start` for writing, if both are free. `None`: they are not, or there are not
-    /// two, so call [`CopyLock::try_write`].
+    /// Takes the two stripes of `count` bytes at `start` for writing, if both are free. `None`: they are not, or there are
+    /// not two: then call [`CopyLock::try_write`].
     #[inline(always)]
     pub fn try_write_two(&self, start: usize, count: usize) -> Option<[StripeGuard<'_>; 2]> {
         let (one, other) = Stripes::two(start, count)?;
@@ -300,7 +300,7 @@ impl CopyLock {
     #[inline(always)]
     fn try_write_stripe(&self, at: usize) -> Option<StripeGuard<'_>> {
         let stripe = &*self.stripes[at];
-        // A guard is made only of a stripe that was taken: its drop releases it.
+        // A guard exists only for a stripe that was taken, because its drop releases it.
         match stripe.enter(Turn::Any) {
             true => Some(StripeGuard {
                 stripe,
@@ -310,7 +310,7 @@ impl CopyLock {
         }
     }
 
-    /// The stripes for writing, if each comes free within about a microsecond.
+    /// Takes the stripes for writing, if each becomes free within about a microsecond.
     pub fn try_write(&self, stripes: Stripes) -> Option<WriteGuard<'_>> {
         let mut writing = WriteGuard::of_none(self);
         for at in stripes.each() {
@@ -332,7 +332,7 @@ impl CopyLock {
         held.expect("it waits for as long as it takes")
     }
 
-    /// Waits for the stripes, for each for `longest`. For a thread that may wait.
+    /// Waits for the stripes, up to `longest` for each. For a thread that may wait.
     pub fn write_within(
         &self,
         stripes: Stripes,
@@ -346,7 +346,7 @@ impl CopyLock {
         Some(writing)
     }
 
-    /// Waits until `enter` takes the stripe, or `longest` is over.
+    /// Waits until `enter` takes the stripe, or `longest` has passed.
     fn wait(
         &self,
         at: usize,
@@ -509,8 +509,8 @@ mod tests {
         assert_eq!(both.each().collect::<Vec<_>>(), [0, 3]);
     }
 
-    /// Each stripe has three words. Writers of all stripes fill the first words with one number, and writers of any
-    /// stripes the second and third ones: no read sees two numbers where one writer wrote one.
+    /// Each stripe has three words. Writers of all stripes fill the first words with one number, and writers of some
+    /// stripes the second and third ones. No read may see two numbers where one writer wrote one.
     #[test]
     fn copies_are_never_torn() {
         let lock = CopyLock::default();
@@ -582,12 +582,12 @@ mod tests {
         assert!(lock.try_write_one(0, 1).is_none() && lock.try_write(two).is_none());
         assert!(lock.try_write_two(0, 2 * PAGE).is_none() && lock.quiet_two(0, 2 * PAGE).is_none());
         assert!(lock.quiet(0, 1).is_none());
-        // A refusal of the second of two releases the first.
+        // If the second of two is refused, the first is released.
         let last = (STRIPES - 1) * PAGE;
         assert!(lock.try_write_two(last, 2 * PAGE).is_none());
         assert!(lock.try_write_one(last, 1).is_some());
         assert_eq!(lock.read_short(two, || 1), None);
-        // The others are free, also after a refusal.
+        // The other stripes are free, also after a refusal.
         assert!(lock.try_write_one(PAGE, 1).is_some());
         assert_eq!(lock.read_short(Stripes::of(PAGE, 1), || 1), Some(1));
         drop(guard);
@@ -629,7 +629,7 @@ mod tests {
         });
     }
 
-    /// Threads that hold a stripe again and again do not keep one off that waits, whatever it waits for.
+    /// Threads that hold a stripe again and again must not keep out a thread that waits, whatever it waits for.
     fn assert_not_starved(hold: impl Fn(&CopyLock, &dyn Fn()) + Sync, take: impl Fn(&CopyLock)) {
         const HOLD: Duration = Duration::from_micros(300);
         let lock = CopyLock::default();

@@ -5,18 +5,18 @@ use crate::os::{self, Advice, MemoryAdvice};
 use crate::{guard, Errno, Result};
 
 impl Region {
-    /// Tells the kernel how `position .. position + count` will be used; `count` 0: to the end.
+    /// Tells the kernel how `position .. position + count` will be used; `count` 0: up to the end.
     pub fn advise(&self, position: u64, count: u64, advice: Advice) -> Result<()> {
         self.check_fault()?;
         let offset = self.shape.offset.saturating_add(position);
         let count = if count == 0 { u64::MAX } else { count };
-        // What was written to private pages is nowhere else.
+        // Data that was written to private pages is stored nowhere else.
         let keeps_writes = advice == Advice::DontNeed && self.shape.private;
         if let Some((start, count)) = clamp(position, count, self.len()) {
             if !keeps_writes {
                 let (at, len) = self.pages(start, count);
-                // SAFETY: the pages lie inside the mapping (1: Alive); shared pages keep what was
-                // written in the page cache, and private ones are left alone.
+                // SAFETY: the pages are inside the mapping (1: Alive). Written data of shared pages stays
+                // in the page cache, and private pages are not changed.
                 unsafe { os::advise_pages(at, len, advice) }?;
             }
             if let Some(file) = self.file()? {
@@ -26,8 +26,8 @@ impl Region {
         Ok(())
     }
 
-    /// As [`Region::advise`], with advice that Linux alone has, about memory and not about the file. What loses bytes is
-    /// given about pages that lie inside as a whole, and is for maps that can be written.
+    /// As [`Region::advise`], with advice that only Linux has, about memory and not about the file. Advice that loses bytes
+    /// applies only to pages that are entirely inside the range, and needs a map that can be written.
     pub fn advise_memory(&self, position: u64, count: u64, advice: MemoryAdvice) -> Result<()> {
         self.check_fault()?;
         if advice.writes() && !self.writable() {
@@ -50,7 +50,7 @@ impl Region {
             at = unsafe { at.add(from) };
             len = to - from;
         }
-        // SAFETY: the pages lie inside the mapping (1: Alive); those whose bytes are lost, inside the range that the
+        // SAFETY: the pages are inside the mapping (1: Alive). Pages whose bytes are lost are inside the range that the
         // caller gave.
         match unsafe { os::advise_memory(at, len, advice) } {
             Err(error) if os::is_lost_page(error) => self.check_size().and(Err(error)),
@@ -58,7 +58,7 @@ impl Region {
         }
     }
 
-    /// Allocates the blocks of `position .. position + count`; past the end the map grows, as a
+    /// Allocates the blocks of `position .. position + count`. Past the end, the map grows, as a
     /// file does.
     pub fn allocate(&self, position: u64, count: u64) -> Result<()> {
         self.check_fault()?;
@@ -79,7 +79,7 @@ impl Region {
         if grows && (!self.shape.grows || end > self.shape.max_size) {
             return Err(Errno::NOSPC);
         }
-        // First what leaves the size of the file as it is, should growing fail.
+        // First the part that does not change the size of the file, because growing may fail.
         os::without_sigxfsz(|| os::allocate(file.fd(), offset, count, on_disk))?;
         match grows {
             true => self.grow(end),
@@ -87,18 +87,18 @@ impl Region {
         }
     }
 
-    /// Brings `position .. position + count` into memory and waits for it.
+    /// Reads `position .. position + count` into memory and waits for it.
     pub fn prefetch(&self, position: u64, count: u64) -> Result<()> {
         self.check_fault()?;
         if let Some((start, count)) = clamp(position, count, self.len()) {
             let (at, len) = self.pages(start, count);
-            // SAFETY: the pages lie inside the mapping (1: Alive).
+            // SAFETY: the pages are inside the mapping (1: Alive).
             match unsafe { os::populate(at, len) } {
-                // The kernel does not signal from within a system call; a touch does, and tells
+                // The kernel does not raise a signal from within a system call. An access does, and so tells
                 // the guard what was lost.
                 Err(error) if os::is_lost_page(error) => {
                     if guard::status() != guard::Status::Ok {
-                        // A touch would kill.
+                        // An access would kill the process.
                         return self.check_size().and(Err(error));
                     }
                     self.touch(start, count);
@@ -110,16 +110,16 @@ impl Region {
         Ok(())
     }
 
-    /// Takes pages that were read out of this process, not out of the page cache. Of private maps
-    /// and anonymous memory nothing: what they hold may be nowhere else.
+    /// Removes pages that were read from this process, but not from the page cache. Does nothing for private maps
+    /// and anonymous memory, whose contents may be stored nowhere else.
     pub fn release_pages(&self, position: u64, count: u64) {
         if self.shape.private || !self.file.is_file() {
             return;
         }
         if let Some((start, count)) = clamp(position, count, self.len()) {
             let (at, len) = self.pages(start, count);
-            // SAFETY: the pages lie inside the mapping (1: Alive); shared pages keep what was
-            // written in the page cache.
+            // SAFETY: the pages are inside the mapping (1: Alive). Written data of shared pages stays in the page
+            // cache.
             unsafe { os::release_pages(at, len) };
         }
     }
@@ -128,7 +128,7 @@ impl Region {
     fn touch(&self, start: usize, count: usize) {
         let (at, len) = self.pages(start, count);
         for page in (0..len).step_by(os::page_size()) {
-            // SAFETY: inside the mapping (1: Alive); a lost page is the guard's.
+            // SAFETY: inside the mapping (1: Alive); the guard handles a lost page.
             unsafe { at.add(page).read_volatile() };
         }
     }
@@ -140,9 +140,9 @@ impl Region {
             return Ok(());
         };
         let (at, len) = self.pages(start, count);
-        // SAFETY: the pages lie inside the mapping (1: Alive).
+        // SAFETY: the pages are inside the mapping (1: Alive).
         let answer = os::check(unsafe { libc::mlock(at.cast(), len) });
-        // Of a page that is lost mlock says no more than that there is no memory.
+        // For a lost page, mlock only reports that there is no memory.
         answer.or_else(|error| self.check_size().and(Err(error)))
     }
 

@@ -1,8 +1,8 @@
 //! Writes that make the file longer.
 //!
-//! The bytes go through the file and not through the map: the file gets longer as they arrive in it, so a program
+//! The bytes are written to the file and not to the map. The file grows as they arrive in it, so a program
 //! that follows the file never reads zeros in their place, and a full disk is an error of the write. Then the map
-//! takes the size that the file has.
+//! takes the size of the file.
 
 use super::resize::Copies;
 use super::{AddressRange, Region};
@@ -10,23 +10,23 @@ use crate::bounds::checked_range;
 use crate::source::copy_intact;
 use crate::{guard, os, patience, Errno, Result};
 
-/// A longer write past the end does not hold copies off while it fills the file.
+/// A longer write past the end does not keep copies out while it fills the file.
 const HELD_OFF: usize = 1 << 20;
 
 /// What to write.
 #[derive(Clone, Copy)]
 pub enum Source {
     Bytes(*const u8),
-    /// The same byte, again and again.
+    /// The same byte, repeated.
     Fill(u8),
 }
 
 impl Region {
     /// Writes `count` bytes at `position`, past the end of the map, after `claim` agreed. `false`: it did not, or the
-    /// map has become longer meanwhile; look again. Blocks on the disk.
+    /// map has grown in the meantime; then check again. Blocks on the disk.
     ///
     /// # Safety
-    /// Bytes must be readable; they may lie in this region.
+    /// Bytes must be readable. They may be in this region.
     pub unsafe fn write_past_end(
         &self,
         position: u64,
@@ -45,7 +45,7 @@ impl Region {
         if end > self.shape.max_size {
             return Err(Errno::NOSPC);
         }
-        // A long write holds copies off only while it changes bytes that they can see.
+        // A long write keeps copies out only while it changes bytes that they can see.
         let copies = match count <= HELD_OFF {
             true => Copies::HeldOff,
             false => Copies::GoOn,
@@ -58,19 +58,19 @@ impl Region {
             let file = self.file()?.ok_or(Errno::NOTSUP)?;
             let on_disk = self.check_size_under(ranges)?.unwrap_or(0);
             if self.shape.page != os::page_size() {
-                // hugetlbfs has no writes.
+                // hugetlbfs does not support writes.
                 self.extend(ranges, Some(on_disk), end.max(on_disk))?;
                 return Ok(false);
             }
             let size = end.max(on_disk).min(self.shape.max_size);
             let (bytes, len) = self.whole_pages(size)?;
-            // Addresses first: what can be refused is asked for before the file is changed.
+            // Addresses first, because they can be refused, and the file must not have changed then.
             let successor = self.successor(ranges, bytes)?;
             self.check_mappable(ranges, bytes)?;
             if !claim() {
                 return Ok(false);
             }
-            // Bytes in the place of others come last, when nothing can fail any more.
+            // Existing bytes are overwritten last, when nothing can fail any more.
             let head = on_disk.saturating_sub(position).min(count as u64) as usize;
             let mut reached = on_disk;
             // SAFETY: the caller's promise.
@@ -86,12 +86,12 @@ impl Region {
                 Copies::HeldOff => None,
                 Copies::GoOn => patience::begun(|| self.hold_off_copies())?,
             };
-            // Only when the file reaches so far: a live binary of a tail that was truncated once would meet lost pages.
+            // Only once the file is long enough: a live binary of a tail that was once truncated would meet lost pages.
             tail.and_then(|()| self.map_more(ranges, successor, bytes))
                 .inspect_err(|_| file.take_back(reached, on_disk))?;
             self.publish(ranges, len);
             if head > 0 {
-                // SAFETY: `position + head` is inside the map by now, which is writable; bytes by the caller's promise.
+                // SAFETY: `position + head` is now inside the map, which is writable; bytes by the caller's promise.
                 self.reading(|| unsafe { self.put(source, position as usize, head) })?;
             }
             drop(exclusive);
@@ -99,9 +99,9 @@ impl Region {
         })
     }
 
-    /// As [`Region::copy_within`], where the bytes at `to` end past the end of the map.
+    /// As [`Region::copy_within`], if the bytes at `to` end past the end of the map.
     pub fn copy_past_end(&self, from: u64, to: u64, count: usize) -> Result<bool> {
-        // As if they lay elsewhere in between, for they may overlap.
+        // Through a buffer, because the ranges may overlap.
         let start = checked_range(from, count, self.len()).ok_or(Errno::INVAL)?;
         let mut bytes = buffer(count)?;
         // SAFETY: `start + count` is inside the map (1: Alive), and the buffer has room for it.
@@ -111,7 +111,7 @@ impl Region {
         }
     }
 
-    /// Appends `count` bytes to the file, and takes its size. Returns the position behind them. Blocks on the disk.
+    /// Appends `count` bytes to the file, and takes its size. Returns the position after them. Blocks on the disk.
     ///
     /// # Safety
     /// `data` must have `count` readable bytes.
@@ -132,7 +132,7 @@ impl Region {
                     file.append(data, count)
                 })
             }?;
-            // The bytes are in the file whatever becomes of the map: it is as long as it can be.
+            // The bytes are in the file even if extending the map fails. The map then covers as much as it can.
             let size = file.size().unwrap_or(before + count as u64);
             if let Ok((bytes, len)) = self.whole_pages(size) {
                 let mapped = self
@@ -146,20 +146,20 @@ impl Region {
         })
     }
 
-    /// How many bytes to map for a file of `size` bytes, and how long the map is then.
+    /// How many bytes to map for a file of `size` bytes, and the resulting length of the map.
     fn whole_pages(&self, size: u64) -> Result<(usize, usize)> {
         let len = usize::try_from(size).map_err(|_| Errno::NOMEM)?;
         Ok((self.shape.bytes(len)?, len))
     }
 
-    /// The map is `len` bytes long from here on, which are mapped.
+    /// Makes `len` bytes, which are mapped, the length of the map.
     fn publish(&self, ranges: &[AddressRange], len: usize) {
         let last = &ranges[ranges.len() - 1];
         self.hot.extent.grow(last.position_zero(&self.shape), len);
     }
 
     /// # Safety
-    /// `start + count` must lie inside the writable map; bytes must be readable.
+    /// `start + count` must be inside the writable map. Bytes must be readable.
     unsafe fn put(&self, source: Source, start: usize, count: usize) -> Result<()> {
         match source {
             // SAFETY: the caller's promise.
@@ -174,18 +174,18 @@ impl Region {
 }
 
 impl Source {
-    /// What follows the first `count` bytes.
+    /// The part after the first `count` bytes.
     fn skip(self, count: usize) -> Source {
         match self {
-            // Of as many bytes as there are at least.
+            // There are at least this many bytes.
             Source::Bytes(data) => Source::Bytes(data.wrapping_add(count)),
             fill => fill,
         }
     }
 }
 
-/// Calls `write` with the bytes of `source`: where they are, how many came before, how many there are. Bytes of a map of
-/// ours are copied first, as the map may lose them; those that it has lost are an error.
+/// Calls `write` with the bytes of `source`: their address, how many came before, and how many there are. Bytes of a map
+/// are copied first, because the map may lose them; bytes that it has lost are an error.
 ///
 /// # Safety
 /// Bytes must be readable.

@@ -1,4 +1,4 @@
-//! What an open makes of its file and its options: decided first, refused first, then carried out.
+//! What an open derives from its file and its options: first decided, then checked, then carried out.
 
 use super::address_range::AddressRange;
 use super::reservation::{Place, Size};
@@ -8,13 +8,13 @@ use crate::mapped_file::MappedFile;
 use crate::opened_file::{OpenedFile, SizePlan, Undo};
 use crate::{os, Errno, Options, Result};
 
-/// Addresses set aside for a map that can grow, beyond twice its size.
+/// How many addresses to reserve for a map that can grow, beyond twice its size.
 #[cfg(target_pointer_width = "64")]
 const GROWTH_RESERVE: usize = 1 << 30;
 #[cfg(not(target_pointer_width = "64"))]
 const GROWTH_RESERVE: usize = 16 << 20;
 
-/// The most addresses set aside for a map that may grow to `max_size`.
+/// The most addresses to reserve for a map that may grow to `max_size`.
 #[cfg(target_pointer_width = "64")]
 const MOST_AHEAD: usize = 16 << 30;
 /// As above, for anonymous memory, which cannot be shown in a larger range.
@@ -27,19 +27,19 @@ const MOST_AHEAD: usize = 64 << 20;
 
 pub(super) struct Plan {
     pub shape: Shape,
-    /// How long the map is, in bytes.
+    /// The length of the map in bytes.
     pub len: usize,
-    /// What becomes of the size of the file; `None`: anonymous memory.
+    /// How the size of the file changes; `None`: anonymous memory.
     size: Option<SizePlan>,
-    /// Bytes that the map takes in whole pages.
+    /// The length of the map in whole pages, in bytes.
     needed: usize,
-    /// Bytes of addresses to set aside for it, if they are plenty.
+    /// How many bytes of addresses to reserve for it, if there are plenty.
     wanted: usize,
     place: Place,
 }
 
-/// Plans an open and carries it out: where the size of the file changes, both under its lock and from the size that it
-/// has then. What fails is undone. The range must be dropped before the file and the fault.
+/// Plans an open and carries it out. If it changes the size of the file, it does both under the lock of the file, and from the
+/// size that the file then has. If it fails, it is undone. The range must be dropped before the file and the fault.
 pub(super) fn plan_and_map(
     opened: Option<&OpenedFile>,
     options: &Options,
@@ -48,7 +48,7 @@ pub(super) fn plan_and_map(
     let Some(opened) = opened else {
         return Plan::of_memory(options)?.carry_out(None, fault);
     };
-    // Declared first, and so dropped last: what is undone is undone under the lock.
+    // Declared first, and so dropped last: everything is undone under the lock.
     let _lock;
     let mut undo = Undo::new(opened);
     let mut size = opened.plan_size(opened.size(), options)?;
@@ -71,7 +71,7 @@ impl Plan {
         size.refuse_lent(file)?;
         let page = file.page_size(options.huge)?;
         if options.append && page != os::page_size() {
-            // hugetlbfs has no writes.
+            // hugetlbfs does not support writes.
             return Err(Errno::NOTSUP);
         }
         Plan::new(options, Some(size), page)
@@ -85,7 +85,7 @@ impl Plan {
         }
         let wanted = match options.max_size {
             _ if !shape.resizable => needed,
-            // Room for what may never come is bounded; a map that needs more gets a larger range.
+            // The reservation for growth is limited. A map that needs more gets a larger range later.
             Some(max) => {
                 let most = if size.is_none() {
                     MOST_AHEAD_OF_MEMORY
@@ -112,7 +112,7 @@ impl Plan {
         })
     }
 
-    /// Everything that can be refused is asked for before the file is changed.
+    /// Everything that can be refused is requested before the file is changed.
     fn carry_out(self, undo: Option<&mut Undo>, fault: &Fault) -> Result<(Plan, AddressRange)> {
         let shape = &self.shape;
         let file = undo.as_ref().map(|undo| undo.file());
@@ -123,7 +123,7 @@ impl Plan {
             outgrown: false,
         };
         let mut range = AddressRange::new(shape, file, fault, size, self.place)?;
-        // A file that stays as it is need not be asked: the map itself will tell.
+        // If the file does not change, it need not be tried: mapping it will tell.
         let probed = needed == 0 || self.size.is_none_or(|size| size.changes());
         if let (Some(file), true) = (file, probed) {
             probe(shape, file)?;
@@ -144,10 +144,10 @@ impl Plan {
     }
 }
 
-/// Whether the file can be mapped as asked, before it is changed: files in /proc are empty and
-/// cannot, and huge pages are not for every file.
+/// Whether the file can be mapped as requested, before it is changed: files in /proc are empty and
+/// cannot, and not every file supports huge pages.
 fn probe(shape: &Shape, file: &MappedFile) -> Result<()> {
-    // Without side effects: hugetlbfs sets pages aside for every map without MAP_NORESERVE.
+    // Without side effects: hugetlbfs reserves pages for every map without MAP_NORESERVE.
     let mapped = shape.with_flags_of(file.fd(), |flags| {
         let flags = flags | os::NO_RESERVE;
         #[cfg(target_os = "linux")]

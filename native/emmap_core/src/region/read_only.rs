@@ -1,11 +1,11 @@
-//! A map that was writable, and is not any more.
+//! Makes a writable map read-only.
 //!
-//! A call that may not wait asks whether the map is writable, and then writes, without a lock: nothing counts it. So:
+//! A call that may not wait checks whether the map is writable, and then writes, without a lock and without being counted. So:
 //!
-//! 1. [`Region::refuse_writes`] makes every call that asks from then on refuse;
-//! 2. the caller waits for the calls that had asked before and may not wait, which it alone can know of;
-//! 3. [`Region::protect`] waits for those that may wait, which are counted ([`Region::slow_write`]) or hold the ranges,
-//!    and takes the right to write away from the pages.
+//! 1. [`Region::refuse_writes`] makes every call that checks from then on fail;
+//! 2. the caller waits for the calls that had checked before and may not wait, because only the caller knows about them;
+//! 3. [`Region::protect`] waits for the calls that may wait, which are counted ([`Region::slow_write`]) or hold the ranges,
+//!    and makes the pages read-only.
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 use super::Region;
 use crate::{patience, Errno, Result};
 
-/// How many writes are at work that may take long.
+/// How many writes are running that may take long.
 #[derive(Default)]
 pub(super) struct SlowWrites(AtomicUsize);
 
-/// A write that may take long, until it is dropped.
+/// Counts a write that may take long, until it is dropped.
 pub struct SlowWrite<'a>(&'a SlowWrites);
 
 impl Drop for SlowWrite<'_> {
@@ -27,17 +27,17 @@ impl Drop for SlowWrite<'_> {
 }
 
 impl Region {
-    /// Every change that begins from now on is refused with EACCES. This is permanent.
+    /// Refuses every change that begins from now on with EACCES, permanently.
     pub fn refuse_writes(&self) {
         self.hot.appends.store(false, SeqCst);
         self.hot.writable.store(false, SeqCst);
     }
 
-    /// Makes the pages read-only, once no call is at work that may not wait and began before [`Region::refuse_writes`].
-    /// Waits for all others.
+    /// Makes the pages read-only. No call that may not wait and began before [`Region::refuse_writes`] may still be running.
+    /// Waits for all other calls.
     ///
     /// # Safety
-    /// No such call may be at work: its write would kill.
+    /// No such call may be running, because its write would kill the process.
     pub unsafe fn protect(&self) -> Result<()> {
         let start = Instant::now();
         while self.slow_writes.0.load(SeqCst) > 0 {
@@ -53,10 +53,10 @@ impl Region {
             .try_for_each(|range| range.protect(&self.shape))
     }
 
-    /// To be called by a write that may wait, before it begins: it is done when what this returns is dropped.
+    /// To be called by a write that may wait, before it begins. It ends when the returned value is dropped.
     pub(crate) fn slow_write(&self) -> Result<SlowWrite<'_>> {
         self.slow_writes.0.fetch_add(1, SeqCst);
-        // Counted before it asks: whoever refuses writes looks at the count after that.
+        // Counted before the check: whoever refuses writes reads the count after that.
         let counted = SlowWrite(&self.slow_writes);
         match self.hot.writable.load(SeqCst) {
             true => Ok(counted),

@@ -1,4 +1,4 @@
-//! The way back after a fault.
+//! Recovery after a fault.
 
 use super::address_range::Zeros;
 use super::resize::Copies;
@@ -7,20 +7,20 @@ use crate::patience::Deadline;
 use crate::{Errno, Result};
 
 impl Region {
-    /// Looks at the file again: a map of a whole file takes the size that the file has now (a private
-    /// one that can be written gets no longer), and what was lost is mapped again in its place. Also
-    /// ends what a failed sync began.
+    /// Checks the file again. A map of a whole file takes the current size of the file (a writable private
+    /// map does not grow), and lost pages are mapped again at the same addresses. Also
+    /// clears the error of a failed sync.
     ///
-    /// What was written to lost pages meanwhile is gone. ESTALE: the file is too short for a map of
-    /// fixed size, or was cut again. Blocks on the disk.
+    /// Data that was written to lost pages is gone. ESTALE: the file is too short for a map of
+    /// fixed size, or was truncated again. Blocks on the disk.
     pub fn reattach(&self) -> Result<()> {
         if self.hot.fault.has_thrown_away() {
-            // What was written to it is gone: it must be opened again.
+            // Written data is gone: the map must be opened again.
             return Err(Errno::NOMEM);
         }
         let deadline = Deadline::of_call(Errno::WAIT_SIZE);
         let _turn = self.size_turn.enter(&deadline)?;
-        // Before the lock of the file, which it would release.
+        // Before the lock of the file is taken, because this would release it.
         self.show_copy(&self.ranges())?;
         self.locked(&deadline, Copies::HeldOff, |ranges| {
             self.follow(ranges)?;
@@ -30,8 +30,8 @@ impl Region {
         Ok(())
     }
 
-    /// Maps the file of an overlay that was copied when it was written first. What was written to a private map is
-    /// nowhere else, so that one stays as it is.
+    /// Maps the file of an overlay that was copied when it was first written. A private map with written
+    /// pages, which are stored nowhere else, is not changed.
     fn show_copy(&self, ranges: &[AddressRange]) -> Result<()> {
         if self.shape.private && self.shape.writable {
             return Ok(());
@@ -51,7 +51,7 @@ impl Region {
         Ok(())
     }
 
-    /// Brings the map to the size of its file.
+    /// Changes the size of the map to that of its file.
     fn follow(&self, ranges: &mut Vec<AddressRange>) -> Result<()> {
         let (Some(file), true) = (self.file()?, self.shape.follows) else {
             return Ok(());
@@ -60,16 +60,16 @@ impl Region {
         let to = usize::try_from(on_disk).map_err(|_| Errno::NOMEM)?;
         if to > self.len() {
             if self.shape.private && self.shape.writable {
-                // A larger range of addresses would show the file in the place of what was written
-                // here, and that is nowhere else.
+                // A larger range of addresses would show the file in place of the written pages,
+                // which are stored nowhere else.
                 return Ok(());
             }
-            // The file is long enough already.
+            // The file is already long enough.
             return self.extend(ranges, None, on_disk);
         }
         let bytes = self.shape.bytes(to)?;
         self.hot.extent.set_len(to);
-        // The tail is gone from the file, so there is nothing to keep should this fail; and what writes to it is refused.
+        // The file no longer has the tail, so nothing is lost if this fails, and writes to the tail are refused.
         ranges
             .iter_mut()
             .try_for_each(|range| range.shrink(&self.shape, bytes, Zeros::AnyKind))
@@ -92,7 +92,7 @@ impl Region {
         }
     }
 
-    /// Whether the file reaches over the map.
+    /// Whether the file covers the whole map.
     fn covered(&self) -> Result<bool> {
         let Some(file) = self.file()? else {
             return Ok(true);

@@ -1,13 +1,13 @@
-//! What the last close releases, while calls and live binaries may still be at work.
+//! What the last close releases, while calls may be running and live binaries may exist.
 //!
-//! A close waits for no call, and a call takes no lock, so:
+//! A close does not wait for calls, and calls take no lock. So:
 //!
 //! - the descriptor is closed when the last call that holds the file has returned;
-//! - where no live binary was handed out, the fault of the map becomes [`Reason::CLOSED`](crate::fault::Reason::CLOSED)
-//!   *before* zero pages replace the file's. A call that touches a page after that finds the fault when it asks,
-//!   as it does for a lost page: it returns the file's bytes or CLOSED, never zeros;
-//! - who hands out a live binary marks the map *before* it looks whether its handle is closed, and who closes looks
-//!   at the mark *after* it has closed the handle: one of both sees the other.
+//! - if no live binary was handed out, the fault of the map becomes [`Reason::CLOSED`](crate::fault::Reason::CLOSED)
+//!   *before* zero pages replace those of the file. A call that accesses a page after that finds the fault when it checks,
+//!   as it does for a lost page: it returns the bytes of the file or CLOSED, never zeros;
+//! - a thread that hands out a live binary marks the map *before* it checks whether its handle is closed, and a thread that
+//!   closes checks the mark *after* it has closed the handle, so at least one of them sees the other.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -21,9 +21,9 @@ pub(super) struct FileSlot {
     /// `None`: anonymous memory.
     name: Option<Name>,
     file: Mutex<Option<Arc<MappedFile>>>,
-    /// How large the file was when its descriptor was released and pages of it stayed, in bytes.
+    /// The size of the file in bytes when its descriptor was released while its pages stayed mapped.
     last_size: AtomicU64,
-    /// Whether its name was removed. Once is enough: when nothing keeps the file any more, a new file of the same name
+    /// Whether its name was removed. It must be removed only once: when the file is released, a new file of the same name
     /// may have the same inode.
     unlinked: AtomicBool,
 }
@@ -67,7 +67,7 @@ impl FileSlot {
         self.file().take()
     }
 
-    /// Pages of a file that was taken stay mapped: how large it is tells how long it takes to give them back.
+    /// Records the size of a file whose pages stay mapped: it determines how long unmapping them takes.
     fn keep_size(&self, file: &MappedFile) {
         let size = file.size().unwrap_or(0);
         self.last_size.fetch_max(size, Ordering::Relaxed);
@@ -85,7 +85,7 @@ impl FileSlot {
 }
 
 impl Region {
-    /// A live binary is about to be handed out. Call before looking whether the handle is closed.
+    /// To be called before a live binary is handed out, and before checking whether the handle is closed.
     #[inline]
     pub fn lend(&self) {
         if self.hot.lent.lend() {
@@ -113,21 +113,21 @@ impl Region {
         }
     }
 
-    /// To be called once, when the last handle is closed: releases the descriptor, and the pages of the file where no
-    /// live binary was handed out. Waits for a call that changes the size, and takes the time of unmapping.
+    /// To be called once, when the last handle is closed: releases the descriptor, and the pages of the file if no
+    /// live binary was handed out. Waits for a call that changes the size, and takes as long as unmapping takes.
     pub fn release(&self) {
         let keep_pages = self.is_lent();
         if !keep_pages {
             self.hot.fault.close();
             if self.shape.auto_unlink {
-                // With live binaries the name goes with the last of them.
+                // With live binaries, the name is removed with the last of them.
                 self.file.unlink();
             }
         }
         self.release_under(&self.ranges(), keep_pages);
     }
 
-    /// As [`Region::release`] of a map with live binaries, unless a call is changing its size: for a thread that may
+    /// As [`Region::release`] for a map with live binaries, unless a call is changing its size. For a thread that may
     /// not wait.
     pub fn try_release_descriptor(&self) {
         match self.ranges.try_lock() {
@@ -139,7 +139,7 @@ impl Region {
 
     fn release_under(&self, ranges: &[AddressRange], keep_pages: bool) {
         ranges.iter().for_each(AddressRange::forget_fd);
-        // A signal handler that had asked for the descriptor is done with it.
+        // A signal handler that had read the descriptor has finished with it.
         self.hot.fault.await_losing();
         let file = self.file.take();
         let cleared = |range: &AddressRange| range.clear(&self.shape);

@@ -1,23 +1,23 @@
-//! A range of addresses that nobody else can be given, and its end.
+//! A range of addresses that is exclusively owned, and its release.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::bounds::round_up;
 use crate::{arena, os, Errno, Result};
 
-/// Owns `len` bytes of addresses from a page-aligned `start`, and a page more at both ends. All of
-/// it is unmapped on drop, whatever was placed inside meanwhile.
+/// Owns `len` bytes of addresses from a page-aligned `start`, and one additional page at both ends. All of
+/// it is unmapped on drop, including everything that was placed inside.
 ///
-/// All of it can be read from the first moment (as zeros, which takes no memory), the margins too:
-/// from OTP 27 on, compiled matching loads whole words that begin before the bytes it wants, so a
-/// live binary at the very start of a map reads what lies in front of it.
+/// All of it is readable from the first moment (as zeros, which takes no memory), including the margins:
+/// from OTP 27 on, compiled matching loads whole words that begin before the bytes it needs, so
+/// matching a live binary at the very start of a map reads the bytes before it.
 pub struct Reservation {
     start: *mut u8,
     len: usize,
     owner: Owner,
 }
 
-// SAFETY: the pointer is an address that this value owns; it is only handed out, never followed.
+// SAFETY: the pointer is an address that this value owns. It is only handed out, never dereferenced.
 unsafe impl Send for Reservation {}
 // SAFETY: as above; no method changes anything through a shared reference.
 unsafe impl Sync for Reservation {}
@@ -29,35 +29,35 @@ impl Drop for Reservation {
     }
 }
 
-/// How many reservations there are. Each is up to two maps of the process: the file, and what lies behind it.
+/// How many reservations exist. Each is up to two maps of the process: the file, and the range after it.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 const MAPS_OF_EACH: usize = 2;
 
 /// The addresses of all reservations together.
 static RESERVED: AtomicUsize = AtomicUsize::new(0);
-/// Beyond this, reservations are no larger than they must be: a quarter of a 47-bit space, or of a
+/// Beyond this, reservations are only as large as necessary: a quarter of a 47-bit address space, or of a
 /// 32-bit one.
 #[cfg(target_pointer_width = "64")]
 const MOST_RESERVED: usize = 1 << 45;
 #[cfg(not(target_pointer_width = "64"))]
 const MOST_RESERVED: usize = 1 << 30;
 
-/// The most addresses reserved beyond those that a growth needs.
+/// The most addresses to reserve beyond those that a growth needs.
 const MOST_AHEAD: usize = 64 << 20;
 
-/// Addresses that are ours until it is dropped.
+/// Addresses that are owned until this value is dropped.
 struct Owner {
     at: *mut u8,
     len: usize,
-    /// How many bytes from `at` on the arena gave, and gets back: these and those behind them, for it to grow into.
-    /// 0: it lies elsewhere.
+    /// How many bytes from `at` on the arena has allocated, and gets back: the owned bytes, and those after them into which
+    /// they can grow. 0: it is not in the arena.
     room: usize,
 }
 
 impl Owner {
-    /// `len` bytes, wherever there is room; `room` to grow into where that costs nothing.
+    /// `len` bytes at any free address, with `room` to grow into if that costs nothing.
     fn anywhere(len: usize, room: usize) -> Result<Owner> {
-        /// Others may have mapped something where the arena has room.
+        /// Others may have mapped something at an address that the arena considers free.
         const TRIES: usize = 3;
         static EVER: AtomicBool = AtomicBool::new(false);
         for _ in 0..TRIES {
@@ -72,7 +72,7 @@ impl Owner {
                 owner.room = room;
                 return Ok(owner);
             }
-            // What is taken there is not tried again.
+            // An occupied place stays allocated, so that it is not tried again.
         }
         if !EVER.load(Ordering::Relaxed) {
             arena::give_up();
@@ -80,7 +80,7 @@ impl Owner {
         Owner::at(0, len, false)
     }
 
-    /// `len` bytes at `address`, or elsewhere if it is taken, unless `exactly`.
+    /// `len` bytes at `address`, or at another address if it is in use, unless `exactly`.
     fn at(address: usize, len: usize, exactly: bool) -> Result<Owner> {
         Ok(Owner {
             at: os::reserve_at(address, len, exactly)?,
@@ -89,7 +89,7 @@ impl Owner {
         })
     }
 
-    /// Makes it `len` bytes long, where it lies. EEXIST, or another error: something is there.
+    /// Extends it to `len` bytes in place. EEXIST or another error: something else is there.
     fn extend(&mut self, len: usize) -> Result<()> {
         let at = self.at as usize;
         if self.room > 0 && len > self.room {
@@ -103,9 +103,9 @@ impl Owner {
         Ok(())
     }
 
-    /// Makes it `len` bytes long again.
+    /// Shortens it to `len` bytes again.
     fn take_back(&mut self, len: usize) {
-        // SAFETY: the bytes behind `len` were reserved by `extend`, and nobody has seen them.
+        // SAFETY: the bytes after `len` were reserved by `extend`, and nothing has used them.
         unsafe { os::unmap(self.at.add(len), self.len - len) }
         self.len = len;
     }
@@ -113,7 +113,7 @@ impl Owner {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        // SAFETY: the range is what `reserve_at` gave us, in one piece, and its owner goes away here.
+        // SAFETY: the range was returned by `reserve_at`, in one piece, and its owner is dropped here.
         unsafe { os::unmap(self.at, self.len) }
         if self.room > 0 {
             arena::free(self.at as usize, self.room);
@@ -121,7 +121,7 @@ impl Drop for Owner {
     }
 }
 
-/// Where a reservation shall lie.
+/// Where to place a reservation.
 #[derive(Clone, Copy, Debug)]
 pub enum Place {
     Anywhere,
@@ -133,19 +133,19 @@ pub enum Place {
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
     pub least: usize,
-    /// As many if addresses are plenty.
+    /// The preferred number, if there are plenty of addresses.
     pub wanted: usize,
-    /// A smaller range was outgrown: this one must be larger by more than the bytes that it was outgrown by, or there
-    /// would be a range for each growth.
+    /// A smaller range was outgrown. This one must be larger by more than the bytes that it was outgrown by; otherwise, there
+    /// would be a new range for each growth.
     pub outgrown: bool,
 }
 
 impl Reservation {
-    /// Reserves `len` bytes aligned to `page`, and sets `room` aside where that costs nothing; takes no memory, only
+    /// Reserves `len` bytes aligned to `page`, and `room` in addition if that costs nothing. It takes no memory, only
     /// addresses.
     fn new(len: usize, room: usize, page: usize, place: Place) -> Result<Reservation> {
         let margin = os::page_size();
-        // Huge pages need an aligned start, which the kernel promises for ordinary pages only.
+        // Huge pages need an aligned start, which the kernel guarantees only for ordinary pages.
         let slack = if page > margin { page } else { 0 };
         let wide = |len: usize, slack: usize| -> Result<usize> {
             let len = round_up(len.max(1), page)?;
@@ -163,7 +163,7 @@ impl Reservation {
                 Owner::at(address - margin, whole, exactly)?
             }
         };
-        // SAFETY: what is owned has a margin before and behind, and room to align between.
+        // SAFETY: the owned range has a margin at both ends, and room for the alignment in between.
         let start = unsafe {
             let first = owner.at.add(margin);
             first.add(first.align_offset(page))
@@ -178,8 +178,8 @@ impl Reservation {
         }
     }
 
-    /// Reserves what is wanted if addresses are plenty, else the least: what is set aside for growth
-    /// must never be what the program itself runs out of.
+    /// Reserves the preferred size if there are plenty of addresses, otherwise the minimum: reservations for growth
+    /// must never use up the addresses that the program needs.
     pub fn of_size(size: Size, page: usize, place: Place) -> Result<Reservation> {
         let Size { least, wanted, .. } = size;
         let plenty = RESERVED.load(Ordering::Relaxed).saturating_add(wanted) <= MOST_RESERVED
@@ -194,7 +194,7 @@ impl Reservation {
         if !size.outgrown || smallest.room() >= wanted {
             return Ok(smallest);
         }
-        // It has no room: what follows must not be another range for a few bytes more.
+        // It has no room to grow. The next range must not be larger by only a few bytes.
         drop(smallest);
         let more = wanted - least;
         [more, more / 2, more / 4, more / 8, 0]
@@ -204,13 +204,13 @@ impl Reservation {
             .unwrap_or(Err(Errno::NOMEM))
     }
 
-    /// Makes it at least `len` bytes long, where it lies. An error: it cannot be.
+    /// Extends it to at least `len` bytes in place, or returns an error.
     pub fn extend(&mut self, len: usize, page: usize) -> Result<()> {
         let len = round_up(len, page)?;
         if len <= self.len {
             return Ok(());
         }
-        // A little more than is needed, for the next growths.
+        // Slightly more than needed, for the next growths.
         let ahead = round_up(len.saturating_add((len / 16).min(MOST_AHEAD)), page)?;
         let ahead = ahead.min(self.room()).max(len);
         self.extend_to(ahead).or_else(|_| self.extend_to(len))
@@ -232,12 +232,12 @@ impl Reservation {
         Ok(())
     }
 
-    /// The bytes that are owned in front of `start`.
+    /// How many bytes before `start` are owned.
     fn in_front(&self) -> usize {
         self.start as usize - self.owner.at as usize
     }
 
-    /// How long it can be without leaving its place.
+    /// The length to which it can be extended in place.
     pub fn room(&self) -> usize {
         let margins = self.in_front() + os::page_size();
         self.len.max(self.owner.room.saturating_sub(margins))
@@ -251,17 +251,17 @@ impl Reservation {
         self.len
     }
 
-    /// Whether nothing but maps of ours is put where it lies.
+    /// Whether only maps of this library are placed in its area.
     pub fn is_apart(&self) -> bool {
         self.owner.room > 0
     }
 }
 
-/// Whether the program itself can still map memory: maps are refused before a VM finds no room for its heap.
+/// Whether the program itself can still map memory. Maps are refused before a VM finds no room for its heap.
 fn leaves_room() -> bool {
-    /// What the program keeps.
+    /// The room that is left for the program.
     const ROOM: u64 = 1 << 30;
-    /// Reserved addresses from which on it is asked whether there is room; before, there is.
+    /// If fewer addresses than this are reserved, there is always room.
     const PLENTY: usize = MOST_RESERVED / 2;
     let most = os::most_maps();
     if COUNT.load(Ordering::Relaxed) >= (most - most / 8) / MAPS_OF_EACH {
@@ -291,7 +291,7 @@ mod tests {
         assert_eq!(range.len(), huge);
         let at = range.start() as usize;
         drop(range);
-        // Free again, so it can be had by address; and taken, so it cannot be had twice.
+        // Free again, so it can be reserved by address; then in use, so it cannot be reserved twice.
         let again = new(huge, huge, Place::Exactly(at)).unwrap();
         assert_eq!(again.start() as usize, at);
         let taken = new(huge, huge, Place::Exactly(at));
@@ -332,8 +332,8 @@ mod tests {
         for len in [3 * page, 3 * page + 1, 1 << 20, room] {
             range.extend(len, page).unwrap();
             assert!(range.len() >= len && range.start() == start);
-            // All of it can be read, and the margin behind it.
-            // SAFETY: the range is reserved, and so is a page behind it.
+            // All of it is readable, including the margin after it.
+            // SAFETY: the range is reserved, and so is a page after it.
             let last = unsafe { start.add(range.len()).read_volatile() };
             assert_eq!(last, 0);
         }

@@ -8,7 +8,7 @@ use crate::fault::Reason;
 use crate::patience::{self, Deadline};
 use crate::{os, Errno, Result};
 
-/// Whether copies of bytes may be at work while the size changes.
+/// Whether copies of bytes may be running while the size changes.
 #[derive(Clone, Copy)]
 pub(super) enum Copies {
     GoOn,
@@ -16,13 +16,13 @@ pub(super) enum Copies {
 }
 
 impl Region {
-    /// Makes the map `to` bytes long. Its file is cut to that when the map gets shorter; when it gets
-    /// longer, what others have made longer already stays. Blocks on the disk.
+    /// Changes the size of the map to `to` bytes. If the map shrinks, its file is truncated to that size. If it
+    /// grows, a file that others have already made longer keeps its length. Blocks on the disk.
     pub fn resize(&self, to: u64) -> Result<()> {
         self.change_size(to, false)
     }
 
-    /// Makes the map, and its file, exactly `to` bytes long, whoever made it longer.
+    /// Changes the size of the map and its file to exactly `to` bytes, even if others made the file longer.
     pub fn truncate(&self, to: u64) -> Result<()> {
         self.change_size(to, true)
     }
@@ -31,7 +31,7 @@ impl Region {
         self.check_fault()?;
         self.check_resizable(to)?;
         let to_len = usize::try_from(to).map_err(|_| Errno::NOMEM)?;
-        // Of a part, or a private one, the file's end is not the map's.
+        // For a part of a file, or a private map, the end of the file is not the end of the map.
         let cut = cut && self.shape.resizable;
         if to_len == self.len() && !cut {
             return self.check_size().map(drop);
@@ -41,7 +41,7 @@ impl Region {
             false => Copies::GoOn,
         };
         let changed = self.sized(copies, |ranges| {
-            // It may be another size by now.
+            // It may have another size now.
             self.check_resizable(to)?;
             let on_disk = self.check_size_under(ranges)?;
             if to_len < self.len() {
@@ -53,7 +53,7 @@ impl Region {
             if to_len > self.len() {
                 self.extend(ranges, on_disk, to)?;
             }
-            // What destroys comes last, when nothing else can fail.
+            // The destructive step comes last, when nothing else can fail.
             match on_disk.is_some_and(|on_disk| cut && on_disk > to) {
                 true => self.set_file_size(to).map(|()| true),
                 false => Ok(true),
@@ -65,13 +65,13 @@ impl Region {
         }
     }
 
-    /// Makes the map twice as long, but at most `max_increment` longer and at most `max_size` long; never shorter than its
-    /// file is by now. Returns the new size.
+    /// Doubles the map, but by at most `max_increment`, and up to at most `max_size`. The map is never shorter than its
+    /// file is then. Returns the new size.
     pub fn double(&self) -> Result<u64> {
         self.sized(Copies::GoOn, |ranges| {
             let len = self.len() as u64;
             let step = len.clamp(1, self.shape.max_increment.max(1));
-            // One byte more than there may be fails.
+            // A size of one byte more than allowed returns an error.
             let most = self.shape.max_size.max(len.saturating_add(1));
             let to = len.saturating_add(step).min(most);
             self.check_resizable(to)?;
@@ -81,8 +81,8 @@ impl Region {
         })
     }
 
-    /// Makes the map at least `to` bytes long, for a write past its end. A file that another
-    /// program made longer meanwhile is not cut. Blocks on the disk.
+    /// Extends the map to at least `to` bytes, for a write past its end. A file that another
+    /// program has made longer in the meantime is not truncated. Blocks on the disk.
     pub fn grow(&self, to: u64) -> Result<()> {
         if !self.shape.grows {
             return Err(Errno::NOSPC);
@@ -113,11 +113,11 @@ impl Region {
         }
     }
 
-    /// Runs `act` while nothing else, here or in another program, changes the size of the map or of its file: the kernel
-    /// clears the rest of the last page when a file grows, and with it what another map would have written there already.
+    /// Runs `act` while nothing else, here or in another program, changes the size of the map or of its file: when a file
+    /// grows, the kernel clears the rest of its last page, and would clear what another map has already written there.
     ///
-    /// What may be held for long is waited for first, until one deadline: the turn of this map, the lock of the file, and
-    /// the copies that are at work. The ranges come last.
+    /// First, it waits for everything that may be held for long, with one deadline: the turn of this map, the lock of the
+    /// file, and the running copies. The ranges come last.
     pub(super) fn alone<R>(
         &self,
         copies: Copies,
@@ -160,7 +160,7 @@ impl Region {
         })
     }
 
-    /// Waits until no copy is at work, and lets none begin.
+    /// Waits until no copy is running, and lets none begin.
     pub(super) fn hold_off_copies(&self) -> Result<Option<WriteGuard<'_>>> {
         match &self.hot.lock {
             None => Ok(None),
@@ -173,7 +173,7 @@ impl Region {
 
     fn set_file_size(&self, to: u64) -> Result<()> {
         match self.file()? {
-            // On hugetlbfs a file has whole pages.
+            // On hugetlbfs, a file has whole pages.
             Some(file) if self.shape.page != os::page_size() => {
                 let to = to.checked_next_multiple_of(self.shape.page as u64);
                 os::set_size(file.fd(), to.ok_or(Errno(libc::EFBIG))?)
@@ -183,7 +183,7 @@ impl Region {
         }
     }
 
-    /// Lengthens the file (from `on_disk` bytes), maps what is new, then publishes it.
+    /// Extends the file (from `on_disk` bytes), maps the new part, then publishes it.
     pub(super) fn extend(
         &self,
         ranges: &mut Vec<AddressRange>,
@@ -195,7 +195,7 @@ impl Region {
         }
         let len = usize::try_from(to).map_err(|_| Errno::NOMEM)?;
         let bytes = self.shape.bytes(len)?;
-        // Addresses first: what can be refused is asked for before the file is changed.
+        // Addresses first, because they can be refused, and the file must not have changed then.
         let successor = self.successor(ranges, bytes)?;
         let longer = self.file()?.zip(on_disk);
         self.check_mappable(ranges, bytes)?;
@@ -212,7 +212,7 @@ impl Region {
         Ok(())
     }
 
-    /// EPERM where no more of the file may be mapped: a file that only grows could not be made shorter again.
+    /// EPERM if no more of the file may be mapped, because a file that can only grow could not be shortened again.
     pub(super) fn check_mappable(&self, ranges: &[AddressRange], bytes: usize) -> Result<()> {
         let more = self.shape.writable && bytes > ranges[ranges.len() - 1].mapped;
         match self.file()? {
@@ -221,8 +221,8 @@ impl Region {
         }
     }
 
-    /// Makes room for `bytes` in the last range of addresses, or another range, where it is too small and something
-    /// else lies behind it.
+    /// Extends the last range of addresses to `bytes`, or makes another range if it is too small and something
+    /// else is mapped after it.
     pub(super) fn successor(
         &self,
         ranges: &mut [AddressRange],
@@ -279,15 +279,15 @@ impl Region {
         Ok(())
     }
 
-    /// Cuts the map, then the file. Live binaries of the tail read zeros from here on.
+    /// Truncates the map, then the file. Live binaries of the tail read zeros from here on.
     fn shrink(&self, ranges: &mut [AddressRange], to: usize, on_disk: Option<u64>) -> Result<()> {
         if let Some(on_disk) = on_disk {
-            // Whether the file may be changed at all: what refuses that may refuse another map of it, too.
+            // Checks whether the file may be changed: the reason for refusing that may also refuse another map of it.
             self.set_file_size(on_disk)?;
         }
         let before = self.len();
         let bytes = self.shape.bytes(to)?;
-        // The rest of the last page stays mapped, and must not come back when the file grows.
+        // The rest of the last page stays mapped, and its bytes must not appear again when the file grows.
         let tail = (bytes.saturating_sub(self.shape.delta)).min(before) - to.min(before);
         let mut kept = vec![0u8; tail];
         self.hot.extent.set_len(to);
@@ -304,7 +304,7 @@ impl Region {
         }
         answer = answer.and_then(|()| self.set_file_size(to as u64));
         if let Err(error) = answer {
-            // The file kept its bytes: show them again, first those that were cleared.
+            // The file has kept its bytes: show them again, first those that were cleared.
             // SAFETY: as above; the page stayed mapped.
             unsafe { std::ptr::copy_nonoverlapping(kept.as_ptr(), at, tail) };
             let whole = self.shape.bytes(before)?;
@@ -314,7 +314,7 @@ impl Region {
                 range.grow(&self.shape, file.as_deref(), whole)
             });
             if again.is_err() {
-                // They cannot be shown, and must not be taken for zeros.
+                // They cannot be shown, and must not be mistaken for zeros.
                 self.hot.fault.note(to as u64, Reason::of(error));
                 return Err(error);
             }

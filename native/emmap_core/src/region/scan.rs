@@ -1,28 +1,28 @@
-//! Looks for one byte in a range of any length, in steps that end at a given moment.
+//! Searches for one byte in a range of any length, in steps that end at a given moment.
 
 use std::time::Instant;
 
 use super::Region;
 use crate::{os, Result};
 
-/// Bytes between two looks at the clock.
+/// How many bytes are searched between two looks at the clock.
 const UNWATCHED: u64 = 256 << 10;
 
-/// So many bytes are looked at before the file is asked for holes: most ranges are shorter.
+/// How many bytes are searched before looking for holes in the file. Most ranges are shorter.
 const BEFORE_HOLES: u64 = 1 << 20;
 
-/// How a look for a byte ended.
+/// How a search for a byte ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scan {
     Found(u64),
     /// To be continued here.
     Paused(u64),
-    /// There is none up to here, where the range ends, or the map.
+    /// There is none up to here, where the range or the map ends.
     End(u64),
 }
 
 impl Region {
-    /// The first `byte` in `position .. stop` of which `looked .. position` was looked at before.
+    /// The first `byte` in `position .. stop`. The bytes of `looked .. position` were already searched.
     pub fn scan(
         &self,
         looked: u64,
@@ -49,8 +49,8 @@ impl Region {
         }
     }
 
-    /// How many times `byte` occurs in `position .. next`, and `next`: at most `stop`, which was reached unless time was
-    /// up. `start` is where the whole range begins.
+    /// How many times `byte` occurs in `position .. next`, and `next`: at most `stop`, which is reached unless time is
+    /// up. `start` is the beginning of the whole range.
     pub fn scan_count(
         &self,
         start: u64,
@@ -74,9 +74,9 @@ impl Region {
         }
     }
 
-    /// `at`, or where the hole that it lies in ends: a hole has zeros, and to read it would fill the page cache with them.
-    /// What others write into a hole through their maps of the file is data for the kernel at once, except on file systems
-    /// in user space, whose holes are read.
+    /// `at`, or the end of the hole that contains it: a hole consists of zeros, and reading it would fill the page cache.
+    /// When others write into a hole through their maps of the file, the kernel treats it as data immediately, except on file
+    /// systems in user space, whose holes are therefore read.
     fn without_hole(&self, start: u64, at: u64, byte: u8) -> Result<u64> {
         if byte == 0 || at.saturating_sub(start) < BEFORE_HOLES || self.shape.private {
             return Ok(at);

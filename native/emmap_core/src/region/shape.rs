@@ -1,4 +1,4 @@
-//! What does not change after a region is made; but a map that was writable can be made read-only.
+//! The properties of a region that do not change, except that a writable map can be made read-only.
 
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -7,14 +7,14 @@ use crate::bounds::round_up;
 use crate::{os, Errno, Options, Result};
 
 pub(super) struct Shape {
-    /// When it was made.
+    /// As it was when the region was created.
     pub writable: bool,
     pub private: bool,
     /// `resize` may change its size.
     pub resizable: bool,
-    /// A write past the end makes it longer.
+    /// A write past the end extends it.
     pub grows: bool,
-    /// Reattached, it takes the size that its file has by then.
+    /// When it is reattached, it takes the current size of its file.
     pub follows: bool,
     /// Stays in its first range of addresses.
     pub pinned: bool,
@@ -25,16 +25,16 @@ pub(super) struct Shape {
     protection: AtomicI32,
     pub flags: libc::c_int,
     pub page: usize,
-    /// Position 0 in the file, in bytes.
+    /// The offset of position 0 in the file, in bytes.
     pub offset: u64,
-    /// `offset` less its page.
+    /// The distance of `offset` from the start of its page.
     pub delta: usize,
     pub max_size: u64,
     pub max_increment: u64,
 }
 
 impl Shape {
-    /// The shape of a map, and its length; `file_size` is the size that its file has by then, `None` of anonymous memory.
+    /// The shape and the length of a map. `file_size` is the size of the file at that time, or `None` for anonymous memory.
     pub fn of(options: &Options, file_size: Option<u64>, page: usize) -> Result<(Shape, usize)> {
         let flags = options.map_flags().bits()?;
         let length = options.length.filter(|length| *length > 0);
@@ -44,7 +44,7 @@ impl Shape {
         };
         let len = usize::try_from(length.unwrap_or(available).min(available))
             .map_err(|_| Errno::NOMEM)?;
-        // What is appended reaches the file through its descriptor.
+        // Appended data reaches the file through its descriptor.
         let writable = options.write && !options.append;
         let shared_file = file_size.is_some() && writable && !options.private();
         let whole = whole_file && len as u64 == available;
@@ -74,17 +74,17 @@ impl Shape {
         Ok((shape, len))
     }
 
-    /// What may be done with the pages.
+    /// The allowed access to the pages.
     pub fn protection(&self) -> libc::c_int {
         self.protection.load(Ordering::Relaxed)
     }
 
-    /// The pages of the map can only be read from now on. The caller must hold the ranges.
+    /// From now on, the pages of the map can only be read. The caller must hold the ranges.
     pub fn make_read_only(&self) {
         self.protection.store(libc::PROT_READ, Ordering::Relaxed);
     }
 
-    /// Maps the file with the flags of this shape, or with those that an append-only file (`chattr +a`) wants.
+    /// Maps the file with the flags of this shape, or with those that an append-only file (`chattr +a`) requires.
     pub fn with_flags_of(
         &self,
         fd: BorrowedFd,
@@ -94,7 +94,7 @@ impl Shape {
             Err(Errno::ACCES) if os::is_append_only(fd) => {
                 match self.protection() & libc::PROT_WRITE != 0 {
                     true => Err(Errno::PERM),
-                    // Nothing is written through it, and a page that was not written is the file's.
+                    // Nothing is written through this map, and pages that were not written are those of the file.
                     false => {
                         map(self.flags & !(libc::MAP_SHARED | libc::MAP_PRIVATE)
                             | libc::MAP_PRIVATE)
@@ -105,12 +105,12 @@ impl Shape {
         }
     }
 
-    /// Whether its pages are stored in no file, and are shared with processes that this one forks.
+    /// Whether its pages are stored in no file, and are shared with forked child processes.
     pub fn is_shared_memory(&self) -> bool {
         self.flags & libc::MAP_ANON != 0 && !self.private
     }
 
-    /// Whether its pages are brought into memory when they are mapped.
+    /// Whether its pages are loaded into memory when they are mapped.
     #[cfg(target_os = "linux")]
     pub fn populates(&self) -> bool {
         self.flags & (libc::MAP_POPULATE | libc::MAP_NONBLOCK) == libc::MAP_POPULATE
@@ -121,7 +121,7 @@ impl Shape {
         false
     }
 
-    /// The bytes of whole pages that `len` bytes of the map take.
+    /// The size of the whole pages that `len` bytes of the map take, in bytes.
     pub fn bytes(&self, len: usize) -> Result<usize> {
         if len == 0 {
             return Ok(0);

@@ -1,7 +1,7 @@
 //! The turn to change the size of a map: one thread at a time, in the order of arrival.
 //!
-//! A thread that has the turn may wait for the lock of the file. So this is not a mutex: whoever waits for the turn does so
-//! until its own deadline, and what only looks at the map never asks for it.
+//! A thread that has the turn may wait for the lock of the file. So this is not a mutex: a thread waits for the turn
+//! until its own deadline, and threads that only look at the map never need it.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -25,7 +25,7 @@ struct Line {
 pub(super) struct Held<'a>(&'a SizeTurn);
 
 impl SizeTurn {
-    /// Waits for the turn. A call that may wait only briefly ends at once: others have to go first.
+    /// Waits for the turn. A call that may wait only briefly returns immediately if others have to go first.
     pub fn enter(&self, deadline: &Deadline) -> Result<Held<'_>> {
         let mut line = self.line();
         if !line.taken && line.waiting.is_empty() {
@@ -41,7 +41,7 @@ impl SizeTurn {
         while line.taken || line.waiting.front() != Some(&me) {
             if let Err(error) = deadline.check() {
                 line.waiting.retain(|waiting| *waiting != me);
-                // The next one may be the first now.
+                // The next one may now be the first.
                 self.left.notify_all();
                 return Err(error);
             }

@@ -41,7 +41,7 @@ unsafe fn append_short(crc: u32, bytes: &[u8]) -> u32 {
     !sum
 }
 
-/// As [`append`], of words that others may change meanwhile.
+/// As [`append`], of words that others may change in the meantime.
 pub fn append_words(crc: u32, words: &[AtomicU64]) -> u32 {
     #[cfg(target_arch = "x86_64")]
     if std::is_x86_feature_detected!("sse4.2") {
@@ -136,13 +136,13 @@ mod lanes {
 }
 
 /// Copies bytes, and returns the checksum of what has the checksum `crc`, followed by what was copied. One of the two places
-/// may be a map, which others change meanwhile; `own` is the other one, which the checksum is of.
+/// may be a map, which others change in the meantime; `own` is the other one, which the checksum is of.
 ///
 /// Not by way of memory between them: the compiler would see that this has what `from` has, and read `from` twice.
 ///
 /// # Safety
 /// `from` must have `count` readable bytes, and `to` room for as many; they must not overlap. `own` must be one of them, which
-/// nobody changes meanwhile.
+/// nobody changes in the meantime.
 #[inline(always)]
 pub unsafe fn copy(crc: u32, from: *const u8, to: *mut u8, own: *const u8, count: usize) -> u32 {
     #[cfg(target_arch = "x86_64")]

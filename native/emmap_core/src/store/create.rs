@@ -138,7 +138,7 @@ pub(super) fn fill_empty<S: Structure>(
     os::with_file_lock(file.as_fd(), || {
         let locked = file.metadata().map_err(Errno::from)?;
         let named = match name.as_deref().unwrap_or(path).metadata() {
-            // It was removed meanwhile.
+            // It was removed in the meantime.
             Err(error) if error.kind() == NotFound => return Ok(()),
             answer => answer.map_err(Errno::from)?,
         };

@@ -101,7 +101,7 @@ pub fn read<B: Body>(medium: &impl Medium) -> std::result::Result<(B, InForce), 
         }
     }
     let (body, in_force) = best.ok_or(worst)?;
-    // Asked after the header was read: a file that grows meanwhile gets longer before its header
+    // Asked after the header was read: a file that grows in the meantime gets longer before its header
     // changes.
     let len = medium.len()?;
     match body.file_size() {

@@ -11,7 +11,7 @@ use crate::{os, Errno, Region, Result};
 pub trait Medium {
     fn len(&self) -> Result<u64>;
 
-    /// Fills `out`, which lies inside the file.
+    /// Fills `out`, which is inside the file.
     fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<()>;
 
     fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<()>;
@@ -103,7 +103,7 @@ impl Medium for Mapped<'_> {
                 None if out.is_empty() => return Ok(()),
                 _ => return Err(Errno::INVAL),
             };
-            // SAFETY: `out` has `count` bytes; a reference never lies in a map (3: Raw in `region.rs`).
+            // SAFETY: `out` has `count` bytes; a reference never is in a map (3: Raw in `region.rs`).
             unsafe { self.0.copy_out(start, count, out.as_mut_ptr(), Wait::Yes) };
             Ok(())
         })

@@ -77,7 +77,7 @@ fn open_or_create<S: Structure>(
                     *created = Some(identity);
                     continue;
                 }
-                // Another opener created it meanwhile.
+                // Another opener created it in the meantime.
                 Err(Error::Posix(Errno::EXIST)) => continue,
                 Err(error) => return Err(error),
             }

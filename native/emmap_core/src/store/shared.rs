@@ -1,7 +1,7 @@
 //! The bytes of a structure that several programs change at once: its map or, in tests, memory whose writers stop at any
 //! store.
 //!
-//! Words are atomic. Other bytes are copied, and are never referred to: another program may change them meanwhile.
+//! Words are atomic. Other bytes are copied, and are never referred to: another program may change them in the meantime.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -57,7 +57,7 @@ pub trait Shared {
     /// As [`Shared::copy_in`], and returns the checksum of what has the checksum `crc`, followed by what was copied.
     ///
     /// # Safety
-    /// As [`Shared::copy_in`], and nobody may change the data meanwhile.
+    /// As [`Shared::copy_in`], and nobody may change the data in the meantime.
     #[inline(always)]
     unsafe fn sum_in(&self, at: u64, data: *const u8, count: usize, crc: u32) -> Result<u32> {
         // SAFETY: the caller's promise.
@@ -68,14 +68,14 @@ pub trait Shared {
         }
     }
 
-    /// The words from an offset on, where they can be referred to: in a map. Others may change them meanwhile.
+    /// The words from an offset on, where they can be referred to: in a map. Others may change them in the meantime.
     fn words(&self, _at: u64, _count: usize) -> Result<Option<&[AtomicU64]>> {
         Ok(None)
     }
 
     #[inline(always)]
     fn read(&self, at: u64, out: &mut [u8]) -> Result<()> {
-        // SAFETY: a reference never lies in shared memory.
+        // SAFETY: a reference never is in shared memory.
         unsafe { self.copy_out(at, out.as_mut_ptr(), out.len()) }
     }
 

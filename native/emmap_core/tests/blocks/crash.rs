@@ -139,7 +139,7 @@ fn lives(seed: u64, omission: Omission, images: &mut u64) -> Result<(), Wrong> {
     recover(&Program::new(&memory, size, omission), &mut history)
 }
 
-/// One step of a program, or of one that syncs meanwhile. The history gets before it what a power failure may leave of it.
+/// One step of a program, or of one that syncs in the meantime. The history gets before it what a power failure may leave of it.
 fn live<'a>(
     program: &Program<'a>,
     history: &mut History,

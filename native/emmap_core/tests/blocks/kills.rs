@@ -138,7 +138,7 @@ fn kill(start: &[u8], size: u64, call: Call, replay: bool) -> std::result::Resul
         if matches!(call, Call::Sync) && stop % 4 != 0 {
             continue;
         }
-        // It goes on: nobody's address is given again, and a sync ends everything that was under way.
+        // It goes on: no other's address is given again, and a sync ends everything that was under way.
         let program = Program::new(&memory, size, Omission::Nothing);
         let address = program.store(&content(NEW + 1, size)).unwrap();
         assert!(!found.contains_key(&address), "{address} was given twice");

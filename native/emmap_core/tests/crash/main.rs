@@ -3,7 +3,7 @@
 //! found then is the old state or the new one. And the proof that this can fail: without any one of
 //! the syncs it does.
 //!
-//! | module | its one job |
+//! | module | responsibility |
 //! | --- | --- |
 //! | [`medium`] | a file and its map that remember what a crash at any moment may leave |
 //! | [`stories`] | many stories from seeds, until there were enough images |

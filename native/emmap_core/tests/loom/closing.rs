@@ -59,7 +59,7 @@ fn the_last_comes_after_all() {
     loom::model(|| {
         let mapping = Mapping::new(2);
         let close = |mapping: &Mapping, handle: usize| {
-            // Not one atomic step, so that nothing but the close orders both.
+            // Not one atomic step, so that only the close orders both.
             mapping.handles[handle].is_closed();
             if handle == 0 {
                 mapping.written.store(1, Relaxed);

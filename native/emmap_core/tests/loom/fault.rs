@@ -142,7 +142,7 @@ fn a_loss_during_a_repair_is_not_forgotten() {
     });
 }
 
-/// Cut for a moment in the middle of a repair: who is losing a page meanwhile has told of the fault
+/// Cut for a moment in the middle of a repair: who is losing a page in the meantime has told of the fault
 /// before of the bytes.
 #[test]
 fn a_cut_that_is_gone_again_during_a_repair() {

@@ -228,7 +228,7 @@ fn writers_of_different_stripes_do_not_wait() {
     });
 }
 
-/// Each of two takes both stripes, and waits: for ever, were they not taken in one order. With priority for one who waits
+/// Each of two takes both stripes, and waits: forever, were they not taken in one order. With priority for one who waits
 /// for long, which here is from the second look on.
 #[test]
 fn all_who_wait_have_their_turn() {

@@ -44,7 +44,7 @@ fn never_a_mix_of_two_fillings() {
     });
 }
 
-/// The end moves without a new generation: whoever faults in the range finds it meanwhile.
+/// The end moves without a new generation: whoever faults in the range finds it in the meantime.
 #[test]
 fn the_holder_always_finds_it() {
     loom::model(|| {

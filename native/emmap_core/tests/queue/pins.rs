@@ -204,7 +204,7 @@ impl Live {
     fn is_whole(&self) -> bool {
         let at = self.pin.region().base().wrapping_add(self.at);
         let mut bytes = vec![0u8; self.length];
-        // SAFETY: the record lies in the map, which lives as long as the pin.
+        // SAFETY: the record is in the map, which lives as long as the pin.
         unsafe { std::ptr::copy_nonoverlapping(at, bytes.as_mut_ptr(), self.length) };
         bytes == expected(self.sequence, self.length)
     }

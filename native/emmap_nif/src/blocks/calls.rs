@@ -237,7 +237,7 @@ fn read_from<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
         from = at + 1;
         match copy::<S>(call, blocks, region, at) {
             Ok(item) => items.push(call.pair(call.uint64(at), item)),
-            // Freed meanwhile.
+            // Freed in the meantime.
             Err(Early::Reason(_)) => continue,
             Err(Early::Again) if !items.is_empty() => {
                 from = at;

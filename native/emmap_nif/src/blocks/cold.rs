@@ -178,7 +178,7 @@ fn blocks_check<'a>(env: Env<'a>, handle: HandleRef<'a>, from: u64) -> NifResult
                     count += 1;
                     damaged.push(at);
                 }
-                // Freed meanwhile.
+                // Freed in the meantime.
                 Err(Stop::Absent) => (),
                 Err(stop) => return Err(stop),
             }

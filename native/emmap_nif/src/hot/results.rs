@@ -107,7 +107,7 @@ impl Call {
     /// `start .. start + count` of the map, of an item of a queue that is pinned as long as the binary lives.
     ///
     /// # Safety
-    /// The range must lie inside the map.
+    /// The range must be inside the map.
     pub unsafe fn pinned_binary(
         &self,
         pin: Pin<KeptRegion>,
@@ -121,7 +121,7 @@ impl Call {
     /// `start .. start + count` of a binary of ours.
     #[inline(always)]
     pub fn sub_binary(&self, term: ErlNifTerm, start: usize, count: usize) -> ErlNifTerm {
-        // SAFETY: the Call invariant; the range lies inside the binary by the callers' checks.
+        // SAFETY: the Call invariant; the range is inside the binary by the callers' checks.
         unsafe { enif_make_sub_binary(self.env, term, start, count) }
     }
 

@@ -10,7 +10,7 @@ use crate::resource::{mapping_of, Handle};
 use crate::waiting::is_waited_for;
 
 /// Changes `count` bytes at `position` by `write`, inside the map. `write_past_end` changes them past the end of a map
-/// that can grow; `false`: another call made it longer meanwhile, so that `write` is next again.
+/// that can grow; `false`: another call made it longer in the meantime, so that `write` is next again.
 #[inline(always)]
 pub fn change<S: Scheduler>(
     call: &Call,

@@ -8,7 +8,7 @@ use rustler::sys::ErlNifTerm;
 use crate::hot::{Call, Early};
 use crate::resource::UNMAP_INLINE;
 
-/// A copy of `start .. start + count`; `:eof` where the map became so much shorter meanwhile.
+/// A copy of `start .. start + count`; `:eof` where the map became so much shorter in the meantime.
 #[inline(always)]
 pub fn copy(
     call: &Call,
@@ -34,7 +34,7 @@ pub fn copy(
     }
 }
 
-/// The map became shorter meanwhile.
+/// The map shrank in the meantime.
 #[cold]
 #[inline(never)]
 fn shortened(call: Call, binary: ErlNifTerm, got: usize) -> ErlNifTerm {

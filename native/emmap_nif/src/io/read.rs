@@ -21,7 +21,7 @@ fn read<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     if count == 0 {
         return Ok(call.new_binary(0).1);
     }
-    // Bytes are taken only where they can be delivered; the map may grow meanwhile.
+    // Bytes are taken only where they can be delivered; the map may grow in the meantime.
     let len = region.len();
     let large = clamped_range(handle.cursor.get(), count, len)
         .is_some_and(|(_, count)| count > INLINE_BYTES);

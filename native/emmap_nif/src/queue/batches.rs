@@ -309,7 +309,7 @@ fn check_out_many_as<'a, S: Scheduler, P: Payload<'a>>(
         // SAFETY: the binary has room for the payload, and is part of no map.
         match unsafe { queue.deliver_claimed(region, cursor, &claimed, room) } {
             Ok(Some(taken)) => items.push(receipt(call, &claimed, payload.item(&taken))),
-            // Dropped meanwhile to make room.
+            // Dropped in the meantime to make room.
             Ok(None) => (),
             Err(stop @ Stop::Corrupt(_)) => ended = Err(stop),
             Err(stop) => return failed(call, stop),

@@ -332,7 +332,7 @@ fn check_out_as<'a, S: Scheduler, P: Payload<'a>>(
         // SAFETY: the binary has room for the payload, and is part of no map.
         match unsafe { queue.deliver_claimed(region, cursor, &claimed, room) } {
             Ok(Some(taken)) => return Ok(receipt(call, &claimed, payload.item(&taken))),
-            // Dropped meanwhile to make room.
+            // Dropped in the meantime to make room.
             Ok(None) => continue,
             Err(stop) => return failed(call, stop),
         }
