@@ -160,7 +160,7 @@ int close(int fd)
     if (!fails(CLOSE, CALLER))
         return real_close(fd);
     int error = errno;
-    // Linux closes the descriptor whatever it answers.
+    // Linux closes the descriptor regardless of the result.
     real_close(fd);
     errno = error;
     return -1;

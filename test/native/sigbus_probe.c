@@ -1,6 +1,6 @@
-// Another library that takes SIGBUS: loaded before emmap (LD_PRELOAD; its constructor takes the
-// signal when EMMAP_PROBE is "before") or after it (as a NIF). It has a page of its own that is
-// lost, mends it in its handler and counts.
+// Another library that handles SIGBUS: loaded before emmap (LD_PRELOAD; its constructor installs the
+// handler if EMMAP_PROBE is "before") or after it (as a NIF). It has its own lost page,
+// which its handler fixes and counts.
 #define _GNU_SOURCE
 #include <erl_nif.h>
 #include <signal.h>
@@ -55,7 +55,7 @@ static ERL_NIF_TERM take_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]
     return enif_make_atom(env, "ok");
 }
 
-// Touches a lost page of its own; how many its handler mended.
+// Accesses its own lost page; returns how many its handler has fixed.
 static ERL_NIF_TERM fault_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
 {
     char name[] = "/tmp/emmap_probe_XXXXXX";
@@ -70,7 +70,7 @@ static ERL_NIF_TERM fault_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[
     return enif_make_int(env, mended);
 }
 
-// Touches a lost page that nobody answers for.
+// Accesses a lost page that no handler fixes.
 static ERL_NIF_TERM foreign_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
 {
     char name[] = "/tmp/emmap_probe_XXXXXX";

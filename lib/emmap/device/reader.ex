@@ -3,7 +3,7 @@ defmodule Emmap.Device.Reader do
   # Reads characters, lines and terms at the cursor of a map.
   #
   # A block is read at the cursor, without moving it. Then the cursor moves past the part of the block that was
-  # used. So there is no read-ahead that would have to be undone, or could become stale. A request
+  # used. So nothing is read ahead that would have to be undone, or could become stale. A request
   # that fails does not move the cursor: see `unmoved/2`.
 
   import Emmap.Handle, only: [handle: 1]

@@ -65,7 +65,7 @@ impl CopyUp {
         }
         match os::reopen_for_reading(fd) {
             Ok(()) => Ok(Some(now)),
-            // It may be impossible to open it again, and there is no sign that it was copied.
+            // It may be impossible to open it again, and nothing indicates that it was copied.
             Err(_) if now == before => Ok(None),
             Err(error) => Err(error),
         }

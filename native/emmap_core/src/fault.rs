@@ -78,7 +78,7 @@ impl Reason {
     pub const NO_SPACE: Reason = Reason::of(Errno::NOSPC);
     /// The device failed.
     pub const DEVICE: Reason = Reason::of(Errno::IO);
-    /// There was no anonymous memory.
+    /// The system had no anonymous memory left.
     pub const NO_MEMORY: Reason = Reason::of(Errno::NOMEM);
     /// The last handle was closed, and zero pages occupy the addresses. No error of a system has this number.
     pub const CLOSED: Reason = Reason(u8::MAX);

@@ -197,7 +197,7 @@ impl MappedFile {
         })
     }
 
-    /// Refuses a long write for which there is no room. A short one is cheaper to undo after a partial write.
+    /// Refuses a long write that does not fit on the disk. A short one is cheaper to undo after a partial write.
     fn check_room(&self, from: u64, to: u64) -> Result<()> {
         const SHORT: u64 = 1 << 20;
         match to.saturating_sub(from) > SHORT {

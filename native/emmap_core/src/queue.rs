@@ -11,7 +11,7 @@
 //! | [`admission`] | which items may be pushed |
 //! | [`reading`] | what a cursor finds, and where it continues after damage |
 //! | [`claims`] | items that were checked out and not yet acknowledged |
-//! | [`recycling`] | segments that nobody needs any more |
+//! | [`recycling`] | segments that are not needed any more |
 //! | [`pins`] | payloads that are shown where they are |
 //! | [`readers`] | cursors that are created and deleted |
 //! | [`check`] | what must hold at all times |

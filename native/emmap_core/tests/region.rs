@@ -326,7 +326,7 @@ fn reattached_every_range_of_addresses_shows_the_file_again() {
         ..options(&path)
     })
     .unwrap();
-    // What a live binary of before has, in the range that the map then grows out of.
+    // What an existing live binary shows, in the range that the map then outgrows.
     // SAFETY: the map is longer, and is not made shorter.
     let now = || unsafe { region.pointer(8192) };
     let live = now();
@@ -364,7 +364,7 @@ fn a_cut_inside_a_page_is_found_by_sync() {
     assert_eq!(region.sync(None, true), Ok(()));
 }
 
-/// Cuts, touches and repairs at the same time: no call may answer `ok` over zeros.
+/// Truncates, accesses and repairs at the same time: no call may return `ok` for zeros.
 #[test]
 fn repairs_lose_no_race_with_faults() {
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};

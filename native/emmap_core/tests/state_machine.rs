@@ -1,6 +1,6 @@
-//! Random operations on a map and on its file behind its back, against a model that knows every
-//! answer and every byte: what live views show of pages that were cut, lost, grown and brought
-//! back, and what each call says of it. `PROPTEST_CASES` says how many, and a failure prints its seed.
+//! Random operations on a map, and directly on its file, compared with a model that knows every
+//! result and every byte: what live views show of pages that were truncated, lost, extended and
+//! repaired, and what each call returns. `PROPTEST_CASES` is the number of cases, and a failure prints its seed.
 
 #[path = "state_machine/model.rs"]
 mod model;

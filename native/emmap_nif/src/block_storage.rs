@@ -118,7 +118,7 @@ fn free<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
 // block_storage_read_from(handle, address, most, all) -> {[{address, data}], address | :eof} | :badarg | {:error, reason}
 //
 // The last block comes first, as in the predecessor's lists. `all`: 1, also blocks that the masks of root and sections do
-// not tell of.
+// not report.
 fn read_from<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     // A list of any length.
     if S::WAIT == Wait::No {

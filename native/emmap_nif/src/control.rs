@@ -69,7 +69,7 @@ fn truncate<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
     })
 }
 
-// Changes maps, and waits for one who grows the map.
+// Changes maps, and waits for a call that grows the map.
 fn reattach<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
     on_size(env, &handle, |region| {
         region.reattach()?;
@@ -277,7 +277,7 @@ fn residency<'a>(env: Env<'a>, handle: HandleRef<'a>, parts: u16) -> Term<'a> {
     }
 }
 
-// As info, without what takes long. Waits for one who grows the map.
+// As info, without the parts that take long. Waits for a call that grows the map.
 #[rustler::nif(schedule = "DirtyIo")]
 fn describe<'a>(env: Env<'a>, handle: HandleRef<'a>, look: bool) -> Term<'a> {
     match handle.0.region() {

@@ -23,7 +23,7 @@ use crate::terms::{answer, ArgumentError};
 hot_nif!("lines" / 5 = lines, DirtyCpu);
 hot_nif!("pieces" / 6 = pieces, DirtyCpu);
 
-/// Lines or pieces in one answer: more make a call no faster, and its garbage larger.
+/// The number of lines or chunks in one result. More would not make a call faster, but its garbage larger.
 const MOST: usize = 1024;
 
 /// How many bytes a call on a normal scheduler looks at for lines: some ten microseconds' worth.
@@ -125,7 +125,7 @@ impl Root {
     }
 }
 
-/// The terms of one answer.
+/// The terms of one result.
 struct Batch {
     terms: [MaybeUninit<ErlNifTerm>; MOST],
     count: usize,

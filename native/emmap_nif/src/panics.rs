@@ -1,4 +1,4 @@
-//! NIFs that panic, for `test/emmap/panic_test.exs`. They are in no build but one with the feature `panics`.
+//! NIFs that panic, for `test/emmap/panic_test.exs`. They exist only in builds with the feature `panics`.
 
 use emmap_core::region::Wait;
 use rustler::sys::ErlNifTerm;

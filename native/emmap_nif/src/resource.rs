@@ -109,7 +109,7 @@ impl KeptRegion {
     /// # Safety
     /// `mapping` must be a live resource of type `MAPPING`.
     unsafe fn of(mapping: *mut Mapping) -> KeptRegion {
-        // SAFETY: the caller's promise; `drop` releases what is kept here.
+        // SAFETY: the caller's promise; `drop` releases the resource that is kept here.
         unsafe { enif_keep_resource(mapping.cast_const().cast()) };
         KeptRegion(mapping)
     }
@@ -274,7 +274,7 @@ impl<'a> Decoder<'a> for HandleRef<'a> {
 #[inline(always)]
 pub unsafe fn get_handle<'a>(env: *mut ErlNifEnv, term: ErlNifTerm) -> Option<&'a Handle> {
     let mut object: *const c_void = ptr::null();
-    // SAFETY: the type was opened at load; `object` is set when the answer is not 0.
+    // SAFETY: the type was opened at load; `object` is set if the result is not 0.
     unsafe {
         let handle_type = HANDLE.load(Ordering::Relaxed).cast_const().cast();
         match enif_get_resource(env, term, handle_type, &mut object) {
@@ -473,7 +473,7 @@ unsafe extern "C" fn drop_buffer(_env: *mut ErlNifEnv, object: *mut c_void) {
     }));
 }
 
-/// A binary over a buffer that was filled, which it takes over.
+/// A binary over a buffer that was filled, of which it takes ownership.
 ///
 /// # Safety
 /// `env` must be the environment of the running NIF, and `count` at most the buffer's length.

@@ -1,5 +1,5 @@
-//! Numbers and choices out of the bytes that a fuzzer makes up. Whatever the bytes are, there is an
-//! answer; beyond their end all are zero.
+//! Numbers and choices made from the bytes of a fuzzer. Any bytes are valid;
+//! past their end, all are zero.
 
 pub struct Bytes<'a>(&'a [u8]);
 

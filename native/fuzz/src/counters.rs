@@ -167,7 +167,7 @@ fn predecessor(bytes: &mut Bytes) -> Vec<u8> {
     file
 }
 
-/// A file of ours, with some of its bytes changed, cut or longer.
+/// A valid file, with some of its bytes changed, removed or added.
 fn edited(bytes: &mut Bytes) -> Vec<u8> {
     let directory = super::directory();
     let path = directory.path().join("counters");
@@ -202,7 +202,7 @@ fn edited(bytes: &mut Bytes) -> Vec<u8> {
     file
 }
 
-/// Two headers of any numbers, whose checksums hold if the bytes say so.
+/// Two headers of any numbers, whose checksums match depending on the bytes.
 fn assembled(bytes: &mut Bytes) -> Vec<u8> {
     let mend = bytes.byte();
     let length = bytes.below(64 << 10) + usize::from(bytes.below(16) == 1) * (MOST_BYTES >> 1);

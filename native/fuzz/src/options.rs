@@ -1,4 +1,4 @@
-//! Any options on any small file: opening answers, and the rules of the file hold.
+//! Any options on any small file: opening returns, and the rules of the file hold.
 //!
 //! What is refused leaves the disk as it was. What is opened has the size that was asked for, what it
 //! had before, zeros behind that, and shows exactly the file. What is written through a private map
@@ -17,7 +17,7 @@ use super::traces::Traces;
 
 /// What is compared of a file at both of its ends; most are shorter.
 const SEEN: u64 = 64 << 10;
-/// A byte that no file of ours has.
+/// A byte that does not occur in the files.
 const WRITTEN: u8 = 0xFE;
 
 pub fn run(data: &[u8]) {
@@ -184,12 +184,12 @@ fn map_bytes(region: &Region, from: u64) -> Vec<u8> {
     out
 }
 
-/// Huge pages that nobody has set aside: there may be none.
+/// Huge pages that are not reserved, so they may not be available.
 fn may_fault(options: &Options) -> bool {
     options.huge.is_some() && options.no_reserve
 }
 
-/// A page that cannot be had reads as zeros, and says so.
+/// A page that is not available reads as zeros and records a fault.
 fn touch(region: &Region) {
     let shown = map_bytes(region, 0);
     assert!(shown.iter().all(|byte| *byte == 0));

@@ -72,7 +72,7 @@ fn errno(stop: Stop) -> Errno {
     }
 }
 
-/// Where the caller wants the bytes of an item.
+/// The caller's buffer for the bytes of an item.
 #[derive(Clone, Copy)]
 pub struct Buffer {
     at: *mut u8,

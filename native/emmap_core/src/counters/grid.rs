@@ -18,7 +18,7 @@ pub struct Grid {
 pub enum Refused {
     /// No counter has this index.
     Index,
-    /// With write concurrency, there is no single value to exchange.
+    /// With write concurrency, a counter has several values, so none can be exchanged.
     Striped,
     Posix(Errno),
 }

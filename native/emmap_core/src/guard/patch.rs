@@ -1,4 +1,4 @@
-//! What the handler does about a lost page of ours: zero pages in its place.
+//! How the handler replaces a lost page of a guarded range with a zero page.
 
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -146,7 +146,7 @@ fn file_end(fd: i32, range: &Guarded) -> usize {
     if fd < 0 {
         return usize::MAX;
     }
-    // SAFETY: fstat is async-signal-safe; `stat` is read only when it answered 0.
+    // SAFETY: fstat is async-signal-safe; `stat` is read only if it returned 0.
     let size = unsafe {
         let mut stat: MaybeUninit<libc::stat> = MaybeUninit::uninit();
         if libc::fstat(fd, stat.as_mut_ptr()) != 0 {
@@ -302,10 +302,10 @@ fn touch(range: &Guarded, page: usize, how: libc::c_int) -> Option<bool> {
     }
 }
 
-/// Whether the file system has less than so many bytes to give.
+/// Whether the file system has fewer than this many bytes available.
 #[allow(clippy::unnecessary_cast)] // the types of the fields differ between systems
 fn has_less(fd: i32, bytes: u64) -> bool {
-    // SAFETY: a system call; `stat` is read only when it answered 0.
+    // SAFETY: a system call; `stat` is read only if it returned 0.
     unsafe {
         let mut stat: MaybeUninit<libc::statvfs> = MaybeUninit::uninit();
         if libc::fstatvfs(fd, stat.as_mut_ptr()) != 0 {
@@ -316,7 +316,7 @@ fn has_less(fd: i32, bytes: u64) -> bool {
     }
 }
 
-/// Maps of one page that a fault at the limit of maps (`vm.max_map_count`) can do without.
+/// Spare maps of one page, which are released on a fault at the limit of maps (`vm.max_map_count`).
 static SPARES: [AtomicUsize; 8] = [const { AtomicUsize::new(0) }; 8];
 
 /// Makes the spare maps that are missing, as far as there may be more.

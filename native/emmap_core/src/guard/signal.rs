@@ -69,8 +69,8 @@ pub fn status() -> Status {
 
 /// A purge of the module must not unload the code that the kernel calls.
 fn pin_library() -> crate::Result<()> {
-    // SAFETY: `handle` is an address inside this library; dladdr fills `info` when it answers
-    // non-zero, and the name it gives lives as long as the library.
+    // SAFETY: `handle` is an address inside this library; dladdr fills `info` if it returns
+    // non-zero, and the name in it lives as long as the library.
     unsafe {
         let mut info: libc::Dl_info = std::mem::zeroed();
         if libc::dladdr(handle as *const libc::c_void, &mut info) == 0 || info.dli_fname.is_null() {
@@ -103,14 +103,14 @@ extern "C" fn handle(signal: libc::c_int, info: *mut libc::siginfo_t, context: *
     }
 }
 
-/// Whether the signal tells of an address that must be aligned: no lost page, and as wrong with zeros
-/// in its place. macOS gives this code for lost pages too.
+/// Whether the signal reports an address that must be aligned. The page is then not lost, and a zero page would not help.
+/// macOS also uses this code for lost pages.
 fn is_unaligned(code: libc::c_int) -> bool {
     const BUS_ADRALN: libc::c_int = 1;
     cfg!(target_os = "linux") && code == BUS_ADRALN
 }
 
-/// Whether the signal tells of broken memory.
+/// Whether the signal reports broken memory.
 fn is_poison(code: libc::c_int) -> bool {
     #[cfg(target_os = "linux")]
     return code == BUS_MCEERR_AR || code == BUS_MCEERR_AO;

@@ -31,7 +31,7 @@ pub const ANONYMOUS: i32 = -1;
 /// In the place of a descriptor: it was closed, and live binaries show the file still.
 pub const CLOSED: i32 = -2;
 
-/// What stands in a slot.
+/// The contents of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Guarded {
     pub start: usize,
@@ -89,8 +89,8 @@ impl Slot {
         start != 0 && address >= start && address < self.limit.load(Ordering::Relaxed)
     }
 
-    /// What stands here, if `address` is in it and nobody is changing it. One who holds the
-    /// range, as the thread that faulted in it does, always gets it.
+    /// The contents of the slot, if they include `address` and are not being changed. A thread that holds the
+    /// range, such as the thread that faulted in it, always gets them.
     pub fn read(&self, address: usize) -> Option<Guarded> {
         // Pairs with the release store at the end of `change`.
         let generation = self.generation.load(Ordering::Acquire);

@@ -1,32 +1,32 @@
 //! All guarded ranges, ordered by address, so that the handler finds one by search.
 //!
-//! The table is a skip list. Those who change it do so one at a time. Those who search take no lock, and wait for nobody:
+//! The table is a skip list. Only one thread changes it at a time. Searches take no lock and do not wait:
 //!
-//! - Nodes are never freed, and a node that was removed keeps its links until it is used again. Who stands on one gets back
-//!   into the list, to every range that was there when the search began.
-//! - A node that is used again may lead a search astray. Then the search finds nothing, and the number of [`Table::uses`]
-//!   has changed: it begins again. What a search finds is right in any case, for a slot is read in one piece.
+//! - Nodes are never freed, and a removed node keeps its links until it is used again. So a search that is at a removed node
+//!   gets back into the list, to every range that existed when the search began.
+//! - A node that is used again may mislead a search. The search then finds nothing, and the number of [`Table::uses`]
+//!   has changed, so it starts again. The result of a search is always right, because a slot is read consistently.
 
 use std::ptr;
 
 use super::slot::{Guarded, Slot};
 use crate::sync::atomic::{fence, AtomicPtr, AtomicUsize, Ordering};
 
-/// A node reaches each further level with a chance of one in four: six links and the key are of one cache line, and serve
-/// some thousand nodes best.
+/// A node reaches each further level with a probability of one in four. Six links and the key fit into one cache line, and are
+/// best for some thousand nodes.
 const LEVELS: usize = if cfg!(loom) { 2 } else { 7 };
 
 /// The next node on each level.
 type Links = [AtomicPtr<Node>; LEVELS];
 
-// What a search reads of a node is in one line of the cache.
+// A search reads only one cache line of each node.
 #[repr(C, align(64))]
 pub struct Node {
-    /// Where the range begins, from its insertion until the node is used again.
+    /// The beginning of the range, from its insertion until the node is used again.
     key: AtomicUsize,
     next: Links,
     pub slot: Slot,
-    /// Of a free node: another one. Only for those who change the table.
+    /// For a free node: the next free node. Used only while the table is changed.
     free: AtomicPtr<Node>,
 }
 
@@ -36,7 +36,7 @@ pub struct Table {
     uses: AtomicUsize,
 }
 
-/// What those who change the table need, one at a time.
+/// What is needed to change the table, by one thread at a time.
 pub struct Changes {
     free: *mut Node,
     random: u64,
@@ -88,7 +88,7 @@ impl Changes {
         }
     }
 
-    /// A node that nobody will search for.
+    /// A node that no search needs.
     fn take_node(&mut self) -> &'static Node {
         // SAFETY: null, or a node made below, which is never freed.
         match unsafe { self.free.as_ref() } {
@@ -100,7 +100,7 @@ impl Changes {
         }
     }
 
-    /// On how many levels the next node is to be.
+    /// The number of levels of the next node.
     fn height(&mut self) -> usize {
         // Marsaglia's xorshift.
         self.random ^= self.random << 13;
@@ -121,11 +121,11 @@ impl Table {
         empty_table!()
     }
 
-    /// The slot of the range that `address` is in, and what stands in it. For a signal handler, too. A thread that holds
-    /// the range finds it.
+    /// The slot of the range that contains `address`, and its contents. It may be called by a signal handler. A thread that
+    /// holds the range always finds it.
     pub fn find(&self, address: usize) -> Option<(&'static Slot, Guarded)> {
         loop {
-            // Who finds this number finds every node where it was when the number was stored, or later.
+            // Whoever reads this number finds every node as it was when the number was stored, or later.
             let uses = self.uses.load(Ordering::Acquire);
             let found = self
                 .last_up_to(address)
@@ -133,7 +133,7 @@ impl Table {
             if found.is_some() {
                 return found;
             }
-            // Pairs with the fence of `insert`: who was led astray by a node that is used again finds another number.
+            // Pairs with the fence of `insert`: a search that was misled by a node that is used again reads another number.
             fence(Ordering::Acquire);
             if self.uses.load(Ordering::Relaxed) == uses {
                 return None;
@@ -190,7 +190,7 @@ impl Table {
         node
     }
 
-    /// Removes a range, which nobody holds any more.
+    /// Removes a range, which is not held any more.
     pub fn remove(&self, changes: &mut Changes, node: &'static Node) {
         let before = self.links_before(node.key.load(Ordering::Relaxed));
         let this = ptr::from_ref(node).cast_mut();

@@ -85,7 +85,7 @@ pub fn try_lock_byte(file: &File, _offset: u64) -> Result<bool> {
     }
 }
 
-/// The one who asks has the only lock.
+/// Here, only the caller can hold the lock.
 #[cfg(not(target_os = "linux"))]
 pub fn is_byte_locked(_file: &File, _offset: u64) -> Result<bool> {
     Ok(false)

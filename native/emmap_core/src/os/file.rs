@@ -430,7 +430,7 @@ pub fn allocate_blocks(fd: BorrowedFd, from: u64, count: u64, keep_size: bool) -
         return Err(Errno::NOTSUP);
     }
     let (from, count) = (offset_of(from)?, offset_of(count)?);
-    // SAFETY: takes no pointers. posix_fallocate answers the error itself.
+    // SAFETY: takes no pointers. posix_fallocate returns the error itself.
     match unsafe { libc::posix_fallocate(fd.as_raw_fd(), from, count) } {
         0 => Ok(()),
         error => Err(Errno(error)),
@@ -538,7 +538,7 @@ pub fn advise_file(fd: BorrowedFd, offset: u64, count: u64, advice: Advice) -> R
         Advice::DontNeed => libc::POSIX_FADV_DONTNEED,
     };
     let (offset, count) = (offset_of(offset)?, offset_of(count)?);
-    // SAFETY: takes no pointers. posix_fadvise answers the error itself.
+    // SAFETY: takes no pointers. posix_fadvise returns the error itself.
     match unsafe { libc::posix_fadvise(fd.as_raw_fd(), offset, count, advice) } {
         0 => Ok(()),
         error => Err(Errno(error)),

@@ -14,7 +14,7 @@ pub enum Sharing {
     Shared,
     /// Shared, and the kernel refuses flags it does not know.
     SharedValidate,
-    /// Copy-on-write: what is written stays in this map.
+    /// Copy-on-write: writes stay in this map.
     Private,
 }
 

@@ -100,7 +100,7 @@ pub fn is_mappable(fd: BorrowedFd) -> bool {
 /// Puts file pages (or, without `fd`, what `flags` say) at exactly `at`.
 ///
 /// # Safety
-/// `at .. at + len` must be inside a reservation of ours: what is mapped there is replaced.
+/// `at .. at + len` must be inside a reservation that the caller owns, because its contents are replaced.
 pub unsafe fn map_over(
     at: *mut u8,
     len: usize,
@@ -314,7 +314,7 @@ pub fn most_maps() -> usize {
 }
 
 /// # Safety
-/// The range must be a whole reservation that nobody will touch again.
+/// The range must be a whole reservation that is not accessed again.
 pub unsafe fn unmap(at: *mut u8, len: usize) {
     // SAFETY: the caller's promise.
     unsafe { libc::munmap(at.cast(), len) };
@@ -323,7 +323,7 @@ pub unsafe fn unmap(at: *mut u8, len: usize) {
 /// Tells the kernel about pages in memory.
 ///
 /// # Safety
-/// The range must be inside a mapping of ours; [`Advice::DontNeed`] throws away what was written
+/// The range must be inside a mapping that the caller owns. [`Advice::DontNeed`] discards data that was written
 /// to private pages.
 pub unsafe fn advise_pages(at: *mut u8, len: usize, advice: Advice) -> Result<()> {
     let advice = match advice {
@@ -340,7 +340,7 @@ pub unsafe fn advise_pages(at: *mut u8, len: usize, advice: Advice) -> Result<()
 /// Takes pages out of the page tables, a slice at a time: see [`in_slices`].
 ///
 /// # Safety
-/// The range must be inside a mapping of ours that starts at a page. What was written to private
+/// The range must be inside a mapping that the caller owns, and start at a page. Data that was written to private
 /// pages is lost; shared pages lose nothing.
 pub unsafe fn release_pages(at: *mut u8, len: usize) {
     let _ = in_slices(len, |from, count| {
@@ -350,7 +350,7 @@ pub unsafe fn release_pages(at: *mut u8, len: usize) {
     });
 }
 
-/// As [`release_pages`], before the range is replaced or unmapped: little goes with that call.
+/// As [`release_pages`], before the range is replaced or unmapped, so that little is left for that call.
 ///
 /// # Safety
 /// As [`release_pages`].
@@ -361,7 +361,7 @@ pub unsafe fn release_large(at: *mut u8, len: usize) {
     }
 }
 
-/// Gives the pages of shared memory back, which is zeros then. What fails may have given some of them back.
+/// Releases the pages of shared memory, which then reads as zeros. If it fails, some of them may have been released.
 ///
 /// # Safety
 /// The range must be inside one of our mappings, and its content must not be needed.
@@ -387,7 +387,7 @@ pub unsafe fn remove_pages(_at: *mut u8, _len: usize) -> Result<()> {
     Err(Errno::NOTSUP)
 }
 
-/// Makes the pages of memory that is empty. `false`: there are not so many.
+/// Allocates the pages of memory that is empty. `false`: there are not enough.
 ///
 /// # Safety
 /// The range must be inside one of our mappings.
@@ -404,7 +404,7 @@ pub unsafe fn populate_write(_at: *mut u8, _len: usize) -> bool {
     false
 }
 
-/// Whether this is the answer for pages that cannot be had.
+/// Whether this is the error for pages that are not available.
 pub fn is_lost_page(error: Errno) -> bool {
     #[cfg(target_os = "linux")]
     if error == Errno(libc::EHWPOISON) {
@@ -413,16 +413,16 @@ pub fn is_lost_page(error: Errno) -> bool {
     error == Errno(libc::EFAULT)
 }
 
-/// Brings pages into memory and waits for them.
+/// Loads pages into memory and waits for them.
 ///
 /// # Safety
-/// The range must be inside a mapping of ours.
+/// The range must be inside a mapping that the caller owns.
 pub unsafe fn populate(at: *mut u8, len: usize) -> Result<()> {
     #[cfg(target_os = "linux")]
     {
         // SAFETY: the caller's promise; reading pages changes nothing.
         match retry(|| unsafe { libc::madvise(at.cast(), len, libc::MADV_POPULATE_READ) }) {
-            // A kernel before 5.14 does not know it.
+            // A kernel before 5.14 does not support it.
             Err(Errno::INVAL) => (),
             answer => return answer,
         }
@@ -434,7 +434,7 @@ pub unsafe fn populate(at: *mut u8, len: usize) -> Result<()> {
 /// How many pages of a range are in memory.
 ///
 /// # Safety
-/// The range must be inside a mapping of ours, `at` page-aligned.
+/// The range must be inside a mapping that the caller owns, with `at` page-aligned.
 pub unsafe fn resident_pages(at: *mut u8, len: usize) -> Result<usize> {
     const PAGES: usize = 64 << 10;
     let page = page_size();

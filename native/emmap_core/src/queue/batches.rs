@@ -88,7 +88,7 @@ impl Queue {
                         return Err(stop)
                     }
                     Err(Stop::Grow(_) | Stop::Checkpoint) => return Ok(Err(Stop::Busy)),
-                    // An `Ok`, so that those who wait are told of what was pushed before.
+                    // An `Ok`, so that waiting threads are notified of the items that were pushed before.
                     Err(stop) => return Ok(Err(stop)),
                 }
             }

@@ -9,7 +9,7 @@ use crate::store::Shared;
 use crate::Errno;
 
 impl<S: Shared> Locked<'_, S> {
-    /// The name of a cursor; `None`: there is no such cursor.
+    /// The name of a cursor; `None` if it does not exist.
     pub fn name(&self, cursor: usize) -> Result<Option<Vec<u8>>> {
         let at = cursor::at(cursor);
         if !self.is_active(cursor)? {

@@ -273,7 +273,7 @@ impl<S: Shared> Locked<'_, S> {
         }
     }
 
-    /// Copies the first item at or after a position that the cursor can take, and takes nothing: for one who walks over all
+    /// Copies the first item at or after a position that the cursor can take, and takes nothing: for iterating over all
     /// of them. Returns where the next begins, too.
     ///
     /// # Safety
@@ -327,7 +327,7 @@ impl<S: Shared> Locked<'_, S> {
         Ok(None)
     }
 
-    /// Where one who walks over all items goes on after damage.
+    /// Where an iteration over all items continues after damage.
     pub fn after_damage(&self, cursor: usize, position: u64) -> Result<u64> {
         let stream = layout::stream_of(cursor);
         let tail = self.load(stream::at(stream) + stream::TAIL)?;
@@ -442,7 +442,7 @@ impl<S: Shared> Locked<'_, S> {
         Ok(change.commit()?)
     }
 
-    /// Moves the cursor past a damaged record, to the next sound one, and returns the error that tells of it.
+    /// Moves the cursor past a damaged record, to the next sound one, and returns the error that reports it.
     #[cold]
     #[inline(never)]
     fn skip_damage(&self, cursor: usize, number: u64, position: u64) -> Result<Stop> {

@@ -18,7 +18,7 @@ const MOST_EXTENSION: u64 = 24;
 pub const TERM: u32 = 1;
 /// The extension begins with the identity of a producer.
 pub const IDENTITY: u32 = 2;
-/// Acknowledgements, which are no item.
+/// Acknowledgements, which do not count as items.
 pub const ACKS: u32 = 4;
 /// The extension is that of a dead letter.
 pub const DEAD_LETTER: u32 = 8;
@@ -125,7 +125,7 @@ pub unsafe fn write<S: Shared>(
     sequence: u64,
     content: &Content,
 ) -> Result<()> {
-    // In pieces through memory of our own: what is written is what the checksum is of, though the payload may be a
+    // In pieces through a buffer, so that the checksum matches the written bytes even if the payload is a
     // live binary that changes.
     let mut piece = MaybeUninit::<[u8; PIECE]>::uninit();
     let start = piece.as_mut_ptr().cast::<u8>();

@@ -43,7 +43,7 @@ struct Start {
     segment: Segment,
 }
 
-/// Rebuilds the control area of a queue that nobody uses. `sync` brings what was written before to the disk.
+/// Rebuilds the control area of a queue that no program uses. `sync` writes everything before it to the disk.
 pub fn recover<S: Shared>(
     shared: &S,
     layout: &Layout,

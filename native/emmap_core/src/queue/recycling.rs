@@ -1,4 +1,4 @@
-//! Segments that nobody needs any more.
+//! Segments that are not needed any more.
 
 use super::layout::{self, claim, cursor, halves, participant, stream};
 use super::segment::Segment;

@@ -103,7 +103,7 @@ pub fn read<S: Shared>(
     Ok((sound && possible).then_some(segment))
 }
 
-/// Writes the header of a segment that nobody uses yet, with a new salt.
+/// Writes the header of a segment that is not in use yet, with a new salt.
 pub fn write<S: Shared>(shared: &S, segment: &Segment) -> Result<()> {
     let mut header = [0u8; 48];
     header[..4].copy_from_slice(&MAGIC);

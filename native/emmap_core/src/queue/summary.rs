@@ -30,7 +30,7 @@ pub struct CursorSummary {
     /// The sequence number of the item there.
     pub sequence: u64,
     pub most_lag: u64,
-    /// `None`: there is no such cursor.
+    /// `None`: the cursor does not exist.
     pub name: Option<Vec<u8>>,
 }
 

@@ -1,4 +1,4 @@
-//! Access to the map, together with the check for pages that were lost in the meantime: there is no access without the check.
+//! Access to the map, together with the check for pages that were lost in the meantime. Every access includes the check.
 
 use super::Region;
 use crate::fault::{Fault, Mark};

@@ -502,7 +502,7 @@ unsafe fn copy_by_way_of<const SIZE: usize>(
             let between = between.as_mut_ptr().cast();
             ptr::copy_nonoverlapping(from, between, count);
         })?;
-        // Without this, the compiler would merge the two copies into one, because it assumes that there are no aliases.
+        // Without this, the compiler would merge the two copies into one, because it does not expect aliases.
         let between = black_box(between.as_ptr()).cast();
         ptr::copy_nonoverlapping(between, to, count);
     }

@@ -130,7 +130,7 @@ impl Stripes {
     #[inline(always)]
     fn one(start: usize, count: usize) -> Option<usize> {
         let last = start.wrapping_add(count).wrapping_sub(1);
-        // For no bytes there is no stripe; past the end of all addresses, the result does not matter.
+        // Without bytes, the result is `None`; past the end of all addresses, the result does not matter.
         ((start ^ last) >> STRIPE_SHIFT == 0).then_some((start >> STRIPE_SHIFT) % STRIPES)
     }
 

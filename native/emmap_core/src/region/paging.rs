@@ -142,7 +142,7 @@ impl Region {
         let (at, len) = self.pages(start, count);
         // SAFETY: the pages are inside the mapping (1: Alive).
         let answer = os::check(unsafe { libc::mlock(at.cast(), len) });
-        // For a lost page, mlock only reports that there is no memory.
+        // For a lost page, mlock only reports a lack of memory.
         answer.or_else(|error| self.check_size().and(Err(error)))
     }
 

@@ -26,7 +26,7 @@ impl Owner {
     }
 }
 
-/// Who else participates.
+/// The other participants.
 pub trait Peers {
     /// Whether this participant can still release the lock. Never asked of the caller's own.
     fn is_alive(&self, owner: Owner) -> bool;

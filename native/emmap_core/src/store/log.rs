@@ -1,7 +1,7 @@
-//! Changes of several words that a writer makes completely or not at all, wherever it dies.
+//! Changes of several words that a writer makes either completely or not at all, wherever it dies.
 //!
-//! The words are written to a log first; the number of entries is the commit; then they are applied, and the number becomes
-//! 0. Who takes the lock from a dead writer applies the log again.
+//! The words are first written to a log. Setting the number of entries is the commit. Then they are applied, and the number
+//! is set to 0. A thread that takes the lock from a dead writer applies the log again.
 
 use super::Shared;
 use crate::{Errno, Result};

@@ -1,5 +1,5 @@
-//! Who uses a structure's file now: each program that opened it has a slot, and holds the kernel's lock of one byte for as
-//! long as it lives.
+//! The programs that use the file of a structure: each program that opened it has a slot, and holds the kernel's lock of one
+//! byte for as long as it lives.
 //!
 //! Nothing here depends on process numbers, which differ between containers, or on time.
 
@@ -145,7 +145,7 @@ impl Presence {
 
     /// Whether any program has the slot, this one not asked about.
     pub fn is_taken(&self, slot: u32) -> bool {
-        // An error is no proof of a death.
+        // An error does not prove a death.
         os::is_byte_locked(&self.file, FIRST_BYTE + u64::from(slot)).unwrap_or(true)
     }
 
@@ -166,7 +166,7 @@ impl<S: Shared> Peers for Others<'_, S> {
     fn is_alive(&self, owner: Owner) -> bool {
         let slot = owner.slot();
         if slot >= SLOTS {
-            // Not one of ours: a damaged word.
+            // Not a valid slot: a damaged word.
             return false;
         }
         // A slot that another program has by now was left by its owner.

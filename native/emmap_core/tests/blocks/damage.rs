@@ -193,7 +193,7 @@ fn every_flipped_bit_after_a_reboot() {
     println!("{flips} flips, {gone} blocks gone");
 }
 
-/// Some calls on damaged memory: each has an end, and none returns bytes that nobody gave.
+/// Some calls on damaged memory: each must end, and none may return bytes that were never stored.
 fn use_damaged(memory: &Memory, random: &mut Random, calls: u64) {
     let program = Program::new(memory, SIZE, Omission::Nothing);
     for _ in 0..calls {
@@ -319,7 +319,7 @@ fn random_bytes_behind_a_header() {
         let _ = blocks.sync(&region);
         let _ = blocks.leave(&region);
     }
-    // What is no file of blocks is not changed.
+    // A file that does not contain blocks is not changed.
     let file = random::bytes(7, 300_000);
     std::fs::remove_file(&path).unwrap();
     std::fs::write(&path, &file).unwrap();

@@ -53,7 +53,7 @@ fn each_once_and_one_last() {
     });
 }
 
-/// Who closes last (and deletes the file, with `auto_unlink`) sees what was done through the others.
+/// The thread that closes last (and deletes the file, with `auto_unlink`) sees what was done through the other handles.
 #[test]
 fn the_last_comes_after_all() {
     loom::model(|| {

@@ -16,8 +16,8 @@ const PAGE: usize = 4096;
 
 pub struct Map {
     pub fault: Fault,
-    /// Two pages, as they are mapped. The kernel replaces them one after the other, and what was done
-    /// before is seen by those who see it; a touch orders nothing.
+    /// Two pages, as they are mapped. The kernel replaces them one after the other. A thread that sees a replaced page also
+    /// sees what was done before; an access itself orders nothing.
     pub pages: [AtomicUsize; 2],
     /// Whether the file reaches over them.
     pub whole: AtomicBool,
@@ -163,7 +163,7 @@ fn a_cut_that_is_gone_again_during_a_repair() {
     });
 }
 
-/// One who looked at the file while it was cut replaces its page before the repair brings it back,
+/// A thread that checked the file while it was truncated replaces its page before the repair maps it again,
 /// or not at all.
 #[test]
 fn a_late_handler_replaces_no_page_that_was_brought_back() {
@@ -182,7 +182,7 @@ fn a_late_handler_replaces_no_page_that_was_brought_back() {
     });
 }
 
-/// Who looked at the file while it was cut has recorded the fault by the time that a repair says that
+/// A thread that checked the file while it was truncated has recorded the fault before a repair reports that
 /// there is none.
 #[test]
 fn a_cut_before_a_repair_is_not_told_of_after_it() {

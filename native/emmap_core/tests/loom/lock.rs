@@ -228,8 +228,8 @@ fn writers_of_different_stripes_do_not_wait() {
     });
 }
 
-/// Each of two takes both stripes, and waits: forever, were they not taken in one order. With priority for one who waits
-/// for long, which here is from the second look on.
+/// Each of two threads takes both stripes, and waits. They would wait forever if they took them in different orders. A thread
+/// that waits for long gets priority, which here is from the second look on.
 #[test]
 fn all_who_wait_have_their_turn() {
     for read in [false, true] {
@@ -255,7 +255,7 @@ fn all_who_wait_have_their_turn() {
     }
 }
 
-/// The one who holds the lock waits for those who must not wait for it: a deadlock, if they did.
+/// The thread that holds the lock waits for threads that must not wait for it, which would be a deadlock.
 #[test]
 fn short_calls_never_wait() {
     loom::model(|| {

@@ -6,7 +6,7 @@ use crate::slot::{Guarded, Slot};
 use loom::sync::Arc;
 use loom::thread;
 
-/// Both cover address 0x3000, and no field of theirs is the same.
+/// Both cover address 0x3000, and all their fields differ.
 fn filling(n: usize) -> Guarded {
     Guarded {
         start: 0x1000 * n,

@@ -73,7 +73,7 @@ fn while_a_lower_one_is_replaced() {
     });
 }
 
-/// Who stands on a node that was removed gets back into the list.
+/// A search that is at a removed node gets back into the list.
 #[test]
 fn while_lower_ones_go() {
     for heights in 0..4 {

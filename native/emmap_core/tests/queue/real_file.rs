@@ -169,7 +169,7 @@ fn one_handle_that_stops_waiting_leaves_the_others_waiting() {
     assert_ne!(waits(), Ok(0));
     one.set_waiting(&region, Items, false).unwrap();
     assert_ne!(waits(), Ok(0));
-    // One that was never told that nobody waits.
+    // A program that was never told that no thread waits.
     drop(two);
     assert_ne!(waits(), Ok(0));
     three.set_waiting(&region, Items, false).unwrap();

@@ -1,8 +1,8 @@
-//! What a map and its file must be, and what every operation must answer.
+//! The expected state of a map and its file, and the expected result of every operation.
 //!
-//! The file is its bytes. A page of the map shows them, or bytes of its own: written through a
-//! private map (which the kernel throws away with the page when the file is cut), or zeros that
-//! took the place of a lost page.
+//! The file is its bytes. A page of the map shows them, or bytes of its own: bytes written through a
+//! private map (which the kernel discards with the page when the file is truncated), or zeros in
+//! place of a lost page.
 
 use emmap_core::Errno;
 
@@ -87,7 +87,7 @@ impl Model {
         }
     }
 
-    /// Who looks at the size of the file sees what no page tells.
+    /// A check of the file's size detects what no page shows.
     fn check_size(&mut self) -> Answer {
         if self.len > 0 && self.file.len() < self.shape.offset + self.len {
             self.faulted = true;
@@ -160,7 +160,7 @@ impl Model {
         if !self.shape.write {
             return Err(Errno::ACCES);
         }
-        // What will be answered with a fault is not done.
+        // An operation that returns a fault does nothing.
         self.check()?;
         if data.is_empty() {
             return Ok(());
@@ -234,7 +234,7 @@ impl Model {
         Ok(())
     }
 
-    /// A look at the file, which finds what no signal tells of.
+    /// A check of the file, which detects what raises no signal.
     pub fn describe(&mut self) {
         if !self.shape.private {
             let _ = self.check_size();

@@ -101,7 +101,7 @@ impl Call {
     #[inline(always)]
     pub fn bytes(&self, index: usize) -> Option<(*const u8, usize)> {
         let mut binary = MaybeUninit::<ErlNifBinary>::uninit();
-        // SAFETY: the Call invariant; `binary` is filled when the answer is not 0.
+        // SAFETY: the Call invariant; `binary` is filled if the result is not 0.
         unsafe {
             match enif_inspect_binary(self.env, self.argument(index), binary.as_mut_ptr()) {
                 0 => None,
@@ -123,7 +123,7 @@ impl Call {
         let mut list = self.argument(index);
         let mut head = MaybeUninit::<ErlNifTerm>::uninit();
         let mut binary = MaybeUninit::<ErlNifBinary>::uninit();
-        // SAFETY: the Call invariant; `head` and `list` are set when the answer is not 0, and so is `binary`.
+        // SAFETY: the Call invariant; `head` and `list` are set if the result is not 0, and so is `binary`.
         unsafe {
             while enif_get_list_cell(self.env, list, head.as_mut_ptr(), &mut list) != 0 {
                 if enif_inspect_binary(self.env, head.assume_init(), binary.as_mut_ptr()) == 0 {

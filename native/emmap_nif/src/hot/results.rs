@@ -118,7 +118,7 @@ impl Call {
         unsafe { pinned_binary(self.env, pin, start, count) }
     }
 
-    /// `start .. start + count` of a binary of ours.
+    /// `start .. start + count` of a binary that this library made.
     #[inline(always)]
     pub fn sub_binary(&self, term: ErlNifTerm, start: usize, count: usize) -> ErlNifTerm {
         // SAFETY: the Call invariant; the range is inside the binary by the callers' checks.

@@ -34,7 +34,7 @@ fn read_as<S: Scheduler, const COPY: bool>(call: &Call) -> Result<ErlNifTerm, Ea
             return Ok(call.eof());
         };
         if handle.direct && !COPY {
-            // Its map was empty when it was opened, so there is no root to take a part of.
+            // The map was empty when it was opened, so it has no root of which a part could be returned.
             return live_alone(call, handle, region, start, count);
         }
         if count > INLINE_BYTES && S::WAIT == Wait::No {

@@ -137,7 +137,7 @@ fn crlf_line(
     match unsafe { region.copy_out(start, length, at, wait) } {
         Read::Busy => Err(Early::Again),
         Read::Done(0) => Ok(call.eof()),
-        // The map shrank in the meantime: what is left is no CRLF line.
+        // The map shrank in the meantime: the rest does not end in CRLF.
         Read::Done(got) if got < length => Ok(call.sub_binary(binary, 0, got)),
         Read::Done(_) => {
             // SAFETY: `length` is at least 2, and the binary was filled above.

@@ -30,7 +30,7 @@ fn write<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     region.writing(|| loop {
         let position = handle.cursor.get();
         let claimed = Cell::new(false);
-        // Moved only by the one who writes there: a refused claim means somebody else was first.
+        // Moved only by the call that writes there. A refused claim means that another call was first.
         let claim = || {
             claimed.set(handle.cursor.advance(position, count).unwrap_or(false));
             claimed.get()

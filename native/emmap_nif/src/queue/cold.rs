@@ -221,7 +221,7 @@ fn queue_clear<'a>(env: Env<'a>, handle: HandleRef<'a>, cursor: u64) -> NifResul
     })
 }
 
-// Where one who walks over all items goes on after damage.
+// Where an iteration over all items continues after damage.
 fn queue_after_damage<'a>(
     env: Env<'a>,
     handle: HandleRef<'a>,

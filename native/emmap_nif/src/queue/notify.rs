@@ -18,7 +18,7 @@ use crate::terms::Failure;
 /// How long a thread stays that has nothing to do.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// A number that each message of ours has once.
+/// A number that is unique to each message of this library.
 static TICKET: AtomicU64 = AtomicU64::new(1);
 
 struct Waiter {
@@ -96,8 +96,8 @@ impl Part {
         list.waiters.len() < before
     }
 
-    /// Nobody can wait any more; those who do look again, and find that the queue is closed. The region must not have been
-    /// released yet: the threads wait for words in it.
+    /// From now on, nothing can wait. Waiting calls check again, and find that the queue is closed. The region must not have
+    /// been released yet, because the threads wait for words in it.
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
         for event in [Event::Items, Event::Space] {

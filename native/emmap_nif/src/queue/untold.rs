@@ -1,4 +1,4 @@
-//! Damage that a batch ended at: the batch is returned, and the next call that takes items tells of the damage.
+//! Damage at which a batch ended: the batch is returned, and the next call that takes items reports the damage.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,7 +22,7 @@ impl Untold {
         self.0[cursor].load(Ordering::Relaxed) != 0
     }
 
-    /// The position of damage that nobody was told of. It is told once.
+    /// The position of damage that was not reported yet. It is reported once.
     #[inline(always)]
     pub fn take(&self, cursor: usize) -> Option<u64> {
         match self.0[cursor].load(Ordering::Relaxed) {
