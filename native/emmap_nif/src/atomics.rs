@@ -18,7 +18,7 @@ hot_nif!("atomic_cas" / 4 = cas);
 hot_nif!("atomic_read" / 2 = read);
 hot_nif!("atomic_write" / 3 = write);
 
-/// Runs `act` on the open region of argument 0 and the position of argument 1. What it returns is the result, unless a
+/// Runs `act` on the open region of argument 0 and the position of argument 1. The result of `act` is returned, unless a
 /// page was lost.
 #[inline(always)]
 fn at_word(
@@ -30,7 +30,7 @@ fn at_word(
     region.writing(|| act(region, position))
 }
 
-/// The old value, bare, where `change` gives the old value.
+/// Returns the old value, unwrapped, where `change` returns the old value.
 #[inline(always)]
 fn changed(
     call: &Call,
@@ -79,7 +79,7 @@ fn max(call: &Call) -> Result<ErlNifTerm, Early> {
     changed(call, number, |word, value| word.fetch_max(value, SeqCst))
 }
 
-// atomic_cas(handle, position, expected, new): it succeeded when the old value was the expected.
+// atomic_cas(handle, position, expected, new): it succeeded if the old value equals `expected`.
 fn cas(call: &Call) -> Result<ErlNifTerm, Early> {
     at_word(call, |region, position| {
         let (expected, new) = (call.signed_word(2)?, call.signed_word(3)?);

@@ -1,6 +1,6 @@
 //! The NIFs of the predecessor's block storage, in a map.
 //!
-//! Where a call is wrong in a way that only the map tells, it returns `:badarg`, for `:emmap` to raise.
+//! If an argument is invalid in a way that only the map can show, a call returns `:badarg`, and `:emmap` raises.
 
 use emmap_core::block_storage::{calls, Mapped, Place, Stop, PLACES};
 use emmap_core::region::Wait;
@@ -54,7 +54,7 @@ fn stopped<S: Scheduler>(stop: Stop) -> Result<ErlNifTerm, Early> {
     }
 }
 
-/// The address in argument `index`. One of more than 64 bits is as good as any other that no block has.
+/// The address in argument `index`. An address of more than 64 bits is handled like any other unused address.
 #[inline(always)]
 fn address(call: &Call, index: usize) -> Result<u64, Early> {
     Ok(call.natural(index)?.unwrap_or(u64::MAX))
@@ -86,7 +86,7 @@ fn read<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     found.unwrap_or_else(stopped::<S>)
 }
 
-/// The block at `at`, which is inside the map: live on a direct handle, else a copy.
+/// The block at `at`, which is inside the map: live on a direct handle, otherwise a copy.
 fn block<S: Scheduler>(
     call: &Call,
     handle: &Handle,

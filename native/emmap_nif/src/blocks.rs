@@ -1,4 +1,4 @@
-//! The NIFs of blocks. The hot ones are about single blocks and some in a row; the cold ones open, close, sync and ask.
+//! The NIFs of blocks. The hot ones work on one or several blocks; the cold ones open, close, sync and inspect.
 //!
 //! | module | responsibility |
 //! | --- | --- |
@@ -28,7 +28,7 @@ impl From<Stop> for Early {
             Stop::Posix(error) => error.into(),
             Stop::Absent => Early::Reason(reasons::enoent()),
             Stop::Busy | Stop::Grow(_) | Stop::Sync => Early::Again,
-            // Told with its address, where it can be.
+            // Reported with its address where possible.
             Stop::Corrupt(_) => Early::from(emmap_core::Errno::IO),
         }
     }

@@ -21,7 +21,7 @@ cold_nif!(DirtyIo, "protect" / 1 = protect(handle));
 cold_nif!(DirtyIo, "reattach" / 1 = reattach(handle));
 cold_nif!(DirtyIo, "allocate" / 3 = allocate(handle, position, count));
 
-/// As [`on_region`], for what changes the size of the map: callers that wait for that already come first.
+/// As [`on_region`], for calls that change the size of the map: calls that are already waiting for that come first.
 fn on_size<'a>(
     env: Env<'a>,
     handle: &HandleRef,
@@ -53,7 +53,7 @@ fn resize<'a>(env: Env<'a>, handle: HandleRef<'a>, size: u64) -> Term<'a> {
     on_size(env, &handle, |region| region.resize(size))
 }
 
-// As resize, to a size that is found out under its lock.
+// As resize, to a size that is determined under its lock.
 fn double<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
     let double = |region: &Region| check_turn(handle.0).and_then(|()| region.double());
     match handle.0.region().and_then(|region| Ok(double(region)?)) {
@@ -90,7 +90,7 @@ fn refuse_writes<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
 // Changes maps, and waits for writes on dirty schedulers. To be called after `refuse_writes`, once every process that was
 // running then has given up its scheduler.
 fn protect<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
-    // SAFETY: a write that may not wait is one call on a scheduler of the VM, which is over by the word of the caller.
+    // SAFETY: a write that may not wait is one call on a scheduler of the VM. By the caller's promise, it is finished.
     on_region(env, &handle, |region| unsafe { region.protect() })
 }
 
@@ -260,7 +260,7 @@ fn info<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
     }
 }
 
-// mincore, as info. The caller says how many parts; a hundred serve every picture.
+// mincore, as in info. The caller chooses the number of parts.
 #[rustler::nif(schedule = "DirtyIo")]
 fn residency<'a>(env: Env<'a>, handle: HandleRef<'a>, parts: u16) -> Term<'a> {
     let parts = usize::from(parts);
@@ -338,7 +338,7 @@ fn guard_status() -> GuardStatus {
     }
 }
 
-// Two loads: how many faults there were of all maps, and whether one has a fault now.
+// Two loads: the number of faults of all maps, and whether one has a fault now.
 #[rustler::nif(schedule = "Normal")]
 fn faults() -> (u64, bool) {
     (fault::events(), fault::any())

@@ -1,4 +1,4 @@
-//! The NIFs of counters: the hot ones on one counter, the cold ones on a file or on all.
+//! The NIFs of counters: the hot ones work on one counter, the cold ones on a file or on all counters.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -44,7 +44,7 @@ mod reasons {
     }
 }
 
-/// Runs `act` on the counter of arguments 0 and 1. What it returns is the result, bare, unless a page was lost.
+/// Runs `act` on the counter of arguments 0 and 1. The result of `act` is returned unwrapped, unless a page was lost.
 #[inline(always)]
 fn on_counter(
     call: &Call,
@@ -120,7 +120,7 @@ fn compare_exchange(call: &Call) -> Result<ErlNifTerm, Early> {
     })
 }
 
-/// What `{:bad_format, why}` says. What a header of counters describes is the table of names.
+/// The reason in `{:bad_format, why}`. The header of counters describes the table of names.
 pub fn why(bad: BadFormat) -> rustler::Atom {
     match bad {
         BadFormat::Kind => reasons::kind(),
@@ -132,7 +132,7 @@ pub fn why(bad: BadFormat) -> rustler::Atom {
     }
 }
 
-/// What `Emmap.Counters.open/3` asks for, checked there.
+/// The request of `Emmap.Counters.open/3`, which has checked it.
 #[derive(NifMap)]
 struct Wanted {
     count: u64,
@@ -191,10 +191,10 @@ fn counters_reattach<'a>(
     })
 }
 
-/// Words that `counters_range` reads at most, but for those of one counter: some microseconds.
+/// The most words that `counters_range` reads, except for those of a single counter: a few microseconds.
 const FEW: u64 = 2048;
 
-// At most so many counters that the call is short: the caller asks for no more.
+// Only for a few counters, so that the call is short. The caller never requests more.
 #[rustler::nif(schedule = "Normal")]
 fn counters_range<'a>(
     env: Env<'a>,
@@ -208,11 +208,11 @@ fn counters_range<'a>(
     })
 }
 
-/// Words that `counters_list` reads at most, but for those of one counter: about a millisecond.
+/// The most words that `counters_list` reads, except for those of a single counter: about a millisecond.
 const MANY: u64 = 64 << 10;
 
-// There may be millions, so they are read from behind, some at a time: `{:ok, {from, list}}`, with the values from `from` to
-// `end` before `behind`, the list of those after them.
+// There may be millions, so they are read from the end, some at a time: `{:ok, {from, list}}`, with the values from `from` to
+// `end` before `behind`, the list of the values after them.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn counters_list<'a>(
     env: Env<'a>,
@@ -241,12 +241,12 @@ fn counters_list<'a>(
     })
 }
 
-/// Without memory for a list the VM would end.
+/// Without memory for a list, the VM would end.
 fn has_memory(count: u64) -> emmap_core::Result<()> {
     let count = usize::try_from(count).map_err(|_| Errno::NOMEM)?;
     let mut list = Vec::<[usize; 2]>::new();
     list.try_reserve_exact(count).map_err(|_| Errno::NOMEM)?;
-    // Or the compiler would leave out an allocation that nothing uses.
+    // Otherwise, the compiler would remove an allocation that is not used.
     std::hint::black_box(list.as_ptr());
     Ok(())
 }

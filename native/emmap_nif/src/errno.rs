@@ -3,7 +3,7 @@
 const CLOSED: i32 = emmap_core::Errno::CLOSED.0;
 const LENT: i32 = emmap_core::Errno::LENT.0;
 
-/// `libc::ENOENT` is `"enoent"`; what has no name here is `"eunknown"`.
+/// `libc::ENOENT` is `"enoent"`; numbers without a name here are `"eunknown"`.
 pub fn name(errno: i32) -> &'static str {
     match errno {
         CLOSED => "closed",

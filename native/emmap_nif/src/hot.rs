@@ -1,10 +1,10 @@
 //! The hot kind of NIF.
 //!
-//! `#[rustler::nif]` collects its arguments in a `Vec`, and a `ResourceArc` argument looks its type
-//! up in a hash map and counts a reference: together 35 ns on a call whose work takes 5. A hot
-//! NIF is a raw C function that decodes in place. It still catches panics, which costs nothing
+//! `#[rustler::nif]` collects its arguments in a `Vec`, and a `ResourceArc` argument looks up its type
+//! in a hash map and counts a reference: together 35 ns in a call whose work takes 5. A hot
+//! NIF is a raw C function that decodes its arguments in place. It still catches panics, which costs nothing
 //! until one happens. Only [`crate::io`], [`crate::atomics`], [`crate::counters`], [`crate::lines`],
-//! [`crate::queue`], [`crate::search`] and [`crate::typed`] are written this way.
+//! [`crate::queue`], [`crate::search`] and [`crate::typed`] are written in this way.
 
 mod arguments;
 mod results;
@@ -32,35 +32,35 @@ use crate::interrupting::interruptible;
 use crate::terms::{ArgumentError, Failure};
 use crate::waiting::Kind;
 
-/// Copies up to this many bytes run where they are called; a longer one would hold up its
-/// scheduler, and everything that may wait does, so both go to a dirty I/O scheduler.
+/// Copies of up to this many bytes run on the calling scheduler. A longer copy would delay that
+/// scheduler, and anything may wait, so both run on a dirty I/O scheduler.
 pub const INLINE_BYTES: usize = 64 << 10;
 
-/// For how long a call works on a dirty scheduler before others get their turn there, and before a kill or a `close` can
-/// end it. There are as many dirty CPU schedulers as cores, and the VM collects large heaps on them.
+/// How long a call works on a dirty scheduler before others get a turn there, and before a kill or a `close` can
+/// end it. There are as many dirty CPU schedulers as cores, and the VM also collects large heaps on them.
 pub const AT_ONCE_DIRTY: Duration = Duration::from_millis(2);
 
 pub type RawNif = unsafe extern "C" fn(*mut ErlNifEnv, c_int, *const ErlNifTerm) -> ErlNifTerm;
 
-/// Why a body ends without its result. [`run`] makes a term of it.
+/// Why a body ends without a result. [`run`] converts it to a term.
 ///
-/// All that these hold is as long as a pointer, so that an `Early` travels in two registers.
+/// The contents are at most as long as a pointer, so that an `Early` is passed in two registers.
 pub enum Early {
     /// `{:error, :closed}`
     Closed,
     /// `{:error, posix}`: the number of an [`Errno`].
     Posix(i64),
-    /// `{:error, atom}`, of another reason.
+    /// `{:error, atom}`, for another reason.
     Reason(Atom),
     Raise(&'static ArgumentError),
     /// A term of the call's environment.
     RaiseTerm(ErlNifTerm),
-    /// Nothing was done: the same call again, where it may wait.
+    /// Nothing was done: the same call has to be repeated where it may wait.
     Again,
 }
 
 impl Early {
-    /// What a call in a message ends with: whether the process has to raise the term, and the term.
+    /// The result of a call in a message: whether the process has to raise the term, and the term.
     fn told<'a>(self, env: Env<'a>, call: &Call) -> (bool, Term<'a>) {
         match self {
             Early::Closed => (false, Failure::Closed.encode(env)),
@@ -74,7 +74,7 @@ impl Early {
             }
             // SAFETY: a term of this environment.
             Early::RaiseTerm(term) => (true, unsafe { Term::new(env, term) }),
-            // There it waits for as long as it takes.
+            // In such a call, everything may wait, so this does not occur.
             Early::Again => (false, Failure::from(Errno::BUSY).encode(env)),
         }
     }
@@ -104,7 +104,7 @@ impl From<&'static ArgumentError> for Early {
     }
 }
 
-/// Where a call goes on that could not be done at once.
+/// Where a call continues that could not be done immediately.
 pub struct Elsewhere {
     pub name: &'static CStr,
     pub arity: usize,
@@ -112,9 +112,9 @@ pub struct Elsewhere {
     pub scheduler: SchedulerFlags,
 }
 
-/// On which kind of scheduler a body runs: each has a body of its own, compiled for it.
+/// The kind of scheduler on which a body runs. A separate body is compiled for each.
 pub trait Scheduler {
-    /// Whether the body may wait, and take long.
+    /// Whether the body may wait, and may take long.
     const WAIT: Wait;
 }
 
@@ -185,7 +185,7 @@ macro_rules! raw_nif {
     }};
 }
 
-/// A raw C function around a body that may wait: on a dirty scheduler, which is for a moment only.
+/// A raw C function around a body that may wait. On a dirty scheduler, it waits only for a moment.
 macro_rules! dirty_nif {
     ($body:path) => {{
         #[cold]
@@ -217,7 +217,7 @@ macro_rules! waitable {
     };
 }
 
-/// Where a call goes on in `body`, with other arguments, when it may wait.
+/// Where a call continues in `body`, with other arguments, if it may wait.
 macro_rules! elsewhere {
     ($name:literal / $arity:literal = $body:path) => {
         $crate::hot::elsewhere!($name / $arity = $body, DirtyIo)
@@ -235,10 +235,10 @@ macro_rules! elsewhere {
 
 /// Declares a cold NIF that may have to wait for a lock: a function of an environment and of decoded arguments.
 ///
-/// - `cold_nif!(Scheduler, "name" / arity = function(argument, …))`: it runs on that scheduler, and goes on in a thread of
+/// - `cold_nif!(Scheduler, "name" / arity = function(argument, …))`: it runs on that scheduler, and continues in a thread of
 ///   [`crate::waiting`] if it has to wait.
-/// - `cold_nif!(Kind::…, shared, …)`: it runs in such a thread only, for it takes locks in several steps; with `true` once
-///   for all who ask in the meantime.
+/// - `cold_nif!(Kind::…, shared, …)`: it runs only in such a thread, because it takes locks in several steps; with `true`,
+///   once for all callers that arrive in the meantime.
 macro_rules! cold_nif {
     ($scheduler:ident, $name:literal / $arity:literal = $function:ident($($argument:ident),*)) => {
         const _: () = {
@@ -294,7 +294,7 @@ impl<'a> Answer<'a> for NifResult<Term<'a>> {
     }
 }
 
-/// A name that ends with NUL, which is checked where the library is compiled.
+/// A name that ends with NUL, which is checked at compile time.
 pub const fn c_name(name: &'static str) -> &'static CStr {
     match CStr::from_bytes_with_nul(name.as_bytes()) {
         Ok(name) => name,
@@ -303,7 +303,7 @@ pub const fn c_name(name: &'static str) -> &'static CStr {
 }
 
 /// # Safety
-/// With the arguments that the VM gave to a NIF.
+/// The arguments must be those that the VM passed to a NIF.
 #[inline(always)]
 pub unsafe fn run(
     env: *mut ErlNifEnv,
@@ -325,7 +325,7 @@ pub unsafe fn run(
     }
 }
 
-/// What a body that ended early returns. (Its parameters are words of their own: a `Call` that is passed on is in
+/// The result of a body that ended early. (Its parameters are separate words, because a `Call` that is passed on is in
 /// memory, and not in registers.)
 ///
 /// # Safety
@@ -354,14 +354,14 @@ unsafe fn ended_early(
             Early::RaiseTerm(term) => enif_raise_exception(env, term),
             Early::Again => match elsewhere {
                 Some(elsewhere) => elsewhere.go_on(env, argv),
-                // On a dirty scheduler: another copy is at work.
+                // On a dirty scheduler: another copy is running.
                 None => encode(env, &Kind::Copy),
             },
         }
     }
 }
 
-/// Raises `:nif_panicked`, as rustler does for cold NIFs: a panic is our mistake, and no error of the caller's argument.
+/// Raises `:nif_panicked`, as rustler does for cold NIFs: a panic is a bug of this library, not of the caller.
 ///
 /// # Safety
 /// As [`run`].
@@ -387,13 +387,13 @@ impl Elsewhere {
     }
 }
 
-/// The call of a hot NIF. Its arguments are decoded in [`arguments`], and what it returns is encoded in [`results`].
+/// The call of a hot NIF. [`arguments`] decodes its arguments, and [`results`] encodes its result.
 ///
-/// Its `SAFETY` comments rely on one invariant: a `Call` is made by [`run`] only and never outlives
-/// it, so `env` is the running process's and `argv` has `argc` terms of it.
+/// Its `SAFETY` comments rely on one invariant: a `Call` is made only by [`run`] and never outlives
+/// it, so `env` belongs to the running process and `argv` has `argc` terms of it.
 ///
-/// What is needed on every call is inlined, and what is not is a function that is cold. Those take the `Call` by value:
-/// one whose address is passed on is in memory, and not in registers.
+/// Code that is needed in every call is inlined; other code is in cold functions. Those take the `Call` by value,
+/// because a `Call` whose address is passed on is in memory, and not in registers.
 #[derive(Clone, Copy)]
 pub struct Call {
     env: *mut ErlNifEnv,
@@ -403,7 +403,7 @@ pub struct Call {
 }
 
 thread_local! {
-    /// The process that this thread makes a call for.
+    /// The process for which this thread makes a call.
     static CALLER: Cell<Option<ErlNifPid>> = const { Cell::new(None) };
 }
 
@@ -463,24 +463,24 @@ impl Call {
         })
     }
 
-    /// Whoever watches the process that calls does so from here, if it is its own environment.
+    /// Whether the environment belongs to the calling process, so that monitors can be created from it.
     pub fn own_env(&self) -> bool {
         !self.is_in_message()
     }
 
-    /// The environment, for what is not made here.
+    /// The environment, for code that is not written here.
     pub fn with_env<T>(&self, act: impl FnOnce(Env<'_>) -> T) -> T {
         let lifetime = ();
         // SAFETY: the Call invariant; nothing of it outlives `act`.
         act(unsafe { Env::new(&lifetime, self.env) })
     }
 
-    /// Runs `act`, whose long loops end early once the process that calls was killed.
+    /// Runs `act`, whose long loops end early after the calling process was killed.
     pub fn interruptible<T>(&self, act: impl FnOnce() -> T) -> T {
         self.with_env(|env| interruptible(env, act))
     }
 
-    /// The process that calls.
+    /// The calling process.
     #[inline(always)]
     pub fn pid(&self) -> ErlNifPid {
         if self.is_in_message() {
@@ -496,19 +496,19 @@ impl Call {
         }
     }
 
-    /// Tells the scheduler about a copy: a call of a NIF counts as one reduction, whatever it did.
+    /// Tells the scheduler about a copy. Otherwise, a call of a NIF counts as one reduction, whatever it did.
     #[inline(always)]
     pub fn consumed(&self, bytes: usize) {
         const BYTES_OF_A_PERCENT: usize = 64 << 10;
         if bytes >= BYTES_OF_A_PERCENT && !self.is_in_message() {
-            // A hundredth of a timeslice is about 10 microseconds, in which at least as much is copied, from memory that is
-            // in no cache, too.
+            // A hundredth of a timeslice is about 10 microseconds, in which at least this much is copied, even from memory that
+            // is not in a cache.
             // SAFETY: the Call invariant.
             unsafe { enif_consume_timeslice(self.env, (bytes / BYTES_OF_A_PERCENT) as c_int) };
         }
     }
 
-    /// As [`Call::consumed`], of what took so long.
+    /// As [`Call::consumed`], for a known duration.
     pub fn consumed_time(&self, time: Duration) {
         const MICROSECONDS_OF_A_PERCENT: u128 = 10;
         let percent = (time.as_micros() / MICROSECONDS_OF_A_PERCENT).min(100);
@@ -518,7 +518,7 @@ impl Call {
         }
     }
 
-    /// As [`Call::consumed`], of a batch: an item counts as a call of its own would, more or less.
+    /// As [`Call::consumed`], for a batch: an item counts about as much as a separate call.
     pub fn consumed_items(&self, items: usize, bytes: usize) {
         const ITEMS_OF_A_PERCENT: usize = 100;
         let percent = items / ITEMS_OF_A_PERCENT + bytes / INLINE_BYTES;
@@ -528,7 +528,7 @@ impl Call {
         }
     }
 
-    /// Goes on in a thread that may wait, with the handle and these arguments: `{:wait, kind, name, one, other}`.
+    /// Continues in a thread that may wait, with the handle and these arguments: `{:wait, kind, name, one, other}`.
     #[cold]
     pub fn wait_for_copy(
         &self,
@@ -547,7 +547,7 @@ impl Call {
         self.tuple(&[wait.as_c_arg(), kind, name.as_c_arg(), one, other])
     }
 
-    /// Goes on elsewhere, with other arguments.
+    /// Continues elsewhere, with other arguments.
     #[cold]
     #[inline(never)]
     pub fn go_on<const N: usize>(

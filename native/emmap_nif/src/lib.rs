@@ -1,11 +1,12 @@
-//! Terms in, terms out, and on which scheduler: the layer between `Emmap.Native` and
-//! `emmap_core`. It has no logic of its own.
+//! The layer between `Emmap.Native` and `emmap_core`: it converts terms, and chooses the scheduler. It has no other
+//! logic.
 //!
-//! There are two kinds of NIF, and each is written one way:
+//! There are two kinds of NIF, each written in one way:
 //!
 //! - *cold* ones ([`open`], [`control`], [`metadata`], [`monitors`]) are plain `#[rustler::nif]`, on a dirty scheduler when they
 //!   can wait for a disk;
-//! - *hot* ones ([`io`], [`atomics`], [`counters`], [`lines`], [`queue`], [`blocks`], [`block_storage`], [`search`], [`typed`]) are declared with [`hot::hot_nif`], which says why.
+//! - *hot* ones ([`io`], [`atomics`], [`counters`], [`lines`], [`queue`], [`blocks`], [`block_storage`], [`search`],
+//!   [`typed`]) are declared with [`hot::hot_nif`], which explains why.
 
 mod atomics;
 mod block_storage;
@@ -31,7 +32,7 @@ mod waiting;
 
 use rustler::{Env, Term};
 
-/// What `load_nif` was given: whether to take SIGBUS, and whether to log faults.
+/// The arguments of `load_nif`: whether to handle SIGBUS, and whether to log faults.
 fn load(env: Env, settings: Term) -> bool {
     let Ok((guarded, logs)) = settings.decode::<(bool, bool)>() else {
         return false;
@@ -49,6 +50,6 @@ fn load(env: Env, settings: Term) -> bool {
 
 #[cfg(not(feature = "panics"))]
 rustler::init!("Elixir.Emmap.Native", load = load);
-// Beside the library that is tested, in one VM.
+// Loaded in addition to the tested library, in one VM.
 #[cfg(feature = "panics")]
 rustler::init!("Elixir.Emmap.PanicTest.Native", load = load);

@@ -1,8 +1,8 @@
-//! The NIFs of streams: lines and pieces of a map, many in one call.
+//! The NIFs of streams: lines and chunks of a map, many in one call.
 //!
-//! Copies are made of the map itself. What is live is a part of one *root* binary, a view from position 0 on that the
-//! caller made at the start of its stream: so a million lines hold one reference to the map. The root keeps its
-//! memory mapped, and it is the root's own bytes that are searched.
+//! Copies are made from the map itself. Live lines are parts of one *root* binary, a view from position 0 that the
+//! caller made at the start of its stream, so a million lines hold one reference to the map. The root keeps its
+//! memory mapped, and the bytes of the root itself are searched.
 
 use std::mem::MaybeUninit;
 use std::sync::{Mutex, PoisonError};
@@ -26,19 +26,19 @@ hot_nif!("pieces" / 6 = pieces, DirtyCpu);
 /// The number of lines or chunks in one result. More would not make a call faster, but its garbage larger.
 const MOST: usize = 1024;
 
-/// How many bytes a call on a normal scheduler looks at for lines: some ten microseconds' worth.
+/// How many bytes a call on a normal scheduler searches for lines: about ten microseconds of work.
 const LOOK: usize = 128 << 10;
 
-/// What making one term takes, as so many bytes of a copy.
+/// The cost of making one term, in bytes of a copy.
 const COST_OF_A_TERM: usize = 64;
 
-/// What is longer than this is copied in steps.
+/// Longer ones are copied in steps.
 const AT_ONCE: usize = 1 << 20;
 
 /// The forms of lines: copies, and without their newlines.
 const COPIES: usize = 1;
 const TRIMS: usize = 2;
-/// Where the limit of a batch stands, above the forms.
+/// The bit position of the limit of a batch, above the forms.
 const LIMIT_SHIFT: u32 = 2;
 
 /// How large one result may be, for a process whose heap is limited.
@@ -48,7 +48,7 @@ struct Limit {
 }
 
 impl Limit {
-    /// Of the argument `form`: terms, and as many KiB, above the forms; 0: the most that there may be.
+    /// From the argument `form`: terms, and as many KiB, above the forms; 0: the maximum.
     fn of(form: usize) -> Limit {
         let terms = match form >> LIMIT_SHIFT {
             0 => MOST,
@@ -61,23 +61,23 @@ impl Limit {
     }
 }
 
-/// What a stream reads: the bytes of the map, or those of a root binary. Both are mapped for as long as the call takes,
-/// of which the handle and the root are arguments.
+/// What a stream reads: the bytes of the map, or those of a root binary. Both are mapped for the duration of the call,
+/// because the handle and the root are arguments of it.
 struct Root {
-    /// `None`: all that is read is copied.
+    /// `None`: everything that is read is copied.
     term: Option<ErlNifTerm>,
     at: *const u8,
-    /// Where to stop: the stream's end, or the map's if that is nearer.
+    /// Where to stop: the end of the stream or of the map, whichever comes first.
     stop: usize,
 }
 
 impl Root {
-    /// Arguments 1 (the root binary; for copies it may be `nil`) and `stop` (the end of the stream).
+    /// From arguments 1 (the root binary; for copies it may be `nil`) and `stop` (the end of the stream).
     fn of(call: &Call, region: &Region, copies: bool, stop: usize) -> Result<Root, Early> {
         const WRONG: ArgumentError = ArgumentError("the root must be a binary", 0);
         let stop = call.count(stop)?;
         if copies {
-            // In this order: the base of a map has room for the length seen before.
+            // In this order: the base of a map has room for the length that was read before.
             let stop = stop.min(region.len());
             let at = region.base().cast_const();
             return Ok(Root {
@@ -92,7 +92,7 @@ impl Root {
         Ok(Root { term, at, stop })
     }
 
-    /// Of a root binary a part, else a copy.
+    /// A part of a root binary, otherwise a copy.
     fn part(&self, call: &Call, start: usize, count: usize) -> Result<ErlNifTerm, Early> {
         debug_assert!(start + count <= self.stop);
         match self.term {
@@ -130,7 +130,7 @@ struct Batch {
     terms: [MaybeUninit<ErlNifTerm>; MOST],
     count: usize,
     most: usize,
-    /// From before the first line was looked for.
+    /// Read before the first line was searched for.
     shrinks: usize,
 }
 
@@ -153,8 +153,8 @@ impl Batch {
         self.count == self.most
     }
 
-    /// `{next, terms}`. `None`: the map was made shorter in the meantime, so that copies may hold zeros;
-    /// to be done again.
+    /// `{next, terms}`. `None`: the map shrank in the meantime, so copies may contain zeros;
+    /// the call has to be repeated.
     fn answer(
         &self,
         call: &Call,
@@ -170,7 +170,7 @@ impl Batch {
     }
 }
 
-/// Does `once` again while the map is made shorter in the meantime.
+/// Repeats `once` while the map shrinks during it.
 fn unshrunk(
     call: &Call,
     once: impl Fn(&Region) -> Result<Option<ErlNifTerm>, Early>,
@@ -185,9 +185,9 @@ fn unshrunk(
     Err(Errno::BUSY.into())
 }
 
-// lines(handle, root, position, stop, form): `{next, lines}`; no lines at the end. `:again`: the map was made shorter
+// lines(handle, root, position, stop, form): `{next, lines}`; no lines at the end. `:again`: the map shrank
 // while a long line was copied.
-// `form`: 1 copies, 2 leaves the newlines out; above them, how many lines at most.
+// `form`: 1 copies, 2 removes the newlines; above them, the maximum number of lines.
 fn lines<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     match S::WAIT {
         Wait::No => unshrunk(call, |region| lines_once(call, region)),
@@ -225,12 +225,12 @@ fn lines_once(call: &Call, region: &Region) -> Result<Option<ErlNifTerm>, Early>
     batch.answer(call, region, next)
 }
 
-// As lines, with the position before which no newline was found: goes on looking.
+// As lines, with the position before which no newline was found: continues the search.
 fn long_line_on(call: &Call) -> Result<ErlNifTerm, Early> {
     long_line(call, call.count(5)?)
 }
 
-/// Looks for the end of one line, in steps. One is enough; the next may be short.
+/// Searches for the end of one line, in steps. Returns only this line; the next may be short.
 fn long_line(call: &Call, looked: usize) -> Result<ErlNifTerm, Early> {
     let until = Instant::now() + AT_ONCE_DIRTY;
     let region = call.handle()?.region()?;
@@ -299,20 +299,20 @@ fn line_term(call: &Call, root: &Root, line: Line, trim: bool) -> Result<ErlNifT
     }
 }
 
-/// One long line or piece that is being copied, in steps: `len` bytes at `start` of the root or the map, the last of them
-/// replaced by `last`.
+/// One long line or chunk that is being copied, in steps: `len` bytes at `start` of the root or the map, the last of which
+/// is replaced by `last`.
 struct Copying {
     start: usize,
     len: usize,
     last: Option<u8>,
-    /// What follows it.
+    /// The position after it.
     next: usize,
-    /// From before it was found.
+    /// Read before it was found.
     shrinks: usize,
     done: usize,
 }
 
-/// `None` once it was copied.
+/// `None` after it was copied.
 struct LongCopy(Mutex<Option<(Copying, Buffer)>>);
 
 #[rustler::resource_impl(name = "emmap_long_copy")]
@@ -344,7 +344,7 @@ impl Copying {
     }
 }
 
-// (handle, root, copying): goes on copying. `{next, [copy]}`, or `:again`.
+// (handle, root, copying): continues the copy. `{next, [copy]}`, or `:again`.
 fn copy_on(call: &Call) -> Result<ErlNifTerm, Early> {
     const WRONG: ArgumentError = ArgumentError("not a copy that was begun", 0);
     let until = Instant::now() + AT_ONCE_DIRTY;
@@ -356,7 +356,7 @@ fn copy_on(call: &Call) -> Result<ErlNifTerm, Early> {
     let long = long.map_err(|_| Early::Raise(&WRONG))?;
     let mut long = long.0.lock().unwrap_or_else(PoisonError::into_inner);
     let (copying, buffer) = long.as_mut().ok_or(Early::Raise(&WRONG))?;
-    // What was found inside the map stays readable, from the map's base or in the root.
+    // Bytes that were found inside the map stay readable, from the map's base or in the root.
     let from = call
         .bytes(1)
         .map_or(region.base().cast_const(), |(at, _)| at);
@@ -391,8 +391,8 @@ fn copy_on(call: &Call) -> Result<ErlNifTerm, Early> {
     Ok(call.pair(call.uint64(copying.next as u64), call.list(&[copy])))
 }
 
-// pieces(handle, root, position, stop, size, form): `{next, pieces}`, each of `size` bytes but for
-// the last; none at the end. `form`, and `:again`: as of lines.
+// pieces(handle, root, position, stop, size, form): `{next, pieces}`, each of `size` bytes except for
+// the last; none at the end. `form` and `:again` are as for lines.
 fn pieces<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     if S::WAIT == Wait::Yes {
         if let Some(copying) = long_piece(call)? {
@@ -402,7 +402,7 @@ fn pieces<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     unshrunk(call, |region| pieces_once(call, region, S::WAIT))
 }
 
-/// A piece that is copied in steps.
+/// A chunk that is copied in steps.
 fn long_piece(call: &Call) -> Result<Option<Copying>, Early> {
     let region = call.handle()?.region()?;
     let shrinks = region.shrinks();
@@ -449,7 +449,7 @@ fn pieces_once(call: &Call, region: &Region, wait: Wait) -> Result<Option<ErlNif
     batch.answer(call, region, next)
 }
 
-// Counts in `position .. stop`, the rest of a range from `start` on, for some milliseconds. `{:ok, {how_many, next}}`
+// Counts in `position .. stop`, the rest of a range that begins at `start`, for a few milliseconds. `{:ok, {how_many, next}}`
 #[rustler::nif(schedule = "DirtyCpu")]
 fn count_byte<'a>(
     env: Env<'a>,
@@ -465,7 +465,7 @@ fn count_byte<'a>(
     })
 }
 
-// Looks for a byte, as count_byte. `{:ok, {:found, position} | {:next, position} | nil}`
+// Searches for a byte, as count_byte. `{:ok, {:found, position} | {:next, position} | nil}`
 #[rustler::nif(schedule = "DirtyCpu")]
 fn find_byte<'a>(
     env: Env<'a>,
@@ -509,8 +509,8 @@ fn on_bytes<'a, T: Encoder>(
     }
 }
 
-// Waits for the disk: brings `count` bytes at `position` into memory, and takes those at
-// `behind .. position` out of this process.
+// Waits for the disk: loads `count` bytes at `position` into memory, and removes those at
+// `behind .. position` from this process.
 #[rustler::nif(schedule = "DirtyIo")]
 fn move_window<'a>(
     env: Env<'a>,

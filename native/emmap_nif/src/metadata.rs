@@ -2,9 +2,9 @@
 //! another module of OTP may open.
 //!
 //! A *descriptor* is a resource that owns a duplicate of the map's file descriptor. As long as the
-//! resource lives and is not closed, its number is the number of this file: neither a garbage
-//! collection of the handle nor a `close` of it can give the number to another file. Its type is
-//! opened by rustler, for it is looked up by cold NIFs only.
+//! resource lives and is not closed, its number belongs to this file: neither a garbage
+//! collection of the handle nor a `close` of it can assign the number to another file. Its type is
+//! opened by rustler, because only cold NIFs look it up.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -67,7 +67,7 @@ impl From<Stat> for StatMap {
     }
 }
 
-// `{:ok, map}`: fstat of the file behind the map. A file system may ask a server.
+// `{:ok, map}`: fstat of the file of the map. The file system may ask a server.
 #[rustler::nif(schedule = "DirtyIo")]
 fn file_info<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
     match handle.0.region().and_then(|region| Ok(region.stat()?)) {
@@ -76,8 +76,8 @@ fn file_info<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
     }
 }
 
-// `{:ok, {from, to}}`: the next stretch of data, or `:eof` if only holes follow. The file system may read
-// its maps of blocks.
+// `{:ok, {from, to}}`: the next range of data, or `:eof` if only holes follow. The file system may read
+// its block maps.
 #[rustler::nif(schedule = "DirtyIo")]
 fn next_data<'a>(env: Env<'a>, handle: HandleRef<'a>, position: u64) -> Term<'a> {
     let found = handle
@@ -120,7 +120,7 @@ fn descriptor_open<'a>(env: Env<'a>, handle: HandleRef<'a>) -> Term<'a> {
     }
 }
 
-// `:ok`, or `{:error, :closed}` if it is closed already. May be the last use of a deleted file.
+// `:ok`, or `{:error, :closed}` if it is already closed. May be the last use of a deleted file.
 #[rustler::nif(schedule = "DirtyIo")]
 fn descriptor_close<'a>(env: Env<'a>, descriptor: ResourceArc<Descriptor>) -> Term<'a> {
     let mut file = descriptor.0.lock().unwrap_or_else(PoisonError::into_inner);

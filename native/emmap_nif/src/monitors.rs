@@ -1,8 +1,8 @@
-//! The receivers of the news that a map has met a fault: the processes that monitor it, and the VM's logger.
+//! The receivers of notifications that a map has met a fault: the processes that monitor it, and the VM's logger.
 //!
 //! A fault is met in a signal handler, or in a call. Both only count it and wake one thread, which is started with the
-//! first map and serves all of them. The logger gets the message that the VM sends it for its own log events, which
-//! needs no process of Emmap.
+//! first map and serves all of them. The logger gets the same message as for the VM's own log events, so
+//! Emmap needs no process for it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,7 +32,7 @@ mod atoms {
     }
 }
 
-/// What `Emmap.monitor/1` returns: its term is a reference that no other one equals.
+/// The result of `Emmap.monitor/1`: its term is a unique reference.
 pub struct FaultMonitor {
     pid: LocalPid,
     /// The map, as its key in [`Maps`].
@@ -43,7 +43,7 @@ pub struct FaultMonitor {
 impl Resource for FaultMonitor {
     const IMPLEMENTS_DOWN: bool = true;
 
-    /// The process that monitors has ended.
+    /// The monitoring process has ended.
     fn down<'a>(&'a self, _env: Env<'a>, _pid: LocalPid, _monitor: rustler::Monitor) {
         drop(maps().take(self));
     }
@@ -56,7 +56,7 @@ struct Watched {
     monitors: Vec<Told>,
 }
 
-// SAFETY: a region is `Sync`, and a map that is listed has its region: it is taken from the list before the region is
+// SAFETY: a region is `Sync`, and a listed map has its region, because it is removed from the list before the region is
 // dropped.
 unsafe impl Send for Watched {}
 

@@ -1,10 +1,10 @@
-//! Whether the state in a structure's file is of this boot, and of this file: then it is right at every instruction.
-//! Otherwise any part of it may be older than any other.
+//! Whether the state in a structure's file is from this boot, and from this file. Then it is consistent at every instruction.
+//! Otherwise, any part of it may be older than any other part.
 
 use super::Shared;
 use crate::{os, Result};
 
-/// Where the words are: two of the boot id, then the inode number.
+/// The offset of the words: two of the boot id, then the inode number.
 #[derive(Clone, Copy)]
 pub struct Place(pub u64);
 
@@ -21,7 +21,7 @@ impl Place {
         Ok(current && boot != 0)
     }
 
-    /// Called when the state is right. A program that dies in between has changed nothing that another one believes.
+    /// Called when the state is consistent. If a program dies in between, no other program relies on what it has changed.
     pub fn set_current<S: Shared>(self, shared: &S, inode: u64) -> Result<()> {
         let boot = os::boot_id();
         shared.store(self.0 + 8, (boot >> 64) as u64)?;

@@ -1,13 +1,13 @@
-//! CRC-32C of records and blocks. Of short ones it takes half as long here as with the crate that computes it for long ones;
-//! and of words in a map, which the crate cannot refer to.
+//! CRC-32C of records and blocks. For short ones, this takes half as long as the crate that is used for long ones. It also
+//! works on words in a map, to which the crate cannot take a reference.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Longer ones are faster in parallel, as the crate does it.
+/// Longer ones are faster in parallel, as in the crate.
 #[cfg(target_arch = "x86_64")]
 const SHORT: usize = 512;
 
-/// The checksum of what has the checksum `crc`, followed by `bytes`.
+/// The checksum of data with the checksum `crc`, followed by `bytes`.
 #[inline(always)]
 pub fn append(crc: u32, bytes: &[u8]) -> u32 {
     #[cfg(target_arch = "x86_64")]
@@ -41,7 +41,7 @@ unsafe fn append_short(crc: u32, bytes: &[u8]) -> u32 {
     !sum
 }
 
-/// As [`append`], of words that others may change in the meantime.
+/// As [`append`], for words that others may change at the same time.
 pub fn append_words(crc: u32, words: &[AtomicU64]) -> u32 {
     #[cfg(target_arch = "x86_64")]
     if std::is_x86_feature_detected!("sse4.2") {
@@ -62,14 +62,14 @@ fn append_copied(mut crc: u32, words: &[AtomicU64]) -> u32 {
     crc
 }
 
-/// Three sums at once: the processor can begin one of these instructions in each cycle, and finishes it after three.
+/// Three checksums at once: the processor can start one of these instructions per cycle, and finishes it after three.
 #[cfg(target_arch = "x86_64")]
 mod lanes {
     use std::arch::x86_64::_mm_crc32_u64;
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::sync::OnceLock;
 
-    /// The words of a lane.
+    /// The number of words in a lane.
     const LANE: usize = 128;
 
     /// # Safety
@@ -98,7 +98,7 @@ mod lanes {
         !(sum as u32)
     }
 
-    /// What becomes of a sum behind a lane of zeros, byte by byte: the sum is linear.
+    /// The effect of a lane of zeros on a checksum, byte by byte, because a checksum is linear.
     struct Behind([[u32; 256]; 4]);
 
     static BEHIND: OnceLock<Behind> = OnceLock::new();
@@ -135,14 +135,15 @@ mod lanes {
     }
 }
 
-/// Copies bytes, and returns the checksum of what has the checksum `crc`, followed by what was copied. One of the two places
-/// may be a map, which others change in the meantime; `own` is the other one, which the checksum is of.
+/// Copies bytes, and returns the checksum of data with the checksum `crc`, followed by the copied bytes. Source or
+/// destination may be in a map, which others change at the same time. `own` is the other one, from which the checksum is
+/// computed.
 ///
-/// Not by way of memory between them: the compiler would see that this has what `from` has, and read `from` twice.
+/// Not through a buffer in between: the compiler would detect that the buffer equals `from`, and read `from` twice.
 ///
 /// # Safety
-/// `from` must have `count` readable bytes, and `to` room for as many; they must not overlap. `own` must be one of them, which
-/// nobody changes in the meantime.
+/// `from` must have `count` readable bytes, and `to` room for as many; they must not overlap. `own` must be one of them, and
+/// not be changed by others.
 #[inline(always)]
 pub unsafe fn copy(crc: u32, from: *const u8, to: *mut u8, own: *const u8, count: usize) -> u32 {
     #[cfg(target_arch = "x86_64")]

@@ -14,7 +14,7 @@ use super::{Error, Medium, Structure};
 use crate::mapped_file::Identity;
 use crate::{os, Errno, Result};
 
-/// Writes a new file of this layout, in an order that a crash cannot hurt.
+/// Writes a new file of this layout, in an order that is safe against crashes.
 pub fn write<S: Structure>(layout: &S, medium: &mut impl Medium) -> Result<()> {
     let size = layout.file_size().ok_or(Errno(libc::EFBIG))?;
     medium.extend(size, layout.allocated_from())?;
@@ -22,7 +22,7 @@ pub fn write<S: Structure>(layout: &S, medium: &mut impl Medium) -> Result<()> {
     for (at, header) in layout.commits()? {
         medium.write_at(at, &header)?;
     }
-    // Complete and on the disk before anybody can find it.
+    // Complete and on the disk before any program can find it.
     medium.sync()?;
     medium.publish()
 }
@@ -30,11 +30,11 @@ pub fn write<S: Structure>(layout: &S, medium: &mut impl Medium) -> Result<()> {
 pub(super) enum Naming {
     /// No other file may have the name.
     New,
-    /// In the place of an empty file, which looks like this.
+    /// Replaces an empty file with this metadata.
     Over(Metadata),
 }
 
-/// Creates a file that serves `request`, and returns which one it is.
+/// Creates a file that satisfies `request`, and returns its identity.
 pub(super) fn create<S: Structure>(
     path: &Path,
     request: &S::Request,
@@ -43,7 +43,7 @@ pub(super) fn create<S: Structure>(
     let layout = S::new(request)?;
     let mut file = NewFile::beside(path, naming)?;
     if os::file_page_size(file.file.as_fd(), None)? != os::page_size() {
-        // hugetlbfs has no writes.
+        // hugetlbfs does not support writes.
         return Err(Errno::NOTSUP.into());
     }
     let identity = Identity::of_file(&file.file)?;
@@ -51,12 +51,12 @@ pub(super) fn create<S: Structure>(
     Ok(identity)
 }
 
-/// At the start of a file that is being filled in its place, until its headers are written. A crash leaves it there, and
-/// the next opener begins again.
+/// At the start of a file that is being filled in place, until its headers are written. After a crash, it is still there, and
+/// the next opener starts again.
 const BEGUN: [u8; 16] = *b"EMMAPNEW\0\0\0\0\0\0\0\0";
 
-/// Whether a file that is not sound was begun in its place and not completed; or is as one after a power failure may
-/// be, of which the length was on the disk and the mark was not.
+/// Whether a file that is not intact was begun in place and not completed. This includes the state after a power failure in
+/// which the length was on the disk and the mark was not.
 pub fn is_begun(medium: &impl Medium) -> Result<bool> {
     let mut start = [0; BEGUN.len()];
     let len = medium.len()?;
@@ -67,14 +67,14 @@ pub fn is_begun(medium: &impl Medium) -> Result<bool> {
     Ok(start == BEGUN || (len == start.len() as u64 && start == [0; BEGUN.len()]))
 }
 
-/// Whether a structure is yet to be made of the file.
+/// Whether the file does not contain a structure yet.
 fn is_unfilled<S: Structure>(file: &File) -> Result<bool> {
     Ok(Medium::len(file)? == 0
         || (is_begun(file)? && matches!(S::read(file), Err(Error::BadFormat(_)))))
 }
 
-/// Makes a structure of a file that is empty, or begins with the mark and nothing else, in an order that a crash cannot
-/// hurt: the mark is overwritten when the other header is on the disk.
+/// Makes a structure of a file that is empty, or that contains only the mark, in an order that is safe against
+/// crashes: the mark is overwritten when the other header is on the disk.
 pub fn write_in_place<S: Structure>(layout: &S, medium: &mut impl Medium) -> Result<()> {
     let size = layout.file_size().ok_or(Errno(libc::EFBIG))?;
     medium.write_at(0, &BEGUN)?;
@@ -83,23 +83,23 @@ pub fn write_in_place<S: Structure>(layout: &S, medium: &mut impl Medium) -> Res
     layout.fill(medium)?;
     for (at, header) in layout.commits()? {
         medium.write_at(at, &header)?;
-        // All is on the disk before the mark is gone, which the last header overwrites.
+        // Everything is on the disk before the last header overwrites the mark.
         medium.sync()?;
     }
     Ok(())
 }
 
-/// What fails leaves the file empty.
+/// If this fails, the file is empty.
 fn create_in_place<S: Structure>(
     mut file: File,
     request: &S::Request,
 ) -> std::result::Result<(), Error<S::Mismatch>> {
-    // What is written to a file of /proc or /sys does things.
+    // Writing to a file of /proc or /sys has side effects.
     if !os::is_mappable(file.as_fd()) {
         return Err(Errno::NODEV.into());
     }
     let layout = S::new(request)?;
-    // Of an attempt that was interrupted, the mark stays.
+    // The mark of an interrupted attempt stays.
     let kept = Medium::len(&file)?.min(BEGUN.len() as u64);
     os::set_size(file.as_fd(), kept)?;
     write_in_place(&layout, &mut file).inspect_err(|_| {
@@ -110,8 +110,8 @@ fn create_in_place<S: Structure>(
     Ok(())
 }
 
-/// Whether no other file may be put in the place of this one: it is mounted there, or it or its directory is somebody
-/// else's.
+/// Whether this file cannot be replaced with another: it is a mount point, or it or its directory belongs to another
+/// user.
 fn is_irreplaceable<M>(error: &Error<M>) -> bool {
     matches!(
         error,
@@ -121,15 +121,15 @@ fn is_irreplaceable<M>(error: &Error<M>) -> bool {
     )
 }
 
-/// An empty file is not a structure's yet. The opener that holds its lock puts a complete one in
-/// its place, with its mode and owner; or makes one of it, where that cannot be.
+/// An empty file does not contain a structure yet. The opener that holds its lock replaces it with a complete
+/// one, with the same mode and owner, or fills it in place if it cannot be replaced.
 pub(super) fn fill_empty<S: Structure>(
     path: &Path,
     file: File,
     request: &S::Request,
 ) -> std::result::Result<(), Error<S::Mismatch>> {
     use std::io::ErrorKind::NotFound;
-    // `None`: a file without a name, which /proc leads to.
+    // `None`: a file without a name, to which a path in /proc leads.
     let name = match path.canonicalize() {
         Err(error) if error.kind() == NotFound => None,
         answer => Some(answer.map_err(Errno::from)?),
@@ -157,11 +157,11 @@ pub(super) fn fill_empty<S: Structure>(
     })?
 }
 
-/// A file that is complete on the disk before it gets its name. Dropped without a name, it is
+/// A file that is complete on the disk before it gets its name. If it is dropped without a name, it is
 /// removed.
 struct NewFile<'a> {
     file: File,
-    /// `None`: it has no name at all, and is gone when its descriptor is closed.
+    /// `None`: it has no name, and is deleted when its descriptor is closed.
     temporary: Option<PathBuf>,
     path: &'a Path,
     naming: Naming,
@@ -201,7 +201,7 @@ impl NewFile<'_> {
                         naming,
                     })
                 }
-                // Left by a process of the same number that was killed.
+                // Left by a killed process with the same number.
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(error.into()),
             }
@@ -209,7 +209,7 @@ impl NewFile<'_> {
     }
 }
 
-/// A file without a name in the directory of `path`, where the system has such: should we be killed,
+/// A file without a name in the directory of `path`, if the system supports this: if the process is killed,
 /// nothing is left behind.
 #[cfg(target_os = "linux")]
 fn nameless(path: &Path) -> Option<File> {
@@ -276,7 +276,7 @@ impl Medium for NewFile<'_> {
             (Naming::Over(empty), Some(temporary)) => {
                 let permissions = empty.permissions();
                 self.file.set_permissions(permissions)?;
-                // Only root may give a file away.
+                // Only root may change the owner of a file.
                 let owner = (Some(empty.uid()), Some(empty.gid()));
                 let _ = std::os::unix::fs::fchown(&self.file, owner.0, owner.1);
                 std::fs::rename(temporary, self.path)?;
@@ -285,14 +285,14 @@ impl Medium for NewFile<'_> {
         }
         let synced = crate::mapped_file::sync_directory(directory_of(self.path));
         if let (Err(_), Naming::New) = (&synced, &self.naming) {
-            // A name that may not outlive a power failure is not what was asked for.
+            // The name must survive a power failure; if that is not certain, the file is removed.
             Identity::of_file(&self.file)?.remove(self.path);
         }
         synced
     }
 }
 
-/// A name for the file that the link `from` leads to, unless it is taken.
+/// Creates a name for the file to which the link `from` leads, unless the name exists.
 fn link(from: &Path, to: &Path) -> Result<()> {
     let name = |path: &Path| CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::INVAL);
     let (from, to) = (name(from)?, name(to)?);
@@ -301,11 +301,11 @@ fn link(from: &Path, to: &Path) -> Result<()> {
     os::check(unsafe { libc::linkat(here, from.as_ptr(), here, to.as_ptr(), follow) })
 }
 
-/// Names a file that has another name already, unless the new name is taken.
+/// Names a file that already has another name, unless the new name exists.
 fn name_new(from: &Path, to: &Path) -> Result<()> {
     let linked = std::fs::hard_link(from, to).map_err(Errno::from);
     match linked {
-        // Not every file system has hard links; rename cannot refuse, so look first.
+        // Not every file system has hard links. rename cannot refuse to overwrite, so this checks first.
         Err(Errno(libc::EPERM) | Errno(libc::ENOTSUP) | Errno(libc::ENOSYS)) => {
             if to.symlink_metadata().is_ok() {
                 return Err(Errno::EXIST);

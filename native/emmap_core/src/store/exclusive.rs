@@ -1,14 +1,14 @@
-//! The lock of a structure: one word in its file, which any participant of any program takes with a compare-exchange, and
+//! The lock of a structure: a word in its file, which any participant of any program takes with a compare-exchange, and
 //! which is taken from a participant that died.
 //!
-//! What the lock protects must be right at every instruction: see [`super::log`].
+//! The data that the lock protects must be consistent at every instruction: see [`super::log`].
 
 use super::Shared;
 use crate::patience::Deadline;
 use crate::region::Wait;
 use crate::{Errno, Result};
 
-/// A participant, as the lock names it: never 0, and never the same twice.
+/// A participant as the lock identifies it: never 0, and never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner(u64);
 
@@ -28,7 +28,7 @@ impl Owner {
 
 /// The other participants.
 pub trait Peers {
-    /// Whether this participant can still release the lock. Never asked of the caller's own.
+    /// Whether this participant can still release the lock. Never called for the caller itself.
     fn is_alive(&self, owner: Owner) -> bool;
 }
 
@@ -40,10 +40,10 @@ pub enum Taken {
     FromDead,
 }
 
-/// About a microsecond, less than the way to another scheduler costs.
+/// About a microsecond, less than a switch to another scheduler costs.
 const SPINS: usize = 64;
 
-/// Takes the lock at `at`. `None`: another participant has it, and this caller may not wait. Else it waits as long as a
+/// Takes the lock at `at`. `None`: another participant has it, and this caller may not wait. Otherwise, it waits as long as a
 /// call may: see [`crate::patience`].
 #[inline(always)]
 pub fn acquire<S: Shared>(
@@ -71,7 +71,7 @@ fn acquire_contended<S: Shared>(
     if wait == Wait::No {
         return spin(shared, at, me);
     }
-    // A participant that is stopped while it holds the lock is alive.
+    // A participant that is stopped while it holds the lock counts as alive.
     let deadline = Deadline::of_call(Errno::WAIT_STORE);
     deadline.poll(|| attempt(shared, at, me, peers)).map(Some)
 }
@@ -107,7 +107,7 @@ pub fn release<S: Shared>(shared: &S, at: u64) -> Result<()> {
     shared.store(at, 0)
 }
 
-/// Releases the lock if this participant has it, though none of its calls does.
+/// Releases the lock if this participant has it, although none of its calls holds it.
 pub fn release_own<S: Shared>(shared: &S, at: u64, me: Owner) -> Result<bool> {
     shared.compare_exchange(at, me.0, 0)
 }

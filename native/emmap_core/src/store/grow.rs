@@ -7,29 +7,29 @@ use super::medium::{write_zeros, Medium};
 use super::{Error, Structure};
 use crate::{os, Errno, Result};
 
-/// Turns a file of layout `before` into one of layout `after`, in an order that a crash cannot
-/// hurt. What `before` describes is not touched. When it fails, the file is as long as it was.
+/// Changes a file of layout `before` to one of layout `after`, in an order that is safe against
+/// crashes. What `before` describes is not changed. If this fails, the file keeps its length.
 pub fn write<S: Structure>(before: &S, after: &S, medium: &mut impl Medium) -> Result<()> {
     let size = after.file_size().ok_or(Errno(libc::EFBIG))?;
     let end = before.file_size().unwrap_or(0);
     let commits = after.commits()?;
     before.clear_leftover(medium)?;
     after.prepare(before, medium)?;
-    // New room is zeros, whatever was left behind the old end.
+    // New room must be zeros, but there may be data past the old end.
     let stale = medium.len()?.min(size);
     write_zeros(medium, end, stale)?;
     medium.extend(size, end)?;
-    // What the new header describes is on the disk before the header is.
+    // What the new header describes is on the disk before the header.
     medium.sync()?;
     for (at, header) in commits {
         medium.write_at(at, &header)?;
-        // One header is complete at any moment.
+        // At any moment, one header is complete.
         medium.sync()?;
     }
     Ok(())
 }
 
-/// Grows the file for `request`, under its lock, if it does not serve it by then. Returns its
+/// Grows the file for `request`, under its lock, if it does not satisfy the request yet. Returns its
 /// layout.
 pub fn under_lock<S: Structure>(
     file: &mut File,

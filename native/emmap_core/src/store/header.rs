@@ -1,4 +1,4 @@
-//! Two headers that say what a file has. Each is in a page of its own, so that a torn write of one
+//! Two headers that describe the contents of a file. Each is in a separate page, so that a torn write of one
 //! leaves the other intact.
 //!
 //! ```text
@@ -6,13 +6,13 @@
 //! 8         version      u32
 //! 12        endian mark  u32, in the byte order of the machine
 //! 16        sequence     u64, from 1
-//! 24        body         what the structure says of itself
+//! 24        body         the fields of the structure
 //! 24 + body CRC-32       u32, of all bytes before it
 //! ```
 //!
-//! The headers are the same, except while a growth writes them and after a crash interrupted one:
-//! then the sound header with the higher sequence number is in force, and the next growth clears
-//! the other one first. Numbers are little-endian, but for the endian mark.
+//! The headers are equal, except while a growth writes them and after a crash interrupted one.
+//! Then the intact header with the higher sequence number is in force, and the next growth first
+//! clears the other one. Numbers are little-endian, except for the endian mark.
 
 use super::medium::{read_up_to, Medium};
 use super::{BadFormat, Commit, Error};
@@ -23,7 +23,7 @@ pub const HEADERS: [u64; 2] = [0, 4096];
 /// The end of their pages.
 pub const END: u64 = 8192;
 
-/// Written in the byte order of the machine, as the words are that a structure keeps in its map.
+/// Written in the byte order of the machine, like the words that a structure stores in its map.
 const ENDIAN_MARK: u32 = 0x0102_0304;
 
 const VERSION: usize = 8;
@@ -41,14 +41,14 @@ pub trait Body: Sized {
 
     fn encode(&self, body: &mut [u8]);
 
-    /// Checks every number; `None` if one can not have been written by this version.
+    /// Checks every number; `None` if one cannot have been written by this version.
     fn decode(body: &[u8]) -> Option<Self>;
 
-    /// The least size of the file; `None`: no file can be so large.
+    /// The minimum size of the file; `None` if it exceeds the size of any file.
     fn file_size(&self) -> Option<u64>;
 }
 
-/// The header that counts.
+/// The header in force.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InForce {
     sequence: u64,
@@ -57,7 +57,7 @@ pub struct InForce {
 }
 
 impl InForce {
-    /// Of a file that has no header yet.
+    /// For a file that has no header yet.
     pub const NONE: InForce = InForce {
         sequence: 0,
         place: 0,
@@ -79,7 +79,7 @@ const fn header_bytes<B: Body>() -> usize {
     bytes
 }
 
-/// The body of the header in force, checked, of a file that is as long as it must be.
+/// The checked body of the header in force, for a file that is long enough for it.
 pub fn read<B: Body>(medium: &impl Medium) -> std::result::Result<(B, InForce), Error> {
     let mut best: Option<(B, InForce)> = None;
     let mut worst = BadFormat::Kind;
@@ -94,14 +94,14 @@ pub fn read<B: Body>(medium: &impl Medium) -> std::result::Result<(B, InForce), 
                     best = Some(found);
                 }
             }
-            // Sound, and not for this machine or version: then nothing in the file is.
+            // The header is intact, but not for this machine or version, so the whole file is not.
             Err(why @ (BadFormat::Version | BadFormat::Endianness)) => return Err(why.into()),
             Err(why) if worst == BadFormat::Kind => worst = why,
             Err(_) => (),
         }
     }
     let (body, in_force) = best.ok_or(worst)?;
-    // Asked after the header was read: a file that grows in the meantime gets longer before its header
+    // Read after the header: a file that grows at the same time gets longer before its header
     // changes.
     let len = medium.len()?;
     match body.file_size() {
@@ -110,7 +110,7 @@ pub fn read<B: Body>(medium: &impl Medium) -> std::result::Result<(B, InForce), 
     }
 }
 
-/// As much of both headers as the file has.
+/// As much of both headers as the file contains.
 fn both<B: Body>(medium: &impl Medium) -> Result<[Vec<u8>; 2]> {
     let mut headers = [Vec::new(), Vec::new()];
     for (header, at) in headers.iter_mut().zip(HEADERS) {
@@ -140,7 +140,7 @@ fn parse<B: Body>(header: &[u8], place: usize) -> std::result::Result<(B, InForc
     }
     let sequence = u64_at(header, SEQUENCE);
     match B::decode(&checked[BODY..]) {
-        // The last number would have no next one.
+        // After the highest number, no other could follow.
         Some(body) if sequence < u64::MAX => Ok((body, InForce { sequence, place })),
         _ => Err(BadFormat::Checksum),
     }
@@ -169,12 +169,12 @@ pub fn encode<B: Body>(body: &B, sequence: u64) -> Vec<u8> {
 /// The writes that put `body` in force: see [`super::Structure::commits`].
 pub fn commits<B: Body>(body: &B, in_force: InForce) -> Result<Vec<Commit>> {
     let header = next(body, in_force)?;
-    // The one in force stays until the other one is complete.
+    // The header in force stays until the other one is complete.
     let order = [HEADERS[1 - in_force.place], HEADERS[in_force.place]];
     Ok(order.into_iter().map(|at| (at, header.clone())).collect())
 }
 
-/// Clears the header that is not in force, if it is another one: see
+/// Clears the header that is not in force, if it differs: see
 /// [`super::Structure::clear_leftover`].
 pub fn clear_leftover<B: Body>(medium: &mut impl Medium, in_force: InForce) -> Result<()> {
     let [first, second] = both::<B>(medium)?;

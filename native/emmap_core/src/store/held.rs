@@ -16,12 +16,12 @@ pub struct Held<'a> {
 impl Drop for Held<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        // The lock is inside of the map: it was taken there.
+        // This cannot fail: the lock is inside the map, because it was taken there.
         let _ = exclusive::release(self.shared, self.at);
     }
 }
 
-/// Takes the lock at `at` if it is free, or its owner is dead. It has no log. `None`: another participant has it.
+/// Takes the lock at `at` if it is free, or its owner is dead. The structure has no log. `None`: another participant has it.
 pub fn attempt<'a>(
     shared: &'a Mapped<'a>,
     at: u64,

@@ -13,13 +13,13 @@ pub struct Place {
     pub length: u64,
     /// The entries: the offset of a word, and its value.
     pub entries: u64,
-    /// How many entries there is room for.
+    /// The maximum number of entries.
     pub capacity: u64,
 }
 
 const ENTRY: u64 = 16;
 
-/// A change under way. Nothing has happened until [`Change::commit`].
+/// A change in progress. Nothing has happened until [`Change::commit`].
 pub struct Change<'a, S> {
     shared: &'a S,
     place: &'static Place,
@@ -27,7 +27,7 @@ pub struct Change<'a, S> {
 }
 
 impl<'a, S: Shared> Change<'a, S> {
-    /// One at a time: the caller holds the lock.
+    /// One change at a time: the caller holds the lock.
     #[inline(always)]
     pub fn new(shared: &'a S, place: &'static Place) -> Change<'a, S> {
         Change {
@@ -54,7 +54,7 @@ impl<'a, S: Shared> Change<'a, S> {
         let (shared, place) = (self.shared, self.place);
         match self.length {
             0 => Ok(()),
-            // One store is a commit of its own.
+            // A single store needs no log.
             1 => {
                 let entry = place.entries;
                 shared.store(shared.load(entry)?, shared.load(entry + 8)?)
@@ -68,7 +68,7 @@ impl<'a, S: Shared> Change<'a, S> {
     }
 }
 
-/// Changes two words: a [`Change`] of them, in a third of the time.
+/// Changes two words, as a [`Change`] of them would, in a third of the time.
 #[inline(always)]
 pub fn set_two<S: Shared>(
     shared: &S,

@@ -16,21 +16,21 @@ pub trait Medium {
 
     fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<()>;
 
-    /// Makes the file at least `to` bytes long, with zeros, and allocates its blocks from
+    /// Extends the file to at least `to` bytes, with zeros, and allocates its blocks from
     /// `allocated` on.
     fn extend(&mut self, to: u64, allocated: u64) -> Result<()>;
 
-    /// What was written before is on the disk when this returns.
+    /// Returns once everything that was written before is on the disk.
     fn sync(&mut self) -> Result<()>;
 
-    /// Gives a new file its name, durably. EEXIST: another file has it already. A file that has its
+    /// Gives a new file its name, durably. EEXIST: another file already has the name. A file that already has its
     /// name keeps it.
     fn publish(&mut self) -> Result<()> {
         Ok(())
     }
 }
 
-/// Reads as much of `out` as the file has, and returns how much that is.
+/// Reads as much of `out` as the file contains, and returns how much that is.
 pub fn read_up_to(medium: &impl Medium, offset: u64, out: &mut [u8]) -> Result<usize> {
     let got = medium.len()?.saturating_sub(offset).min(out.len() as u64) as usize;
     if got > 0 {
@@ -70,11 +70,11 @@ impl Medium for File {
             return Ok(());
         }
         let answer = os::without_sigxfsz(|| {
-            // What lies between stays a hole until it is written.
+            // The range in between stays a hole until it is written.
             let from = size.max(allocated).min(to);
             os::extend(self.as_fd(), from, to, from == to)
         });
-        // The caller holds the lock of the file, or nobody else has the file yet.
+        // The caller holds the lock of the file, or no other program has the file yet.
         if answer.is_err() {
             let _ = os::set_size(self.as_fd(), size);
         }
@@ -120,7 +120,7 @@ impl Medium for Mapped<'_> {
         })
     }
 
-    /// All that is new is allocated: a hole that a map shows is a fault when the disk is full.
+    /// The whole new part is allocated, because accessing a hole of a mapped file faults if the disk is full.
     fn extend(&mut self, to: u64, _allocated: u64) -> Result<()> {
         self.0.grow(to)
     }

@@ -25,26 +25,26 @@ pub struct Opened<S> {
 
 type Answer<S, T> = std::result::Result<T, Error<<S as Structure>::Mismatch>>;
 
-/// Opens the file at `path`, creating or growing it as asked. Blocks on the disk.
+/// Opens the file at `path`, and creates or grows it as requested. Blocks on the disk.
 pub fn open<S: Structure>(
     path: &Path,
     request: &S::Request,
     absent: Absent,
 ) -> Answer<S, Opened<S>> {
-    // What this call created, to be removed should it fail.
+    // The file that this call created, to be removed if it fails.
     let mut created = None;
     let opened = open_or_create(path, request, absent, &mut created);
     if let (Err(_), Some(identity)) = (&opened, created) {
         identity.remove(path);
     }
     match opened {
-        // Files of /proc and /sys say many things, and none of them is why.
+        // Files of /proc and /sys return various errors, none of which is the cause.
         Err(Error::Posix(_)) if is_unmappable(path) => Err(Errno::NODEV.into()),
         opened => opened,
     }
 }
 
-/// Whether the file is there, and its file system gives no shared map of it.
+/// Whether the file exists, and its file system does not support a shared map of it.
 fn is_unmappable(path: &Path) -> bool {
     let file = OpenOptions::new()
         .read(true)
@@ -67,7 +67,7 @@ fn open_or_create<S: Structure>(
                 return Err(Errno(libc::ENOENT).into());
             }
             match create::<S>(path, request, Naming::New) {
-                // A link to nowhere: it is there, and cannot be opened.
+                // A dangling link: it exists, and cannot be opened.
                 Err(Error::Posix(Errno::EXIST))
                     if path.metadata().is_err() && path.is_symlink() =>
                 {
@@ -133,11 +133,11 @@ fn open_existing(path: &Path) -> Result<Option<File>> {
 }
 
 impl<S: Structure> Opened<S> {
-    /// Grows the file for `request` under its map, of a structure that does so
-    /// ([`Structure::GROWS_MAPPED`]). Blocks on the disk. When it fails, the layout is the old one,
-    /// and so is what this map shows.
+    /// Grows the file for `request` while it is mapped, for a structure that supports this
+    /// ([`Structure::GROWS_MAPPED`]). Blocks on the disk. If this fails, the layout and the contents of
+    /// this map are the old ones.
     ///
-    /// `&mut`: the lock of a file excludes other openers, and not a second call on this map.
+    /// `&mut`, because the lock of a file excludes other openers, but not a second call on this map.
     pub fn grow(&mut self, request: &S::Request) -> Answer<S, ()> {
         let mut file = self.region.clone_file()?;
         let layout: S = grow::under_lock(&mut file, request)?;
@@ -148,9 +148,9 @@ impl<S: Structure> Opened<S> {
     }
 }
 
-/// As [`Region::reattach`], if `check` accepts the layout that the file has by now. If the file is
-/// not a sound one of the structure, or `check` returns an error of the format, all calls on the
-/// region fail until it is.
+/// As [`Region::reattach`], if `check` accepts the current layout of the file. If the file does
+/// not contain an intact structure, or `check` returns an error of the format, all calls on the
+/// region fail until it does.
 pub fn reattach<S: Structure>(
     region: &Region,
     check: impl FnOnce(&S) -> std::result::Result<(), Error>,

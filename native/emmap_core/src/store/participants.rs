@@ -22,7 +22,7 @@ pub const EVENTS: usize = 2;
 /// The byte of slot 0: beyond the end of any file.
 const FIRST_BYTE: u64 = 1 << 62;
 
-/// Where the slots of a structure are: the first word of each is its epoch.
+/// Where the slots of a structure are. The first word of each is its epoch.
 #[derive(Clone, Copy)]
 pub struct Place {
     pub slots: u64,
@@ -35,8 +35,8 @@ impl Place {
     }
 }
 
-/// The part of this program in a file, shared by all of its handles of the file. It ends with the last of them and of the
-/// live binaries that they made, or with the program.
+/// The participation of this program in a file, shared by all of its handles of the file. It ends with the last of them and
+/// of the live binaries that they made, or with the program.
 pub struct Presence {
     file: File,
     identity: Identity,
@@ -54,12 +54,12 @@ pub struct Presence {
 static PRESENT: Mutex<BTreeMap<Identity, Weak<Presence>>> = Mutex::new(BTreeMap::new());
 
 impl Presence {
-    /// Takes a slot of the file, or the one that this program has already.
+    /// Takes a slot of the file, or returns the one that this program already has.
     ///
-    /// EUSERS: all slots are taken. EBUSY where the system knows no locks of single bytes and another program has the file.
+    /// EUSERS: all slots are in use. EBUSY if the system does not support locks of single bytes and another program has the file.
     pub fn enter<S: Shared>(fd: BorrowedFd, shared: &S, place: &Place) -> Result<Arc<Presence>> {
         let identity = Identity::of(&os::stat(fd)?);
-        // A forked child is a program of its own: its parent may die before it.
+        // A forked child is a separate program: its parent may die before it.
         let process = std::process::id();
         let mut present = PRESENT.lock().unwrap_or_else(PoisonError::into_inner);
         let known = present.get(&identity).and_then(Weak::upgrade);
@@ -73,12 +73,12 @@ impl Presence {
         Ok(presence)
     }
 
-    /// Another handle of this program is open. Whether it is the only one.
+    /// Adds a handle of this program. Returns whether it is the only one.
     pub fn add_user(&self) -> bool {
         self.users.fetch_add(1, Ordering::AcqRel) == 0
     }
 
-    /// Whether that was the last.
+    /// Removes a handle. Returns whether it was the last.
     pub fn remove_user(&self) -> bool {
         self.users.fetch_sub(1, Ordering::AcqRel) == 1
     }
@@ -92,7 +92,7 @@ impl Presence {
         let file = os::reopen(fd)?;
         for slot in 0..SLOTS {
             if os::try_lock_byte(&file, FIRST_BYTE + u64::from(slot))? {
-                // Nobody else changes it: the slot is ours.
+                // No other program changes it, because the slot belongs to this one.
                 let epoch = shared.load(place.of(slot))?.wrapping_add(1) & (u64::MAX >> 8);
                 shared.store(place.of(slot), epoch)?;
                 let owner = Owner::new(slot, epoch);
@@ -118,22 +118,22 @@ impl Presence {
         self.owner
     }
 
-    /// Which file it is.
+    /// Identifies the file.
     pub fn identity(&self) -> Identity {
         self.identity
     }
 
-    /// Held by the thread of this program that uses what a slot has only once: for a thread that may wait.
+    /// Held by the thread of this program that uses something that a slot has only once. For a thread that may wait.
     pub fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What live binaries of this program show, also after its last handle was closed.
+    /// The positions that live binaries of this program show, also after its last handle was closed.
     pub fn pins(&self) -> &Pins {
         &self.pins
     }
 
-    /// The descriptor whose lock the presence is. A forked child has to close it, or it keeps the lock of its parent.
+    /// The descriptor that holds the lock of the slot. A forked child has to close it, or it keeps the lock of its parent.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
@@ -143,7 +143,7 @@ impl Presence {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether any program has the slot, this one not asked about.
+    /// Whether another program has the slot.
     pub fn is_taken(&self, slot: u32) -> bool {
         // An error does not prove a death.
         os::is_byte_locked(&self.file, FIRST_BYTE + u64::from(slot)).unwrap_or(true)
@@ -155,7 +155,7 @@ impl Presence {
     }
 }
 
-/// The participants of a file as the lock asks for them.
+/// The participants of a file, for the lock.
 pub struct Others<'a, S> {
     pub presence: &'a Presence,
     pub shared: &'a S,
@@ -169,7 +169,7 @@ impl<S: Shared> Peers for Others<'_, S> {
             // Not a valid slot: a damaged word.
             return false;
         }
-        // A slot that another program has by now was left by its owner.
+        // If another program now has the slot, its previous owner has left it.
         let epoch = self.shared.load(self.place.of(slot));
         epoch == Ok(owner.epoch())
             && slot != self.presence.owner.slot()

@@ -1,10 +1,10 @@
-//! What live binaries of this program show of a structure's file: a word in the file has the lowest position, so that its
-//! space is not used again.
+//! The positions of a structure's file that live binaries of this program show. A word in the file contains the lowest
+//! position, so that its space is not reused.
 //!
-//! A position is added by a call that holds the structure's lock, under which others recycle: no recycler can have missed it. It
-//! is removed by a destructor, at any time and without that lock: whoever reads the word before sees a pin that is not
-//! needed any more, which keeps space for longer than it must. The word is stored under the mutex that the positions are
-//! changed under, so it never is higher than the lowest position.
+//! A position is added by a call that holds the structure's lock, under which others recycle space, so every recycler sees
+//! it. It is removed by a destructor, at any time and without that lock. If a recycler has read the word before, it sees a
+//! pin that is not needed any more, which only keeps space for longer than necessary. The word is stored under the mutex that
+//! protects the positions, so it is never higher than the lowest position.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::Shared;
 use crate::Result;
 
-/// The pinned positions, each with how many live binaries show it. Nobody waits for anything while holding the mutex.
+/// The pinned positions, each with the number of live binaries that show it. No thread waits while it holds the mutex.
 #[derive(Default)]
 pub struct Pins(Mutex<BTreeMap<u64, usize>>);
 
@@ -35,7 +35,7 @@ impl Pins {
         store(&pins, shared, word)
     }
 
-    /// Stores the word again, where it may be another program's, or lost.
+    /// Stores the word again, because it may belong to another program, or be lost.
     pub fn publish<S: Shared>(&self, shared: &S, word: u64) -> Result<()> {
         store(&self.lock(), shared, word)
     }
