@@ -1315,7 +1315,7 @@ defmodule Emmap do
   sent immediately. After a fault, no further messages are sent until `reattach/1`; the next fault after it sends one
   again.
 
-  Returns the reference that the messages contain. A process may monitor a map more than once. A monitor ends with
+  Returns `{:ok, monitor}`, the reference that the messages contain. A process may monitor a map more than once. A monitor ends with
   `demonitor/2`, when its process ends, or, without a message, when the map is released (its last handle is closed and its
   last live binary collected). `source` is a handle, an `Emmap.Counters`, an `Emmap.Queue` or an `Emmap.Blocks`. A
   truncated file is noticed when one of its lost pages is accessed, or when its size is checked (`sync/1`, `info/1`,
@@ -1328,7 +1328,7 @@ defmodule Emmap do
       iex> path = Path.join(System.tmp_dir!(), "emmap_doc_monitor.bin")
       iex> File.write!(path, :binary.copy("log ", 4096))
       iex> {:ok, mem} = Emmap.open(path)
-      iex> monitor = Emmap.monitor(mem)
+      iex> {:ok, monitor} = Emmap.monitor(mem)
       iex> File.write!(path, "new log")
       iex> Emmap.pread(mem, 8192, 3)
       {:error, :estale}
@@ -1339,10 +1339,8 @@ defmodule Emmap do
   """
   @doc group: "Durability", since: "1.0.0-rc.0"
   @spec monitor(t | Emmap.Counters.t() | Emmap.Queue.t() | Emmap.Blocks.t()) ::
-          reference | {:error, :closed}
-  def monitor(source) do
-    with {:ok, monitor} <- Native.monitor(monitored(source)), do: monitor
-  end
+          {:ok, reference} | {:error, :closed}
+  def monitor(source), do: Native.monitor(monitored(source))
 
   defp monitored(%{__struct__: module, ref: ref})
        when module in [Emmap.Counters, Emmap.Queue, Emmap.Blocks],

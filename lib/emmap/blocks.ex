@@ -67,6 +67,11 @@ defmodule Emmap.Blocks do
   @type address :: non_neg_integer
   @typedoc "Why a call failed: see \"Return values\"."
   @type failure :: {:error, :file.posix() | :closed | {:corrupt, address}}
+  @typedoc "Why a file is not opened: see `open/2`."
+  @type bad_format :: :kind | :version | :endianness | :length | :checksum
+  @typedoc "Why the file cannot be opened: see `open/2`."
+  @type reason ::
+          :file.posix() | {:bad_format, bad_format} | {:other_block_size, pos_integer} | :eusers
   @typedoc "See `open/2`."
   @type option ::
           {:block_size, pos_integer}
@@ -109,7 +114,7 @@ defmodule Emmap.Blocks do
     * `:ebusy` – on systems other than Linux, only one VM at a time can have the file open
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
-  @spec open(Path.t() | :file.name_all(), [option]) :: {:ok, t} | {:error, term}
+  @spec open(Path.t() | :file.name_all(), [option]) :: {:ok, t} | {:error, reason}
   def open(path, options \\ []) do
     path = Emmap.Path.bytes!(path)
     given = OptionList.check!(options, @options)
@@ -158,7 +163,7 @@ defmodule Emmap.Blocks do
   Repairs blocks whose file was truncated or whose disk failed, after the file has been restored: see `Emmap.reattach/1`.
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
-  @spec reattach(blocks) :: :ok | {:error, term}
+  @spec reattach(blocks) :: :ok | {:error, reason | :closed}
   def reattach(blocks), do: Structure.reattach(blocks!(blocks), &Native.blocks_reattach/1)
 
   @doc """

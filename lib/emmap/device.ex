@@ -69,7 +69,8 @@ defmodule Emmap.Device do
   """
   @moduledoc since: "1.0.0-rc.0"
 
-  use GenServer
+  # Without `use GenServer`, whose child_spec/1 names its argument `init_arg`.
+  @behaviour GenServer
   import Emmap.Handle, only: [handle: 2]
   alias Emmap.Device.{Characters, FileRequests, IORequests}
   alias Emmap.OptionList

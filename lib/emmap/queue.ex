@@ -72,6 +72,9 @@ defmodule Emmap.Queue do
 
   ## Return values
 
+  Functions that return a plain value (`length/1`, `empty?/1`, `bytes/1`, `dead_letters/1`, the functions of `Enum`) raise
+  `Emmap.Error` on an error. All other functions return it.
+
   A function that finds no item returns `:empty`. Errors of the system are `{:error, reason}` with a POSIX
   atom or `:closed`. Errors of lost pages, which `Emmap.reattach/1` lists, persist until `reattach/1`. There are also:
 
@@ -120,6 +123,10 @@ defmodule Emmap.Queue do
   @typedoc "Why a call failed: see \"Return values\"."
   @type failure ::
           {:error, :file.posix() | :closed | :full | :gone | {:corrupt, non_neg_integer}}
+  @typedoc "Why a file is not opened: see `open/2`."
+  @type bad_format :: :kind | :version | :endianness | :length | :checksum
+  @typedoc "Why the file cannot be opened: see `open/2`."
+  @type reason :: :file.posix() | {:bad_format, bad_format} | :eusers
   @typedoc "See `open/2`."
   @type option ::
           {:format, :term | :binary}
@@ -163,7 +170,7 @@ defmodule Emmap.Queue do
     * `:ebusy` – on systems other than Linux, only one VM at a time can have a queue open
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
-  @spec open(Path.t() | :file.name_all(), [option]) :: {:ok, t} | {:error, term}
+  @spec open(Path.t() | :file.name_all(), [option]) :: {:ok, t} | {:error, reason}
   def open(path, options \\ []) do
     path = Emmap.Path.bytes!(path)
     given = Options.open!(options)
@@ -223,7 +230,7 @@ defmodule Emmap.Queue do
   Repairs a queue whose file was truncated or whose disk failed, after the file has been restored: see `Emmap.reattach/1`.
   """
   @doc group: "Opening and closing", since: "1.0.0-rc.0"
-  @spec reattach(queue) :: :ok | {:error, term}
+  @spec reattach(queue) :: :ok | {:error, reason | :closed}
   def reattach(queue), do: Structure.reattach(queue!(queue), &Native.queue_reattach/1)
 
   @doc """
@@ -645,6 +652,7 @@ defmodule Emmap.Queue do
   @doc "Returns how many times the item was delivered, including this delivery."
   @doc group: "At-least-once delivery", since: "1.0.0-rc.0"
   @spec attempts(receipt) :: pos_integer
+  def attempts(receipt)
   def attempts({_sequence, attempts, _claim}), do: attempts
 
   @doc """

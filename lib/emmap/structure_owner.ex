@@ -33,14 +33,13 @@ defmodule Emmap.StructureOwner do
   @doc "The structure that was started with a name."
   @spec named!(module, atom) :: Structure.t()
   def named!(module, name) do
-    case :persistent_term.get({module, name}, nil) do
-      nil ->
-        raise ArgumentError, "no #{inspect(module)} is started with the name #{inspect(name)}"
-
-      structure ->
-        structure
-    end
+    find(module, name) ||
+      raise ArgumentError, "no #{inspect(module)} is started with the name #{inspect(name)}"
   end
+
+  @doc "The structure that was started with a name, or `nil`."
+  @spec find(module, atom) :: Structure.t() | nil
+  def find(module, name), do: :persistent_term.get({module, name}, nil)
 
   @impl true
   def init({module, open, name}) do

@@ -37,6 +37,22 @@ defmodule Emmap.ClusterTest do
     assert_raise ArgumentError, ~r/has a counter -1/, fn -> Cluster.sum(name, -1) end
   end
 
+  test "counters by the name they were started with", %{name: name, tmp_dir: directory} do
+    options = [name: :started, path: Path.join(directory, "s.cnt"), counters: [:a]]
+    assert_raise ArgumentError, ~r/no Emmap.Counters/, fn -> Cluster.join(name, :started, []) end
+    {:ok, owner} = Counters.start_link(options)
+    :ok = Cluster.join(name, :started, [])
+    :ok = Cluster.add(name, :a, 2)
+    GenServer.stop(owner)
+    assert_raise ArgumentError, ~r/has not joined/, fn -> Cluster.sum(name, :a) end
+
+    # Opened again, they are a part of the cluster again.
+    {:ok, _} = Counters.start_link(options)
+    :ok = Cluster.add(name, :a, 1)
+    assert Cluster.sum(name, :a) == {:ok, 3}
+    assert Cluster.sums(name) == {:ok, %{a: 3}}
+  end
+
   test "a node that is away is named", %{name: name, counters: counters} do
     away = :"nobody@127.0.0.1"
     :ok = Cluster.join(name, counters, nodes: [away])

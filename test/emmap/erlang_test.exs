@@ -110,6 +110,40 @@ defmodule Emmap.ErlangTest do
     end
   end
 
+  test "every function of Emmap on a map is one of emmap" do
+    # Streams are Elixir's, and Erlang has no exclamation marks.
+    of_elixir = [:stream!, :chunks!, :open!, :patomic_read, :patomic_write]
+    names = for {name, _} <- Emmap.__info__(:functions), do: name
+    missing = names -- Keyword.keys(:emmap.module_info(:exports))
+    assert Enum.uniq(missing) -- (of_elixir ++ [:__struct__]) == []
+  end
+
+  test "the functions that have only another module", %{tmp_dir: directory} do
+    path = Path.join(directory, "delegated")
+    {:ok, mem} = :emmap.open(path, [:create, {:size, 16}])
+    assert :ok = :emmap.write(mem, "ab")
+    assert :ok = :emmap.pwrite(mem, [{4, "cd"}, {8, "ef"}])
+    assert {:ok, ["ab", "cd", :eof]} = :emmap.pread(mem, [{0, 2}, {4, 2}, {16, 1}])
+    assert {:ok, "ab"} = :emmap.view(mem, 0, 2)
+    assert {:ok, other} = :emmap.dup(mem)
+    assert {:ok, "ab"} = :emmap.pread(other, 0, 2)
+    assert :ok = :emmap.allocate(mem, 0, 16)
+    assert :ok = :emmap.advise(mem, 0, 16, :random)
+    assert :ok = :emmap.prefetch(mem, 0, 16)
+    assert :ok = :emmap.lock_memory(mem)
+    assert :ok = :emmap.unlock_memory(mem)
+    assert {:ok, 2} = :emmap.position(mem, 2)
+    assert :ok = :emmap.truncate(mem)
+    assert {:ok, 2} = :emmap.size(mem)
+    assert {:ok, 4} = :emmap.grow(mem)
+
+    for sync <- [&:emmap.sync/1, &:emmap.sync(&1, :async), &:emmap.sync(&1, {0, 2}, :sync)],
+        do: assert(:ok = sync.(mem))
+
+    assert :ok = :emmap.datasync(mem)
+    assert :emmap.guard() in [:ok, :lost, :off]
+  end
+
   test "what the shell shows is there for each function and type" do
     {:ok, docs} = :code.get_doc(:emmap)
 

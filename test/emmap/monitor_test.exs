@@ -20,12 +20,12 @@ defmodule Emmap.MonitorTest do
   test "each monitor of each process gets one message of a fault", %{path: path} do
     mem = Emmap.open!(path)
     test = self()
-    one = Emmap.monitor(mem)
-    two = Emmap.monitor(mem)
+    {:ok, one} = Emmap.monitor(mem)
+    {:ok, two} = Emmap.monitor(mem)
 
     other =
       spawn_link(fn ->
-        monitor = Emmap.monitor(mem)
+        {:ok, monitor} = Emmap.monitor(mem)
         send(test, :monitors)
         receive do: ({:emmap, ^monitor, :fault, reason} -> send(test, {:other, reason}))
         refute_receive {:emmap, _, _, _}, @never
@@ -48,7 +48,7 @@ defmodule Emmap.MonitorTest do
 
   test "a live binary that is read without a call is noticed, too", %{path: path} do
     mem = Emmap.open!(path)
-    monitor = Emmap.monitor(mem)
+    {:ok, monitor} = Emmap.monitor(mem)
     {:ok, live} = Emmap.view(mem, 8192, 1000)
     cut(path)
     refute_receive {:emmap, _, _, _}, @never
@@ -67,7 +67,7 @@ defmodule Emmap.MonitorTest do
     cut(path)
     fault(mem)
     Process.sleep(50)
-    monitor = Emmap.monitor(mem)
+    {:ok, monitor} = Emmap.monitor(mem)
     assert_received {:emmap, ^monitor, :fault, :estale}
 
     for _ <- 1..3 do
@@ -85,7 +85,7 @@ defmodule Emmap.MonitorTest do
 
   test "a fault that was repaired at once is told all the same", %{path: path} do
     mem = Emmap.open!(path)
-    monitor = Emmap.monitor(mem)
+    {:ok, monitor} = Emmap.monitor(mem)
 
     for _ <- 1..20 do
       File.write!(path, :binary.copy("0", 4 * 4096))
@@ -99,8 +99,8 @@ defmodule Emmap.MonitorTest do
 
   test "demonitor", %{path: path} do
     mem = Emmap.open!(path)
-    one = Emmap.monitor(mem)
-    two = Emmap.monitor(mem)
+    {:ok, one} = Emmap.monitor(mem)
+    {:ok, two} = Emmap.monitor(mem)
     assert Emmap.demonitor(one)
     assert Emmap.demonitor(one)
     assert Emmap.demonitor(make_ref(), [:flush])
@@ -108,8 +108,8 @@ defmodule Emmap.MonitorTest do
     fault(mem)
     assert_receive {:emmap, ^two, :fault, :estale}, @soon
     refute_receive {:emmap, ^one, _, _}, @never
-    three = Emmap.monitor(mem)
-    four = Emmap.monitor(mem)
+    {:ok, three} = Emmap.monitor(mem)
+    {:ok, four} = Emmap.monitor(mem)
     assert Emmap.demonitor(three)
     assert Emmap.demonitor(four, [:flush])
     assert_received {:emmap, ^three, :fault, :estale}
@@ -128,7 +128,7 @@ defmodule Emmap.MonitorTest do
     for _ <- 1..50 do
       File.write!(path, :binary.copy("0", 4 * 4096))
       mem = Emmap.open!(path)
-      monitor = Emmap.monitor(mem)
+      {:ok, monitor} = Emmap.monitor(mem)
       cut(path)
       fault(mem)
       if rem(System.unique_integer([:positive]), 2) == 0, do: Process.sleep(1)
@@ -140,7 +140,7 @@ defmodule Emmap.MonitorTest do
 
   test "a closed handle, and what is none", %{path: path} do
     mem = Emmap.open!(path)
-    monitor = Emmap.monitor(mem)
+    {:ok, monitor} = Emmap.monitor(mem)
     :ok = Emmap.close(mem)
     assert {:error, :closed} = Emmap.monitor(mem)
     refute_receive {:emmap, ^monitor, _, _}, @never
@@ -153,7 +153,7 @@ defmodule Emmap.MonitorTest do
     {:ok, blocks} = Emmap.Blocks.open(Path.join(directory, "blocks"), block_size: 64)
 
     for structure <- [counters, queue, blocks] do
-      monitor = Emmap.monitor(structure)
+      {:ok, monitor} = Emmap.monitor(structure)
       File.write!(structure.path, "")
       assert {:error, :estale} = structure.__struct__.sync(structure)
       assert_receive {:emmap, ^monitor, :fault, :estale}, @soon
@@ -217,7 +217,7 @@ defmodule Emmap.MonitorTest do
       script = """
       :ok = Application.load(:emmap)
       {:ok, mem} = Emmap.open(#{inspect(path)})
-      monitor = Emmap.monitor(mem)
+      {:ok, monitor} = Emmap.monitor(mem)
       File.write!(#{inspect(path)}, "cut")
       {:error, :estale} = Emmap.pread(mem, 8192, 1)
       receive do: ({:emmap, ^monitor, :fault, :estale} -> IO.puts("told"))

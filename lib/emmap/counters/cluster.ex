@@ -44,7 +44,7 @@ defmodule Emmap.Counters.Cluster do
   """
   @moduledoc since: "1.0.0-rc.0"
 
-  alias Emmap.{Counters, OptionList}
+  alias Emmap.{Counters, OptionList, StructureOwner}
 
   @typedoc "The name of the cluster, the same on all its nodes."
   @type name :: term
@@ -69,16 +69,20 @@ defmodule Emmap.Counters.Cluster do
   # Joining
 
   @doc """
-  Makes `counters` this node's part of the cluster `name`. The other nodes are given as `nodes:`.
+  Makes `counters`, a handle or the name that counters were started with, this node's part of the cluster `name`. The other
+  nodes are given as `nodes:`.
 
   They need not be running. Joining again replaces the counters and the nodes. The counters are kept in
   `:persistent_term` until `leave/1`. Joining again and leaving cause a garbage collection of all
   processes.
   """
   @doc group: "Joining", since: "1.0.0-rc.0"
-  @spec join(name, Counters.t(), nodes: [node]) :: :ok
+  @spec join(name, Counters.counters(), nodes: [node]) :: :ok
   def join(name, counters, options) do
-    unless is_struct(counters, Counters) do
+    # A name stays a name: its counters may be opened again.
+    _ = if is_atom(counters), do: StructureOwner.named!(Counters, counters)
+
+    unless is_struct(counters, Counters) or is_atom(counters) do
       raise ArgumentError, "not counters of Emmap.Counters: #{inspect(counters)}"
     end
 
@@ -270,7 +274,12 @@ defmodule Emmap.Counters.Cluster do
   defp names_here(%Counters{names: [_ | _] = names}), do: Map.new(names, &{to_string(&1), &1})
   defp names_here(_counters), do: %{}
 
-  defp joined(name), do: :persistent_term.get({__MODULE__, name}, nil)
+  defp joined(name) do
+    with {counters, nodes} when is_atom(counters) <-
+           :persistent_term.get({__MODULE__, name}, nil),
+         %Counters{} = counters <- StructureOwner.find(Counters, counters),
+         do: {counters, nodes}
+  end
 
   defp nodes!(name, options) do
     with nil <- options[:nodes], nil <- joined(name) do

@@ -155,10 +155,32 @@ defmodule :emmap do
   @spec pread(mem, non_neg_integer, non_neg_integer) :: {:ok, binary} | :eof | Emmap.failure()
   defdelegate pread(mem, position, count), to: Emmap
 
+  @doc "Same as `Emmap.pread/2`: several ranges, `[{Position, Count}]`."
+  @doc since: "1.0.0-rc.0"
+  @spec pread(mem, [{Emmap.position() | Emmap.location(), non_neg_integer}]) ::
+          {:ok, [binary | :eof]} | Emmap.failure()
+  defdelegate pread(mem, ranges), to: Emmap
+
+  @doc "Same as `Emmap.view/3`: a live binary, from any handle."
+  @doc since: "1.0.0-rc.0"
+  @spec view(mem, non_neg_integer, non_neg_integer) :: {:ok, binary} | :eof | Emmap.failure()
+  defdelegate view(mem, position, count), to: Emmap
+
   @doc "Same as `Emmap.pwrite/3`. With `append`, it writes at the end of the file, whatever `position` is."
   @doc since: "1.0.0-rc.0"
   @spec pwrite(mem, non_neg_integer, iodata) :: :ok | {:error, atom}
   defdelegate pwrite(mem, position, data), to: Emmap
+
+  @doc "Same as `Emmap.pwrite/2`: `[{Position, Data}]`, in order."
+  @doc since: "1.0.0-rc.0"
+  @spec pwrite(mem, [{Emmap.position() | Emmap.location(), iodata}]) ::
+          :ok | {:error, atom | {non_neg_integer, atom}}
+  defdelegate pwrite(mem, writes), to: Emmap
+
+  @doc "Same as `Emmap.write/2`: writes at the cursor."
+  @doc since: "1.0.0-rc.0"
+  @spec write(mem, iodata) :: :ok | {:error, atom}
+  defdelegate write(mem, data), to: Emmap
 
   @doc "Same as `Emmap.read/2`."
   @doc since: "1.0.0-rc.0"
@@ -214,10 +236,40 @@ defmodule :emmap do
     with :ok <- Emmap.resize(mem, size), do: {:ok, size}
   end
 
+  @doc "Same as `Emmap.truncate/1`: the map and its file end at the cursor."
+  @doc since: "1.0.0-rc.0"
+  @spec truncate(mem) :: :ok | Emmap.failure()
+  defdelegate truncate(mem), to: Emmap
+
+  @doc "Same as `Emmap.allocate/3`: allocates disk blocks for a range."
+  @doc since: "1.0.0-rc.0"
+  @spec allocate(mem, non_neg_integer, non_neg_integer) :: :ok | Emmap.failure()
+  defdelegate allocate(mem, position, count), to: Emmap
+
   @doc "Starts writing the map's changes to the disk and does not wait. To wait, use `file:sync/1`."
   @doc since: "1.0.0-rc.0"
   @spec flush(mem) :: :ok | Emmap.failure()
   def flush(mem), do: Emmap.sync(mem, :async)
+
+  @doc "Same as `Emmap.sync/1`: writes the map's changes to the disk and waits."
+  @doc since: "1.0.0-rc.0"
+  @spec sync(mem) :: :ok | Emmap.failure()
+  defdelegate sync(mem), to: Emmap
+
+  @doc "Same as `Emmap.sync/2`: `sync(Mem, async)`, or the pages of a range, `sync(Mem, {Position, Count})`."
+  @doc since: "1.0.0-rc.0"
+  @spec sync(mem, :sync | :async | {non_neg_integer, non_neg_integer}) :: :ok | Emmap.failure()
+  defdelegate sync(mem, how), to: Emmap
+
+  @doc "Same as `Emmap.sync/3`: the pages of a range, `sync` or `async`."
+  @doc since: "1.0.0-rc.0"
+  @spec sync(mem, {non_neg_integer, non_neg_integer}, :sync | :async) :: :ok | Emmap.failure()
+  defdelegate sync(mem, range, how), to: Emmap
+
+  @doc "Same as `Emmap.datasync/1`."
+  @doc since: "1.0.0-rc.0"
+  @spec datasync(mem) :: :ok | Emmap.failure()
+  defdelegate datasync(mem), to: Emmap
 
   @doc "Same as `Emmap.reattach/1`: repairs a map whose file was truncated or whose disk failed."
   @doc since: "1.0.0-rc.0"
@@ -230,11 +282,11 @@ defmodule :emmap do
   defdelegate make_read_only(mem), to: Emmap
 
   @doc """
-  Same as `Emmap.monitor/1`: the calling process gets `{emmap, Monitor, fault, Reason}` when the map meets a fault.
+  Same as `Emmap.monitor/1`: `{ok, Monitor}`. The calling process gets `{emmap, Monitor, fault, Reason}` when the map meets a fault.
   """
   @doc since: "1.0.0-rc.0"
   @spec monitor(mem | Emmap.Counters.t() | Emmap.Queue.t() | Emmap.Blocks.t()) ::
-          reference | {:error, :closed}
+          {:ok, reference} | {:error, :closed}
   defdelegate monitor(source), to: Emmap
 
   @doc "Same as `Emmap.demonitor/2`: `true`."
@@ -251,6 +303,36 @@ defmodule :emmap do
   @doc since: "1.0.0-rc.0"
   @spec info(mem) :: {:ok, Emmap.info()} | Emmap.failure()
   defdelegate info(mem), to: Emmap
+
+  @doc "Same as `Emmap.dup/1`: another handle on the same map, `{ok, Mem}`."
+  @doc since: "1.0.0-rc.0"
+  @spec dup(mem) :: {:ok, mem} | Emmap.failure()
+  defdelegate dup(mem), to: Emmap
+
+  @doc "Same as `Emmap.advise/4`."
+  @doc since: "1.0.0-rc.0"
+  @spec advise(mem, non_neg_integer, non_neg_integer, Emmap.advice()) :: :ok | Emmap.failure()
+  defdelegate advise(mem, position, count, advice), to: Emmap
+
+  @doc "Same as `Emmap.prefetch/3`."
+  @doc since: "1.0.0-rc.0"
+  @spec prefetch(mem, non_neg_integer, non_neg_integer) :: :ok | Emmap.failure()
+  defdelegate prefetch(mem, position, count), to: Emmap
+
+  @doc "Same as `Emmap.lock_memory/1`: keeps all pages in memory."
+  @doc since: "1.0.0-rc.0"
+  @spec lock_memory(mem) :: :ok | Emmap.failure()
+  defdelegate lock_memory(mem), to: Emmap
+
+  @doc "Same as `Emmap.unlock_memory/1`."
+  @doc since: "1.0.0-rc.0"
+  @spec unlock_memory(mem) :: :ok | Emmap.failure()
+  defdelegate unlock_memory(mem), to: Emmap
+
+  @doc "Same as `Emmap.guard/0`."
+  @doc since: "1.0.0-rc.0"
+  @spec guard() :: :ok | :lost | :off
+  defdelegate guard, to: Emmap
 
   # Devices
 
