@@ -82,7 +82,6 @@ defmodule Emmap do
   A handle opened with `:direct` holds a reference to the whole map, so sending it to another
   *node* sends the contents of the file. To use a map from another node, use `device/2`.
   """
-  @moduledoc since: "1.0.0-rc.0"
 
   import Emmap.Descriptor, only: [is_descriptor: 1]
   import Emmap.Handle, only: [handle: 1, handle: 2, alone: 0, none!: 1, ref!: 1]
@@ -173,7 +172,7 @@ defmodule Emmap do
       iex> Emmap.pread(mem, 4094, 10)
       {:ok, <<0, 0>>}
   """
-  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @doc group: "Opening and closing"
   @spec open(Path.t() | :file.name_all() | open_file | Options.t()) :: {:ok, t} | failure
   def open([first | _] = options) when is_atom(first) or is_tuple(first),
     do: do_open(nil, options)
@@ -258,7 +257,7 @@ defmodule Emmap do
       iex> Emmap.put(log, 0, :u8, ?X)
       {:error, :eacces}
   """
-  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @doc group: "Opening and closing"
   @spec open(Path.t() | :file.name_all() | open_file, Options.t()) :: {:ok, t} | failure
   def open(path, options)
 
@@ -280,7 +279,7 @@ defmodule Emmap do
       iex> Emmap.open(path, [:read], &IO.binread(&1, 16))
       {:ok, <<0::64, 5::native-64>>}
   """
-  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @doc group: "Opening and closing"
   @spec open(Path.t() | :file.name_all() | open_file, Options.t(), (t -> result)) ::
           {:ok, result} | failure
         when result: term
@@ -298,7 +297,7 @@ defmodule Emmap do
   @doc """
   Same as `open/1`, but returns only the handle and raises `Emmap.Error` on failure.
   """
-  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @doc group: "Opening and closing"
   @spec open!(Path.t() | :file.name_all() | open_file | Options.t()) :: t
   def open!([first | _] = options) when is_atom(first) or is_tuple(first),
     do: opened!(open(options), nil)
@@ -308,14 +307,14 @@ defmodule Emmap do
   @doc """
   Same as `open/2`, but returns only the handle and raises `Emmap.Error` on failure.
   """
-  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @doc group: "Opening and closing"
   @spec open!(Path.t() | :file.name_all() | open_file, Options.t()) :: t
   def open!(path, options), do: opened!(open(path, options), path)
 
   @doc """
   Same as `open/3`, but returns only the result of `fun` and raises `Emmap.Error` on failure.
   """
-  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @doc group: "Opening and closing"
   @spec open!(Path.t() | :file.name_all() | open_file, Options.t(), (t -> result)) :: result
         when result: term
   def open!(path, options, fun) when is_function(fun, 1),
@@ -351,14 +350,14 @@ defmodule Emmap do
   collection of a handle that was not closed does the same; for a large file, a separate thread then does the work of the
   file system.
   """
-  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @doc group: "Opening and closing"
   @spec close(t) :: :ok | failure
   def close(mem), do: Native.close(ref!(mem))
 
   @doc """
   Returns another handle on the same map, with its own cursor (at 0) and its own `close/1`.
   """
-  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @doc group: "Opening and closing"
   @spec dup(t) :: {:ok, t} | failure
   def dup(mem) do
     with {:ok, ref, root} <- Native.dup(ref!(mem)), do: {:ok, Handle.new(ref, root)}
@@ -385,7 +384,7 @@ defmodule Emmap do
       iex> File.read!(path)
       "onetwothree"
   """
-  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @doc group: "Opening and closing"
   @spec window(t, position, non_neg_integer) :: {:ok, t} | failure
   def window(mem, offset, length) do
     ref = ref!(mem)
@@ -408,7 +407,7 @@ defmodule Emmap do
   Live binaries of the old window do not change, and neither do the bytes of the file. If the call fails, `mem` stays
   open. `mem` can be any map of a file, not only a window.
   """
-  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @doc group: "Opening and closing"
   @spec move_window(t, position, non_neg_integer) :: {:ok, t} | failure
   def move_window(mem, offset, length) do
     with {:ok, window} <- window(mem, offset, length) do
@@ -434,7 +433,7 @@ defmodule Emmap do
       iex> Emmap.pread(mem, 0, 8)
       {:ok, "written\\0"}
   """
-  @doc group: "Streams and devices", since: "1.0.0-rc.0"
+  @doc group: "Streams and devices"
   @spec device(t, [Emmap.Device.option()]) :: {:ok, pid} | {:error, term}
   def device(mem, options \\ []), do: Emmap.Device.start([{:mem, mem} | options])
 
@@ -448,7 +447,7 @@ defmodule Emmap do
   `position/2`, such as `{:eof, -10}`; anything else returns `{:error, :badarg}`. Reading lost pages returns the error of
   the map (`:estale`, `:enospc`, `:eio`, …) until `reattach/1`, which lists these errors.
   """
-  @doc group: "Reading", since: "1.0.0-rc.0"
+  @doc group: "Reading"
   @spec pread(t, position | location, non_neg_integer) :: {:ok, binary} | :eof | failure
   # The root is requested only where it is used, and only with valid arguments: a stack trace shows arguments, and this
   # one is the whole file.
@@ -474,7 +473,7 @@ defmodule Emmap do
       iex> Emmap.pread(mem, [{0, 2}, {7, 2}, {8, 2}])
       {:ok, [<<0, 0>>, <<0>>, :eof]}
   """
-  @doc group: "Reading", since: "1.0.0-rc.0"
+  @doc group: "Reading"
   @spec pread(t, [{position | location, non_neg_integer}]) :: {:ok, [binary | :eof]} | failure
   def pread(handle(_) = mem, ranges) when is_list(ranges), do: pread_list(mem, ranges, [])
   def pread(handle(_), _ranges), do: {:error, :badarg}
@@ -499,7 +498,7 @@ defmodule Emmap do
   Takes constant time. The binary is the mapped memory itself; see "Live binaries" in `Emmap`. Returns `:eof` at or
   past the end, and `{:error, :einval}` at a negative position, such as `found - 20` near the start.
   """
-  @doc group: "Reading", since: "1.0.0-rc.0"
+  @doc group: "Reading"
   @spec view(t, position, non_neg_integer) :: {:ok, binary} | :eof | failure
   def view(handle(ref, root), position, count)
       when root != nil and is_integer(position) and is_integer(count) and count > alone(),
@@ -515,7 +514,7 @@ defmodule Emmap do
   Processes that read from one handle at the same time never get the same bytes. A read that fails does not move the
   cursor (unless another process has moved it in the meantime), so the same bytes are read after `reattach/1`.
   """
-  @doc group: "Reading", since: "1.0.0-rc.0"
+  @doc group: "Reading"
   @spec read(t, non_neg_integer) :: {:ok, binary} | :eof | failure
   def read(handle(ref, root), count)
       when root != nil and is_integer(count) and count > alone(),
@@ -533,7 +532,7 @@ defmodule Emmap do
   As with `:file.read_line/1`, CRLF is returned as LF. The last line may have no newline. As with `read/2`, a read that
   fails does not move the cursor.
   """
-  @doc group: "Reading", since: "1.0.0-rc.0"
+  @doc group: "Reading"
   @spec read_line(t) :: {:ok, binary} | :eof | failure
   def read_line(handle(ref)), do: Bare.data(patient(Native.read_line(ref, nil)))
   def read_line(mem), do: none!(mem)
@@ -558,7 +557,7 @@ defmodule Emmap do
       iex> Emmap.term(mem, 9, 55, [:safe])
       {:error, :ebadmsg}
   """
-  @doc group: "Reading", since: "1.0.0-rc.0"
+  @doc group: "Reading"
   @spec term(t, position, non_neg_integer, [:safe]) :: {:ok, term} | :eof | failure
   def term(mem, position, count, options \\ [])
 
@@ -600,7 +599,7 @@ defmodule Emmap do
       iex> Emmap.string(mem, 0, 1)
       {:error, :ebadmsg}
   """
-  @doc group: "Reading", since: "1.0.0-rc.0"
+  @doc group: "Reading"
   @spec string(t, position, non_neg_integer) :: {:ok, String.t()} | :eof | failure
   def string(handle(ref), position, count) do
     with bytes when is_binary(bytes) <- patient(Native.pread_copy(ref, position, count)) do
@@ -643,7 +642,7 @@ defmodule Emmap do
       iex> binary_part(live, 0, 13)
       "written later"
   """
-  @doc group: "Streams and devices", since: "1.0.0-rc.0"
+  @doc group: "Streams and devices"
   @spec stream!(
           t | Path.t() | :file.name_all(),
           Emmap.Stream.mode() | [Emmap.Stream.option()],
@@ -678,7 +677,7 @@ defmodule Emmap do
       iex> mem |> Emmap.chunks!(2, record: 4) |> Enum.map(&Enum.to_list/1)
       [["one\\n"], ["two\\n", "four"]]
   """
-  @doc group: "Streams and devices", since: "1.0.0-rc.0"
+  @doc group: "Streams and devices"
   @spec chunks!(t | Path.t() | :file.name_all(), pos_integer, [
           Emmap.Stream.option() | {:split, <<_::8>>} | {:record, pos_integer}
         ]) ::
@@ -715,7 +714,7 @@ defmodule Emmap do
   Writes of up to 64 KiB run on the caller's scheduler. Longer writes, and writes that make the file longer, run on a
   dirty I/O scheduler. Growing costs a few system calls.
   """
-  @doc group: "Writing", since: "1.0.0-rc.0"
+  @doc group: "Writing"
   @spec pwrite(t, position | location, iodata) :: :ok | failure | {:error, :badarg}
   def pwrite(handle(ref), position, data) when is_binary(data) and is_integer(position),
     do: patient(Native.pwrite(ref, position, data))
@@ -734,7 +733,7 @@ defmodule Emmap do
   If one write fails, the writes before it are done, and the result is `{:error, {how_many_done, reason}}`. Errors, and
   the effect of `:append`, are as with `pwrite/3`.
   """
-  @doc group: "Writing", since: "1.0.0-rc.0"
+  @doc group: "Writing"
   @spec pwrite(t, [{position | location, iodata}]) ::
           :ok | {:error, :badarg | {non_neg_integer, reason | :badarg}}
   def pwrite(handle(_) = mem, writes) when is_list(writes), do: pwrite_list(mem, writes, 0)
@@ -766,7 +765,7 @@ defmodule Emmap do
   one piece, even when other handles, VMs and programs append at the same time. The cursor is then at the end of the file.
   If the disk is full, the first bytes of such a write may be left in the file.
   """
-  @doc group: "Writing", since: "1.0.0-rc.0"
+  @doc group: "Writing"
   @spec write(t, iodata) :: :ok | failure | {:error, :badarg}
   def write(handle(ref), data) when is_binary(data), do: patient(Native.write(ref, data))
 
@@ -783,7 +782,7 @@ defmodule Emmap do
   The cursor may be past the end (a read there returns `:eof`, and a write grows the map). A location before the beginning
   returns `{:error, :einval}`.
   """
-  @doc group: "Reading", since: "1.0.0-rc.0"
+  @doc group: "Reading"
   @spec position(t, location) :: {:ok, position} | {:error, :einval | :badarg | :closed}
   def position(mem, location)
   def position(handle(ref), offset) when is_integer(offset), do: move(ref, 0, offset)
@@ -830,7 +829,7 @@ defmodule Emmap do
       iex> Emmap.patomic(mem, 4, :add, 1)
       {:error, :einval}
   """
-  @doc group: "Integers", since: "1.0.0-rc.0"
+  @doc group: "Integers"
   @spec patomic(t, position, operation, integer) :: {:ok, integer} | failure
   def patomic(handle(ref), position, :add, value),
     do: Bare.integer(Native.atomic_add(ref, position, value))
@@ -889,7 +888,7 @@ defmodule Emmap do
       iex> Emmap.patomic_cas(mem, 0, 0, 8)
       7
   """
-  @doc group: "Integers", since: "1.0.0-rc.0"
+  @doc group: "Integers"
   @spec patomic_cas(t, position, integer, integer) :: :ok | integer | failure
   def patomic_cas(handle(ref), position, expected, new) do
     case Native.atomic_cas(ref, position, expected, new) do
@@ -901,13 +900,13 @@ defmodule Emmap do
   def patomic_cas(mem, _position, _expected, _new), do: none!(mem)
 
   @doc "Reads the integer at `position` atomically. Works on a read-only map. Errors are as with `patomic/4`."
-  @doc group: "Integers", since: "1.0.0-rc.0"
+  @doc group: "Integers"
   @spec patomic_read(t, position) :: {:ok, integer} | failure
   def patomic_read(handle(ref), position), do: Bare.integer(Native.atomic_read(ref, position))
   def patomic_read(mem, _position), do: none!(mem)
 
   @doc "Writes the integer at `position` atomically. Errors are as with `patomic/4`."
-  @doc group: "Integers", since: "1.0.0-rc.0"
+  @doc group: "Integers"
   @spec patomic_write(t, position, integer) :: :ok | failure
   def patomic_write(handle(ref), position, value), do: Native.atomic_write(ref, position, value)
   def patomic_write(mem, _position, _value), do: none!(mem)
@@ -938,7 +937,7 @@ defmodule Emmap do
       iex> Emmap.get(mem, 62, :f64)
       :eof
   """
-  @doc group: "Typed access", since: "1.0.0-rc.0"
+  @doc group: "Typed access"
   @spec get(t, position, Typed.t()) :: {:ok, Typed.number_read()} | :eof | failure
   # The types of eight bytes have their own calls, which need not decode a type.
   def get(handle(ref), position, :u64), do: Bare.integer(patient(Native.get_u64(ref, position)))
@@ -966,7 +965,7 @@ defmodule Emmap do
       iex> Emmap.get(mem, 8, :f64)
       {:ok, :infinity}
   """
-  @doc group: "Typed access", since: "1.0.0-rc.0"
+  @doc group: "Typed access"
   @spec put(t, position, Typed.t(), Typed.number_written()) :: :ok | failure
   def put(handle(ref), position, type, value) when is_integer(value) do
     code = Typed.inline_code(type)
@@ -994,7 +993,7 @@ defmodule Emmap do
       iex> Emmap.pread(mem, 0, 8)
       {:ok, <<0, 0, "xxx", 0, 0, 0>>}
   """
-  @doc group: "Typed access", since: "1.0.0-rc.0"
+  @doc group: "Typed access"
   @spec fill(t, position, non_neg_integer, byte) :: :ok | failure
   def fill(handle(ref), position, count, byte),
     do: patient(Native.fill(ref, position, count, byte))
@@ -1014,7 +1013,7 @@ defmodule Emmap do
       iex> Emmap.pread(mem, 0, 8)
       {:ok, "ababcdef"}
   """
-  @doc group: "Typed access", since: "1.0.0-rc.0"
+  @doc group: "Typed access"
   @spec copy(t, position, position, non_neg_integer) :: :ok | failure
   def copy(handle(ref), from, to, count), do: patient(Native.copy(ref, from, to, count))
   def copy(mem, _from, _to, _count), do: none!(mem)
@@ -1053,7 +1052,7 @@ defmodule Emmap do
       iex> Emmap.find(mem, "two", start: 5, length: 10)
       :nomatch
   """
-  @doc group: "Searching", since: "1.0.0-rc.0"
+  @doc group: "Searching"
   @spec find(t, Search.pattern(), Search.range()) ::
           {:ok, {position, pos_integer}} | :nomatch | failure
   def find(mem, pattern, options \\ []), do: Search.find(ref!(mem), pattern, options)
@@ -1071,7 +1070,7 @@ defmodule Emmap do
       iex> Emmap.rfind(mem, "two", length: 16)
       {:ok, {4, 3}}
   """
-  @doc group: "Searching", since: "1.0.0-rc.0"
+  @doc group: "Searching"
   @spec rfind(t, Search.pattern(), Search.range()) ::
           {:ok, {position, pos_integer}} | :nomatch | failure
   def rfind(mem, pattern, options \\ []), do: Search.rfind(ref!(mem), pattern, options)
@@ -1091,7 +1090,7 @@ defmodule Emmap do
       iex> Emmap.find_all(mem, "a", start: 3, limit: 2)
       {:ok, [{3, 1}, {4, 1}]}
   """
-  @doc group: "Searching", since: "1.0.0-rc.0"
+  @doc group: "Searching"
   @spec find_all(t, Search.pattern(), Search.range() | [{:limit, non_neg_integer}]) ::
           {:ok, [{position, pos_integer}]} | failure
   def find_all(mem, pattern, options \\ []), do: Search.find_all(ref!(mem), pattern, options)
@@ -1105,7 +1104,7 @@ defmodule Emmap do
       iex> Emmap.count(mem, "\\n")
       {:ok, 3}
   """
-  @doc group: "Searching", since: "1.0.0-rc.0"
+  @doc group: "Searching"
   @spec count(t, Search.pattern(), Search.range()) :: {:ok, non_neg_integer} | failure
   def count(mem, pattern, options \\ []), do: Search.count(ref!(mem), pattern, options)
 
@@ -1122,7 +1121,7 @@ defmodule Emmap do
       iex> Emmap.find(mem, methods)
       {:ok, {0, 4}}
   """
-  @doc group: "Searching", since: "1.0.0-rc.0"
+  @doc group: "Searching"
   @spec compile_pattern(Search.pattern()) :: Search.t()
   defdelegate compile_pattern(pattern), to: Search, as: :compile
 
@@ -1136,7 +1135,7 @@ defmodule Emmap do
       iex> Emmap.size(mem)
       {:ok, 4096}
   """
-  @doc group: "Size", since: "1.0.0-rc.0"
+  @doc group: "Size"
   @spec size(t) :: {:ok, non_neg_integer} | failure
   def size(mem), do: Native.size(ref!(mem))
 
@@ -1152,7 +1151,7 @@ defmodule Emmap do
       iex> Emmap.grow(mem)
       {:error, :enospc}
   """
-  @doc group: "Size", since: "1.0.0-rc.0"
+  @doc group: "Size"
   @spec grow(t) :: {:ok, non_neg_integer} | failure
   def grow(mem), do: patient(Native.double(ref!(mem)))
 
@@ -1180,7 +1179,7 @@ defmodule Emmap do
   On a file system without `fallocate` (ramfs, ext3, NFS before 4.2, many FUSE file systems), growing is slower, and with
   `:sparse` it is not protected from all other writers: see [Limits](limits.md#file-systems).
   """
-  @doc group: "Size", since: "1.0.0-rc.0"
+  @doc group: "Size"
   @spec resize(t, non_neg_integer) :: :ok | failure
   def resize(mem, size), do: patient(Native.resize(ref!(mem), bytes!(:size, size)))
 
@@ -1188,7 +1187,7 @@ defmodule Emmap do
   Truncates (or extends) the map and its file to the cursor, even if others have made the file longer. Errors
   are as with `resize/2`.
   """
-  @doc group: "Size", since: "1.0.0-rc.0"
+  @doc group: "Size"
   @spec truncate(t) :: :ok | failure
   def truncate(mem), do: patient(Native.truncate(ref!(mem)))
 
@@ -1201,7 +1200,7 @@ defmodule Emmap do
   A count of 0 returns `{:error, :einval}`. On a file system without `fallocate`, a file with holes returns
   `{:error, :enotsup}`. Other errors are as with `resize/2`.
   """
-  @doc group: "Size", since: "1.0.0-rc.0"
+  @doc group: "Size"
   @spec allocate(t, position, non_neg_integer) :: :ok | failure
   def allocate(mem, position, count) do
     ref = ref!(mem)
@@ -1224,7 +1223,7 @@ defmodule Emmap do
   After a sync has failed, every later sync returns the same error until `reattach/1`. The
   kernel reports pages that it could not write only once, so a later `:ok` would not mean that the data is on the disk.
   """
-  @doc group: "Durability", since: "1.0.0-rc.0"
+  @doc group: "Durability"
   @spec sync(t, :sync | :async | {position, non_neg_integer}) :: :ok | failure
   def sync(mem, how \\ :sync)
   def sync(mem, :sync), do: Native.sync(ref!(mem), true)
@@ -1233,7 +1232,7 @@ defmodule Emmap do
   def sync(_mem, other), do: bad_sync!(other)
 
   @doc "Same as `sync/2`, but only for the pages of `{position, count}`."
-  @doc group: "Durability", since: "1.0.0-rc.0"
+  @doc group: "Durability"
   @spec sync(t, {position, non_neg_integer}, :sync | :async) :: :ok | failure
   def sync(mem, range, how)
 
@@ -1251,7 +1250,7 @@ defmodule Emmap do
   end
 
   @doc "Same as `sync/1`, but without the file's timestamps."
-  @doc group: "Durability", since: "1.0.0-rc.0"
+  @doc group: "Durability"
   @spec datasync(t) :: :ok | failure
   def datasync(mem), do: Native.datasync(ref!(mem))
 
@@ -1302,7 +1301,7 @@ defmodule Emmap do
       iex> Emmap.pread(mem, 0, 100)
       {:ok, "new log"}
   """
-  @doc group: "Durability", since: "1.0.0-rc.0"
+  @doc group: "Durability"
   @spec reattach(t) :: :ok | failure
   def reattach(mem), do: patient(Native.reattach(ref!(mem)))
 
@@ -1337,7 +1336,7 @@ defmodule Emmap do
       ...> end
       :ok
   """
-  @doc group: "Durability", since: "1.0.0-rc.0"
+  @doc group: "Durability"
   @spec monitor(t | Emmap.Counters.t() | Emmap.Queue.t() | Emmap.Blocks.t()) ::
           {:ok, reference} | {:error, :closed}
   def monitor(source), do: Native.monitor(monitored(source))
@@ -1354,7 +1353,7 @@ defmodule Emmap do
   After this has returned, no more messages are sent. With `[:flush]`, messages that were sent before are removed from the
   mailbox.
   """
-  @doc group: "Durability", since: "1.0.0-rc.0"
+  @doc group: "Durability"
   @spec demonitor(reference, [:flush]) :: true
   def demonitor(monitor, options \\ [])
 
@@ -1405,7 +1404,7 @@ defmodule Emmap do
     * `:remove` – for shared maps: the bytes become zeros, in the file too, and their blocks are released (a hole)
     * `:free` – for private anonymous memory: the kernel may drop the bytes when it needs memory; they then read as zeros
   """
-  @doc group: "Memory", since: "1.0.0-rc.0"
+  @doc group: "Memory"
   @spec advise(t, position, non_neg_integer, advice) :: :ok | failure
   def advise(mem, position, count, advice)
       when advice in [:normal, :sequential, :random, :no_reuse, :will_need, :dont_need] do
@@ -1451,7 +1450,7 @@ defmodule Emmap do
   The range is read in pieces of 8 MiB. If the process is killed or the map is closed, the call ends after the current
   piece.
   """
-  @doc group: "Memory", since: "1.0.0-rc.0"
+  @doc group: "Memory"
   @spec prefetch(t, position, non_neg_integer) :: :ok | failure
   def prefetch(mem, position, count) do
     ref = ref!(mem)
@@ -1483,7 +1482,7 @@ defmodule Emmap do
       iex> Emmap.pread(mem, 0, 8)
       {:ok, "constant"}
   """
-  @doc group: "Memory", since: "1.0.0-rc.0"
+  @doc group: "Memory"
   @spec make_read_only(t | Emmap.Counters.t()) :: :ok | failure
   def make_read_only(mem)
 
@@ -1503,7 +1502,7 @@ defmodule Emmap do
   Above the limit (`ulimit -l`), it returns `{:error, :enomem}` or `{:error, :eagain}`; if the limit is 0,
   `{:error, :eperm}`. In these cases, no page of the map is locked. Pages by which the map grows later are not locked.
   """
-  @doc group: "Memory", since: "1.0.0-rc.0"
+  @doc group: "Memory"
   @spec lock_memory(t) :: :ok | failure
   def lock_memory(mem) do
     ref = ref!(mem)
@@ -1515,7 +1514,7 @@ defmodule Emmap do
   end
 
   @doc "Undoes `lock_memory/1`."
-  @doc group: "Memory", since: "1.0.0-rc.0"
+  @doc group: "Memory"
   @spec unlock_memory(t) :: :ok | failure
   def unlock_memory(mem) do
     ref = ref!(mem)
@@ -1544,7 +1543,7 @@ defmodule Emmap do
   This call looks at the file. So it also detects that the file was truncated inside the map's last page, which raises no
   signal. It walks the page tables, which takes a few milliseconds per gigabyte on a dirty I/O scheduler.
   """
-  @doc group: "Memory", since: "1.0.0-rc.0"
+  @doc group: "Memory"
   @spec info(t) :: {:ok, info} | failure
   def info(mem), do: Info.of(ref!(mem))
 
@@ -1559,7 +1558,7 @@ defmodule Emmap do
 
   [Reliability](reliability.md) describes what the guard covers.
   """
-  @doc group: "Memory", since: "1.0.0-rc.0"
+  @doc group: "Memory"
   @spec guard() :: :ok | :lost | :off
   def guard, do: Native.guard_status()
 

@@ -51,7 +51,6 @@ defmodule Emmap.Blocks do
 
   Calls with blocks of more than 64 KiB run on dirty schedulers.
   """
-  @moduledoc since: "1.0.0-rc.0"
 
   import Emmap.Waiting, only: [patient: 1]
   alias Emmap.{Native, OptionList, Structure, StructureOwner}
@@ -113,7 +112,7 @@ defmodule Emmap.Blocks do
     * `:eusers` – 64 programs have the file open
     * `:ebusy` – on systems other than Linux, only one VM at a time can have the file open
   """
-  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @doc group: "Opening and closing"
   @spec open(Path.t() | :file.name_all(), [option]) :: {:ok, t} | {:error, reason}
   def open(path, options \\ []) do
     path = Emmap.Path.bytes!(path)
@@ -136,7 +135,7 @@ defmodule Emmap.Blocks do
   end
 
   @doc "Same as `open/2`, but returns only the blocks and raises `Emmap.Error` on failure."
-  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @doc group: "Opening and closing"
   @spec open!(Path.t() | :file.name_all(), [option]) :: t
   def open!(path, options \\ []), do: path |> open(options) |> Structure.opened!(:blocks, path)
 
@@ -144,7 +143,7 @@ defmodule Emmap.Blocks do
   Closes the blocks for all processes that hold this handle: each later call returns `{:error, :closed}`. Closing the last
   handle of a VM first does a `sync/1`, and returns its error.
   """
-  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @doc group: "Opening and closing"
   @spec close(blocks) :: :ok | failure
   def close(blocks), do: patient(Native.blocks_close(blocks!(blocks).ref))
 
@@ -155,14 +154,14 @@ defmodule Emmap.Blocks do
   It writes the file twice: first the blocks, then the record of the blocks that are covered. After a sync has failed, each
   later one returns the same error until `reattach/1`.
   """
-  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @doc group: "Opening and closing"
   @spec sync(blocks) :: :ok | failure
   def sync(blocks), do: patient(Native.blocks_sync(blocks!(blocks).ref))
 
   @doc """
   Repairs blocks whose file was truncated or whose disk failed, after the file has been restored: see `Emmap.reattach/1`.
   """
-  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @doc group: "Opening and closing"
   @spec reattach(blocks) :: :ok | {:error, reason | :closed}
   def reattach(blocks), do: Structure.reattach(blocks!(blocks), &Native.blocks_reattach/1)
 
@@ -175,7 +174,7 @@ defmodule Emmap.Blocks do
     * `:recovered` – `nil`, or what the last open after a reboot found: the number of blocks `:kept`, and `:dropped`, the
       number of blocks that no sync had covered
   """
-  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @doc group: "Opening and closing"
   @spec info(blocks) :: {:ok, map} | failure
   def info(blocks) do
     blocks = blocks!(blocks)
@@ -198,7 +197,7 @@ defmodule Emmap.Blocks do
   Errors: `:enospc` if the disk is full, `:edquot` if the user's quota is used up, and the reasons for lost pages that
   `Emmap.reattach/1` lists, until `reattach/1`.
   """
-  @doc group: "Blocks", since: "1.0.0-rc.0"
+  @doc group: "Blocks"
   @spec store(blocks, binary) :: {:ok, address} | failure
   def store(%__MODULE__{ref: ref, block_size: size}, data)
       when is_binary(data) and byte_size(data) == size do
@@ -218,7 +217,7 @@ defmodule Emmap.Blocks do
 
   If the call fails, it returns `{:error, reason, addresses}` with the addresses of the blocks that were stored.
   """
-  @doc group: "Blocks", since: "1.0.0-rc.0"
+  @doc group: "Blocks"
   @spec store_many(blocks, Enumerable.t()) :: {:ok, [address]} | {:error, term, [address]}
   def store_many(blocks, data) do
     blocks = blocks!(blocks)
@@ -263,7 +262,7 @@ defmodule Emmap.Blocks do
 
   Errors: `:enoent` if the address is not in use, `{:corrupt, address}` if the block is damaged.
   """
-  @doc group: "Blocks", since: "1.0.0-rc.0"
+  @doc group: "Blocks"
   @spec read(blocks, address) :: {:ok, binary} | failure
   def read(%__MODULE__{ref: ref, direct: false}, address),
     do: data(patient(Native.blocks_read(ref, address)))
@@ -288,7 +287,7 @@ defmodule Emmap.Blocks do
 
   Errors: `:enoent` if the address is not in use.
   """
-  @doc group: "Blocks", since: "1.0.0-rc.0"
+  @doc group: "Blocks"
   @spec write(blocks, address, binary) :: :ok | failure
   def write(blocks, address, data) do
     blocks = blocks!(blocks)
@@ -300,13 +299,13 @@ defmodule Emmap.Blocks do
 
   Errors: `:enoent` if the address is not in use.
   """
-  @doc group: "Blocks", since: "1.0.0-rc.0"
+  @doc group: "Blocks"
   @spec free(blocks, address) :: :ok | failure
   def free(%__MODULE__{ref: ref}, address), do: patient(Native.blocks_free(ref, address))
   def free(blocks, address), do: blocks |> blocks!() |> free(address)
 
   @doc "Returns whether the address is in use. Raises `Emmap.Error` if the blocks are closed or their file was truncated."
-  @doc group: "Blocks", since: "1.0.0-rc.0"
+  @doc group: "Blocks"
   @spec used?(blocks, address) :: boolean
   def used?(blocks, address) do
     blocks = blocks!(blocks)
@@ -318,7 +317,7 @@ defmodule Emmap.Blocks do
   end
 
   @doc "Returns how many blocks are in use, in constant time. Raises as `used?/2` does."
-  @doc group: "Blocks", since: "1.0.0-rc.0"
+  @doc group: "Blocks"
   @spec count(blocks) :: non_neg_integer
   def count(blocks) do
     blocks = blocks!(blocks)
@@ -330,7 +329,7 @@ defmodule Emmap.Blocks do
   end
 
   @doc "Returns how many blocks, used or free, the file can hold without growing. Raises as `used?/2` does."
-  @doc group: "Blocks", since: "1.0.0-rc.0"
+  @doc group: "Blocks"
   @spec capacity(blocks) :: non_neg_integer
   def capacity(blocks) do
     case info(blocks) do
@@ -346,7 +345,7 @@ defmodule Emmap.Blocks do
 
   It reads the whole file, in steps. Others may use the file at the same time.
   """
-  @doc group: "The whole file", since: "1.0.0-rc.0"
+  @doc group: "The whole file"
   @spec check(blocks) ::
           {:ok, %{blocks: non_neg_integer, damaged: [address]}} | failure
   def check(blocks), do: check_from(blocks!(blocks), 0, 0, [])
@@ -367,7 +366,7 @@ defmodule Emmap.Blocks do
 
   Errors: `:eopnotsupp` or `:enotsup` if the file system does not support holes.
   """
-  @doc group: "The whole file", since: "1.0.0-rc.0"
+  @doc group: "The whole file"
   @spec trim(blocks) :: {:ok, non_neg_integer} | failure
   def trim(blocks), do: patient(Native.blocks_trim(blocks!(blocks).ref))
 
@@ -389,7 +388,7 @@ defmodule Emmap.Blocks do
       iex> Enum.to_list(blocks)
       [{0, "d"}, {1, "b"}, {2, "c"}]
   """
-  @doc group: "The whole file", since: "1.0.0-rc.0"
+  @doc group: "The whole file"
   @spec compact(blocks, (address, address -> term)) :: {:ok, non_neg_integer} | failure
   def compact(blocks, moved) when is_function(moved, 2) do
     blocks = blocks!(blocks)
@@ -455,7 +454,7 @@ defmodule Emmap.Blocks do
       iex> new |> Emmap.Blocks.open!() |> Enum.to_list()
       [{0, "zero"}, {4096, "next"}]
   """
-  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @doc group: "Opening and closing"
   @spec import(Path.t() | :file.name_all(), blocks | Path.t() | :file.name_all(), [
           {:addresses, :same | :new}
         ]) :: {:ok, %{address => address}} | {:error, term}
@@ -471,12 +470,12 @@ defmodule Emmap.Blocks do
 
   With `:name`, an atom, every function accepts the name instead of the blocks. The other options are those of `open/2`.
   """
-  @doc group: "Supervision", since: "1.0.0-rc.0"
+  @doc group: "Supervision"
   @spec start_link(keyword) :: GenServer.on_start()
   def start_link(options), do: StructureOwner.start_link(__MODULE__, options, &open/2)
 
   @doc "Returns a child specification for `start_link/1`. Its id is the `:name`, or else the `:path`."
-  @doc group: "Supervision", since: "1.0.0-rc.0"
+  @doc group: "Supervision"
   @spec child_spec(keyword) :: Supervisor.child_spec()
   def child_spec(options), do: StructureOwner.child_spec(__MODULE__, options)
 

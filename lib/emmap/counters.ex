@@ -44,7 +44,6 @@ defmodule Emmap.Counters do
   in the file and applies to everyone who opens it later. Sixteen counters take 128 bytes per
   scheduler, instead of 128 bytes in total.
   """
-  @moduledoc since: "1.0.0-rc.0"
 
   import Emmap.Waiting, only: [patient: 1]
   alias Emmap.{Native, OptionList, Structure, StructureOwner}
@@ -124,7 +123,7 @@ defmodule Emmap.Counters do
   An empty file is initialized like a new file, or with `create: false` returns `{:bad_format, :kind}`. It is initialized
   in place if it cannot be replaced (it is bind-mounted, or its directory belongs to another user).
   """
-  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @doc group: "Opening and closing"
   @spec open(Path.t() | :file.name_all(), non_neg_integer | [name], [option]) ::
           {:ok, t} | {:error, reason}
   def open(path, count_or_names, options \\ []) do
@@ -155,7 +154,7 @@ defmodule Emmap.Counters do
   end
 
   @doc "Same as `open/3`, but returns only the counters and raises `Emmap.Error` on failure."
-  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @doc group: "Opening and closing"
   @spec open!(Path.t() | :file.name_all(), non_neg_integer | [name], [option]) :: t
   def open!(path, count_or_names, options \\ []),
     do: path |> open(count_or_names, options) |> Structure.opened!(:counters, path)
@@ -167,12 +166,12 @@ defmodule Emmap.Counters do
   Releases the file descriptor and the memory, as `Emmap.close/1` does. Garbage collection of counters that were not
   closed does the same. All values are in the file; to have them on the disk, call `sync/1` first.
   """
-  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @doc group: "Opening and closing"
   @spec close(counters) :: :ok | Emmap.failure()
   def close(counters), do: counters |> counters!() |> Structure.close()
 
   @doc "Waits until all changes so far are on the disk. Returns `{:error, reason}` as `Emmap.sync/1` does."
-  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @doc group: "Opening and closing"
   @spec sync(counters) :: :ok | Emmap.failure()
   def sync(counters), do: counters |> counters!() |> Structure.sync()
 
@@ -183,7 +182,7 @@ defmodule Emmap.Counters do
   Returns `{:error, {:bad_format, why}}` if the file does not contain these counters at
   the same positions and under the same names. Every call then raises `Emmap.Error` with `:estale` until it does.
   """
-  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @doc group: "Opening and closing"
   @spec reattach(counters) :: :ok | {:error, reason | :closed}
   def reattach(counters) do
     counters = counters!(counters)
@@ -195,7 +194,7 @@ defmodule Emmap.Counters do
   Returns `:path`, `:count`, `:names` (or `nil`), `:write_concurrency`, `:size` (of the file, in bytes), and
   `:faults` (how often a lost page of the counters was accessed).
   """
-  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @doc group: "Opening and closing"
   @spec info(counters) ::
           {:ok,
            %{
@@ -218,7 +217,7 @@ defmodule Emmap.Counters do
   # Counting
 
   @doc "Adds `n`."
-  @doc group: "Counting", since: "1.0.0-rc.0"
+  @doc group: "Counting"
   @spec add(counters, key, integer) :: :ok
   def add(%__MODULE__{ref: ref, indices: indices} = counters, key, n) do
     index =
@@ -237,7 +236,7 @@ defmodule Emmap.Counters do
   def add(other, key, n), do: add(counters!(other), key, n)
 
   @doc "Subtracts `n`."
-  @doc group: "Counting", since: "1.0.0-rc.0"
+  @doc group: "Counting"
   @spec sub(counters, key, integer) :: :ok
   def sub(counters, key, n), do: add(counters, key, negated(n))
 
@@ -245,7 +244,7 @@ defmodule Emmap.Counters do
   Returns the value. `counters[key]` returns the same, but for a counter that does not exist it returns `nil`, and this
   function raises `ArgumentError`.
   """
-  @doc group: "Counting", since: "1.0.0-rc.0"
+  @doc group: "Counting"
   @spec get(counters, key) :: integer
   def get(counters, key)
 
@@ -262,7 +261,7 @@ defmodule Emmap.Counters do
   def get(other, key), do: get(counters!(other), key)
 
   @doc "Sets the value."
-  @doc group: "Counting", since: "1.0.0-rc.0"
+  @doc group: "Counting"
   @spec put(counters, key, integer) :: :ok
   def put(counters, key, value)
 
@@ -279,12 +278,12 @@ defmodule Emmap.Counters do
   def put(other, key, value), do: put(counters!(other), key, value)
 
   @doc "Adds `n` and returns the new value."
-  @doc group: "Counting", since: "1.0.0-rc.0"
+  @doc group: "Counting"
   @spec add_get(counters, key, integer) :: integer
   def add_get(counters, key, n), do: wrapped(next(counters, key, n) + n)
 
   @doc "Subtracts `n` and returns the new value."
-  @doc group: "Counting", since: "1.0.0-rc.0"
+  @doc group: "Counting"
   @spec sub_get(counters, key, integer) :: integer
   def sub_get(counters, key, n), do: wrapped(next(counters, key, negated(n)) - n)
 
@@ -297,7 +296,7 @@ defmodule Emmap.Counters do
       iex> for _ <- 1..3, do: Emmap.Counters.next(c, 0)
       [0, 1, 2]
   """
-  @doc group: "Counting", since: "1.0.0-rc.0"
+  @doc group: "Counting"
   @spec next(counters, key, integer) :: integer
   def next(counters, key, n \\ 1)
 
@@ -314,7 +313,7 @@ defmodule Emmap.Counters do
   def next(other, key, n), do: next(counters!(other), key, n)
 
   @doc "Sets the value and returns the previous value."
-  @doc group: "Counting", since: "1.0.0-rc.0"
+  @doc group: "Counting"
   @spec exchange(counters, key, integer) :: integer
   def exchange(counters, key, value)
 
@@ -331,7 +330,7 @@ defmodule Emmap.Counters do
   def exchange(other, key, value), do: exchange(counters!(other), key, value)
 
   @doc "Sets the value to `new` if it is `expected`: returns `:ok`, or the actual value."
-  @doc group: "Counting", since: "1.0.0-rc.0"
+  @doc group: "Counting"
   @spec compare_exchange(counters, key, integer, integer) :: :ok | integer
   def compare_exchange(counters, key, expected, new)
 
@@ -350,7 +349,7 @@ defmodule Emmap.Counters do
     do: compare_exchange(counters!(other), key, expected, new)
 
   @doc "Sets all counters to 0, one after the other."
-  @doc group: "Counting", since: "1.0.0-rc.0"
+  @doc group: "Counting"
   @spec reset(counters) :: :ok
   def reset(%__MODULE__{count: count} = counters),
     do: Enum.each(0..(count - 1)//1, &put(counters, &1, 0))
@@ -358,7 +357,7 @@ defmodule Emmap.Counters do
   def reset(other), do: other |> counters!() |> reset()
 
   @doc "Sets a counter to 0."
-  @doc group: "Counting", since: "1.0.0-rc.0"
+  @doc group: "Counting"
   @spec reset(counters, key) :: :ok
   def reset(counters, key), do: put(counters, key, 0)
 
@@ -371,7 +370,7 @@ defmodule Emmap.Counters do
   Reads one counter after the other, starting with the last. Raises `Emmap.Error` with `:enomem` if there is not enough
   memory for the list. The functions of `Enum` and `Stream` read the counters in batches.
   """
-  @doc group: "Reading all", since: "1.0.0-rc.0"
+  @doc group: "Reading all"
   @spec to_list(counters) :: [integer]
   def to_list(%__MODULE__{ref: ref, count: count, stripes: stripes} = counters) do
     # Long reads run on a dirty scheduler.
@@ -426,7 +425,7 @@ defmodule Emmap.Counters do
   defp read!(counters, error), do: failed!(counters, :read, nil, error)
 
   @doc "Returns all values by name, or by index if the counters have no names."
-  @doc group: "Reading all", since: "1.0.0-rc.0"
+  @doc group: "Reading all"
   @spec to_map(counters) :: %{key => integer}
   def to_map(counters), do: counters |> to_pairs() |> Map.new()
 
@@ -462,7 +461,7 @@ defmodule Emmap.Counters do
 
       Emmap.Counters.add(MyApp.Counters, :requests, 1)
   """
-  @doc group: "Supervision", since: "1.0.0-rc.0"
+  @doc group: "Supervision"
   @spec start_link(keyword) :: GenServer.on_start()
   def start_link(options) do
     OptionList.once!(options)
@@ -475,7 +474,7 @@ defmodule Emmap.Counters do
   end
 
   @doc "A child specification for `start_link/1`. Its id is the `:name`, or else the `:path`."
-  @doc group: "Supervision", since: "1.0.0-rc.0"
+  @doc group: "Supervision"
   @spec child_spec(keyword) :: Supervisor.child_spec()
   def child_spec(options), do: StructureOwner.child_spec(__MODULE__, options)
 

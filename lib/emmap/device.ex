@@ -67,7 +67,6 @@ defmodule Emmap.Device do
     8. With `binary: true`, the result of a function at the end of the file is also a string. Before OTP 27, that process
        returned a list.
   """
-  @moduledoc since: "1.0.0-rc.0"
 
   # Without `use GenServer`, whose child_spec/1 names its argument `init_arg`.
   @behaviour GenServer
@@ -111,12 +110,12 @@ defmodule Emmap.Device do
       iex> :file.pread(device, 7, 10)
       {:ok, <<0, ?a, ?b>>}
   """
-  @doc group: "Starting", since: "1.0.0-rc.0"
+  @doc group: "Starting"
   @spec start_link([option | {:mem, Emmap.t()}]) :: {:ok, pid} | {:error, term}
   def start_link(options), do: start(options, &GenServer.start_link/3)
 
   @doc "Same as `start_link/1`, but without a link, as `Emmap.device/2` does."
-  @doc group: "Starting", since: "1.0.0-rc.0"
+  @doc group: "Starting"
   @spec start([option | {:mem, Emmap.t()}]) :: {:ok, pid} | {:error, term}
   def start(options), do: start(options, &GenServer.start/3)
 
@@ -126,7 +125,7 @@ defmodule Emmap.Device do
   The supervisor is the owner. A device that crashes is restarted at position 0. A device that a client
   closes is not restarted (`restart: :transient`).
   """
-  @doc group: "Starting", since: "1.0.0-rc.0"
+  @doc group: "Starting"
   @spec child_spec([option | {:mem, Emmap.t()}]) :: Supervisor.child_spec()
   def child_spec(options) do
     %{

@@ -10,7 +10,6 @@ defmodule Emmap.Error do
       iex> Emmap.open!("no/such/file")
       ** (Emmap.Error) could not open "no/such/file": no such file or directory
   """
-  @moduledoc since: "1.0.0-rc.0"
 
   defexception [:op, :path, :reason, :kind]
 

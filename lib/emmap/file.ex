@@ -18,7 +18,6 @@ defmodule Emmap.File do
       nothing in place of lost pages. `{:ok, bytes}` may be less than requested at the end of the source
     * any process may use a handle, where a raw file raises `:not_on_controlling_process`
   """
-  @moduledoc since: "1.0.0-rc.0"
 
   import Emmap.Handle, only: [handle: 1, handle: 2, alone: 0]
   require Emmap.Bare, as: Bare

@@ -17,7 +17,6 @@ defmodule Emmap.Inspection do
   Counter files, those of the predecessor, queues, blocks, and plain files are recognized by their first bytes, even if
   one bit of them is wrong. Others may use the file at the same time.
   """
-  @moduledoc since: "1.0.0-rc.0"
 
   import Emmap.Handle, only: [handle: 1]
 
@@ -122,7 +121,7 @@ defmodule Emmap.Inspection do
   plain file, it reads only the first bytes. Holes are not read, because they are zeros: a small file with a large hole
   costs neither time nor memory, except with `values: :infinity`, which also lists the counters in holes.
   """
-  @doc group: "Inspecting", since: "1.0.0-rc.0"
+  @doc group: "Inspecting"
   @spec file(Path.t() | :file.name_all(), [option]) :: {:ok, report} | Emmap.failure()
   def file(path, options \\ []) do
     given = OptionList.check!(options, @options)
@@ -142,7 +141,7 @@ defmodule Emmap.Inspection do
   Returns a report as text for people, as lines without a final newline. Control characters in names and paths
   are escaped.
   """
-  @doc group: "Inspecting", since: "1.0.0-rc.0"
+  @doc group: "Inspecting"
   @spec text(report) :: String.t()
   def text(report), do: Text.of(report, Keyword.fetch!(@formats, report.format))
 
@@ -156,7 +155,7 @@ defmodule Emmap.Inspection do
       iex> Emmap.Inspection.json(report) =~ ~s("format":"plain")
       true
   """
-  @doc group: "Inspecting", since: "1.0.0-rc.0"
+  @doc group: "Inspecting"
   @spec json(report | map) :: String.t()
   def json(report), do: report |> Json.encode() |> IO.iodata_to_binary()
 

@@ -99,7 +99,6 @@ defmodule Emmap.Options do
       iex> Emmap.open("data.bin", [:raed])
       ** (ArgumentError) unknown option :raed (did you mean :read?); valid are #{Enum.map_join(Enum.flat_map(@groups, fn {_, rows} -> Keyword.keys(rows) end), ", ", &inspect/1)}, #{Enum.map_join(@values, ", ", fn {name, _} -> "{:#{name}, n}" end)}
   """
-  @moduledoc since: "1.0.0-rc.0"
 
   @flags Enum.flat_map(@groups, fn {_, rows} -> Keyword.keys(rows) end)
   @valid Enum.map_join(@flags, ", ", &inspect/1) <>

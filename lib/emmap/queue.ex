@@ -89,7 +89,6 @@ defmodule Emmap.Queue do
   `length/1` and `bytes/1` take constant time and no lock. Space is reused when no reader needs it any more, so the file of
   a queue that stays short does not grow.
   """
-  @moduledoc since: "1.0.0-rc.0"
 
   import Emmap.Waiting, only: [patient: 1]
   alias Emmap.{Native, Structure, StructureOwner}
@@ -169,7 +168,7 @@ defmodule Emmap.Queue do
     * `:eusers` – 64 programs have the queue open
     * `:ebusy` – on systems other than Linux, only one VM at a time can have a queue open
   """
-  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @doc group: "Opening and closing"
   @spec open(Path.t() | :file.name_all(), [option]) :: {:ok, t} | {:error, reason}
   def open(path, options \\ []) do
     path = Emmap.Path.bytes!(path)
@@ -187,7 +186,7 @@ defmodule Emmap.Queue do
   end
 
   @doc "Same as `open/2`, but returns only the queue and raises `Emmap.Error` on failure."
-  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @doc group: "Opening and closing"
   @spec open!(Path.t() | :file.name_all(), [option]) :: t
   def open!(path, options \\ []), do: path |> open(options) |> Structure.opened!(:queue, path)
 
@@ -215,21 +214,21 @@ defmodule Emmap.Queue do
   Items that these processes have checked out are available to others. All items are in the file; to have them on the
   disk, call `sync/1` first. Live payloads do not change.
   """
-  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @doc group: "Opening and closing"
   @spec close(queue) :: :ok | failure
   def close(queue), do: patient(Native.queue_close(queue!(queue).ref))
 
   @doc """
   Returns `:ok` once everything that any participant has done so far is on the disk.
   """
-  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @doc group: "Opening and closing"
   @spec sync(queue) :: :ok | failure
   def sync(queue), do: patient(Native.queue_sync(queue!(queue).ref))
 
   @doc """
   Repairs a queue whose file was truncated or whose disk failed, after the file has been restored: see `Emmap.reattach/1`.
   """
-  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @doc group: "Opening and closing"
   @spec reattach(queue) :: :ok | {:error, reason | :closed}
   def reattach(queue), do: Structure.reattach(queue!(queue), &Native.queue_reattach/1)
 
@@ -246,7 +245,7 @@ defmodule Emmap.Queue do
     * `:recovered` – `nil`, or what the last open after a reboot found: `:items`, and `:dropped_bytes` of a torn end
     * `:segment_size` – in bytes
   """
-  @doc group: "Opening and closing", since: "1.0.0-rc.0"
+  @doc group: "Opening and closing"
   @spec info(queue) :: {:ok, map} | failure
   def info(queue) do
     queue = queue!(queue)
@@ -277,7 +276,7 @@ defmodule Emmap.Queue do
   Raises `ArgumentError` if the queue has `format: :binary` and the item is not a binary. Items larger than 1 GiB return
   `{:error, :emsgsize}`.
   """
-  @doc group: "Pushing", since: "1.0.0-rc.0"
+  @doc group: "Pushing"
   @spec push(queue, term, durable: boolean, id: {term, non_neg_integer}, timeout: timeout) ::
           :ok | :duplicate | failure
   def push(queue, item, options \\ [])
@@ -334,7 +333,7 @@ defmodule Emmap.Queue do
   With `durable: true`, one sync covers all of them. If the call fails, it returns `{:error, reason, n}`, where `n` is the
   number of items that were pushed.
   """
-  @doc group: "Pushing", since: "1.0.0-rc.0"
+  @doc group: "Pushing"
   @spec push_many(queue, Enumerable.t(), durable: boolean, timeout: timeout) ::
           {:ok, non_neg_integer} | {:error, term, non_neg_integer}
   def push_many(queue, items, options \\ []) do
@@ -428,7 +427,7 @@ defmodule Emmap.Queue do
   @doc """
   Removes the oldest item and returns it. If the item must not be lost when this process dies, use `checkout/2`.
   """
-  @doc group: "Popping", since: "1.0.0-rc.0"
+  @doc group: "Popping"
   @spec pop(queue) :: {:ok, term} | :empty | failure
   def pop(%__MODULE__{ref: ref, cursor: cursor} = queue) do
     case patient(Native.queue_pop(ref, cursor)) do
@@ -443,7 +442,7 @@ defmodule Emmap.Queue do
   @doc """
   Same as `pop/1`, but waits up to `timeout` milliseconds for an item. A waiting process uses no CPU.
   """
-  @doc group: "Popping", since: "1.0.0-rc.0"
+  @doc group: "Popping"
   @spec pop(queue, timeout) :: {:ok, term} | :empty | failure
   def pop(queue, timeout) do
     queue = queue!(queue)
@@ -457,7 +456,7 @@ defmodule Emmap.Queue do
   `:timeout` (0) is how many milliseconds to wait for the first item. A damaged item ends the
   batch and is reported by the next call.
   """
-  @doc group: "Popping", since: "1.0.0-rc.0"
+  @doc group: "Popping"
   @spec pop_many(queue, max_items: pos_integer, max_bytes: pos_integer, timeout: timeout) ::
           {:ok, [term, ...]} | :empty | failure
   def pop_many(queue, options \\ []) do
@@ -504,7 +503,7 @@ defmodule Emmap.Queue do
   defp more(_take, _items, _bytes, taken), do: {:ok, taken}
 
   @doc "Returns the oldest item without removing it."
-  @doc group: "Popping", since: "1.0.0-rc.0"
+  @doc group: "Popping"
   @spec peek(queue) :: {:ok, term} | :empty | failure
   def peek(queue) do
     queue = queue!(queue)
@@ -512,7 +511,7 @@ defmodule Emmap.Queue do
   end
 
   @doc "Returns the newest item without removing it."
-  @doc group: "Popping", since: "1.0.0-rc.0"
+  @doc group: "Popping"
   @spec peek_last(queue) :: {:ok, term} | :empty | failure
   def peek_last(queue) do
     queue = queue!(queue)
@@ -538,7 +537,7 @@ defmodule Emmap.Queue do
   result may be `{:error, :enospc}`. An item that has used up its `:max_attempts` is then delivered again, because it
   cannot be set aside.
   """
-  @doc group: "At-least-once delivery", since: "1.0.0-rc.0"
+  @doc group: "At-least-once delivery"
   @spec checkout(queue, max_items: pos_integer, max_bytes: pos_integer, timeout: timeout) ::
           {:ok, term, receipt} | {:ok, [{term, receipt}, ...]} | :empty | failure
   def checkout(queue, options \\ [])
@@ -591,7 +590,7 @@ defmodule Emmap.Queue do
 
   With `durable: true`, once the call has returned, the item is not delivered again even after a power failure.
   """
-  @doc group: "At-least-once delivery", since: "1.0.0-rc.0"
+  @doc group: "At-least-once delivery"
   @spec ack(queue, receipt | [receipt], durable: boolean) :: :ok | failure
   def ack(queue, receipts, options \\ [])
 
@@ -628,7 +627,7 @@ defmodule Emmap.Queue do
   Makes an item, or a list of them, available again, each at its place in the order. Returns `{:error, :gone}` as `ack/3`
   does.
   """
-  @doc group: "At-least-once delivery", since: "1.0.0-rc.0"
+  @doc group: "At-least-once delivery"
   @spec nack(queue, receipt | [receipt]) :: :ok | failure
   def nack(queue, receipts) do
     queue = queue!(queue)
@@ -650,7 +649,7 @@ defmodule Emmap.Queue do
   end
 
   @doc "Returns how many times the item was delivered, including this delivery."
-  @doc group: "At-least-once delivery", since: "1.0.0-rc.0"
+  @doc group: "At-least-once delivery"
   @spec attempts(receipt) :: pos_integer
   def attempts(receipt)
   def attempts({_sequence, attempts, _claim}), do: attempts
@@ -667,7 +666,7 @@ defmodule Emmap.Queue do
       iex> Emmap.Queue.take(q, fn n -> n + 1 end)
       :empty
   """
-  @doc group: "At-least-once delivery", since: "1.0.0-rc.0"
+  @doc group: "At-least-once delivery"
   @spec take(queue, (term -> result)) :: {:ok, result} | :empty | failure when result: term
   def take(queue, fun) when is_function(fun, 1) do
     queue = queue!(queue)
@@ -689,7 +688,7 @@ defmodule Emmap.Queue do
   @doc """
   Returns the items that were set aside after `:max_attempts` deliveries, oldest first, each with its number of attempts.
   """
-  @doc group: "At-least-once delivery", since: "1.0.0-rc.0"
+  @doc group: "At-least-once delivery"
   @spec dead_letters(queue) :: [{term, pos_integer}]
   def dead_letters(queue) do
     queue = %{queue!(queue) | cursor: @dead_letters}
@@ -700,7 +699,7 @@ defmodule Emmap.Queue do
   end
 
   @doc "Removes the oldest item that was set aside and returns it."
-  @doc group: "At-least-once delivery", since: "1.0.0-rc.0"
+  @doc group: "At-least-once delivery"
   @spec pop_dead_letter(queue) :: {:ok, term} | :empty | failure
   def pop_dead_letter(queue), do: pop(%{queue!(queue) | cursor: @dead_letters})
 
@@ -717,7 +716,7 @@ defmodule Emmap.Queue do
 
   A name has 1 to 62 bytes. A reader is stored in the file and exists until `delete_reader/2`.
   """
-  @doc group: "Readers", since: "1.0.0-rc.0"
+  @doc group: "Readers"
   @spec reader(queue, String.t(), max_lag: pos_integer | :infinity) :: {:ok, t} | failure
   def reader(queue, name, options \\ []) do
     queue = queue!(queue)
@@ -728,7 +727,7 @@ defmodule Emmap.Queue do
   end
 
   @doc "Deletes a reader. Returns `{:error, :gone}` if no reader has this name."
-  @doc group: "Readers", since: "1.0.0-rc.0"
+  @doc group: "Readers"
   @spec delete_reader(queue, String.t()) :: :ok | failure
   def delete_reader(queue, name),
     do: patient(Native.queue_delete_reader(queue!(queue).ref, name!(name)))
@@ -745,7 +744,7 @@ defmodule Emmap.Queue do
   # Inspecting
 
   @doc "Returns how many items are available. Items that are checked out are not counted. Takes constant time."
-  @doc group: "Asking", since: "1.0.0-rc.0"
+  @doc group: "Asking"
   @spec length(queue) :: non_neg_integer
   def length(queue) do
     queue = queue!(queue)
@@ -757,7 +756,7 @@ defmodule Emmap.Queue do
   end
 
   @doc "Returns whether no item is available. Takes constant time."
-  @doc group: "Asking", since: "1.0.0-rc.0"
+  @doc group: "Asking"
   @spec empty?(queue) :: boolean
   def empty?(queue), do: __MODULE__.length(queue) == 0
 
@@ -765,7 +764,7 @@ defmodule Emmap.Queue do
   Returns how many bytes of the file lie between the oldest unacknowledged item and the newest, including headers
   and padding. Takes constant time.
   """
-  @doc group: "Asking", since: "1.0.0-rc.0"
+  @doc group: "Asking"
   @spec bytes(queue) :: non_neg_integer
   def bytes(queue) do
     queue = queue!(queue)
@@ -777,7 +776,7 @@ defmodule Emmap.Queue do
   end
 
   @doc "Drops all items, including those that are checked out. Other readers keep theirs."
-  @doc group: "Asking", since: "1.0.0-rc.0"
+  @doc group: "Asking"
   @spec clear(queue) :: :ok | failure
   def clear(queue) do
     queue = queue!(queue)
@@ -788,7 +787,7 @@ defmodule Emmap.Queue do
   Copies all intact items of a damaged queue to a new one: `{:ok, %{items: copied, damaged: gaps}}`. The queue itself is
   not changed.
   """
-  @doc group: "Asking", since: "1.0.0-rc.0"
+  @doc group: "Asking"
   @spec salvage(queue, Path.t() | :file.name_all()) ::
           {:ok, %{items: non_neg_integer, damaged: non_neg_integer}} | {:error, term}
   def salvage(queue, path) do
@@ -881,12 +880,12 @@ defmodule Emmap.Queue do
 
   The process is not involved in any call.
   """
-  @doc group: "Supervision", since: "1.0.0-rc.0"
+  @doc group: "Supervision"
   @spec start_link(keyword) :: GenServer.on_start()
   def start_link(options), do: StructureOwner.start_link(__MODULE__, options, &open/2)
 
   @doc "Returns a child specification for `start_link/1`. Its id is the `:name`, or else the `:path`."
-  @doc group: "Supervision", since: "1.0.0-rc.0"
+  @doc group: "Supervision"
   @spec child_spec(keyword) :: Supervisor.child_spec()
   def child_spec(options), do: StructureOwner.child_spec(__MODULE__, options)
 

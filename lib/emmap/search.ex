@@ -13,7 +13,6 @@ defmodule Emmap.Search do
   steps of a few milliseconds on dirty CPU schedulers. Between steps, killing the process or closing the handle ends
   them, and other work can run.
   """
-  @moduledoc since: "1.0.0-rc.0"
 
   import Emmap.Waiting, only: [patient: 1]
   alias Emmap.Native

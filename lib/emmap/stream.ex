@@ -130,7 +130,6 @@ defmodule Emmap.Stream do
 
   The fields `:start` and `:length` (bytes) may be read; the others are private.
   """
-  @moduledoc since: "1.0.0-rc.0"
 
   import Emmap.Handle, only: [handle: 1]
   import Emmap.Path, only: [is_path: 1]

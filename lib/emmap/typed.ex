@@ -15,7 +15,6 @@ defmodule Emmap.Typed do
   A float can have any bits when it is read. All that are not a number are returned as `:nan`, and `:nan` is
   written as the default quiet NaN.
   """
-  @moduledoc since: "1.0.0-rc.0"
 
   @names [:u8, :i8, :u16, :i16, :u32, :i32, :u64, :i64, :f32, :f64]
   @orders [:native, :little, :big]

@@ -208,7 +208,7 @@ defmodule Emmap.ErlangQueueTest do
     for {{kind, name, arity}, _, _, doc, meta} <- elem(docs, 6),
         kind in [:function, :type] and name not in internal do
       assert %{"en" => _} = doc, "#{kind} #{name}/#{arity}"
-      assert %{signature: [_], since: _} = meta, "#{kind} #{name}/#{arity}"
+      assert %{signature: [_]} = meta, "#{kind} #{name}/#{arity}"
     end
   end
 end

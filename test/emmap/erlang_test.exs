@@ -149,7 +149,7 @@ defmodule Emmap.ErlangTest do
 
     for {{kind, name, arity}, _, _, doc, meta} <- elem(docs, 6), kind in [:function, :type] do
       assert %{"en" => _} = doc, "#{kind} #{name}/#{arity}"
-      assert %{signature: [_], since: _} = meta, "#{kind} #{name}/#{arity}"
+      assert %{signature: [_]} = meta, "#{kind} #{name}/#{arity}"
     end
   end
 

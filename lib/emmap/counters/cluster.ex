@@ -42,7 +42,6 @@ defmodule Emmap.Counters.Cluster do
     * Each node must have its own file: a file that two nodes open is counted twice.
     * The values are 64-bit integers. The sum can be larger.
   """
-  @moduledoc since: "1.0.0-rc.0"
 
   alias Emmap.{Counters, OptionList, StructureOwner}
 
@@ -76,7 +75,7 @@ defmodule Emmap.Counters.Cluster do
   `:persistent_term` until `leave/1`. Joining again and leaving cause a garbage collection of all
   processes.
   """
-  @doc group: "Joining", since: "1.0.0-rc.0"
+  @doc group: "Joining"
   @spec join(name, Counters.counters(), nodes: [node]) :: :ok
   def join(name, counters, options) do
     # A name stays a name: its counters may be opened again.
@@ -92,7 +91,7 @@ defmodule Emmap.Counters.Cluster do
   end
 
   @doc "Removes this node: the others then see it as `:not_joined`. The counters stay open."
-  @doc group: "Joining", since: "1.0.0-rc.0"
+  @doc group: "Joining"
   @spec leave(name) :: :ok
   def leave(name) do
     _ = :persistent_term.erase({__MODULE__, name})
@@ -100,7 +99,7 @@ defmodule Emmap.Counters.Cluster do
   end
 
   @doc "Returns the counters that this node has joined with, for use with `Emmap.Counters`, or `nil`."
-  @doc group: "Joining", since: "1.0.0-rc.0"
+  @doc group: "Joining"
   @spec counters(name) :: Counters.t() | nil
   def counters(name) do
     with {counters, _nodes} <- joined(name), do: counters
@@ -109,7 +108,7 @@ defmodule Emmap.Counters.Cluster do
   # Counting
 
   @doc "Adds `n` to the counter of this node. Raises `ArgumentError` if the node has not joined; otherwise as `Emmap.Counters.add/3`."
-  @doc group: "Counting", since: "1.0.0-rc.0"
+  @doc group: "Counting"
   @spec add(name, Counters.key(), integer) :: :ok
   def add(name, key, n) do
     case joined(name) do
@@ -125,7 +124,7 @@ defmodule Emmap.Counters.Cluster do
   `{:error, :timeout}`, it is unknown whether the node has added. A counter that the node
   does not have raises `ArgumentError`.
   """
-  @doc group: "Counting", since: "1.0.0-rc.0"
+  @doc group: "Counting"
   @spec add(name, Counters.key(), integer, node, timeout) :: :ok | {:error, why}
   def add(name, key, n, node, timeout \\ @timeout) do
     _ = options!([timeout: timeout, nodes: [node]], [:timeout, :nodes])
@@ -147,7 +146,7 @@ defmodule Emmap.Counters.Cluster do
   Options: `:timeout` in milliseconds (5000); `:nodes` to ask other nodes than those named at `join/3`, for example
   on a node that has not joined itself.
   """
-  @doc group: "Summing", since: "1.0.0-rc.0"
+  @doc group: "Summing"
   @spec sum(name, Counters.key(), [option]) :: {:ok, integer} | {:partial, integer, missing}
   def sum(name, key, options \\ []) do
     {values, missing} = collect(name, :answer_get, [name, portable(key)], options)
@@ -161,7 +160,7 @@ defmodule Emmap.Counters.Cluster do
 
   Names are atoms if this node has opened them as atoms, otherwise strings.
   """
-  @doc group: "Summing", since: "1.0.0-rc.0"
+  @doc group: "Summing"
   @spec sums(name, [option]) ::
           {:ok, %{Counters.key() => integer}} | {:partial, %{Counters.key() => integer}, missing}
   def sums(name, options \\ []) do

@@ -39,7 +39,6 @@ defmodule :emmap do
   handle) is an error of class `error` whose reason is Elixir's `ArgumentError`, a map with a `message`. In the functions
   of block storage, the reason is `badarg`, as in saleyn/emmap.
   """
-  @moduledoc since: "1.0.0-rc.0"
 
   import Emmap.BadArgument, only: [badarg: 3]
   import Emmap.Handle, only: [handle: 1, ref!: 1]
@@ -51,13 +50,11 @@ defmodule :emmap do
   for file <- Path.wildcard("lib/**/*.ex"), do: @external_resource(file)
 
   @typedoc "A map: a handle that `file` accepts as an opened file."
-  @typedoc since: "1.0.0-rc.0"
   @type mem :: Emmap.t()
 
   @doc """
   Maps a whole file, read-only and shared; or memory without a file: `open([anon, {size, 4096}])`.
   """
-  @doc since: "1.0.0-rc.0"
   @spec open(:file.name_all() | Emmap.open_file() | Emmap.Options.t()) ::
           {:ok, mem} | Emmap.failure()
   def open(file_or_options), do: Emmap.open(file_or_options)
@@ -77,7 +74,6 @@ defmodule :emmap do
   `h('Elixir.Emmap.Options')` shows all of them, and `ht('Elixir.Emmap.Options', option)` their types. The errors are those
   of `Emmap.open/2`. With `anon`, no file is opened, and the name is ignored. `fit` has the meaning described in `open/4`.
   """
-  @doc since: "1.0.0-rc.0"
   @spec open(:file.name_all() | Emmap.open_file(), Emmap.Options.t()) ::
           {:ok, mem} | Emmap.failure()
   def open(file, options) do
@@ -101,7 +97,6 @@ defmodule :emmap do
   With `fit` and an offset of 0, the map has at least `length` bytes, and covers all of a longer file, as in saleyn/emmap.
   (In `Emmap.open/2`, `fit` truncates such a file. In this module, only `truncate` and `resize/2` truncate.)
   """
-  @doc since: "1.0.0-rc.0"
   @spec open(
           :file.name_all() | Emmap.open_file(),
           non_neg_integer,
@@ -133,12 +128,10 @@ defmodule :emmap do
   end
 
   @doc "Same as `Emmap.window/3`: maps another part of a map's file, `{ok, Window}`."
-  @doc since: "1.0.0-rc.0"
   @spec window(mem, non_neg_integer, non_neg_integer) :: {:ok, mem} | Emmap.failure()
   defdelegate window(mem, offset, length), to: Emmap
 
   @doc "Same as `Emmap.move_window/3`: returns `{ok, Window}` and closes `mem`."
-  @doc since: "1.0.0-rc.0"
   @spec move_window(mem, non_neg_integer, non_neg_integer) :: {:ok, mem} | Emmap.failure()
   defdelegate move_window(mem, offset, length), to: Emmap
 
@@ -146,198 +139,161 @@ defmodule :emmap do
   Same as `Emmap.close/1`: closes the handle for all processes, and releases the file descriptor, and the memory unless
   live binaries exist.
   """
-  @doc since: "1.0.0-rc.0"
   @spec close(mem) :: :ok | Emmap.failure()
   defdelegate close(mem), to: Emmap
 
   @doc "Same as `Emmap.pread/3`."
-  @doc since: "1.0.0-rc.0"
   @spec pread(mem, non_neg_integer, non_neg_integer) :: {:ok, binary} | :eof | Emmap.failure()
   defdelegate pread(mem, position, count), to: Emmap
 
   @doc "Same as `Emmap.pread/2`: several ranges, `[{Position, Count}]`."
-  @doc since: "1.0.0-rc.0"
   @spec pread(mem, [{Emmap.position() | Emmap.location(), non_neg_integer}]) ::
           {:ok, [binary | :eof]} | Emmap.failure()
   defdelegate pread(mem, ranges), to: Emmap
 
   @doc "Same as `Emmap.view/3`: a live binary, from any handle."
-  @doc since: "1.0.0-rc.0"
   @spec view(mem, non_neg_integer, non_neg_integer) :: {:ok, binary} | :eof | Emmap.failure()
   defdelegate view(mem, position, count), to: Emmap
 
   @doc "Same as `Emmap.pwrite/3`. With `append`, it writes at the end of the file, whatever `position` is."
-  @doc since: "1.0.0-rc.0"
   @spec pwrite(mem, non_neg_integer, iodata) :: :ok | {:error, atom}
   defdelegate pwrite(mem, position, data), to: Emmap
 
   @doc "Same as `Emmap.pwrite/2`: `[{Position, Data}]`, in order."
-  @doc since: "1.0.0-rc.0"
   @spec pwrite(mem, [{Emmap.position() | Emmap.location(), iodata}]) ::
           :ok | {:error, atom | {non_neg_integer, atom}}
   defdelegate pwrite(mem, writes), to: Emmap
 
   @doc "Same as `Emmap.write/2`: writes at the cursor."
-  @doc since: "1.0.0-rc.0"
   @spec write(mem, iodata) :: :ok | {:error, atom}
   defdelegate write(mem, data), to: Emmap
 
   @doc "Same as `Emmap.read/2`."
-  @doc since: "1.0.0-rc.0"
   @spec read(mem, non_neg_integer) :: {:ok, binary} | :eof | Emmap.failure()
   defdelegate read(mem, count), to: Emmap
 
   @doc "Same as `Emmap.read_line/1`."
-  @doc since: "1.0.0-rc.0"
   @spec read_line(mem) :: {:ok, binary} | :eof | Emmap.failure()
   defdelegate read_line(mem), to: Emmap
 
   @doc "Same as `Emmap.term/4`: decodes the term in a copy of at most `count` bytes, `{ok, Term}`."
-  @doc since: "1.0.0-rc.0"
   @spec term(mem, non_neg_integer, non_neg_integer) :: {:ok, term} | :eof | Emmap.failure()
   defdelegate term(mem, position, count), to: Emmap
 
   @doc "Same as `Emmap.term/4`: `term(Mem, Position, Count, [safe])`."
-  @doc since: "1.0.0-rc.0"
   @spec term(mem, non_neg_integer, non_neg_integer, [:safe]) ::
           {:ok, term} | :eof | Emmap.failure()
   defdelegate term(mem, position, count, options), to: Emmap
 
   @doc "Same as `Emmap.string/3`: a copy that is valid UTF-8, `{ok, Binary}`."
-  @doc since: "1.0.0-rc.0"
   @spec string(mem, non_neg_integer, non_neg_integer) ::
           {:ok, binary} | :eof | Emmap.failure()
   defdelegate string(mem, position, count), to: Emmap
 
   @doc "Same as `Emmap.position/2`."
-  @doc since: "1.0.0-rc.0"
   @spec position(mem, Emmap.location()) :: {:ok, non_neg_integer} | {:error, atom}
   defdelegate position(mem, location), to: Emmap
 
   @doc "Returns the size of the map in bytes: `{ok, Size}`."
-  @doc since: "1.0.0-rc.0"
   @spec size(mem) :: {:ok, non_neg_integer} | Emmap.failure()
   defdelegate size(mem), to: Emmap
 
   @doc "Same as `Emmap.grow/1`: doubles the map, or adds `max_inc_size` if that is less: `{ok, NewSize}`."
-  @doc since: "1.0.0-rc.0"
   @spec grow(mem) :: {:ok, non_neg_integer} | Emmap.failure()
   defdelegate grow(mem), to: Emmap
 
   @doc "The name of `grow/1` in saleyn/emmap."
-  @doc since: "1.0.0-rc.0"
   @spec resize(mem) :: {:ok, non_neg_integer} | Emmap.failure()
   def resize(mem), do: Emmap.grow(mem)
 
   @doc "Changes the size of the map to `size` bytes: `{ok, Size}`."
-  @doc since: "1.0.0-rc.0"
   @spec resize(mem, non_neg_integer) :: {:ok, non_neg_integer} | Emmap.failure()
   def resize(mem, size) do
     with :ok <- Emmap.resize(mem, size), do: {:ok, size}
   end
 
   @doc "Same as `Emmap.truncate/1`: the map and its file end at the cursor."
-  @doc since: "1.0.0-rc.0"
   @spec truncate(mem) :: :ok | Emmap.failure()
   defdelegate truncate(mem), to: Emmap
 
   @doc "Same as `Emmap.allocate/3`: allocates disk blocks for a range."
-  @doc since: "1.0.0-rc.0"
   @spec allocate(mem, non_neg_integer, non_neg_integer) :: :ok | Emmap.failure()
   defdelegate allocate(mem, position, count), to: Emmap
 
   @doc "Starts writing the map's changes to the disk and does not wait. To wait, use `file:sync/1`."
-  @doc since: "1.0.0-rc.0"
   @spec flush(mem) :: :ok | Emmap.failure()
   def flush(mem), do: Emmap.sync(mem, :async)
 
   @doc "Same as `Emmap.sync/1`: writes the map's changes to the disk and waits."
-  @doc since: "1.0.0-rc.0"
   @spec sync(mem) :: :ok | Emmap.failure()
   defdelegate sync(mem), to: Emmap
 
   @doc "Same as `Emmap.sync/2`: `sync(Mem, async)`, or the pages of a range, `sync(Mem, {Position, Count})`."
-  @doc since: "1.0.0-rc.0"
   @spec sync(mem, :sync | :async | {non_neg_integer, non_neg_integer}) :: :ok | Emmap.failure()
   defdelegate sync(mem, how), to: Emmap
 
   @doc "Same as `Emmap.sync/3`: the pages of a range, `sync` or `async`."
-  @doc since: "1.0.0-rc.0"
   @spec sync(mem, {non_neg_integer, non_neg_integer}, :sync | :async) :: :ok | Emmap.failure()
   defdelegate sync(mem, range, how), to: Emmap
 
   @doc "Same as `Emmap.datasync/1`."
-  @doc since: "1.0.0-rc.0"
   @spec datasync(mem) :: :ok | Emmap.failure()
   defdelegate datasync(mem), to: Emmap
 
   @doc "Same as `Emmap.reattach/1`: repairs a map whose file was truncated or whose disk failed."
-  @doc since: "1.0.0-rc.0"
   @spec reattach(mem) :: :ok | Emmap.failure()
   defdelegate reattach(mem), to: Emmap
 
   @doc "Same as `Emmap.make_read_only/1`: later writes are `{error, eacces}`."
-  @doc since: "1.0.0-rc.0"
   @spec make_read_only(mem | counters) :: :ok | Emmap.failure()
   defdelegate make_read_only(mem), to: Emmap
 
   @doc """
   Same as `Emmap.monitor/1`: `{ok, Monitor}`. The calling process gets `{emmap, Monitor, fault, Reason}` when the map meets a fault.
   """
-  @doc since: "1.0.0-rc.0"
   @spec monitor(mem | Emmap.Counters.t() | Emmap.Queue.t() | Emmap.Blocks.t()) ::
           {:ok, reference} | {:error, :closed}
   defdelegate monitor(source), to: Emmap
 
   @doc "Same as `Emmap.demonitor/2`: `true`."
-  @doc since: "1.0.0-rc.0"
   @spec demonitor(reference) :: true
   defdelegate demonitor(monitor), to: Emmap
 
   @doc "Same as `Emmap.demonitor/2`: `demonitor(Monitor, [flush])`."
-  @doc since: "1.0.0-rc.0"
   @spec demonitor(reference, [:flush]) :: true
   defdelegate demonitor(monitor, options), to: Emmap
 
   @doc "Same as `Emmap.info/1`."
-  @doc since: "1.0.0-rc.0"
   @spec info(mem) :: {:ok, Emmap.info()} | Emmap.failure()
   defdelegate info(mem), to: Emmap
 
   @doc "Same as `Emmap.dup/1`: another handle on the same map, `{ok, Mem}`."
-  @doc since: "1.0.0-rc.0"
   @spec dup(mem) :: {:ok, mem} | Emmap.failure()
   defdelegate dup(mem), to: Emmap
 
   @doc "Same as `Emmap.advise/4`."
-  @doc since: "1.0.0-rc.0"
   @spec advise(mem, non_neg_integer, non_neg_integer, Emmap.advice()) :: :ok | Emmap.failure()
   defdelegate advise(mem, position, count, advice), to: Emmap
 
   @doc "Same as `Emmap.prefetch/3`."
-  @doc since: "1.0.0-rc.0"
   @spec prefetch(mem, non_neg_integer, non_neg_integer) :: :ok | Emmap.failure()
   defdelegate prefetch(mem, position, count), to: Emmap
 
   @doc "Same as `Emmap.lock_memory/1`: keeps all pages in memory."
-  @doc since: "1.0.0-rc.0"
   @spec lock_memory(mem) :: :ok | Emmap.failure()
   defdelegate lock_memory(mem), to: Emmap
 
   @doc "Same as `Emmap.unlock_memory/1`."
-  @doc since: "1.0.0-rc.0"
   @spec unlock_memory(mem) :: :ok | Emmap.failure()
   defdelegate unlock_memory(mem), to: Emmap
 
   @doc "Same as `Emmap.guard/0`."
-  @doc since: "1.0.0-rc.0"
   @spec guard() :: :ok | :lost | :off
   defdelegate guard, to: Emmap
 
   # Devices
 
   @doc "Same as `Emmap.device/2`, but clients get lists of characters, as from Erlang's own devices."
-  @doc since: "1.0.0-rc.0"
   @spec device(mem) :: {:ok, pid} | {:error, term}
   def device(mem), do: device(mem, [])
 
@@ -345,7 +301,6 @@ defmodule :emmap do
   Same as `Emmap.device/2`, but clients get lists of characters unless the options contain `binary`:
   `emmap:device(Mem, [binary, {encoding, unicode}])`.
   """
-  @doc since: "1.0.0-rc.0"
   @spec device(mem, [:binary | Emmap.Device.option()]) :: {:ok, pid} | {:error, term}
   def device(mem, options) do
     options = for option <- options, do: if(option == :binary, do: {:binary, true}, else: option)
@@ -362,20 +317,17 @@ defmodule :emmap do
   `'Elixir.Emmap':'stream!'(Mem, [{copy, true}])` and Elixir's `Enum`. Errors of the system raise
   `'Elixir.Emmap.Error'`.
   """
-  @doc since: "1.0.0-rc.0"
   @spec fold_lines(mem | :file.name_all(), (binary, acc -> acc), acc) :: acc when acc: term
   def fold_lines(source, fun, acc) when is_function(fun, 2),
     do: source |> Emmap.stream!() |> Enum.reduce(acc, fun)
 
   @doc "Returns how many lines a map or a file has."
-  @doc since: "1.0.0-rc.0"
   @spec count_lines(mem | :file.name_all()) :: non_neg_integer
   def count_lines(source), do: source |> Emmap.stream!() |> Enum.count()
 
   # Integers
 
   @doc "Same as `Emmap.patomic/4`: `{ok, Old}`."
-  @doc since: "1.0.0-rc.0"
   @spec patomic(mem, non_neg_integer, Emmap.operation(), integer) ::
           {:ok, integer} | Emmap.failure()
   defdelegate patomic(mem, position, operation, value), to: Emmap
@@ -384,7 +336,6 @@ defmodule :emmap do
 
   for operation <- @operations do
     @doc "`patomic(Mem, Position, #{operation}, Value)`: `{ok, Old}`."
-    @doc since: "1.0.0-rc.0"
     @spec unquote(:"patomic_#{operation}")(mem, non_neg_integer, integer) ::
             {:ok, integer} | Emmap.failure()
     # A call through `Emmap` would take a tenth of the time more. The native code has no `sub`.
@@ -400,7 +351,6 @@ defmodule :emmap do
   @doc """
   Compare and exchange: `{true, Old}` if the integer was `expected` and is now `new`, or `{false, Old}`, as in saleyn/emmap.
   """
-  @doc since: "1.0.0-rc.0"
   @spec patomic_cas(mem, non_neg_integer, integer, integer) ::
           {boolean, integer} | Emmap.failure()
   def patomic_cas(mem, position, expected, new) do
@@ -412,7 +362,6 @@ defmodule :emmap do
   end
 
   @doc "Reads the integer at `position` atomically: `{ok, Value}`."
-  @doc since: "1.0.0-rc.0"
   @spec patomic_read_integer(mem, non_neg_integer) :: {:ok, integer} | Emmap.failure()
   def patomic_read_integer(handle(ref), position),
     do: Bare.integer(Native.atomic_read(ref, position))
@@ -420,44 +369,37 @@ defmodule :emmap do
   def patomic_read_integer(mem, position), do: Emmap.patomic_read(mem, position)
 
   @doc "Writes the integer at `position` atomically: `ok`."
-  @doc since: "1.0.0-rc.0"
   @spec patomic_write_integer(mem, non_neg_integer, integer) :: :ok | Emmap.failure()
   def patomic_write_integer(mem, position, value), do: Emmap.patomic_write(mem, position, value)
 
   # Searching
 
   @doc "Same as `Emmap.find/3`: `{ok, {Position, Length}} | nomatch`."
-  @doc since: "1.0.0-rc.0"
   @spec find(mem, Emmap.Search.pattern()) ::
           {:ok, {non_neg_integer, pos_integer}} | :nomatch | Emmap.failure()
   defdelegate find(mem, pattern), to: Emmap
 
   @doc "Same as `Emmap.find/3`: `find(Mem, [Pattern, Other], [{start, 10}, {length, 100}])`."
-  @doc since: "1.0.0-rc.0"
   @spec find(mem, Emmap.Search.pattern(), Emmap.Search.range()) ::
           {:ok, {non_neg_integer, pos_integer}} | :nomatch | Emmap.failure()
   defdelegate find(mem, pattern, options), to: Emmap
 
   @doc "Same as `Emmap.rfind/3`: the last match."
-  @doc since: "1.0.0-rc.0"
   @spec rfind(mem, Emmap.Search.pattern()) ::
           {:ok, {non_neg_integer, pos_integer}} | :nomatch | Emmap.failure()
   defdelegate rfind(mem, pattern), to: Emmap
 
   @doc "Same as `Emmap.rfind/3`: the last match."
-  @doc since: "1.0.0-rc.0"
   @spec rfind(mem, Emmap.Search.pattern(), Emmap.Search.range()) ::
           {:ok, {non_neg_integer, pos_integer}} | :nomatch | Emmap.failure()
   defdelegate rfind(mem, pattern, options), to: Emmap
 
   @doc "Same as `Emmap.find_all/3`: `{ok, [{Position, Length}]}`."
-  @doc since: "1.0.0-rc.0"
   @spec find_all(mem, Emmap.Search.pattern()) ::
           {:ok, [{non_neg_integer, pos_integer}]} | Emmap.failure()
   defdelegate find_all(mem, pattern), to: Emmap
 
   @doc "Same as `Emmap.find_all/3`, with the options `{limit, N}`, `{start, N}` and `{length, N}`."
-  @doc since: "1.0.0-rc.0"
   @spec find_all(
           mem,
           Emmap.Search.pattern(),
@@ -466,42 +408,35 @@ defmodule :emmap do
   defdelegate find_all(mem, pattern, options), to: Emmap
 
   @doc "Same as `Emmap.count/3`: `{ok, Count}`."
-  @doc since: "1.0.0-rc.0"
   @spec count(mem, Emmap.Search.pattern()) :: {:ok, non_neg_integer} | Emmap.failure()
   defdelegate count(mem, pattern), to: Emmap
 
   @doc "Same as `Emmap.count/3`: `{ok, Count}`."
-  @doc since: "1.0.0-rc.0"
   @spec count(mem, Emmap.Search.pattern(), Emmap.Search.range()) ::
           {:ok, non_neg_integer} | Emmap.failure()
   defdelegate count(mem, pattern, options), to: Emmap
 
   @doc "Same as `Emmap.compile_pattern/1`."
-  @doc since: "1.0.0-rc.0"
   @spec compile_pattern(Emmap.Search.pattern()) :: Emmap.Search.t()
   defdelegate compile_pattern(pattern), to: Emmap
 
   # Typed access
 
   @doc "Same as `Emmap.get/3`: `get(Mem, Position, {u32, big})`."
-  @doc since: "1.0.0-rc.0"
   @spec get(mem, non_neg_integer, Emmap.Typed.t()) ::
           {:ok, Emmap.Typed.number_read()} | :eof | Emmap.failure()
   defdelegate get(mem, position, type), to: Emmap
 
   @doc "Same as `Emmap.put/4`."
-  @doc since: "1.0.0-rc.0"
   @spec put(mem, non_neg_integer, Emmap.Typed.t(), Emmap.Typed.number_written()) ::
           :ok | Emmap.failure()
   defdelegate put(mem, position, type, value), to: Emmap
 
   @doc "Same as `Emmap.fill/4`."
-  @doc since: "1.0.0-rc.0"
   @spec fill(mem, non_neg_integer, non_neg_integer, byte) :: :ok | Emmap.failure()
   defdelegate fill(mem, position, count, byte), to: Emmap
 
   @doc "Same as `Emmap.copy/4`: copies from one position of the map to another."
-  @doc since: "1.0.0-rc.0"
   @spec copy(mem, non_neg_integer, non_neg_integer, non_neg_integer) :: :ok | Emmap.failure()
   defdelegate copy(mem, from, to, count), to: Emmap
 
@@ -511,7 +446,6 @@ defmodule :emmap do
   @most_block_bytes 0xFFFF_FFFF
 
   @typedoc "The address of a block in a block storage: 0 to 262,143."
-  @typedoc since: "1.0.0-rc.0"
   @type address :: non_neg_integer
 
   @doc """
@@ -519,7 +453,6 @@ defmodule :emmap do
 
   It removes all blocks of a storage that the map already has. An existing storage needs no initialization.
   """
-  @doc since: "1.0.0-rc.0"
   @spec init_block_storage(mem, pos_integer) :: :ok | Emmap.failure()
   def init_block_storage(mem, size) when is_integer(size) and size in 1..@most_block_bytes,
     do: patient(Native.block_storage_init(ref!(mem), size))
@@ -533,7 +466,6 @@ defmodule :emmap do
   If necessary, the file grows as with `grow/1`; if it cannot, the result is `{error, enospc}`. Data whose size is not the
   block size of the storage is `badarg`.
   """
-  @doc since: "1.0.0-rc.0"
   @spec store_block(mem, binary) :: address | {:error, :full} | Emmap.failure()
   def store_block(mem, data) when is_binary(data) do
     case patient(Native.block_storage_store(ref!(mem), data)) do
@@ -549,7 +481,6 @@ defmodule :emmap do
 
   On a map opened with `direct`, the data is a live binary, which changes when the address is reused.
   """
-  @doc since: "1.0.0-rc.0"
   @spec read_block(mem, address) :: binary | :eof | Emmap.failure()
   def read_block(mem, address) when is_integer(address) and address >= 0 do
     case patient(Native.block_storage_read(ref!(mem), address)) do
@@ -562,7 +493,6 @@ defmodule :emmap do
     do: badarg([mem, address], 2, "the address must be a non-negative integer")
 
   @doc "Frees a block: `true`, or `false` if the address is not in use."
-  @doc since: "1.0.0-rc.0"
   @spec free_block(mem, address) :: boolean | Emmap.failure()
   def free_block(mem, address) when is_integer(address) and address >= 0 do
     case patient(Native.block_storage_free(ref!(mem), address)) do
@@ -580,7 +510,6 @@ defmodule :emmap do
   Calls that change the storage wait until it is done. All blocks are in memory at once; for a large storage, use
   `read_blocks/3`.
   """
-  @doc since: "1.0.0-rc.0"
   @spec read_blocks(mem) :: [{address, binary}] | Emmap.failure()
   def read_blocks(mem) do
     case patient(Native.block_storage_read_from(ref!(mem), 0, @most_blocks, 0)) do
@@ -597,7 +526,6 @@ defmodule :emmap do
   Begin with 0, and pass each continuation as the next `start`, until it is `eof`. The list may be shorter than `count`. It
   is empty only together with `eof`.
   """
-  @doc since: "1.0.0-rc.0"
   @spec read_blocks(mem, address, pos_integer) ::
           {[{address, binary}], address | :eof} | Emmap.failure()
   def read_blocks(mem, start, count)
@@ -622,7 +550,6 @@ defmodule :emmap do
   Blocks that end past the end of the map are treated as lost. So a map of a part of the file, or of a file that others have
   extended, returns `{error, einval}`: see `reattach/1`.
   """
-  @doc since: "1.0.0-rc.0"
   @spec repair_block_storage(mem) :: :ok | Emmap.failure()
   def repair_block_storage(mem) do
     case patient(Native.block_storage_repair(ref!(mem), 0, @most_blocks)) do
@@ -636,7 +563,6 @@ defmodule :emmap do
   Same as `repair_block_storage/1`, but in steps: checks `count` places from `start`, and returns where to continue, or
   `eof`. Begin with 0.
   """
-  @doc since: "1.0.0-rc.0"
   @spec repair_block_storage(mem, address, pos_integer) :: address | :eof | Emmap.failure()
   def repair_block_storage(mem, start, count)
       when is_integer(start) and start >= 0 and is_integer(count) and count > 0 do
@@ -655,52 +581,42 @@ defmodule :emmap do
   # Counters
 
   @typedoc "Open counters, from `open_counters/2`."
-  @typedoc since: "1.0.0-rc.0"
   @type counters :: Emmap.Counters.t()
 
   @doc "Opens the counters of a file, at least one. Raises if it cannot."
-  @doc since: "1.0.0-rc.0"
   @spec open_counters(:file.name_all()) :: counters
   def open_counters(file), do: open_counters(file, 1)
 
   @doc "Opens at least `count` counters, numbered from 0, or counters with names. Raises if it cannot."
-  @doc since: "1.0.0-rc.0"
   @spec open_counters(:file.name_all(), non_neg_integer | [atom]) :: counters
   def open_counters(file, count), do: Emmap.Counters.open!(file, count)
 
   @doc "Same as `Emmap.Counters.close/1`."
-  @doc since: "1.0.0-rc.0"
   @spec close_counters(counters) :: :ok | Emmap.failure()
   def close_counters(counters), do: Emmap.Counters.close(counters)
 
   @doc "Adds 1 and returns the previous value."
-  @doc since: "1.0.0-rc.0"
   @spec inc_counter(counters, Emmap.Counters.key()) :: integer
   def inc_counter(counters, key), do: Emmap.Counters.next(counters, key, 1)
 
   @doc "Adds `count` and returns the previous value."
-  @doc since: "1.0.0-rc.0"
   @spec inc_counter(counters, Emmap.Counters.key(), integer) :: integer
   def inc_counter(counters, key, count), do: Emmap.Counters.next(counters, key, count)
 
   @doc "Subtracts 1 and returns the previous value."
-  @doc since: "1.0.0-rc.0"
   @spec dec_counter(counters, Emmap.Counters.key()) :: integer
   def dec_counter(counters, key), do: dec_counter(counters, key, 1)
 
   @doc "Subtracts `count` and returns the previous value."
-  @doc since: "1.0.0-rc.0"
   @spec dec_counter(counters, Emmap.Counters.key(), integer) :: integer
   def dec_counter(counters, key, count),
     do: Emmap.Counters.next(counters, key, Emmap.Counters.negated(count))
 
   @doc "Sets the counter and returns the previous value."
-  @doc since: "1.0.0-rc.0"
   @spec set_counter(counters, Emmap.Counters.key(), integer) :: integer
   def set_counter(counters, key, value), do: Emmap.Counters.exchange(counters, key, value)
 
   @doc "Returns the value."
-  @doc since: "1.0.0-rc.0"
   @spec read_counter(counters, Emmap.Counters.key()) :: integer
   def read_counter(counters, key), do: Emmap.Counters.get(counters, key)
 
@@ -708,7 +624,6 @@ defmodule :emmap do
   Folds over all counters in one read: `fold_counters(Counters, Fun, Acc)`, where
   `Fun(IndexOrName, Value, Acc)` returns the next `Acc`.
   """
-  @doc since: "1.0.0-rc.0"
   @spec fold_counters(counters, (Emmap.Counters.key(), integer, acc -> acc), acc) :: acc
         when acc: term
   def fold_counters(%Emmap.Counters{} = counters, fun, acc) when is_function(fun, 3) do
@@ -720,24 +635,20 @@ defmodule :emmap do
   # Counters of several nodes
 
   @doc "Same as `Emmap.Counters.Cluster.join/3`: `join_counters(Name, Counters, Nodes)`."
-  @doc since: "1.0.0-rc.0"
   @spec join_counters(Emmap.Counters.Cluster.name(), counters, [node]) :: :ok
   def join_counters(name, counters, nodes),
     do: Emmap.Counters.Cluster.join(name, counters, nodes: nodes)
 
   @doc "Same as `Emmap.Counters.Cluster.leave/1`."
-  @doc since: "1.0.0-rc.0"
   @spec leave_counters(Emmap.Counters.Cluster.name()) :: :ok
   def leave_counters(name), do: Emmap.Counters.Cluster.leave(name)
 
   @doc "Same as `Emmap.Counters.Cluster.sum/2`: `{ok, Sum}` or `{partial, Sum, [{Node, Why}]}`."
-  @doc since: "1.0.0-rc.0"
   @spec sum_counter(Emmap.Counters.Cluster.name(), Emmap.Counters.key()) ::
           {:ok, integer} | {:partial, integer, Emmap.Counters.Cluster.missing()}
   def sum_counter(name, key), do: Emmap.Counters.Cluster.sum(name, key)
 
   @doc "Same as `Emmap.Counters.Cluster.sums/1`."
-  @doc since: "1.0.0-rc.0"
   @spec sum_counters(Emmap.Counters.Cluster.name()) ::
           {:ok, map} | {:partial, map, Emmap.Counters.Cluster.missing()}
   def sum_counters(name), do: Emmap.Counters.Cluster.sums(name)
@@ -747,12 +658,10 @@ defmodule :emmap do
   @doc """
   Same as `Emmap.Inspection.file/2`: returns the contents of a file, and whether it is sound, as a map. Changes nothing.
   """
-  @doc since: "1.0.0-rc.0"
   @spec inspect_file(:file.name_all()) :: {:ok, Emmap.Inspection.report()} | Emmap.failure()
   def inspect_file(file), do: Emmap.Inspection.file(file)
 
   @doc "Prints the result of `inspect_file/1`: `ok`."
-  @doc since: "1.0.0-rc.0"
   @spec print_file(:file.name_all()) :: :ok | Emmap.failure()
   def print_file(file) do
     with {:ok, report} <- inspect_file(file), do: IO.puts(Emmap.Inspection.text(report))

@@ -34,7 +34,6 @@ defmodule :emmap_queue do
   not return `{error, Reason}`, a failure is an error of class `error` whose reason is Elixir's `Emmap.Error`, a map with a
   `reason`. A mistake of the caller is Elixir's `ArgumentError`.
   """
-  @moduledoc since: "1.0.0-rc.0"
 
   @behaviour :gen_server
 
@@ -48,15 +47,12 @@ defmodule :emmap_queue do
   @always [:create, :read, :write, :shared, :direct, :nolock, :lock]
 
   @typedoc "An open queue."
-  @typedoc since: "1.0.0-rc.0"
   @type queue :: Queue.t()
 
   @typedoc "A process started by `start_link/4`."
-  @typedoc since: "1.0.0-rc.0"
   @type server :: :gen_server.server_ref()
 
   @typedoc "See `open/3`."
-  @typedoc since: "1.0.0-rc.0"
   @type option ::
           :auto_unlink
           | :fixed_size
@@ -86,7 +82,6 @@ defmodule :emmap_queue do
 
   The reasons are those of `Emmap.Queue.open/2`, and `{bad_format, predecessor}` for a queue of the predecessor.
   """
-  @doc since: "1.0.0-rc.0"
   @spec open(:file.name_all(), non_neg_integer, [option]) :: {:ok, queue} | {:error, term}
   def open(filename, size, options) when is_integer(size) and is_list(options) do
     given = options!(size, options)
@@ -139,7 +134,6 @@ defmodule :emmap_queue do
     do: File.open(path, [:read, :binary, :raw], &:file.read(&1, 16)) |> elem(1)
 
   @doc "Closes the queue for all processes that have this handle, and deletes the file if it was opened with `auto_unlink`."
-  @doc since: "1.0.0-rc.0"
   @spec close(queue) :: :ok | Queue.failure()
   def close(queue) do
     with :ok <- Queue.close(queue) do
@@ -149,30 +143,25 @@ defmodule :emmap_queue do
   end
 
   @doc "Returns `ok` once everything that was done so far is on the disk."
-  @doc since: "1.0.0-rc.0"
   @spec flush(queue) :: :ok | Queue.failure()
   def flush(queue), do: Queue.sync(queue)
 
   @doc "Drops all items, including those that are checked out: `ok`."
-  @doc since: "1.0.0-rc.0"
   @spec erase(queue) :: :ok | Queue.failure()
   def erase(queue), do: Queue.clear(queue)
 
   # Inspecting
 
   @doc "Same as `is_empty/1`, because the space of an empty queue is reused automatically."
-  @doc since: "1.0.0-rc.0"
   @spec purge(queue) :: boolean
   def purge(queue), do: is_empty(queue)
 
   @doc "Returns whether no item is available. Takes constant time."
-  @doc since: "1.0.0-rc.0"
   @spec is_empty(queue) :: boolean
   # credo:disable-for-next-line
   def is_empty(queue), do: Queue.empty?(queue)
 
   @doc "Returns how many items are available. Takes constant time."
-  @doc since: "1.0.0-rc.0"
   @spec length(queue) :: non_neg_integer
   def length(queue), do: Queue.length(queue)
 
@@ -181,7 +170,6 @@ defmodule :emmap_queue do
   `tail` and `next_tail`, the position of the next item; and the `size` of the file. `tail - head` equals
   `Emmap.Queue.bytes/1`.
   """
-  @doc since: "1.0.0-rc.0"
   @spec metadata(queue) :: %{
           head: non_neg_integer,
           tail: non_neg_integer,
@@ -196,12 +184,10 @@ defmodule :emmap_queue do
   # Pushing and popping
 
   @doc "Adds a term: `ok`, or `{error, full}` with `fixed_size`."
-  @doc since: "1.0.0-rc.0"
   @spec push(queue, term) :: :ok | :duplicate | Queue.failure()
   def push(queue, term), do: Queue.push(queue, term)
 
   @doc "Same as `push/2`, but compresses the term with a level from 0 (none) to 9."
-  @doc since: "1.0.0-rc.0"
   @spec push(queue, term, 0..9) :: :ok | :duplicate | Queue.failure()
   def push(queue, term, 0), do: Queue.push(%{queue | to_binary: []}, term)
 
@@ -209,12 +195,10 @@ defmodule :emmap_queue do
     do: Queue.push(%{queue | to_binary: [compressed: level]}, term)
 
   @doc "Removes the oldest term and returns it, or `nil` if the queue is empty."
-  @doc since: "1.0.0-rc.0"
   @spec pop(queue) :: term | nil
   def pop(queue), do: bare(queue, Queue.pop(queue))
 
   @doc "Same as `pop/1`."
-  @doc since: "1.0.0-rc.0"
   @spec pop_and_purge(queue) :: term | nil
   def pop_and_purge(queue), do: pop(queue)
 
@@ -224,7 +208,6 @@ defmodule :emmap_queue do
   `Fun(Term, State)` returns `{cont, State}` to remove the term and continue, or `{halt, State}` to leave it in the queue
   and stop. Returns the last state. If the function raises an error, its term stays in the queue.
   """
-  @doc since: "1.0.0-rc.0"
   @spec pop(queue, state, (term, state -> {:cont, state} | {:halt, state})) :: state
         when state: term
   def pop(queue, state, fun) when is_function(fun, 2), do: pop(queue, state, fun, length(queue))
@@ -274,24 +257,20 @@ defmodule :emmap_queue do
   Calls `Fun(Term)` with the oldest term, removes the term when the function returns, and returns the result of the
   function, or `nil` if the queue is empty. If the function raises an error, the term stays in the queue.
   """
-  @doc since: "1.0.0-rc.0"
   @spec try_pop(queue, (term -> result)) :: result | nil when result: term
   def try_pop(queue, fun) when is_function(fun, 1), do: bare(queue, Queue.take(queue, fun))
 
   @doc "Same as `try_pop/2`."
-  @doc since: "1.0.0-rc.0"
   @spec try_pop_and_purge(queue, (term -> result)) :: result | nil when result: term
   def try_pop_and_purge(queue, fun), do: try_pop(queue, fun)
 
   # Peeking
 
   @doc "Returns the oldest term without removing it, or `nil` if the queue is empty."
-  @doc since: "1.0.0-rc.0"
   @spec peek_front(queue) :: term | nil
   def peek_front(queue), do: bare(queue, Queue.peek(queue))
 
   @doc "Returns the newest term without removing it, or `nil` if the queue is empty."
-  @doc since: "1.0.0-rc.0"
   @spec peek_back(queue) :: term | nil
   def peek_back(queue), do: bare(queue, Queue.peek_last(queue))
 
@@ -300,7 +279,6 @@ defmodule :emmap_queue do
 
   `Fun(Term, State)` returns `{cont, State}` to continue, or `{halt, State}` to stop. Returns the last state.
   """
-  @doc since: "1.0.0-rc.0"
   @spec peek(queue, state, (term, state -> {:cont, state} | {:halt, state})) :: state
         when state: term
   def peek(queue, state, fun) when is_function(fun, 2),
@@ -310,7 +288,6 @@ defmodule :emmap_queue do
   Same as `peek/3`, but newest first. Items of this format can only be found from the oldest on, so it first notes the
   position of each term, in about 16 bytes each. Terms that others remove in the meantime are left out.
   """
-  @doc since: "1.0.0-rc.0"
   @spec rpeek(queue, state, (term, state -> {:cont, state} | {:halt, state})) :: state
         when state: term
   def rpeek(queue, state, fun) when is_function(fun, 2) do
@@ -343,33 +320,27 @@ defmodule :emmap_queue do
   The functions below accept its name or pid, also of a process on another node. On this node, they exist only for
   programs that already use them: a queue needs no process.
   """
-  @doc since: "1.0.0-rc.0"
   @spec start_link(atom, :file.name_all(), non_neg_integer, [option]) :: :gen_server.start_ret()
   def start_link(name, filename, size, options) when is_list(options),
     do: :gen_server.start_link({:local, name}, __MODULE__, {filename, size, options}, [])
 
   @doc "Same as `push/2`, but in the process."
-  @doc since: "1.0.0-rc.0"
   @spec enqueue(server, term) :: :ok | Queue.failure()
   def enqueue(server, term), do: call(server, {:push, term})
 
   @doc "Same as `pop/1`, but in the process."
-  @doc since: "1.0.0-rc.0"
   @spec dequeue(server) :: term | nil
   def dequeue(server), do: call(server, :pop)
 
   @doc "Same as `try_pop/2`, but in the process. If the function raises, the caller raises, and the process continues."
-  @doc since: "1.0.0-rc.0"
   @spec try_dequeue(server, (term -> result)) :: result | nil when result: term
   def try_dequeue(server, fun) when is_function(fun, 1), do: call(server, {:try_pop, fun})
 
   @doc "Same as `peek_front/1`, but in the process."
-  @doc since: "1.0.0-rc.0"
   @spec inspect(server) :: term | nil
   def inspect(server), do: call(server, :peek)
 
   @doc "Same as `metadata/1`, but in the process."
-  @doc since: "1.0.0-rc.0"
   @spec info(server) :: map
   def info(server), do: call(server, :info)
 

@@ -28,7 +28,6 @@ defmodule Mix.Tasks.Emmap.Inspect do
   For several files, it is the highest of these. Your application is not started. Without Mix, in a release, use
   `Emmap.Inspection`.
   """
-  @moduledoc since: "1.0.0-rc.0"
 
   use Mix.Task
 
@@ -38,7 +37,6 @@ defmodule Mix.Tasks.Emmap.Inspect do
   @usage "mix emmap.inspect [--json] [--values N|all] FILE..."
 
   @doc "Runs the task. Ends the VM with the exit status unless the status is 0."
-  @doc since: "1.0.0-rc.0"
   @impl true
   @spec run([binary]) :: :ok
   def run(arguments) do
