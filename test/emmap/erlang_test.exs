@@ -101,7 +101,6 @@ defmodule Emmap.ErlangTest do
 
       if functions? do
         assert shown =~ "-spec open(file:name_all() | 'Elixir.Emmap':open_file(),"
-        assert shown =~ "Since"
         assert shown =~ "shorter file"
         assert shown =~ "fun((binary(), Acc) -> Acc)"
         assert shown =~ "-type mem() ::"
