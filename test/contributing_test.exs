@@ -23,7 +23,7 @@ defmodule ContributingTest do
     paths =
       for row <- rows,
           [_, path] <- Regex.scan(~r/`([^`]+)`/, row) do
-        # A second name stands for the same folder.
+        # A second name means the same folder.
         Enum.find([path, Path.join("lib/emmap", path)], &File.exists?/1) || flunk("no #{path}")
       end
 

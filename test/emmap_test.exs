@@ -511,7 +511,7 @@ defmodule EmmapTest do
       end
     end
 
-    test "what is no handle raises, and says so" do
+    test "a term that is not a handle raises with an explanation" do
       foreign = Emmap.Handle.new(make_ref(), nil)
 
       {:ok, raw} = :file.open("mix.exs", [:read, :raw])

@@ -27,7 +27,7 @@ defmodule GuidesTest do
   end
 
   test "a guide that does not do what it says is found", %{tmp_dir: directory} do
-    # The page, and what is wrong with it, or nil.
+    # The page and its problem, or nil.
     pages = [
       {"```elixir\nIO.puts(1 + 1)\n```\n\n```text\n2\n```\n", nil},
       {"```sh\nprintf 'a\\nb\\nc\\n'\n```\n\n```text\n…\nc\n```\n", nil},

@@ -367,7 +367,7 @@ defmodule InstallTest do
       user = project!(Path.join(dir, "user"), "path: #{inspect(package)}", config: config)
       env = [{"RUSTLER_PRECOMPILED_GLOBAL_CACHE_PATH", Path.join(dir, "cache")}]
 
-      # Without a terminal mix takes no for the answer to its question for Hex.
+      # Without a terminal, mix assumes that Hex is not to be installed.
       case mix(user, ["deps.get"], rust: false, env: env) do
         {_, 0} ->
           runs!(user, rust: false, env: env)

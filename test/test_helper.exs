@@ -1,4 +1,4 @@
-# Left out by default, and how to run them, is said by `make test` and in CONTRIBUTING.
+# Excluded by default; `make test` and CONTRIBUTING explain how to run them.
 ExUnit.start(exclude: [:slow, :broker])
 
 # Tests lose many pages; `Emmap.MonitorTest` looks at what is logged of it.

@@ -141,7 +141,7 @@ defmodule Bench.Groups.Whole do
     end
   end
 
-  @doc "Bytes of memory of this program that are no pages of a file; 0 where the system does not tell."
+  @doc "Bytes of memory of this program that are not pages of a file; 0 if the system does not report them."
   def anonymous do
     with {:ok, text} <- File.read("/proc/self/status"),
          [_, kilobytes] <- Regex.run(~r/^RssAnon:\s*(\d+) kB$/m, text),

@@ -111,7 +111,7 @@ defmodule Bench do
   def time(ns) when ns >= 1.0e4, do: "#{digits(ns / 1.0e3)} µs"
   def time(ns), do: "#{digits(ns)} ns"
 
-  @doc "Bytes of the page cache that hold this file are given back, where the system does that; nothing may map it."
+  @doc "Releases the page cache of this file, if the system supports it. The file must not be mapped."
   def forget(path) do
     {:ok, file} = :file.open(path, [:read, :raw])
     :file.sync(file)

@@ -4,7 +4,7 @@ defmodule Bench.Results do
 
   alias Bench.{Comparison, Plot}
 
-  @doc "Where they go. What a quick run measures are no figures, and does not replace any."
+  @doc "Where the results are written. A quick run does not measure exact figures, so it does not replace any."
   def folder do
     name = if Bench.quick?(), do: "../../_build/bench/quick", else: "../results"
     folder = System.get_env("RESULTS") || Path.expand(name, __DIR__)

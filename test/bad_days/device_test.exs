@@ -1,5 +1,5 @@
 defmodule Emmap.BadDays.DeviceTest do
-  # A device that goes away under a map: the file system answers no more than EIO, to mmap too.
+  # A device that is removed while it is mapped: the file system returns only EIO, also from mmap.
   use Emmap.Test.BadDay
 
   # FS_IOC_SHUTDOWN, without a flush of the log.

@@ -22,7 +22,7 @@ defmodule Emmap.BadDays.FaultsTest do
              head = :binary.copy(head)
              cut.(path, 5000)
              tail = binary_part(live, 8192, 4)
-             # Not one answers otherwise, with bytes that are there or with those that are not.
+             # No call returns anything else, whether its bytes exist or not.
              answers = for call <- [
                &Emmap.pread(&1, 0, 4), &Emmap.pread(&1, 9000, 4), &Emmap.pread(&1, [{0, 4}]), &Emmap.view(&1, 0, 4),
                &Emmap.read(&1, 4), &Emmap.read_line/1, &Emmap.pwrite(&1, 0, "x"), &Emmap.write(&1, "x"), &Emmap.position(&1, 0),
@@ -160,7 +160,7 @@ defmodule Emmap.BadDays.FaultsTest do
                    child(%{context | path: Path.join(disk, "data")}, """
                    {:ok, mem} = Emmap.open(path, [:write, :create, :sparse, size: 64_000_000])
                    kept = Emmap.pwrite(mem, 0, "kept")
-                   # Until there is no block left for a hole.
+                   # Until no block is left for a hole.
                    full = Enum.find_value(1..10_000, fn n ->
                      answer = Emmap.pwrite(mem, n * 4096, "x")
                      if answer != :ok, do: answer

@@ -147,7 +147,7 @@ defmodule Emmap.BadDays.FilesTest do
     assert kinds == [:checksum, :kind, :length, :names]
   end
 
-  # A counter file of 8 KB and a hole, which is said to be so many empty names.
+  # A counter file of 8 KB and a hole. Its header says that the hole contains this many empty names.
   @helpers """
   names = fn file, count ->
     length = count * 2

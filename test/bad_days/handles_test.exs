@@ -114,7 +114,7 @@ defmodule Emmap.BadDays.HandlesTest do
              child(context, """
              {:ok, {_, _, {ref, _, _}} = mem} = Emmap.open(path)
              stale = fn ref -> try do Emmap.pread(Emmap.Handle.new(ref, nil), 0, 1) rescue e in ArgumentError -> e.message =~ "of this node" end end
-             # What comes back from another VM, or from a file, is no reference of this one.
+             # A reference that was sent to another VM and back, or read from a file, is not valid in this one.
              bytes = :erlang.term_to_binary(ref)
              true = is_binary(bytes)
              {:ok, peer} = System.cmd("elixir", ["-e", "IO.write(Base.encode64(:erlang.term_to_binary(make_ref())))"]) |> then(fn {out, 0} -> {:ok, out} end)

@@ -156,7 +156,7 @@ defmodule Emmap.BadDays.ReportsTest do
                        first = if first == :eof, do: nil, else: first
                        {size.(mem), File.stat!(huge <> "/cut").size, first}
                      end
-                     # There are no writes.
+                     # Writes are not supported.
                      refused = [Emmap.open(huge <> "/data", [:append]), Emmap.Counters.open(huge <> "/c", 1),
                        Emmap.Queue.open(huge <> "/q"), Emmap.Blocks.open(huge <> "/b", block_size: 8)]
                      {shrunk, counted, odd, cut, refused, Enum.sort(File.ls!(huge))}

@@ -83,7 +83,7 @@ defmodule Emmap.BadDays.WrittenTest do
           """
       )
 
-    # A character that is half of each is no text; the VM lives.
+    # A character that is half of each is not valid text; the VM lives.
     assert true in answers and answers -- [true, false] == []
   end
 

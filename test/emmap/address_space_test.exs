@@ -158,7 +158,7 @@ defmodule Emmap.AddressSpaceTest do
       assert pages == nil or pages <= 25
     end
 
-    test "shows zeros in live binaries of what was cut, and what is written there later",
+    test "shows zeros in live binaries of a truncated tail, and what is written there later",
          _context do
       assert {1, 0, 0, 2, :ok} =
                child!("""

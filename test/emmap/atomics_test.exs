@@ -77,7 +77,7 @@ defmodule Emmap.AtomicsTest do
     ArgumentError -> :argument_error
   end
 
-  # Each gives the value after, or what compare_exchange answers.
+  # Each returns the new value, or the result of compare_exchange.
   defp ours(mem, :compare_exchange, [:current, new]) do
     {:ok, now} = Emmap.patomic_read(mem, 8)
     ours(mem, :compare_exchange, [now, new])
@@ -137,7 +137,7 @@ defmodule Emmap.AtomicsTest do
     assert {:error, :einval} = Emmap.patomic(odd, 0, :add, 1)
   end
 
-  test "17: values outside 64 bits, and what is no integer", %{mem: mem} do
+  test "17: values outside 64 bits, and values that are not integers", %{mem: mem} do
     for value <- [1 <<< 64, -(1 <<< 63) - 1, 1 <<< 80, 1.0, :one, "1"] do
       assert_raise ArgumentError, ~r/64 bits/, fn -> Emmap.patomic(mem, 0, :add, value) end
       assert_raise ArgumentError, ~r/64 bits/, fn -> Emmap.patomic_write(mem, 0, value) end

@@ -103,9 +103,9 @@ defmodule Emmap.ClusterTest do
     end
   end
 
-  unless Nodes.possible?(), do: @tag(skip: "there is no epmd, and so there are no nodes")
+  unless Nodes.possible?(), do: @tag(skip: "epmd is missing, so nodes cannot be started")
 
-  test "three nodes: all add, one is killed and comes back, one stands still", %{
+  test "three nodes: all add, one is killed and comes back, one is suspended", %{
     tmp_dir: directory
   } do
     seen = Nodes.run!(CounterNodes, :run, [directory])

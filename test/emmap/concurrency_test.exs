@@ -63,7 +63,7 @@ defmodule Emmap.ConcurrencyTest do
     with {:ok, live} <- Emmap.view(mem, position, @slot), do: {:ok, :binary.copy(live)}
   end
 
-  test "a pread of any length is atomic towards pwrites", %{tmp_dir: directory} do
+  test "a pread of any length is atomic with respect to pwrites", %{tmp_dir: directory} do
     path = Path.join(directory, "atomic")
 
     for size <- [16, 4000, 60_000, 200_000] do

@@ -159,7 +159,7 @@ defmodule Emmap.CountersCrashTest do
     assert Counters.get(Counters.open!(path, 20), 17) == 400_000
   end
 
-  test "kill -9 in the middle of creating leaves nothing beside the files", %{tmp_dir: directory} do
+  test "kill -9 in the middle of creating leaves nothing except the files", %{tmp_dir: directory} do
     for round <- 1..5 do
       code = """
       IO.puts("go")

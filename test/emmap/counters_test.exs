@@ -38,7 +38,7 @@ defmodule Emmap.CountersTest do
       assert Counters.get(other, 3) == 3
     end
 
-    test "grows in place under those who have it open (#{name})", %{path: path} do
+    test "grows in place while others have it open (#{name})", %{path: path} do
       {:ok, c} = Counters.open(path, 3, unquote(options))
       for index <- 0..2, do: Counters.add(c, index, index + 1)
       adder = Task.async(fn -> for _ <- 1..20_000, do: Counters.add(c, 0, 1) end)
@@ -236,7 +236,7 @@ defmodule Emmap.CountersTest do
     end
   end
 
-  test "what is no counter or no value raises", %{path: path} do
+  test "an invalid counter or value raises", %{path: path} do
     c = Counters.open!(path, 2)
 
     for key <- [-1, 2, 1 <<< 40, 1 <<< 64, :name, "name", nil, 0.0] do

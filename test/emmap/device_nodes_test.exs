@@ -5,7 +5,7 @@ defmodule Emmap.DeviceNodesTest do
 
   @moduletag :tmp_dir
   @moduletag timeout: 180_000
-  unless Cluster.possible?(), do: @moduletag(skip: "there is no epmd, and so there are no nodes")
+  unless Cluster.possible?(), do: @moduletag(skip: "epmd is missing, so nodes cannot be started")
 
   test "two nodes read and write one map", %{tmp_dir: directory} do
     seen = Cluster.run!(DeviceNodes, :share, [Path.join(directory, "shared")])

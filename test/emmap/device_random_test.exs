@@ -78,7 +78,7 @@ defmodule Emmap.DeviceRandomTest do
 
   # Where the reference has ended: ours goes on from where it was, and so does a new one.
   defp again(theirs, ours, path, options) do
-    # What was sent before this has been answered, but it may not have ended yet.
+    # Requests that were sent before this have been replied to, but the device may not have ended yet.
     if DeviceScript.io(theirs, :getopts) == {:error, :terminated} do
       {:ok, fresh} = DeviceScript.theirs(path, options)
       {:ok, at} = :file.position(ours, :cur)
@@ -143,7 +143,7 @@ defmodule Emmap.DeviceRandomTest do
     end
   end
 
-  # Who reads UTF-16 as latin1 gets, there, errors of what is behind the line.
+  # Reading UTF-16 as latin1 returns errors, there, of the bytes after the line.
   defp out({:utf16, _}), do: :unicode
   defp out(_encoding), do: Enum.random([:unicode, :unicode, :unicode, :latin1])
 

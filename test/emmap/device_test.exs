@@ -40,7 +40,7 @@ defmodule Emmap.DeviceTest do
       end
     end
 
-    test "of a closed handle is an answer, also when linked", %{mem: mem} do
+    test "of a closed handle returns an error, also when linked", %{mem: mem} do
       Emmap.close(mem)
       assert {:error, :closed} = Emmap.device(mem)
       assert {:error, :closed} = Emmap.Device.start_link(mem: mem)
@@ -145,7 +145,10 @@ defmodule Emmap.DeviceTest do
   end
 
   describe "the owner" do
-    test "is who starts it: with its death all is given back", %{path: path, tmp_dir: directory} do
+    test "is the process that starts it: everything is released when it dies", %{
+      path: path,
+      tmp_dir: directory
+    } do
       test = self()
       held = Resources.held(directory)
 
@@ -286,7 +289,9 @@ defmodule Emmap.DeviceTest do
       end
     end
 
-    test "what was read for them is given back when they ask no more", %{tmp_dir: directory} do
+    test "what was read for clients is released when they send no more requests", %{
+      tmp_dir: directory
+    } do
       path = Path.join(directory, "large")
       File.write!(path, :binary.copy("0123456789abcde\n", 500_000))
       device = device!(Emmap.open!(path))
@@ -369,7 +374,7 @@ defmodule Emmap.DeviceTest do
     def back(_continuation, _characters), do: {:done, :ok, Enum.to_list(1..100)}
   end
 
-  test "pages lost under it are answers, and it lives", %{path: path} do
+  test "lost pages return errors, and the device lives", %{path: path} do
     assert ChildVM.run!("""
            path = #{inspect(path)}
            File.write!(path, :binary.copy("line\\n", 10_000))

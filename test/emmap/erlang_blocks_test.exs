@@ -375,7 +375,7 @@ defmodule Emmap.ErlangBlocksTest do
     :ok = :file.truncate(file)
     assert Blocks.import(path, path <> ".new") == {:error, {:bad_format, :length}}
 
-    # A part of the file is no reason to take the rest for lost.
+    # A map of a part of the file does not make the rest lost.
     {:ok, part} = :emmap.open(path, 0, 5000, [:write])
     assert :emmap.repair_block_storage(part) == {:error, :einval}
     assert :emmap.repair_block_storage(part, 0, 1) == {:error, :einval}

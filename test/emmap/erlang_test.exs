@@ -85,7 +85,7 @@ defmodule Emmap.ErlangTest do
     assert printed =~ "counters of the predecessor, sound"
   end
 
-  # As in a shell of those who have this as a dependency.
+  # As in a shell of a project that depends on this one.
   test "the Erlang shell shows docs, specs and types", %{tmp_dir: directory} do
     beam = File.read!(:code.which(:emmap))
 

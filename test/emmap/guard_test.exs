@@ -38,7 +38,7 @@ defmodule Emmap.GuardTest do
     message: fn bytes -> me = self(); spawn(fn -> send(me, {:crc, :erlang.crc32(bytes)}) end); receive do {:crc, crc} -> crc end end,
     dirty_io: fn bytes ->
       {:ok, other} = Emmap.open([:anon, size: 400_000])
-      # A write of ours sees that its source was lost.
+      # A write of Emmap detects that its source was lost.
       written = [Emmap.pwrite(other, 0, List.duplicate(bytes, 5)), Emmap.pwrite(other, 100, bytes)]
       lost = {:error, :estale}
       true = written in [[:ok, :ok], [lost, lost]] or raise inspect(written)

@@ -78,7 +78,7 @@ defmodule Emmap.InspectionHeadersTest do
     end
   end
 
-  test "what is wrong with a field, and in which words", context do
+  test "the problems of a field, and their descriptions", context do
     mark =
       <<0x0A0B0C0D::native-32>>
       |> :binary.bin_to_list()

@@ -152,7 +152,7 @@ defmodule Emmap.InspectionTest do
       assert report.bad_format == :checksum
     end
 
-    test "any damage: what is said of opening is what opening answers", %{path: path} do
+    test "any damage: the report predicts the result of opening", %{path: path} do
       names = for n <- 1..40, do: "name #{n}"
       originals = [counters(path, 3, [1]), counters(path, names, [1, 2])]
       seed = System.unique_integer([:positive])
@@ -185,7 +185,7 @@ defmodule Emmap.InspectionTest do
           6 -> bytes <> random
         end
 
-      # What was cut cannot be changed any more.
+      # A truncated part cannot be changed any more.
       if byte_size(changed) < 8300, do: changed, else: damaged(changed, left - 1)
     end
 
@@ -428,7 +428,7 @@ defmodule Emmap.InspectionTest do
     end
 
     @tag timeout: 180_000
-    test "a file with holes is said to have what the same one without has", %{path: path} do
+    test "the report of a file with holes equals that of the same file without", %{path: path} do
       seed = System.unique_integer([:positive])
       :rand.seed(:exsss, seed)
 
@@ -553,7 +553,7 @@ defmodule Emmap.InspectionTest do
     assert {:error, :enodev} = Inspection.file("/dev/null")
   end
 
-  test "a file that is cut while it is read is an answer", %{path: path} do
+  test "a file that is truncated while it is read returns an error", %{path: path} do
     bytes = counters(path, 100_000, [1])
     {:ok, mem} = Emmap.open(path)
     source = %Source{mem: mem, path: path, size: byte_size(bytes)}

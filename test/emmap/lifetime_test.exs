@@ -1,5 +1,5 @@
 defmodule Emmap.LifetimeTest do
-  # What is opened must be given back, and not before the last who uses it is gone.
+  # Everything that is opened must be released, and not before its last user is gone.
   use ExUnit.Case, async: false
   import Emmap.Test.Resources
 

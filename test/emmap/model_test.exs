@@ -32,7 +32,7 @@ defmodule Emmap.ModelTest do
 
     for step <- 1..@operations do
       operation = operation(size(ours))
-      # The map first: a live answer must be compared before the next change.
+      # The map first: a live result must be compared before the next change.
       mine = perform(operation, mem, state)
       other = perform(operation, raw, state)
 

@@ -28,8 +28,8 @@ defmodule Emmap.PublicDocsTest do
     cond do
       # In the first release all are new.
       since == nil -> nil
-      Version.parse(since) == :error -> "#{where}: #{inspect(since)} is no version"
-      # Until a version is there, what it has stands under "Unreleased".
+      Version.parse(since) == :error -> "#{where}: #{inspect(since)} is not a version"
+      # Until a version is released, its changes are listed under "Unreleased".
       versions() != [] and since not in versions() -> "#{where}: #{since} is not in the changelog"
       since == List.last(versions()) -> "#{where}: #{since} is the first release"
       true -> nil

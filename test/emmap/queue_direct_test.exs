@@ -76,7 +76,7 @@ defmodule Emmap.QueueDirectTest do
       assert listed == Enum.map(1..8, &payload/1)
       assert last == payload(8)
 
-      # Who overwrites the file sees it in each of them.
+      # Overwriting the file changes each of them.
       for n <- 1..8, do: overwrite(path, position(path, payload(n)), <<n, n, n>>)
       for {bytes, n} <- Enum.zip(live, numbers), do: assert(<<^n, ^n, ^n, _::binary>> = bytes)
       for {bytes, n} <- Enum.zip(listed, 1..8), do: assert(<<^n, ^n, ^n, _::binary>> = bytes)
@@ -294,14 +294,14 @@ defmodule Emmap.QueueDirectTest do
       push.()
       assert pinned(q) > 500_000
       kill.()
-      # Who only pushes finds it, when the file would have to grow.
+      # A process that only pushes finds it when the file would have to grow.
       push.()
       assert pinned(q) == 0
       size = File.stat!(path).size
       for _ <- 1..5, do: push.()
       assert File.stat!(path).size <= size
 
-      # Who waits for items finds it, too, and who opens the queue.
+      # A process that waits for items finds it, too, and so does one that opens the queue.
       Queue.clear(q)
       :ok = Queue.push(q, payload(0))
       kill = holder(path)

@@ -218,7 +218,7 @@ defmodule Emmap.QueuePythonTest do
     end
   end
 
-  test "Python drops what it has pushed before, and gives back what it does not want", context do
+  test "Python drops what it has pushed before, and makes items available again", context do
     %{queue: q, python: python} = context
 
     port =

@@ -158,7 +158,7 @@ defmodule Emmap.QueueTest do
       assert Queue.take(q, &(&1 + 1)) == :empty
     end
 
-    test "a process that ends gives back, in order", %{path: path} do
+    test "the items of a process that ends are available again, in order", %{path: path} do
       q = open!(path)
       Queue.push_many(q, 1..10)
       {:ok, 1, one} = Queue.checkout(q)

@@ -1,5 +1,5 @@
 defmodule Emmap.ReattachTest do
-  # What must be there after a map was reattached, and what looks at its file before it answers.
+  # What a map must show after it was reattached, and which calls check the file before they return.
   use ExUnit.Case, async: true
   alias Emmap.Test.{BadDay, ChildVM}
 
@@ -30,7 +30,7 @@ defmodule Emmap.ReattachTest do
     assert <<"0000000", _::binary>> = File.read!(path)
   end
 
-  # No signal tells of it: inside its page a cut file reads as zeros.
+  # It raises no signal: inside its page, a truncated file reads as zeros.
   for {what, look} <- [
         info: quote(do: &Emmap.info/1),
         "a stream": quote(do: &Enum.take(Emmap.stream!(&1), 1)),
@@ -66,7 +66,7 @@ defmodule Emmap.ReattachTest do
     assert {:ok, "new\n"} = Emmap.pread(mem, 0, 4)
   end
 
-  test "what is answered with a fault is not done", %{path: path} do
+  test "a call that returns a fault has done nothing", %{path: path} do
     mem = Emmap.open!(path, [:write])
     File.write!(path, "")
     assert {:error, :estale} = Emmap.sync(mem)
@@ -127,7 +127,7 @@ defmodule Emmap.ReattachTest do
         assert {:error, :enospc} = Emmap.pread(mem, 8 * 4096, 1)
         assert {:ok, %{faults: 2}} = Emmap.info(mem)
         File.rm!(fill)
-        # A map of a file whose name is no text.
+        # A map of a file whose name is not valid text.
         strange =
           Emmap.open!(Path.join(context.tmp_dir, "n") <> <<255>>, [:write, :create, size: 10])
 
@@ -140,14 +140,14 @@ defmodule Emmap.ReattachTest do
     end
   end
 
-  test "allocate does not say :ok of a file that was cut", %{path: path} do
+  test "allocate does not return :ok for a truncated file", %{path: path} do
     mem = Emmap.open!(path, [:write])
     File.write!(path, "")
     assert {:error, :estale} = Emmap.allocate(mem, 0, 4096)
     assert {:error, :estale} = Emmap.pread(mem, 0, 1)
   end
 
-  test "prefetch without the guard answers, and does not touch", %{path: path} do
+  test "prefetch without the guard returns an error, and does not access the page", %{path: path} do
     assert {:ok, {:off, {:error, :estale}}} =
              ChildVM.run("""
              Application.put_env(:emmap, :guard, false)

@@ -91,7 +91,7 @@ defmodule Emmap.RegressionTest do
     end
   end
 
-  test "a CRLF line that is cut while it is read shows nobody else's memory", %{path: path} do
+  test "a CRLF line that is truncated while it is read shows no other memory", %{path: path} do
     {:ok, mem} = Emmap.open(path, [:write, :truncate, :sparse])
     line = :binary.copy("A", 50_000) <> "\r\n"
 
@@ -170,7 +170,7 @@ defmodule Emmap.RegressionTest do
       assert File.stat!(path).size == 1100
     end
 
-    test "sync beside one who appends finds no cut", %{path: path} do
+    test "sync while another process appends finds no truncation", %{path: path} do
       File.write!(path, "")
       {:ok, mem} = Emmap.open(path, [:write, :sparse])
 

@@ -153,7 +153,7 @@ defmodule Emmap.SearchTest do
     assert :nomatch = Emmap.find(mem, compiled)
   end
 
-  test "what is no pattern, no option, no handle", context do
+  test "invalid patterns, options and handles", context do
     {_path, mem} = map(context, "abc")
 
     for wrong <- ["", [], ["a", ""], :a, 97, ~c"a", [~c"a"], :binary.compile_pattern("a"), nil],

@@ -187,7 +187,7 @@ defmodule Emmap.StreamEnumerationTest do
             assert_raise(ArgumentError, ~r/contradict/, fn -> Emmap.stream!(path, :line, both) end)
     end
 
-    test "ends where the map ended when it began, or earlier if that is cut", %{path: path} do
+    test "ends where the map ended when it began, or earlier if the map shrinks", %{path: path} do
       File.write!(path, String.duplicate("0123456789\n", 3000))
       mem = Emmap.open!(path, [:write])
 
@@ -243,7 +243,7 @@ defmodule Emmap.StreamEnumerationTest do
     test "a file that is cut under the stream", %{path: path} do
       text = String.duplicate("0123456789\n", 200_000)
 
-      # Who reads what was lost gets zeros, and then this, also in the last batch.
+      # Reading lost pages returns zeros, and then this error, also in the last batch.
       cut_and_read = fn element, first? ->
         if first?, do: File.write!(path, "x")
         _ = :erlang.crc32(element)
@@ -321,7 +321,7 @@ defmodule Emmap.StreamEnumerationTest do
       end
     end
 
-    test "numbers that are no place end the stream, and meet no memory", %{path: path} do
+    test "positions past any file end the stream, and access no memory", %{path: path} do
       File.write!(path, "one\ntwo\n")
 
       for big <- [9, 0x7FFF_FFFF_FFFF_FFFF, 0x8000_0000_0000_0000, 0xFFFF_FFFF_FFFF_FFFF + 1] do

@@ -40,7 +40,7 @@ defmodule Emmap.TypedTest do
 
   defp orders(name), do: [name | for(order <- [:big, :little, :native], do: {name, order})]
 
-  test "integers of each type, order and alignment, beside the bit syntax", %{mem: mem} do
+  test "integers of each type, order and alignment, compared with the bit syntax", %{mem: mem} do
     for {name, bits, least..most} <- @integers, type <- orders(name), at <- [0, 1, 3, 64, 101] do
       bytes = div(bits, 8)
 
@@ -122,7 +122,7 @@ defmodule Emmap.TypedTest do
     end
   end
 
-  test "what is no finite number has a name, both ways", %{mem: mem} do
+  test "values that are not finite have names, for reading and writing", %{mem: mem} do
     for {name, infinity, nans} <- [
           {:f32, 0x7F80_0000, [0x7FC0_0000, 0x7F80_0001, 0xFFFF_FFFF, 0x7FFF_0000]},
           {:f64, 0x7FF0 <<< 48, [0x7FF8 <<< 48, (0x7FF0 <<< 48) + 1, 0xFFFF_FFFF_FFFF_FFFF]}
@@ -327,7 +327,7 @@ defmodule Emmap.TypedTest do
     end
   end
 
-  test "a private map keeps what is written to itself", %{path: path} do
+  test "writes to a private map do not reach the file", %{path: path} do
     mem = Emmap.open!(path, [:write, :private])
     :ok = Emmap.put(mem, 0, :u32, 7)
     :ok = Emmap.fill(mem, 8, 4, ?x)

@@ -137,7 +137,7 @@ defmodule OutboxBrokerTest do
     broker = RabbitMQ.start!(context.server)
     queue = Queue.open!(context.path, max_attempts: 20)
     push(queue, 1..100)
-    # Its routing key is too long for the protocol; this one is no message at all.
+    # Its routing key is too long for the protocol; this one is not a message.
     :ok = Queue.push(queue, {String.duplicate("k", 300), "payload"})
     :ok = Queue.push(queue, :no_message)
     push(queue, 101..200)

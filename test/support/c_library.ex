@@ -1,7 +1,7 @@
 defmodule Emmap.Test.CLibrary do
   @moduledoc "Builds the C helpers of `test/native` with the system's compiler."
 
-  @doc "`{:ok, path_without_extension}`, or `{:error, why}` where there is no compiler or no header."
+  @doc "`{:ok, path_without_extension}`, or `{:error, why}` if the compiler or the header is missing."
   def build(name, directory) do
     include = Path.join([:code.root_dir(), "erts-#{:erlang.system_info(:version)}", "include"])
     output = Path.join(directory, name)

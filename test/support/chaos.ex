@@ -277,7 +277,7 @@ defmodule Emmap.Test.Chaos do
     File.rm(filler)
   end
 
-  # What no call may answer: devices do not fail here, and nothing may crash.
+  # Results that no call may return: devices do not fail here, and nothing may crash.
   @usual [:estale, :enospc, :closed, :einval, :eacces, :enoent, :ebusy, :ebadmsg]
   defp strange?(answer) when answer in [:ok, :eof], do: false
   defp strange?({:error, {:bad_format, _}}), do: false

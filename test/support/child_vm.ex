@@ -2,7 +2,7 @@ defmodule Emmap.Test.ChildVM do
   @moduledoc """
   Runs Elixir code in a VM of its own, as a bad day may kill it.
 
-  The code's last value is the answer. `run!/2` gives it back, and fails when the VM died or hung.
+  `run!/2` returns the last value of the code, and fails if the VM died or hung.
   """
 
   @marker "child-answer:"

@@ -38,7 +38,7 @@ defmodule Emmap.Test.Cluster do
     options = %{name: name, host: ~c"127.0.0.1", longnames: true, args: paths, wait_boot: 30_000}
     {:ok, peer, node} = :peer.start_link(options)
     {:ok, _} = :erpc.call(node, Application, :ensure_all_started, [:elixir])
-    # Kept, because a node that stands still cannot be asked.
+    # Kept, because a suspended node cannot be asked.
     Process.put({__MODULE__, node}, :erpc.call(node, System, :pid, []))
     {peer, node}
   end
@@ -56,13 +56,13 @@ defmodule Emmap.Test.Cluster do
     end
   end
 
-  @doc "Makes a node stand still, as one that swaps or is debugged: it answers nothing, and its connections stay."
+  @doc "Suspends a node, like one that swaps or is debugged: it replies to nothing, and its connections stay."
   def stop({_peer, node} = started) do
     signal(started, "-STOP")
     await_stopped(Process.get({__MODULE__, node}), System.monotonic_time(:millisecond) + 10_000)
   end
 
-  # The signal is sent when kill returns, and its threads stop one by one: a busy one may answer until then.
+  # The signal is sent when kill returns, and its threads stop one by one: a busy one may reply until then.
   # (Without /proc nobody knows.)
   defp await_stopped(pid, deadline) do
     running =

@@ -98,7 +98,7 @@ defmodule Emmap.Test.Consumer do
   def command(command, folder, arguments, options \\ []) do
     env = if Keyword.get(options, :rust, true), do: [], else: [{"PATH", path_without_rust()}]
 
-    # Nobody answers a question of mix's.
+    # Questions of mix are not answered.
     script = ~s(exec timeout -k 5 500 "$@" </dev/null)
 
     System.cmd("sh", ["-c", script, "sh", command | arguments],

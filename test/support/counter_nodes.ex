@@ -70,7 +70,7 @@ defmodule Emmap.Test.CounterNodes do
     call(four, fn -> Cluster.leave(:web) end)
     left = call(one, fn -> Cluster.sum(:web, :requests) end)
 
-    # The second stands still: connected, and then found anew.
+    # The second is suspended: connected, and then found again.
     stop(two)
 
     still =
@@ -111,7 +111,7 @@ defmodule Emmap.Test.CounterNodes do
     call(node, fn -> :ok = Cluster.join(:web, Counters.open!(path, names), nodes: nodes) end)
   end
 
-  # What it had told of before it died.
+  # What it had reported before it died.
   defp kill_while_adding(node) do
     test = self()
 

@@ -58,7 +58,7 @@ defmodule Emmap.Test.DeviceNodes do
     {:ok, mem} = Emmap.open(path, [:write])
     [client, owner, server] = Enum.map([:client, :owner, :server], &start/1)
 
-    # A client that stands still while 32 MB are on their way to it, and then is killed.
+    # A client that is suspended while 32 MB are being sent to it, and then killed.
     {:ok, device} = Emmap.device(mem)
     test = self()
 

@@ -1,10 +1,10 @@
 defmodule Emmap.Test.DeviceScript do
   @moduledoc """
-  Runs the same code on a device of `:file.open/2` and on one of ours, on two copies of a file.
+  Runs the same code on a device of `:file.open/2` and on a device of Emmap, on two copies of a file.
   """
 
   defmodule Seen do
-    @moduledoc "What one of them answered, and what was left: bytes of the file, cursor, life."
+    @moduledoc "The results of one of them, and the state it left: the bytes of the file, the cursor, whether it is alive."
     defstruct [:answer, :bytes, :cursor, :alive]
   end
 
@@ -24,7 +24,7 @@ defmodule Emmap.Test.DeviceScript do
     File.write!(other, "other\n")
     {:ok, device} = open.(path, options)
     answer = answer(code, device, other)
-    # A process that ends after its answer is given the time to.
+    # A process that ends after its reply gets the time for that.
     alive = not match?({:error, :terminated}, io(device, :getopts))
     cursor = if alive, do: elem(:file.position(device, :cur), 1)
     :file.close(device)

@@ -7,12 +7,12 @@ defmodule Emmap.Test.Guide do
     * `sh`, `python`: run by `sh -eu` and `python3`, and must exit with 0.
     * A block that installs emmap (`def deps`, `Mix.install`, `rebar.config`) is not run, but what it asks for must be
       what there is: `installable!/1`.
-    * A block whose first line is a comment with nothing but the name of a file (`# lib/hits.ex`) is written to
+    * A block whose first line is a comment with only the name of a file (`# lib/hits.ex`) is written to
       that file. Elixir and Erlang are compiled, too.
     * `text` directly behind a block is what that block prints. `…` in it stands for anything in a line, and alone on a line
       for any lines.
 
-  What there is no interpreter for is left out, and named in the answer; and with it the blocks that stand behind
+  Blocks without an interpreter are skipped, and named in the result, together with the blocks that follow
   `<!-- after python -->`.
   """
 

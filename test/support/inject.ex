@@ -1,7 +1,7 @@
 defmodule Emmap.Test.Inject do
   @moduledoc """
   Runs inside a VM with `test/native/inject.c` preloaded: each scene is played once for every system call
-  that it makes and every error, and must give the exact answer, leave the file as it was, and go on.
+  that it makes and every error, and must return the exact result, leave the file as it was, and go on.
   """
 
   alias Emmap.Test.{Resources, Scenes}
@@ -199,7 +199,7 @@ defmodule Emmap.Test.Inject do
   # What opens files collects garbage and tries once more.
   defp expected(%{opens: true}, clean, _call, _which, :emfile), do: clean.answer
 
-  # The descriptor is closed whatever close answers, and what was done is done.
+  # The descriptor is closed regardless of the result of close, and previous work is kept.
   defp expected(_scene, clean, :close, _which, _error), do: clean.answer
 
   # What cannot be known is taken as unlimited, and a name that cannot be removed stays.
@@ -210,7 +210,7 @@ defmodule Emmap.Test.Inject do
   # What cannot be moved to its place is mapped there.
   defp expected(_scene, clean, :mremap, _which, _error), do: clean.answer
 
-  # Pages that are given back; advice is asked for, and prefetching is waited for.
+  # Releasing pages, giving advice, and waiting for prefetching.
   defp expected(%{name: "advise"}, _clean, :madvise, _which, error), do: {:error, error}
   defp expected(%{name: "prefetch"}, clean, :madvise, _which, :eintr), do: clean.answer
   defp expected(%{name: "prefetch"}, _clean, :madvise, _which, error), do: {:error, error}

@@ -35,7 +35,7 @@ defmodule Emmap.Test.QueueKills do
   end
 
   @doc """
-  Kills `rounds` participants. Returns how much was done and how long survivors needed; `:problems` lists what is wrong. With
+  Kills `rounds` participants. Returns how much was done and how long survivors needed; `:problems` lists the problems. With
   `namespaces: true`, one of each kind lives in a PID namespace of its own. Without Python here, the others do it alone.
   """
   def run(directory, rounds, seed, options \\ []) do

@@ -1,5 +1,5 @@
 defmodule Emmap.Test.Resources do
-  @moduledoc "Counts what must be given back: file descriptors, maps, mappings and handles."
+  @moduledoc "Counts what must be released: file descriptors, maps, mappings and handles."
 
   @doc "Descriptors and maps of this OS process that belong to files below `directory`."
   def held(directory) do

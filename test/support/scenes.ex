@@ -7,7 +7,7 @@ defmodule Emmap.Test.Scenes do
 
   # Addresses set aside for growth: without them there is a map that moves when it grows.
   @ahead [{{:mmap, 1}, {:as_if_nothing, :enomem}}]
-  # Files in /proc answer so when one tries to map them.
+  # Mapping a file in /proc returns this.
   @probe [{{:mmap, 2}, {:eio, :enodev}}]
   # Where a file without a name is not to be had, one with a temporary name will do.
   @nameless [{{:open, 2}, :as_if_nothing}, {{:fstat, 1}, :as_if_nothing}]
@@ -247,7 +247,7 @@ defmodule Emmap.Test.Scenes do
     end
   end
 
-  # What there is to read, for a growth that failed may leave the file longer; and no file beside it.
+  # Compares the readable part, because a growth that failed may leave the file longer, and checks that no other file was left.
   defp counted(file) do
     beside = file |> Path.dirname() |> File.ls!() |> Enum.sort()
 
