@@ -2,7 +2,7 @@
 export LANG ?= C.UTF-8
 export ELIXIR_ERL_OPTIONS ?= +fnu
 
-.PHONY: build demo test test-all test-broker bad-days chaos queue-kills blocks-kills twice loom fuzz bench lint docs setup clean
+.PHONY: build demo test test-install test-all test-broker bad-days chaos queue-kills blocks-kills twice loom fuzz bench lint docs setup clean
 
 setup:
 	@tools/setup
@@ -17,12 +17,17 @@ demo: setup
 test: setup
 	mix test
 	cargo test --quiet --locked --manifest-path native/Cargo.toml
-	@echo "left out: tests tagged :slow (run them with 'make test-all'), and :broker ('make test-broker')"
+	@echo "left out: tests tagged :slow and :install (run them with 'make test-all'), and :broker ('make test-broker')"
 
 test-all: setup
-	mix test --include slow
+	mix test --include slow --include install
 	EMMAP_CRASH_IMAGES=100000 cargo test --quiet --locked --manifest-path native/Cargo.toml
 	$(MAKE) loom
+
+# Every way to install emmap, each as a user's project does it; and what is in the package. Parts that need Hex are skipped
+# where it is missing; HEX=required makes that a failure.
+test-install: setup
+	$(if $(HEX),EMMAP_HEX=$(HEX)) mix test --only install test/install
 
 # The outbox of examples/ with a RabbitMQ that it starts: MESSAGES (100000), and meanwhile KILLS (50) with -9 of the pushing and
 # the forwarding VM, and RESTARTS (10) of the broker, which SIGNAL=kill kills, too. SEED repeats a run's choices. Says so where

@@ -2,7 +2,7 @@ defmodule PublishingTest do
   # The name of the package and its addresses are set in one place. While they are not, nothing depends on them.
   use ExUnit.Case, async: true
 
-  import Emmap.Test.Consumer, only: [publish!: 2]
+  import Emmap.Test.Package, only: [publish!: 2]
 
   @moduletag :tmp_dir
   @version Mix.Project.config()[:version]

@@ -1,5 +1,5 @@
 # Excluded by default; `make test` and CONTRIBUTING explain how to run them.
-ExUnit.start(exclude: [:slow, :broker])
+ExUnit.start(exclude: [:slow, :install, :broker])
 
 # Tests lose many pages; `Emmap.MonitorTest` looks at what is logged of it.
 quiet = fn event, _ -> if event.meta[:domain] == [:emmap], do: :stop, else: :ignore end

@@ -1,53 +1,19 @@
 defmodule Emmap.Test.Consumer do
   @moduledoc """
-  A user's project, and the package as it reaches him.
+  A user's project that depends on emmap, and the commands in it.
 
-  What cargo builds for them is built quickly instead of well, and once: in a folder below `_build`
+  What cargo builds for it is built quickly instead of well, and once: in a folder below `_build`
   which stays for the next run.
   """
 
+  import ExUnit.Assertions
+
   @checkout File.cwd!()
   @rust ~w(cargo rustc rustup)
+  @ran "the README's example ran"
 
   @doc """
-  The files of the package, and no others, in a new folder. `:checksums` is the text of a checksum file, and
-  `:publishing` what `publish!/2` sets.
-  """
-  def package!(folder, options \\ []) do
-    File.rm_rf!(folder)
-
-    for pattern <- Mix.Project.config()[:package][:files],
-        found <- Path.wildcard(Path.join(@checkout, pattern), match_dot: true),
-        not (Path.basename(found) =~ "checksum-") do
-      target = Path.join(folder, Path.relative_to(found, @checkout))
-      File.mkdir_p!(Path.dirname(target))
-      File.cp_r!(found, target)
-    end
-
-    if text = options[:checksums],
-      do: File.write!(Path.join(folder, "checksum-Elixir.Emmap.Native.exs"), text)
-
-    publish!(folder, Keyword.get(options, :publishing, []))
-  end
-
-  @doc "Sets values of `@publishing` in a copy of `mix.exs`, as whoever publishes the package will."
-  def publish!(folder, values) do
-    file = Path.join(folder, "mix.exs")
-
-    text =
-      for {key, value} <- values, reduce: File.read!(file) do
-        text ->
-          wanted = ~r/^    #{key}: [^,\n]*/m
-          true = text =~ wanted
-          Regex.replace(wanted, text, "    #{key}: #{inspect(value)}")
-      end
-
-    File.write!(file, text)
-    folder
-  end
-
-  @doc """
-  A project that depends on emmap as `dependency` says (the options of a dependency, as code), and
+  A project that depends on emmap as `dependency` says (the options or the version of a dependency, as code), and
   whose `Consumer.run/0` is the README's first example. `:config` is its configuration.
   """
   def project!(folder, dependency, options \\ []) do
@@ -63,8 +29,7 @@ defmodule Emmap.Test.Consumer do
     write!(folder, "lib/consumer.ex", """
     defmodule Consumer do
       def run do
-    #{readme_example()}
-        IO.puts("the README's example ran")
+    #{readme_script()}
       end
     end
     """)
@@ -75,12 +40,12 @@ defmodule Emmap.Test.Consumer do
     folder
   end
 
-  @doc "The first block of Elixir in the README."
-  def readme_example do
+  @doc "The first block of Elixir in the README, which prints that it ran."
+  def readme_script do
     [_, code] =
       Regex.run(~r/^```elixir\n(.*?)^```/ms, File.read!(Path.join(@checkout, "README.md")))
 
-    code
+    code <> "IO.puts(#{inspect(@ran)})"
   end
 
   def write!(folder, file, text) do
@@ -88,6 +53,26 @@ defmodule Emmap.Test.Consumer do
     File.mkdir_p!(Path.dirname(path))
     File.write!(path, text)
     path
+  end
+
+  @doc "Runs the README's example in a project, and returns what was printed."
+  def runs!(folder, options \\ []),
+    do: ran!(mix(folder, ["run", "-e", "Consumer.run()"], options))
+
+  @doc "The output of a command that ran the README's example."
+  def ran!({output, status}) do
+    assert status == 0 and output =~ @ran, output
+    output
+  end
+
+  @doc "Says that a part of a test is left out, and why."
+  def skipped(what, why), do: IO.puts("\nskipped: #{what}, as #{why}")
+
+  @doc "Whether there is Hex. Where `EMMAP_HEX` is `required`, there must be."
+  def hex? do
+    hex? = match?({_, 0}, mix(@checkout, ["help", "hex.registry"]))
+    assert hex? or System.get_env("EMMAP_HEX") != "required", "Hex is missing (mix local.hex)"
+    hex?
   end
 
   @doc "Runs mix in a project: `{output, status}`. `:env`, and `:rust` false for a PATH without cargo."

@@ -20,7 +20,7 @@ defmodule Emmap.Test.FileServer do
     send(caller, {:asked, name})
 
     answer =
-      case File.read(Path.join(folder, Path.basename(name))) do
+      case File.read(Path.join(folder, name)) do
         {:ok, data} -> ["HTTP/1.0 200 OK\r\nContent-Length: #{byte_size(data)}\r\n\r\n", data]
         {:error, _} -> "HTTP/1.0 404 Not Found\r\nContent-Length: 0\r\n\r\n"
       end
