@@ -2,7 +2,7 @@
 export LANG ?= C.UTF-8
 export ELIXIR_ERL_OPTIONS ?= +fnu
 
-.PHONY: build demo test test-install test-all test-broker bad-days chaos queue-kills blocks-kills twice loom fuzz bench lint docs setup clean
+.PHONY: build demo test test-rust test-install test-all test-broker bad-days chaos queue-kills blocks-kills twice loom miri fuzz deny bench lint docs setup clean
 
 setup:
 	@tools/setup
@@ -16,13 +16,17 @@ demo: setup
 # The default run; says itself what it leaves out.
 test: setup
 	mix test
-	cargo test --quiet --locked --manifest-path native/Cargo.toml
+	$(MAKE) test-rust
 	@echo "left out: tests tagged :slow and :install (run them with 'make test-all'), and :broker ('make test-broker')"
 
 test-all: setup
 	mix test --include slow --include install
-	EMMAP_CRASH_IMAGES=100000 cargo test --quiet --locked --manifest-path native/Cargo.toml
+	$(MAKE) test-rust CRASH_IMAGES=100000
 	$(MAKE) loom
+
+# The Rust crates alone. CRASH_IMAGES: how many images of crashes for each structure (default: as each test says).
+test-rust:
+	$(if $(CRASH_IMAGES),EMMAP_CRASH_IMAGES=$(CRASH_IMAGES)) cargo test --quiet --locked --manifest-path native/Cargo.toml
 
 # Every way to install emmap, each as a user's project does it; and what is in the package. Parts that need Hex are skipped
 # where it is missing; HEX=required makes that a failure.
@@ -63,6 +67,16 @@ loom:
 	RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=$${LOOM_MAX_PREEMPTIONS:-2} CARGO_PROFILE_RELEASE_LTO=off \
 	  cargo test --quiet --locked --release --target-dir native/target/loom --manifest-path native/Cargo.toml \
 	  --package emmap_core --test loom
+
+# The tests of the core that Miri can run. Brings the nightly Rust that they need, with rustup.
+miri:
+	tools/miri
+
+# Licenses, duplicates, sources and advisories of the crates (needs `cargo install cargo-deny`). Without a network:
+# CHECKS="licenses bans sources".
+CHECKS ?=
+deny:
+	cargo deny --locked --manifest-path native/Cargo.toml check $(CHECKS)
 
 # Any options, and any bytes as a counter or queue file, each for so many seconds (needs `cargo install
 # cargo-fuzz`). What is worth keeping goes to native/fuzz/corpus, which `cargo test` replays.
