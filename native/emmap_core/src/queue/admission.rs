@@ -1,4 +1,4 @@
-//! Which items may be pushed, and what makes room for them.
+//! Which items may be pushed, and making room for them.
 
 use super::layout::{self, cursor, stream, DEAD_CURSOR, ITEMS};
 use super::tail::Reserved;
@@ -7,18 +7,18 @@ use crate::store::log::Change;
 use crate::store::Shared;
 use crate::Errno;
 
-/// What is asked of a push.
+/// The options of a push.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Limits {
-    /// How many bytes the queue may have; `None`: as many as the disk.
+    /// The maximum size of the queue in bytes; `None`: limited only by the disk.
     pub most_bytes: Option<u64>,
-    /// What is too much makes room for itself.
+    /// If there is no room, the oldest items are dropped.
     pub drop_oldest: bool,
-    /// The producer, and its number of the item: one that it has pushed already is not pushed again.
+    /// The producer, and its number of the item. An item that the producer has already pushed is not pushed again.
     pub identity: Option<([u8; 16], u64)>,
 }
 
-/// The word with the last number of a producer, and what it becomes with the push.
+/// The word with the last number of a producer, and its value after the push.
 #[derive(Clone, Copy, Debug)]
 pub struct Producer(Option<(u64, u64)>);
 
@@ -33,8 +33,8 @@ impl Producer {
 }
 
 impl<S: Shared> Locked<'_, S> {
-    /// Whether a push may go on: [`Stop::Full`], or `None` for an item that its producer has pushed already. Else the word
-    /// with the producer's number, and what it will be.
+    /// Whether a push may continue: [`Stop::Full`], or `None` for an item that its producer has already pushed. Otherwise, the
+    /// word with the producer's number, and its new value.
     #[inline(always)]
     pub fn admit(&self, room: u64, limits: &Limits) -> Result<Option<Producer>> {
         let producer = self.admit_again(limits)?;
@@ -81,14 +81,14 @@ impl<S: Shared> Locked<'_, S> {
         self.push_reserved_with(ITEMS, content, reserved, payload_crc, also)
     }
 
-    /// The bytes from the oldest item that some cursor still needs to the tail.
+    /// The bytes from the oldest item that a cursor still needs to the tail.
     pub fn used(&self) -> Result<u64> {
         let tail = self.load(stream::at(ITEMS) + stream::TAIL)?;
         Ok(tail.saturating_sub(self.floor(ITEMS)?))
     }
 
-    /// Drops the oldest items, also those that are checked out, until `room` more bytes are within `most`. Returns how many
-    /// of the queue's own were dropped.
+    /// Drops the oldest items, including those that are checked out, until `room` more bytes are within `most`. Returns how
+    /// many of the queue's own were dropped.
     pub fn make_room(&self, room: u64, most: u64) -> Result<u64> {
         let mut dropped = 0;
         let tail = self.load(stream::at(ITEMS) + stream::TAIL)?;
@@ -114,7 +114,7 @@ impl<S: Shared> Locked<'_, S> {
         Ok(dropped)
     }
 
-    /// The last number of a producer: where it is, and what it is.
+    /// The last number of a producer: its offset and its value.
     pub fn producer(&self, producer: &[u8; 16]) -> Result<(u64, u64)> {
         let hash = u64::from_le_bytes(producer[..8].try_into().expect("eight bytes"));
         let mut free = None;
@@ -131,7 +131,7 @@ impl<S: Shared> Locked<'_, S> {
                 break;
             }
         }
-        // As many producers as there can be.
+        // The queue has the maximum number of producers.
         let at = free.ok_or(Errno(libc::EUSERS))?;
         let word = |at: usize| u64::from_ne_bytes(producer[at..at + 8].try_into().expect("eight"));
         let mut change = self.change();

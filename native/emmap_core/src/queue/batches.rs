@@ -1,4 +1,4 @@
-//! Many items in one call: under one hold of the lock, unless the file must be made longer in the meantime.
+//! Many items in one call, while the lock is held once, unless the file must be extended in between.
 
 use super::participation::Queue;
 use super::reading::{Found, Room};
@@ -9,8 +9,8 @@ use crate::region::Wait;
 use crate::{Errno, Region};
 
 impl Queue {
-    /// Adds items in order. Returns how many were added, and why not all of them were. The identity of a producer is of one
-    /// item, and is not looked at.
+    /// Adds items in order. Returns how many were added, and why not all of them were. The identity of a producer belongs to a
+    /// single item, and is ignored.
     ///
     /// # Safety
     /// The payloads must have as many readable bytes as the contents say.
@@ -83,7 +83,7 @@ impl Queue {
                 };
                 match pushed {
                     Ok(count) => *done += count,
-                    // Done, and then the rest.
+                    // Do what is required, then the rest.
                     Err(stop @ (Stop::Grow(_) | Stop::Checkpoint)) if wait == Wait::Yes => {
                         return Err(stop)
                     }
@@ -97,11 +97,11 @@ impl Queue {
         })?
     }
 
-    /// Takes items, each as [`Queue::pop`], until there is none or `room` returns nothing; `took` is given each. An item that
-    /// is damaged ends it, after those that were taken before.
+    /// Takes items, each as [`Queue::pop`] does, until there is none or `room` returns `None`, and passes each to `took`. A
+    /// damaged item ends the batch, after the items that were taken before.
     ///
     /// # Safety
-    /// What `room` returns must have room for the payload, and be no map.
+    /// What `room` returns must have room for the payload, outside of any map.
     pub unsafe fn pop_many<R: Into<Room>>(
         &self,
         region: &Region,
@@ -118,7 +118,7 @@ impl Queue {
                     some = true;
                     took(&taken);
                 }
-                // What a dead program had checked out is available now.
+                // Items that a dead program had checked out are available now.
                 Ok(None) if !some && self.look_for_dead(region, locked, true)? > 0 => (),
                 Ok(None) => return Ok(Ok(())),
                 Err(stop @ Stop::Corrupt(_)) => return Ok(Err(stop)),
@@ -127,8 +127,8 @@ impl Queue {
         })?
     }
 
-    /// Checks items out for `owner`, each as [`Queue::check_out`], until there is none or `wants` is not true of the
-    /// next; `took` is given each.
+    /// Checks items out for `owner`, each as [`Queue::check_out`] does, until there is none or `wants` returns `false` for
+    /// the next, and passes each to `took`.
     pub fn check_out_many(
         &self,
         region: &Region,
@@ -150,7 +150,7 @@ impl Queue {
                     Ok(None) if !some && self.look_for_dead(region, locked, true)? > 0 => (),
                     Ok(None) => return Ok(Ok(())),
                     Err(stop @ Stop::Corrupt(_)) => return Ok(Err(stop)),
-                    // More claims than there is room for at once: those that there are.
+                    // There is no room for all claims at once: return those that were made.
                     Err(Stop::Grow(_) | Stop::Checkpoint) if some && wait == Wait::No => {
                         return Ok(Ok(()))
                     }
@@ -167,7 +167,7 @@ impl Queue {
         }
     }
 
-    /// Acknowledges items, all that are valid. [`Stop::Gone`]: the claim of one ended before.
+    /// Acknowledges items, all that are valid. [`Stop::Gone`]: the claim of at least one has ended.
     pub fn acknowledge_many(
         &self,
         region: &Region,

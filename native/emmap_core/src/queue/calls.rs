@@ -1,4 +1,4 @@
-//! The calls of a program on its queue: each takes the lock, and wakes whoever waits for what it did.
+//! The calls of a program on its queue: each takes the lock, and wakes the threads that wait for its result.
 
 use super::layout::{self, OWN};
 use super::participation::Queue;
@@ -10,12 +10,12 @@ use crate::store::shared::Mapped;
 use crate::store::Shared;
 use crate::{patience, Errno, Region};
 
-/// Payloads up to this are copied where the call was made, and up to [`UNDER_LOCK`] under the lock.
+/// Payloads up to this size are copied in the call itself, and payloads up to [`UNDER_LOCK`] under the lock.
 pub const AT_ONCE: u64 = 64 << 10;
 const UNDER_LOCK: u64 = 1 << 20;
 
 impl Queue {
-    /// As [`Queue::with`], for what makes items or space available.
+    /// As [`Queue::with`], for calls that make items or space available.
     #[inline(always)]
     pub fn with_waking<R>(
         &self,
@@ -26,7 +26,7 @@ impl Queue {
     ) -> Result<R> {
         let (result, waiters) = self.with(region, wait, |locked| {
             let result = act(locked)?;
-            // Under the lock: whoever looks after it has set its bit sees what was done, or is seen here.
+            // Under the lock: a thread that checks after setting its bit sees what was done, or its bit is seen here.
             Ok((result, locked.shared.load(event.waiters())?))
         })?;
         if waiters != 0 {
@@ -35,10 +35,10 @@ impl Queue {
         Ok(result)
     }
 
-    /// Takes the next item: its payload is copied to what `room` returns for it. `None`: there is none.
+    /// Takes the next item: its payload is copied to what `room` returns for it. `None`: no item is available.
     ///
     /// # Safety
-    /// What `room` returns must have room for the payload, and be no map.
+    /// What `room` returns must have room for the payload, outside of any map.
     #[inline(always)]
     pub unsafe fn pop<R: Into<Room>>(
         &self,
@@ -63,7 +63,7 @@ impl Queue {
             }
         });
         match (taken, large, wait) {
-            // What a dead program had checked out is available now.
+            // Items that a dead program had checked out are available now.
             // SAFETY: the caller's promise.
             (Err(Stop::Gone), _, _) => unsafe { self.pop(region, wait, cursor, room) },
             (Ok(None), true, Wait::No) => Err(Stop::Busy),
@@ -73,7 +73,7 @@ impl Queue {
         }
     }
 
-    /// As [`Queue::pop`], of a payload that is not copied under the lock: it is checked out in the meantime.
+    /// As [`Queue::pop`], for a payload that is not copied under the lock. It is checked out in the meantime.
     ///
     /// # Safety
     /// As [`Queue::pop`].
@@ -85,12 +85,12 @@ impl Queue {
         mut room: impl FnMut(&Found) -> R,
     ) -> Result<Option<Taken>> {
         if patience::is_brief() {
-            // It takes the lock twice, and cannot be given up in between.
+            // It takes the lock twice, and cannot be abandoned in between.
             return Err(Errno::WAIT_STORE.into());
         }
         loop {
             let mut out = None;
-            // Under the lock, for what is pinned.
+            // Pins are made under the lock.
             let wants = |found: &Found| {
                 out = Some(room(found).into());
                 true
@@ -113,10 +113,10 @@ impl Queue {
         }
     }
 
-    /// Copies the payload of a claim, without the lock, or looks whether it is sound. `None`: it was dropped in the meantime.
+    /// Copies the payload of a claim without the lock, or checks whether it is intact. `None`: it was dropped in the meantime.
     ///
     /// # Safety
-    /// There must be room for the payload, in no map.
+    /// There must be room for the payload, outside of any map.
     #[inline(always)]
     pub unsafe fn deliver_claimed(
         &self,
@@ -139,7 +139,7 @@ impl Queue {
     }
 
     /// # Safety
-    /// `out` must have room for the payload, and be no map.
+    /// `out` must have room for the payload, outside of any map.
     unsafe fn copy_claimed(
         &self,
         region: &Region,
@@ -156,7 +156,7 @@ impl Queue {
         }
     }
 
-    /// What becomes of a claim whose payload was read.
+    /// Handles the result of reading the payload of a claim.
     fn delivered(
         &self,
         region: &Region,
@@ -166,7 +166,7 @@ impl Queue {
     ) -> Result<Option<Taken>> {
         match taken {
             Some(taken) => Ok(Some(taken)),
-            // It is claimed already, so this cannot be given up.
+            // The item is already claimed, so the call cannot be abandoned.
             None => match patience::begun(|| {
                 self.acknowledge(region, Wait::Yes, cursor, &claimed.receipt)
             }) {
@@ -177,7 +177,7 @@ impl Queue {
         }
     }
 
-    /// Checks the next item out for `owner`. What dead programs have checked out is available again first.
+    /// Checks the next item out for `owner`. First makes available what dead programs have checked out.
     #[inline(always)]
     pub fn check_out(
         &self,
@@ -190,8 +190,8 @@ impl Queue {
         self.check_out_if(region, wait, cursor, (owner, most_attempts), |_| true)
     }
 
-    /// As [`Queue::check_out`], if `wants` is true of the item, which is called under the lock. An item that is not wanted stays where it is: one that
-    /// was checked out for a moment would come after its successors elsewhere.
+    /// As [`Queue::check_out`], if `wants` returns `true` for the item. It is called under the lock. An item that is not wanted
+    /// stays where it is: if it were checked out for a moment, its successors could be delivered before it elsewhere.
     #[inline(always)]
     pub fn check_out_if(
         &self,
@@ -214,14 +214,14 @@ impl Queue {
                 }
             });
             match claimed {
-                // No room to set an item aside: it is delivered once more, so that the items behind it can be delivered.
+                // There is no room to set an item aside. It is delivered once more, so that the items after it can be delivered.
                 Err(Stop::Posix(Errno::NOSPC)) if most_attempts.is_some() => most_attempts = None,
                 claimed => return claimed,
             }
         }
     }
 
-    /// The reader with this name, with a new limit of its lag. One that is created is on the disk when this returns.
+    /// The reader with this name, with a new maximum lag. A reader that is created is on the disk when this returns.
     pub fn reader(&self, region: &Region, name: &[u8], most_lag: u64) -> Result<usize> {
         let (reader, created) = self.with(region, Wait::Yes, |locked| {
             Ok(match locked.find_reader(name)? {
@@ -238,7 +238,7 @@ impl Queue {
         Ok(reader)
     }
 
-    /// Acknowledges an item. [`Stop::Gone`]: the claim ended before.
+    /// Acknowledges an item. [`Stop::Gone`]: the claim has already ended.
     #[inline(always)]
     pub fn acknowledge(
         &self,
@@ -271,7 +271,7 @@ impl Queue {
         })
     }
 
-    /// Makes an item available again, in its place. [`Stop::Gone`]: the claim ended before.
+    /// Makes an item available again, at its place in the order. [`Stop::Gone`]: the claim has already ended.
     pub fn release(
         &self,
         region: &Region,
@@ -284,7 +284,7 @@ impl Queue {
         })
     }
 
-    /// Makes everything available again that `owner` has checked out.
+    /// Makes all items available again that `owner` has checked out.
     pub fn release_owner(&self, region: &Region, wait: Wait, owner: u32) -> Result<u64> {
         self.with_waking(region, wait, Event::Items, |locked| {
             locked.release_all(locked.slot, Some(owner))
@@ -307,7 +307,7 @@ impl Queue {
             self.unlocked(&shared).bytes()
         });
         match unlocked {
-            // The oldest claim may be in a segment behind the end of the map.
+            // The oldest claim may be in a segment past the end of the map.
             Err(Stop::Posix(Errno::INVAL)) => self.with(region, wait, |locked| locked.bytes()),
             bytes => bytes,
         }

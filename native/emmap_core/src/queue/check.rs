@@ -1,4 +1,4 @@
-//! What must hold at all times, for tests and for whoever doubts a file.
+//! Checks the invariants of a queue, for tests and for checking a file.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use super::layout::{self, claim, cursor, halves, participant, stream, BITMAP};
 use super::{Locked, Result};
 use crate::store::{participants, Shared};
 
-/// What does not hold, or why it could not be checked.
+/// The invariant that is violated, or why it could not be checked.
 pub type Checked = std::result::Result<(), String>;
 
 fn told<T>(what: &str, result: Result<T>) -> std::result::Result<T, String> {
@@ -21,8 +21,8 @@ fn holds(what: &str, holds: bool) -> Checked {
 }
 
 impl<S: Shared> Locked<'_, S> {
-    /// Compares everything that is stored twice: the bitmap with what uses segments, and the lists of claims with their
-    /// ends and counts.
+    /// Compares everything that is stored redundantly: the bitmap with the users of segments, and the lists of claims with
+    /// their ends and counts.
     pub fn check(&self) -> Checked {
         let mut used = BTreeSet::new();
         for stream in 0..layout::STREAMS {

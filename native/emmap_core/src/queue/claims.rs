@@ -1,5 +1,5 @@
-//! Items that were checked out and not yet acknowledged: a table for each cursor, and two lists in it, both in the order of
-//! the items. A claim in the list of released ones is in the list of outstanding ones, too.
+//! Items that were checked out and not yet acknowledged: a table for each cursor, which contains two lists, both in the order
+//! of the items. A claim in the list of released claims is also in the list of outstanding claims.
 
 use super::layout::{self, claim, cursor, halves, pair, participant};
 use super::reading::{Found, Room, Taken};
@@ -15,7 +15,7 @@ const FREE: u64 = 0;
 const CLAIMED: u64 = 1;
 const RELEASED: u64 = 2;
 
-/// What a consumer acknowledges: it is of no use after the claim ended, and to no other claim.
+/// The receipt that a consumer acknowledges. It is invalid once its claim has ended, and for any other claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Receipt {
     pub claim: u32,
@@ -84,7 +84,7 @@ impl<S: Shared> Locked<'_, S> {
         let Some(claim) = u64::from(claim).checked_sub(claim::FIRST_CLAIMS) else {
             return Ok(claim::first_at(cursor) + u64::from(claim) * claim::BYTES);
         };
-        // A power of two, as a segment's size is: a division takes as long as all the rest here.
+        // A power of two, like the segment size, because a division would take as long as the rest of this function.
         let shift = self.claims_of_segment().trailing_zeros();
         let index = claim >> shift;
         if index >= cursor::MOST_CLAIM_SEGMENTS {
@@ -129,12 +129,12 @@ impl<S: Shared> Locked<'_, S> {
         Ok(())
     }
 
-    /// Adds a claim behind all of a list that have a lower sequence number.
+    /// Adds a claim after all claims of a list that have a lower sequence number.
     fn insert(&self, cursor: usize, list: List, claim: u32, change: &mut Change<S>) -> Result<()> {
         let sequence = self.load(self.claim_at(cursor, claim)? + claim::SEQUENCE)?;
         let ends = cursor::at(cursor) + list.ends;
         let (first, last) = halves(self.load(ends)?);
-        // From the end: what is released is mostly released in order.
+        // From the end, because items are usually released in order.
         let (mut before, mut after) = (last, 0);
         let mut left = self.most_claims();
         while before != 0 {
@@ -161,7 +161,7 @@ impl<S: Shared> Locked<'_, S> {
         Ok(change.set(ends, pair(first, last))?)
     }
 
-    /// Takes a claim out of a list.
+    /// Removes a claim from a list.
     fn remove(&self, cursor: usize, list: List, claim: u32, change: &mut Change<S>) -> Result<()> {
         let ends = cursor::at(cursor) + list.ends;
         let (first, last) = halves(self.load(ends)?);
@@ -184,7 +184,7 @@ impl<S: Shared> Locked<'_, S> {
         claim::FIRST_CLAIMS + self.claims_of_segment() * cursor::MOST_CLAIM_SEGMENTS
     }
 
-    /// Changes how many claims there are.
+    /// Changes the number of claims.
     fn count(
         &self,
         cursor: usize,
@@ -201,7 +201,7 @@ impl<S: Shared> Locked<'_, S> {
         Ok(change.set(at, counts)?)
     }
 
-    /// A free claim, which the change takes.
+    /// Takes a free claim, as part of the change.
     fn take_free(&self, cursor: usize, change: &mut Change<S>) -> Result<u32> {
         let at = cursor::at(cursor) + cursor::FREE;
         let (free, used) = halves(self.load(at)?);
@@ -243,8 +243,8 @@ impl<S: Shared> Locked<'_, S> {
         Ok(change.commit()?)
     }
 
-    /// Checks the next item out for `owner`, a number of this program's own: first those that were released. `None`: there
-    /// is none. An item whose attempts are used up goes to the dead letters instead.
+    /// Checks the next item out for `owner`, a number that this program has chosen. Released items come first. `None`: no item
+    /// is available. An item whose attempts are used up is moved to the dead letters instead.
     pub fn check_out(
         &self,
         cursor: usize,
@@ -254,7 +254,7 @@ impl<S: Shared> Locked<'_, S> {
         self.check_out_if(cursor, owner, most_attempts, |_| true)
     }
 
-    /// As [`Locked::check_out`], if `wants` is true of the item.
+    /// As [`Locked::check_out`], if `wants` returns `true` for the item.
     #[inline(always)]
     pub fn check_out_if(
         &self,
@@ -325,7 +325,7 @@ impl<S: Shared> Locked<'_, S> {
             attempts: 1,
             owner,
         };
-        // Of a free claim nobody reads these.
+        // These are not read while the claim is free.
         self.shared
             .store(at + claim::SEQUENCE, found.head.sequence)?;
         self.shared.store(at + claim::POSITION, found.position)?;
@@ -347,7 +347,7 @@ impl<S: Shared> Locked<'_, S> {
         })
     }
 
-    /// Others look for claims of this program once it is dead.
+    /// Marks that others have to look for claims of this program after it has died.
     #[inline(always)]
     pub(super) fn note_claims(&self) -> Result<()> {
         let at = participant::PLACE.of(self.slot) + participant::HAS_CLAIMS;
@@ -357,14 +357,14 @@ impl<S: Shared> Locked<'_, S> {
         Ok(())
     }
 
-    /// Others look no more for claims of participants that have none by now. Where there are many claims, they still do.
+    /// Removes this mark from participants that have no claims any more, unless there are too many claims to check.
     pub fn forget_ended_claims(&self) -> Result<()> {
         let Some(have) = self.slots_with_claims()? else {
             return Ok(());
         };
         for slot in (0..participants::SLOTS).filter(|slot| have >> slot & 1 == 0) {
             let at = participant::PLACE.of(slot);
-            // What it has reserved would be left, too.
+            // A reservation must be found as well.
             if self.load(at + participant::HAS_CLAIMS)? != 0
                 && self.load(at + participant::RESERVATION)? == 0
             {
@@ -374,7 +374,7 @@ impl<S: Shared> Locked<'_, S> {
         Ok(())
     }
 
-    /// A bit for each slot that has claims; `None` where there are more than can be looked at under the lock.
+    /// A bit for each slot that has claims; `None` if there are too many claims to check under the lock.
     fn slots_with_claims(&self) -> Result<Option<u64>> {
         const MOST: u32 = 1_000;
         let (mut have, mut left) = (0, MOST);
@@ -399,7 +399,7 @@ impl<S: Shared> Locked<'_, S> {
         Ok(Some(have))
     }
 
-    /// Whether the receipt is of a claim that this program still has.
+    /// Whether the receipt belongs to a claim that this program still has.
     fn check_receipt(&self, cursor: usize, receipt: &Receipt) -> Result<u64> {
         let at = match self.claim_at(cursor, receipt.claim) {
             Ok(at) => at,
@@ -417,13 +417,13 @@ impl<S: Shared> Locked<'_, S> {
         }
     }
 
-    /// Acknowledges an item. [`Stop::Gone`]: this claim ended before.
+    /// Acknowledges an item. [`Stop::Gone`]: this claim has already ended.
     pub fn acknowledge(&self, cursor: usize, receipt: &Receipt) -> Result<()> {
         self.check_receipt(cursor, receipt)?;
         self.end_claim(cursor, receipt.claim, false)
     }
 
-    /// Ends a claim, which is in the list of released ones or not.
+    /// Ends a claim. `released`: it is also in the list of released claims.
     fn end_claim(&self, cursor: usize, claim: u32, released: bool) -> Result<()> {
         let mut change = self.change();
         self.end_claim_with(cursor, claim, released, &mut change)?;
@@ -451,7 +451,7 @@ impl<S: Shared> Locked<'_, S> {
         Ok(())
     }
 
-    /// Makes an item available again, in its place. [`Stop::Gone`]: this claim ended before.
+    /// Makes an item available again, at its place in the order. [`Stop::Gone`]: this claim has already ended.
     pub fn release_claim(&self, cursor: usize, receipt: &Receipt) -> Result<()> {
         self.check_receipt(cursor, receipt)?;
         self.release_now(cursor, receipt.claim)
@@ -473,7 +473,8 @@ impl<S: Shared> Locked<'_, S> {
         Ok(change.commit()?)
     }
 
-    /// Makes all items available again that a participant has checked out; with `owner`, only that one's. Returns how many.
+    /// Makes all items available again that a participant has checked out; with `owner`, only those of that owner. Returns how
+    /// many.
     pub fn release_all(&self, slot: u32, owner: Option<u32>) -> Result<u64> {
         let mut released = 0;
         for cursor in 0..layout::CURSORS {
@@ -510,7 +511,7 @@ impl<S: Shared> Locked<'_, S> {
         Ok(last.checked_sub(1))
     }
 
-    /// The first released item at or after a position. What is damaged is left to the call that takes it.
+    /// The first released item at or after a position. The call that takes a damaged item reports it.
     pub(super) fn released_from(&self, cursor: usize, from: u64) -> Result<Option<Found>> {
         let mut next = self.first_released(cursor)?.map_or(0, |claim| claim + 1);
         let mut left = self.most_claims();
@@ -527,7 +528,7 @@ impl<S: Shared> Locked<'_, S> {
         Ok(None)
     }
 
-    /// The record of a claim. Where it is damaged, the claim ends.
+    /// The record of a claim. If it is damaged, the claim ends.
     pub(super) fn found_of(&self, cursor: usize, claim: u32) -> Result<Found> {
         let at = self.claim_at(cursor, claim)?;
         match self.find_record(at)? {
@@ -588,7 +589,7 @@ impl<S: Shared> Locked<'_, S> {
         self.end_claim(cursor, receipt.claim, false)
     }
 
-    /// Ends a claim, whoever has it.
+    /// Ends a claim of any participant.
     pub(super) fn drop_claim(&self, cursor: usize, claim: u32) -> Result<()> {
         let released = self.state(cursor, claim)?.kind == RELEASED;
         self.end_claim(cursor, claim, released)

@@ -1,4 +1,4 @@
-//! Where everything is in a queue's file. `docs/formats.md` has it for readers in other languages.
+//! The layout of a queue's file. `docs/formats.md` describes it for readers in other languages.
 
 use crate::store::{boot, log, participants};
 
@@ -13,9 +13,9 @@ pub static LOG: log::Place = log::Place {
     capacity: 512,
 };
 
-/// Increased when items become available and somebody waits for them.
+/// Incremented when items become available and a thread waits for them.
 pub const ITEMS_EVENT: u64 = CONTROL + 256;
-/// Increased when space becomes available and somebody waits for it.
+/// Incremented when space becomes available and a thread waits for it.
 pub const SPACE_EVENT: u64 = ITEMS_EVENT + 8;
 /// A bit for each slot that waits for items.
 pub const ITEMS_WAITERS: u64 = ITEMS_EVENT + 16;
@@ -31,7 +31,7 @@ pub const SEGMENTS: u64 = GENERAL + 32;
 pub const HEADER: u64 = GENERAL + 40;
 /// For each stream: the lowest floor in the last header that is known to be on the disk.
 pub const SYNCED_FLOOR: u64 = GENERAL + 48;
-/// For each stream: what a header says is durable.
+/// For each stream: the durable position according to a header.
 pub const DURABLE_POSITION: u64 = GENERAL + 64;
 pub const DURABLE_SEQUENCE: u64 = GENERAL + 80;
 /// Items that were dropped for space.
@@ -41,9 +41,9 @@ pub const RECOVERED_ITEMS: u64 = GENERAL + 112;
 pub const TORN_BYTES: u64 = GENERAL + 120;
 /// Not 0: a reader has a maximum lag.
 pub const LAGGING: u64 = GENERAL + 128;
-/// Which of the two headers is known to be on the disk: the next one goes to the place of the other.
+/// Which of the two headers is known to be on the disk. The next one is written in place of the other.
 pub const SYNCED_HEADER: u64 = GENERAL + 136;
-/// The random number of this file, as the headers have it.
+/// The random number of this file, as in the headers.
 pub const FILE: u64 = GENERAL + 144;
 
 pub const STREAMS: usize = 2;
@@ -63,7 +63,7 @@ pub mod stream {
     pub const SEGMENT: u64 = 16;
     /// File offset - position in the tail segment.
     pub const DELTA: u64 = 24;
-    /// A record that would end after it begins a new segment.
+    /// A record that would end past this position begins a new segment.
     pub const LIMIT: u64 = 32;
     pub const NEXT_START: u64 = 40;
     /// First segment + 1.
@@ -143,7 +143,7 @@ pub mod claim {
     /// The same in the list of released ones; of a free one the next free, + 1.
     pub const RELEASED: u64 = 40;
 
-    /// So many of each cursor are in the control area: items can be checked out while the disk is full.
+    /// How many claims of each cursor are in the control area, so that items can be checked out while the disk is full.
     pub const FIRST_CLAIMS: u64 = 24;
     const FIRST: u64 = super::BITMAP + super::MOST_SEGMENTS / 8;
     pub const END: u64 = first_at(super::CURSORS);

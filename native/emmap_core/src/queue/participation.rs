@@ -1,4 +1,4 @@
-//! The part of this program in a queue: opening, closing, the lock around each call, and what happens around calls.
+//! The participation of this program in a queue: opening, closing, the lock around each call, and the work around calls.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -21,22 +21,22 @@ use crate::store::shared::Mapped;
 use crate::store::{self, Absent, Shared};
 use crate::{os, patience, Errno, Region};
 
-/// What came of a push.
+/// The result of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pushed {
     At(u64),
     Duplicate,
 }
 
-/// The part of this program in an open queue.
+/// The participation of this program in an open queue.
 pub struct Queue {
     presence: Arc<Presence>,
     segment_size: u64,
     /// The random number of the file.
     file: u64,
-    /// The tick in which dead participants were looked for last.
+    /// The tick in which dead participants were last looked for.
     looked: AtomicU64,
-    /// The tick in which dead participants that had waited were looked for last.
+    /// The tick in which dead participants that had waited were last looked for.
     pub(super) woke: AtomicU64,
     /// Whether this handle waits for each event.
     pub(super) waits: [AtomicBool; EVENTS],
@@ -54,7 +54,7 @@ impl Drop for Queue {
     }
 }
 
-/// Checks the state of a file that this program enters, and rebuilds it after a reboot. The caller holds the lock of the file.
+/// Checks the state of a file that this program opens, and rebuilds it after a reboot. The caller holds the lock of the file.
 fn enter_as(
     presence: &Presence,
     region: &Region,
@@ -65,7 +65,7 @@ fn enter_as(
     let inode = os::stat(file)?.inode;
     let alone = presence.is_alone();
     if !layout::BOOT.is_current(shared, inode)? || (alone && !is_as_closed(shared)?) {
-        // Live binaries that outlived a close participate, too.
+        // Live binaries that exist after a close also participate.
         if !alone || !presence.pins().is_empty() {
             return Err(Errno::BUSY);
         }
@@ -73,7 +73,7 @@ fn enter_as(
         recovery::recover(shared, layout, sync).map_err(errno_of)?;
         region.check_fault()?;
         layout::BOOT.set_current(shared, inode)?;
-        // The epoch is what the lock's owner is known by; recovery has cleared it.
+        // The epoch identifies the lock's owner; recovery has cleared it.
         let owner = presence.owner();
         shared.store(participant::PLACE.of(owner.slot()), owner.epoch())?;
     }
@@ -95,7 +95,7 @@ impl Queue {
     fn enter(region: &Region, layout: &Layout) -> crate::Result<Queue> {
         let file = region.clone_file()?;
         let segment_size = layout.summary.segment_size;
-        // Whoever opens or closes does so alone.
+        // Only one program at a time opens or closes the file.
         let lock = os::FileLock::wait(file.as_fd())?;
         let shared = Mapped::new(region);
         let presence = Presence::enter(file.as_fd(), &shared, &participant::PLACE)?;
@@ -119,7 +119,7 @@ impl Queue {
         let dead = |other: u32| !queue.presence.is_taken(other);
         queue
             .with(region, Wait::Yes, |locked| {
-                // What an earlier program in this slot left, if this program does not have it already.
+                // Claims that an earlier program in this slot left, if this program does not already have the slot.
                 let mut released = 0;
                 if first {
                     released += locked.clean_up(slot)?;
@@ -133,8 +133,8 @@ impl Queue {
         Ok(queue)
     }
 
-    /// Ends this handle. With the last of this program its claims end; a file that no other program uses is marked as
-    /// closed, with a checksum. A program that does not come this far loses nothing.
+    /// Ends this handle. With the last handle of this program, its claims end. A file that no other program uses is marked as
+    /// closed, with a checksum. A program that does not get this far loses nothing.
     pub fn leave(&self, region: &Region) -> crate::Result<()> {
         if self.left.swap(true, Ordering::AcqRel) {
             return Ok(());
@@ -158,7 +158,7 @@ impl Queue {
         .map_err(errno_of)
     }
 
-    /// As [`Region::reattach`], if the file is still the one that was opened.
+    /// As [`Region::reattach`], if it is still the same file.
     pub fn reattach(&self, region: &Region) -> std::result::Result<(), store::Error> {
         store::reattach(region, |now: &Layout| {
             let same =
@@ -184,8 +184,8 @@ impl Queue {
         self.presence.owner().slot()
     }
 
-    /// Runs `act` under the lock. It runs again after the file was made longer, or a header was brought to the disk, as it
-    /// asked for. [`Stop::Busy`]: that takes time, and the caller may not wait.
+    /// Runs `act` under the lock. If `act` requests it, the file is extended, or a header is written to the disk, and `act` runs
+    /// again. [`Stop::Busy`]: this takes time, and the caller may not wait.
     #[inline(always)]
     pub fn with<R>(
         &self,
@@ -194,7 +194,7 @@ impl Queue {
         mut act: impl FnMut(&Locked<Mapped>) -> Result<R>,
     ) -> Result<R> {
         loop {
-            // A fault outweighs whatever was found in the pages that were put in place of the lost ones.
+            // A fault takes precedence over results that were read from the pages that replace the lost ones.
             let result = region.writing(|| Ok::<_, Errno>(self.attempt(region, wait, &mut act)))?;
             match result {
                 Err(Stop::Grow(to)) if wait == Wait::Yes => self.grow(region, to)?,
@@ -223,7 +223,7 @@ impl Queue {
             may_wait: wait == Wait::Yes,
             new_salt: super::segment::new_salt,
         };
-        // Another program may have made the file longer than this map is; a word that is damaged makes nothing longer.
+        // Another program may have extended the file beyond this map. A damaged word does not extend anything.
         let needed = super::segment::offset_of(locked.segments()?, self.segment_size);
         match needed > shared.len() {
             true if wait == Wait::Yes
@@ -242,11 +242,11 @@ impl Queue {
         Ok(held::take(shared, at, &self.presence, place, log, wait)?)
     }
 
-    /// Makes the file at least `to` bytes long, and tells all who use it.
+    /// Extends the file to at least `to` bytes, and notifies all participants.
     #[cold]
     fn grow(&self, region: &Region, to: u64) -> Result<()> {
         if self.unpin_dead(region)? {
-            // Perhaps there is room now.
+            // There may be room now.
             return Ok(());
         }
         region.grow(to)?;
@@ -261,7 +261,7 @@ impl Queue {
         })
     }
 
-    /// Ends what dead participants have pinned. Returns whether there was anything.
+    /// Ends the pins of dead participants. Returns whether there were any.
     fn unpin_dead(&self, region: &Region) -> Result<bool> {
         region.writing(|| {
             let shared = Mapped::new(region);
@@ -271,18 +271,18 @@ impl Queue {
         })
     }
 
-    /// Brings the current floors to the disk, so that what they passed can be used again.
+    /// Writes the current floors to the disk, so that the space before them can be reused.
     #[cold]
     fn checkpoint(&self, region: &Region) -> Result<()> {
         self.synced(region, || region.sync(Some((0, DATA)), true), false)
     }
 
-    /// Brings everything to the disk that was done so far. Blocks on the disk.
+    /// Writes everything that was done so far to the disk. Blocks on the disk.
     pub fn sync(&self, region: &Region) -> Result<()> {
         self.synced(region, || region.sync(None, true), true)
     }
 
-    /// Writes a header, syncs, and notes what is known to be on the disk then: the header, and with `all` what was pushed.
+    /// Writes a header, syncs, and records what is then known to be on the disk: the header and, with `all`, the pushed items.
     fn synced(
         &self,
         region: &Region,
@@ -308,13 +308,13 @@ impl Queue {
         sync()?;
         let (header, summary, tails) = before;
         self.with(region, Wait::Yes, |locked| {
-            // A header that was written in the meantime may have reached the disk in part.
+            // A header that was written in the meantime may be partly on the disk.
             let current = locked.shared.load(layout::HEADER)? == header;
             locked.note_synced(current.then_some(&summary), all.then_some(&tails))
         })
     }
 
-    /// Adds an item. What is larger than a segment is copied without the lock; [`Stop::Busy`] if the caller may not wait
+    /// Adds an item. An item that is larger than a segment is copied without the lock; [`Stop::Busy`] if the caller may not wait
     /// for that.
     ///
     /// # Safety
@@ -368,7 +368,7 @@ impl Queue {
             return Err(Stop::Busy);
         }
         if patience::is_brief() {
-            // It takes the lock twice, and cannot be given up in between.
+            // It takes the lock twice, and cannot be abandoned in between.
             return Err(Errno::WAIT_STORE.into());
         }
         // One at a time: a slot has one reservation.
@@ -405,9 +405,9 @@ impl Queue {
         })
     }
 
-    /// Makes available again what dead participants have checked out: always, or once in each tick of the system's clock
-    /// (1 to 10 milliseconds), for it asks the kernel about each that has claims. Whoever waits is told. Returns how many
-    /// items there are more.
+    /// Makes available what dead participants have checked out: always, or once per tick of the system's clock
+    /// (1 to 10 milliseconds), because it asks the kernel about each participant that has claims. Waiting threads are notified.
+    /// Returns how many items became available.
     #[inline(always)]
     pub fn look_for_dead<S: Shared>(
         &self,
@@ -422,12 +422,12 @@ impl Queue {
         }
         self.looked.store(now, Ordering::Relaxed);
         let released = locked.clean_up_dead(|slot| !self.presence.is_taken(slot))?;
-        // The caller may take one of them only.
+        // The caller may take only one of them.
         tell_of(region, released)?;
         Ok(released)
     }
 
-    /// Whether another program has claims: whoever waits for items has to look whether it lives.
+    /// Whether another program has claims. A thread that waits for items then has to check whether the program lives.
     pub fn others_have_claims(&self, region: &Region) -> crate::Result<bool> {
         let shared = Mapped::new(region);
         for slot in (0..store::participants::SLOTS).filter(|slot| *slot != self.slot()) {
@@ -455,7 +455,7 @@ impl Queue {
     }
 }
 
-/// Wakes who waits, where items became available again with their participant's end.
+/// Wakes waiting threads, if items became available again because their participant ended.
 fn tell_of(region: &Region, released: u64) -> Result<()> {
     match released {
         0 => Ok(()),
@@ -464,7 +464,7 @@ fn tell_of(region: &Region, released: u64) -> Result<()> {
 }
 
 impl<S: Shared> Locked<'_, S> {
-    /// Notes what is known to be on the disk.
+    /// Records what is known to be on the disk.
     pub fn note_synced(
         &self,
         header: Option<&super::summary::Summary>,
@@ -492,7 +492,7 @@ impl<S: Shared> Locked<'_, S> {
     }
 }
 
-/// Whether the control area is as the last participant left it, if that closed it.
+/// Whether the control area is unchanged since the last participant closed it.
 fn is_as_closed<S: Shared>(shared: &S) -> crate::Result<bool> {
     let clean = shared.load(layout::CLEAN)?;
     Ok(clean == 0 || clean == checksum(shared)?)
@@ -502,14 +502,14 @@ fn is_as_closed<S: Shared>(shared: &S) -> crate::Result<bool> {
 fn checksum<S: Shared>(shared: &S) -> crate::Result<u64> {
     let mut control = vec![0; (DATA - layout::LOCK) as usize];
     shared.read(layout::LOCK, &mut control)?;
-    // Not what changes between the mark and the next open.
+    // Without the words that change between the mark and the next open.
     let mut clear = |at: u64, bytes: u64| {
         let at = (at - layout::LOCK) as usize;
         control[at..at + bytes as usize].fill(0);
     };
     clear(layout::LOCK, 8);
     clear(layout::CLEAN, 8);
-    // The events, and who waits for them.
+    // The events, and the bits of waiting slots.
     clear(layout::ITEMS_EVENT, 32);
     for slot in 0..store::participants::SLOTS {
         clear(participant::PLACE.of(slot), 8);

@@ -1,4 +1,4 @@
-//! Live payloads: an item whose bytes somebody shows where they are, so that its segment must not be used again.
+//! Live payloads: items whose bytes live binaries show in the file, so that their segments must not be reused.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use crate::store::shared::Mapped;
 use crate::store::Shared;
 use crate::Region;
 
-/// Keeps the segment of an item, and all later ones, from being used again until it is dropped, which takes no lock of the
-/// queue. This program participates for as long: another one that finds the pin finds that its owner lives.
+/// Keeps the segment of an item, and all later ones, from being reused until it is dropped, which does not take the lock of
+/// the queue. This program participates for as long, so another program that finds the pin sees that its owner is alive.
 pub struct Pin<R: Deref<Target = Region>> {
     region: R,
     presence: Arc<Presence>,
@@ -47,7 +47,7 @@ impl<R: Deref<Target = Region>> Pin<R> {
 impl<R: Deref<Target = Region>> Drop for Pin<R> {
     fn drop(&mut self) {
         let word = pinned(self.presence.owner().slot());
-        // The word is inside of the map: it was stored there.
+        // The word is inside the map, because it was stored there.
         let _ = self
             .presence
             .pins()
@@ -81,7 +81,7 @@ impl<S: Shared> Locked<'_, S> {
         Ok(lowest.map_or(0, |lowest| tail.saturating_sub(lowest)))
     }
 
-    /// Ends the pins of all other participants of which `is_dead` is true. Returns whether there were any.
+    /// Ends the pins of all other participants for which `is_dead` returns `true`. Returns whether there were any.
     pub fn unpin_dead(&self, is_dead: impl Fn(u32) -> bool) -> Result<bool> {
         let mut some = false;
         for slot in (0..participants::SLOTS).filter(|slot| *slot != self.slot) {

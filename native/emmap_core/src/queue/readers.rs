@@ -31,7 +31,7 @@ impl<S: Shared> Locked<'_, S> {
         Ok(None)
     }
 
-    /// Creates a reader, which sees what is pushed from now on. EUSERS: there are as many as there can be.
+    /// Creates a reader, which sees every item that is pushed from now on. EUSERS: the queue has the maximum number of readers.
     pub fn create_reader(&self, name: &[u8], most_lag: u64) -> Result<usize> {
         if name.is_empty() || name.len() > MOST_NAME {
             return Err(Errno::INVAL.into());
@@ -45,7 +45,7 @@ impl<S: Shared> Locked<'_, S> {
         }
         let cursor = free.ok_or(Errno(libc::EUSERS))?;
         let at = cursor::at(cursor);
-        // It is not in use, so nobody reads these.
+        // It is not in use, so these are not read.
         for word in (cursor::NEXT..cursor::END).step_by(8) {
             self.shared.store(at + word, 0)?;
         }
@@ -67,7 +67,7 @@ impl<S: Shared> Locked<'_, S> {
         }
     }
 
-    /// Deletes a reader; what only it needed is recycled.
+    /// Deletes a reader, and recycles what only this reader needed.
     pub fn delete_reader(&self, cursor: usize) -> Result<()> {
         if !(OWN + 1..DEAD_CURSOR).contains(&cursor) || !self.is_active(cursor)? {
             return Err(Stop::Gone);
@@ -96,7 +96,7 @@ impl<S: Shared> Locked<'_, S> {
         Ok(change.commit()?)
     }
 
-    /// Skips what makes readers lag more than they may, and counts it. Called after a push.
+    /// Skips items of readers that lag more than they may, and counts them. Called after a push.
     #[inline(always)]
     pub fn enforce_lag(&self) -> Result<()> {
         match self.load(layout::LAGGING)? {

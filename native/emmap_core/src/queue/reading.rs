@@ -18,12 +18,12 @@ pub struct Found {
     pub salt: u64,
 }
 
-/// Where the payload of an item goes.
+/// Where to put the payload of an item.
 #[derive(Clone, Copy, Debug)]
 pub enum Room {
-    /// To memory that has room for it, and is not a map.
+    /// Copied to memory that has room for it, outside of any map.
     Copy(*mut u8),
-    /// It stays where it is: the caller has pinned the item, under the lock under which it was found.
+    /// It stays where it is: the caller has pinned the item, while it held the lock under which the item was found.
     InPlace,
 }
 
@@ -55,11 +55,11 @@ impl Found {
         }
     }
 
-    /// Copies the payload to the room for it, or only looks whether it is sound; `None`: the record is damaged. Needs no lock
+    /// Copies the payload, or only checks whether it is intact; `None`: the record is damaged. Needs no lock
     /// while something keeps the segment.
     ///
     /// # Safety
-    /// There must be room for the payload, in no map.
+    /// There must be room for the payload, outside of any map.
     #[inline(always)]
     pub unsafe fn deliver<S: Shared>(
         &self,
@@ -141,11 +141,11 @@ impl<S: Shared> Locked<'_, S> {
         }))
     }
 
-    /// Takes the next item: its payload goes where `room` says, which is called with the item, and moves the cursor behind it.
-    /// `None`: there is none, or `room` returned nothing.
+    /// Takes the next item, and moves the cursor past it. `room` is called with the item, and determines where its payload
+    /// goes. `None`: no item is available, or `room` returned `None`.
     ///
     /// # Safety
-    /// What `room` returns must have room for the payload, and be no map.
+    /// What `room` returns must have room for the payload, outside of any map.
     #[inline(always)]
     pub unsafe fn pop<R: Into<Room>>(
         &self,
@@ -173,7 +173,7 @@ impl<S: Shared> Locked<'_, S> {
         }
     }
 
-    /// Moves the cursor behind an item.
+    /// Moves the cursor past an item.
     #[inline(always)]
     pub(super) fn pass(&self, cursor: usize, found: &Found) -> crate::Result<()> {
         let at = cursor::at(cursor);
@@ -222,7 +222,7 @@ impl<S: Shared> Locked<'_, S> {
         let last = self.load(stream + stream::LAST)?;
         let tail = self.load(stream + stream::TAIL)?;
         if self.load(cursor::at(cursor) + cursor::NEXT)? > last || last >= tail {
-            // The newest that is left was taken once, and released.
+            // The newest remaining item was taken once, and released.
             return match self.last_released(cursor)? {
                 // SAFETY: the caller's promise.
                 Some(claim) => unsafe {
@@ -274,7 +274,7 @@ impl<S: Shared> Locked<'_, S> {
     }
 
     /// Copies the first item at or after a position that the cursor can take, and takes nothing: for iterating over all
-    /// of them. Returns where the next begins, too.
+    /// of them. Also returns where the next begins.
     ///
     /// # Safety
     /// As [`Locked::pop`].
@@ -340,14 +340,14 @@ impl<S: Shared> Locked<'_, S> {
         Ok(next.unwrap_or(bound))
     }
 
-    /// The segment of the stream that a position is in. Looks at the segments from the first on.
+    /// The segment of the stream that contains a position. Searches the segments from the first on.
     pub(super) fn segment_at(&self, stream: usize, position: u64) -> Result<Option<Segment>> {
         let first = self.load(stream::at(stream) + stream::FIRST_SEGMENT)?;
         let mut next = match first {
             0 => None,
             first => Some(self.segment(first - 1)?),
         };
-        // No more than there are: a damaged link may lead back.
+        // At most as many steps as there are segments, because a damaged link may lead back.
         for _ in 0..=self.segments()? {
             match next {
                 Some(segment) if segment.contains(position) => return Ok(Some(segment)),
@@ -358,7 +358,7 @@ impl<S: Shared> Locked<'_, S> {
         Ok(None)
     }
 
-    /// Puts a cursor that has no segment yet into the first one of its stream.
+    /// Moves a cursor that has no segment yet to the first segment of its stream.
     #[cold]
     fn enter_first(&self, cursor: usize) -> Result<()> {
         let first = self.load(stream::at(layout::stream_of(cursor)) + stream::FIRST_SEGMENT)?;
@@ -406,7 +406,7 @@ impl<S: Shared> Locked<'_, S> {
         }
     }
 
-    /// The next segment cannot be found by its link: the one with the lowest position after this one.
+    /// If the next segment cannot be found by its link: moves to the one with the lowest position after this one.
     fn hop_over_damage(&self, cursor: usize, position: u64) -> Result<()> {
         let stream = layout::stream_of(cursor);
         let (segments, size) = (self.segments()?, self.segment_size);

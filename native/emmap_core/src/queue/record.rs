@@ -11,7 +11,7 @@ use crate::{interrupt, Errno, Result};
 pub const HEADER: u64 = 24;
 /// 1 GiB.
 pub const MOST_PAYLOAD: u64 = 1 << 30;
-/// No extension of this version is longer.
+/// The longest extension of this version.
 const MOST_EXTENSION: u64 = 24;
 
 /// The payload is an Erlang term in the external format.
@@ -23,7 +23,7 @@ pub const ACKS: u32 = 4;
 /// The extension is that of a dead letter.
 pub const DEAD_LETTER: u32 = 8;
 
-/// What a record is made of.
+/// The contents of a record.
 #[derive(Clone, Copy, Debug)]
 pub struct Content {
     pub flags: u32,
@@ -50,7 +50,7 @@ impl Extension {
         extension
     }
 
-    /// Of a push with an identity.
+    /// For a push with an identity.
     pub fn identity(producer: [u8; 16], number: u64) -> Extension {
         let mut extension = Extension::new(&[0, 0, number]);
         extension.bytes[..16].copy_from_slice(&producer);
@@ -88,7 +88,7 @@ impl Head {
         self.flags & ACKS == 0
     }
 
-    /// How much room the record takes.
+    /// The size of the record.
     #[inline(always)]
     pub fn room(&self) -> u64 {
         room(self.extension, self.length)
@@ -107,13 +107,13 @@ impl Content {
     }
 }
 
-/// How much is copied at once.
+/// How many bytes are copied at once.
 const PIECE: usize = 4096;
 
-/// Where a search for a record asks whether anybody waits for it, in bytes.
+/// How many bytes a search for a record reads between two checks whether its result is still needed.
 const WATCHED: u64 = 64 << 10;
 
-/// Writes a record at a file offset, where nobody reads yet.
+/// Writes a record at a file offset that is not read yet.
 ///
 /// # Safety
 /// The payload must have as many readable bytes as it says.
@@ -159,7 +159,7 @@ pub unsafe fn write<S: Shared>(
     shared.write(at, &crc.to_le_bytes())
 }
 
-/// Writes the header and the extension of a record whose payload is there, with this checksum of its own.
+/// Writes the header and the extension of a record whose payload was already written and has this checksum.
 pub fn write_head<S: Shared>(
     shared: &S,
     at: u64,
@@ -206,7 +206,7 @@ impl Head {
     /// Copies the payload to `out` and returns the extension, if the checksum of what was copied is right.
     ///
     /// # Safety
-    /// `out` must have room for the payload, and be no map.
+    /// `out` must have room for the payload, outside of any map.
     #[inline(always)]
     pub unsafe fn copy_to<S: Shared>(
         &self,
@@ -226,7 +226,7 @@ impl Head {
         Ok((crc == self.crc()).then_some(extension))
     }
 
-    /// The extension, if the checksum is right of what is in the file now.
+    /// The extension, if the checksum matches the current contents of the file.
     pub fn verified<S: Shared>(&self, shared: &S, at: u64, salt: u64) -> Result<Option<Extension>> {
         match self.is_sound(shared, at, salt)? {
             true => self.extension(shared, at).map(Some),
@@ -239,7 +239,7 @@ impl Head {
         let mut crc = self.crc_of_start(salt);
         let mut piece = [0u8; 4096];
         let (mut from, mut left) = (at + HEADER, (self.extension + self.length) as usize);
-        // Where it is, rather than through a copy of it.
+        // In place, rather than through a copy.
         if let Some(words) = shared.words(from, left / 8)? {
             crc = checksum::append_words(crc, words);
             (from, left) = (from + words.len() as u64 * 8, left % 8);

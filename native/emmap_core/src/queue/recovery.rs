@@ -1,7 +1,7 @@
-//! The state after a reboot, from what is on the disk.
+//! Rebuilds the state after a reboot from the contents of the disk.
 //!
-//! The control area is of no use then: any of its pages may be older than any other. The header in force says up to where
-//! everything was acknowledged, and what a sync has covered; everything else is read from the segments.
+//! The control area cannot be used then, because any of its pages may be older than any other. The header in force says up to
+//! where everything was acknowledged, and what a sync has covered. Everything else is read from the segments.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,8 +14,8 @@ use super::{Locked, Result, Stop};
 use crate::store::{Shared, Structure};
 use crate::{interrupt, Errno};
 
-/// Records or segments that are read between two looks at whether anybody waits for the recovery. One that is left is as one
-/// whose program died.
+/// How many records or segments are read between two checks whether the recovery is still needed. An abandoned recovery leaves
+/// the same state as one whose program died.
 const UNWATCHED: u64 = 64;
 
 /// What was found in a stream.
@@ -28,7 +28,7 @@ struct Chain {
     last: u64,
     items: u64,
     torn: u64,
-    /// Less was found than was durable.
+    /// Less was found than the header says is durable.
     damaged: bool,
     /// For each cursor of the stream the first item at or after its floor.
     starts: Vec<Option<Start>>,
@@ -80,7 +80,7 @@ pub fn recover<S: Shared>(
     }
     for (stream, chain) in chains.iter().enumerate() {
         let word = 8 * stream as u64;
-        // What was found is on the disk.
+        // What was found is already on the disk.
         shared.store(layout::DURABLE_POSITION + word, chain.tail)?;
         shared.store(layout::DURABLE_SEQUENCE + word, chain.sequence)?;
         shared.store(layout::SYNCED_FLOOR + word, summary.floor(stream))?;
@@ -88,7 +88,7 @@ pub fn recover<S: Shared>(
     shared.store(layout::HEADER, layout.in_force().sequence())?;
     shared.store(layout::SYNCED_HEADER, layout.in_force().place() as u64)?;
     if !sound.is_empty() {
-        // What the headers of segments told of floors is in a header before one of them is erased or used again.
+        // The floors from the headers of segments are written to a header before a segment is erased or reused.
         locked.write_header()?;
         sync()?;
         locked.note_synced(Some(&locked.summary()?), None)?;
@@ -97,7 +97,7 @@ pub fn recover<S: Shared>(
     for (stream, chain) in chains.iter().enumerate() {
         locked.apply_acknowledgements(chain)?;
         if chain.damaged {
-            // Whoever reads up to here meets the end of a segment, and that items are missing.
+            // A cursor that reads up to here meets the end of a segment, and detects that items are missing.
             locked.try_begin_segment(stream)?;
         }
     }
@@ -110,7 +110,7 @@ pub fn recover<S: Shared>(
     Ok(())
 }
 
-/// A cursor that needs what is damaged meets it first: it is told, and goes on behind it.
+/// A cursor that needs damaged items meets them first: it reports them, and continues after them.
 fn note_damage(
     chain: &mut Chain,
     summary: &Summary,
@@ -131,7 +131,7 @@ fn note_damage(
     }
 }
 
-/// Clears the control area, but for the producers, of which each word is what was written at some time.
+/// Clears the control area, except for the producers, where each word is as it was written at some time.
 fn clear<S: Shared>(shared: &S, segments: u64) -> Result<()> {
     let words = |from: u64, to: u64| (from..to).step_by(8);
     for at in words(layout::LOCK, layout::PRODUCERS).chain(words(BITMAP, DATA)) {
@@ -142,7 +142,7 @@ fn clear<S: Shared>(shared: &S, segments: u64) -> Result<()> {
     Ok(shared.store(layout::SEGMENTS, segments)?)
 }
 
-/// Erases the headers of all segments that are in no chain: no later recovery may take them for a part of one.
+/// Erases the headers of all segments that are in no chain, so that no later recovery takes them for a part of one.
 fn erase_others<S: Shared>(
     locked: &Locked<S>,
     sound: &[Segment],
@@ -165,7 +165,7 @@ fn erase_others<S: Shared>(
 }
 
 impl<S: Shared> Locked<'_, S> {
-    /// All segments whose headers are sound, and which do not are in a longer one.
+    /// All segments with intact headers that are not inside a longer one.
     fn sound_segments(&self, segments: u64) -> Result<Vec<Segment>> {
         let mut sound = BTreeMap::new();
         for number in 0..segments {
@@ -178,7 +178,7 @@ impl<S: Shared> Locked<'_, S> {
         }
         let long: Vec<Segment> = sound.values().copied().filter(|s| s.span > 1).collect();
         for segment in long {
-            // It was free again, and in use as shorter ones, unless its record is still there.
+            // It was free again, and then in use as shorter segments, unless its record still exists.
             match self.sound_at(&segment, segment.start + RECORDS, None)? {
                 Some(_) => (1..segment.span).for_each(|inside| {
                     sound.remove(&(segment.number + inside));
@@ -212,21 +212,21 @@ impl<S: Shared> Locked<'_, S> {
             starts: vec![None; CURSORS],
             acknowledged: BTreeMap::new(),
         };
-        // The sequence number at the floor, if a header has it.
+        // The sequence number at the floor, if a header contains it.
         let at_floor = summary.cursors.iter().enumerate().find(|(number, cursor)| {
             stream_of(*number) == stream && cursor.name.is_some() && cursor.floor == floor
         });
         let mut expected = at_floor.map(|(_, cursor)| cursor.sequence);
         let around = by_start.range(..=floor).next_back();
         let around = around.filter(|(_, segment)| segment.contains(floor));
-        // Where the segment of the floor is not there, it was used again after the floor left it, or never reached the disk.
+        // If the segment of the floor does not exist, it was reused after the floor left it, or never reached the disk.
         let after = by_start
             .range(floor..)
             .next()
             .filter(|(_, next)| expected == Some(next.first_sequence) || floor < durable);
         let first = around.or(after);
         let Some((_, first)) = first else {
-            // Nothing that anybody needs is left. What was told of the end of the stream is not told again of other items.
+            // No needed items are left. Damage at the end of the stream that was already reported is not reported again.
             let cursors = summary.cursors.iter().enumerate();
             let told = cursors.filter(|(number, _)| stream_of(*number) == stream);
             for (_, cursor) in told {
@@ -265,7 +265,7 @@ impl<S: Shared> Locked<'_, S> {
                 continue;
             }
             if position < durable {
-                // Damage in front of what a sync has covered: what is behind it stays readable.
+                // Damage before a position that a sync has covered: the items after it stay readable.
                 note_damage(&mut chain, summary, &here, position, expected);
                 let bound = here.end();
                 if let Some(at) = record::next_sound(self.shared, &here, position, bound)? {
@@ -278,7 +278,7 @@ impl<S: Shared> Locked<'_, S> {
                     continue;
                 }
                 if durable <= here.end() {
-                    // Whoever reads up to here is told.
+                    // A cursor that reads up to here reports the damage.
                     (position, expected) = (durable, Some(summary.durable_sequence[stream]));
                 } else {
                     chain.damaged = true;
@@ -288,7 +288,7 @@ impl<S: Shared> Locked<'_, S> {
         }
         chain.tail = position;
         chain.ends.push(position);
-        // Where the number of the item at the floor is not known, no number is given again that any segment has.
+        // If the number of the item at the floor is unknown, no number of any segment is used again.
         let highest = by_start.values().map(|segment| segment.first_sequence);
         chain.sequence = expected
             .or(highest.max())
@@ -316,14 +316,14 @@ impl<S: Shared> Locked<'_, S> {
         Ok(sound.then_some(found))
     }
 
-    /// Goes on in the next segment.
+    /// Continues in the next segment.
     fn step(&self, chain: &mut Chain, end: u64, next: Segment) -> (Segment, u64) {
         chain.ends.push(end);
         chain.segments.push(next);
         (next, next.start + RECORDS)
     }
 
-    /// How many bytes up to the last that is not zero.
+    /// The number of bytes up to the last that is not zero.
     fn written_behind(&self, segment: &Segment, position: u64) -> Result<u64> {
         let mut piece = [0u8; 4096];
         let mut end = segment.end();
@@ -341,7 +341,7 @@ impl<S: Shared> Locked<'_, S> {
         Ok(0)
     }
 
-    /// What one sound record tells.
+    /// Collects the information of one intact record.
     fn take_note(
         &self,
         chain: &mut Chain,
@@ -400,7 +400,7 @@ impl<S: Shared> Locked<'_, S> {
         let shared = self.shared;
         shared.store(at + stream::TAIL, chain.tail)?;
         shared.store(at + stream::SEQUENCE, chain.sequence)?;
-        // The next push begins a segment with another salt: what was dropped must never look new.
+        // The next push begins a segment with another salt, so that dropped records never look valid.
         shared.store(at + stream::LIMIT, chain.tail)?;
         shared.store(at + stream::LAST, chain.last)?;
         let (Some(first), Some(last)) = (chain.segments.first(), chain.segments.last()) else {
@@ -450,13 +450,13 @@ impl<S: Shared> Locked<'_, S> {
         }
         let told = &summary.cursors[number];
         if chain.damaged && chain.starts[number].is_none() && told.sequence < chain.sequence {
-            // It expects an item that is not there.
+            // It expects an item that does not exist.
             shared.store(at + cursor::SEQUENCE, told.sequence)?;
         }
         Ok(shared.store(at + cursor::STATE, 1)?)
     }
 
-    /// What was acknowledged out of order, durably, is not delivered again.
+    /// Items that were durably acknowledged out of order are not delivered again.
     fn apply_acknowledgements(&self, chain: &Chain) -> Result<()> {
         for (cursor, sequences) in &chain.acknowledged {
             let Some(last) = sequences.last().filter(|_| *cursor < layout::DEAD_CURSOR) else {
@@ -472,7 +472,7 @@ impl<S: Shared> Locked<'_, S> {
                         self.acknowledge(*cursor, &claimed.receipt)?;
                     }
                     Ok(Some(claimed)) => others.push(claimed.receipt),
-                    // Damage is met again by whoever reads there; without room for claims all is delivered again.
+                    // A later read meets the damage again. Without room for claims, all items are delivered again.
                     Err(Stop::Corrupt(_)) => continue,
                     Err(Stop::Grow(_) | Stop::Checkpoint | Stop::Posix(Errno::NOSPC)) => break,
                     Err(error) => return Err(error),

@@ -27,8 +27,8 @@ impl<S: Shared> Locked<'_, S> {
         Ok(lowest)
     }
 
-    /// Frees the first segments of the stream, as far as no cursor and no live binary needs them.
-    /// [`Stop::Checkpoint`]: what the header on the disk promises is in the next one.
+    /// Frees the first segments of the stream, up to the first that a cursor or a live binary needs.
+    /// [`Stop::Checkpoint`]: the header on the disk still needs them, and the next one does not.
     pub fn recycle(&self, stream: usize) -> Result<()> {
         let at = stream::at(stream);
         loop {
@@ -83,7 +83,7 @@ impl<S: Shared> Locked<'_, S> {
             && self.load(at + cursor::SEGMENT)? == segment
             && self.load(at + cursor::NEXT)? >= end;
         match here.then(|| self.hop(cursor)) {
-            // Told by the call that reads there.
+            // The call that reads there reports it.
             None | Some(Ok(()) | Err(Stop::Corrupt(_))) => Ok(()),
             Some(Err(error)) => Err(error),
         }
@@ -103,8 +103,8 @@ impl<S: Shared> Locked<'_, S> {
         Ok(self.load(self.claim_at(cursor, claim)? + claim::POSITION)?)
     }
 
-    /// Ends what a participant left that is dead: its claims become available again. Returns how many. (What this program
-    /// itself has pinned is known to its presence.)
+    /// Cleans up after a dead participant: its claims become available again. Returns how many. (The pins of this
+    /// program are known to its presence.)
     pub fn clean_up(&self, slot: u32) -> Result<u64> {
         let at = participant::PLACE.of(slot);
         let bit = 1u64 << slot;
@@ -118,12 +118,12 @@ impl<S: Shared> Locked<'_, S> {
         }
         self.shared.update(layout::ITEMS_WAITERS, 0, bit)?;
         self.shared.update(layout::SPACE_WAITERS, 0, bit)?;
-        // The last: a participant that dies in between leaves the rest to the next.
+        // Last: if this participant dies before, the next one does the rest.
         self.shared.store(at + participant::HAS_CLAIMS, 0)?;
         Ok(released)
     }
 
-    /// As [`Locked::clean_up`], of all participants that have claims or pins and of which `is_dead` is true.
+    /// As [`Locked::clean_up`], for all participants that have claims or pins and for which `is_dead` returns `true`.
     pub fn clean_up_dead(&self, is_dead: impl Fn(u32) -> bool) -> Result<u64> {
         let mut released = 0;
         for slot in (0..participants::SLOTS).filter(|slot| *slot != self.slot) {
@@ -137,7 +137,7 @@ impl<S: Shared> Locked<'_, S> {
         Ok(released)
     }
 
-    /// Nobody has to be told any more in place of participants of which `is_dead` is true. The caller holds the lock, which a
+    /// Clears the bits of waiting participants for which `is_dead` returns `true`. The caller holds the lock, which a
     /// new participant takes before it waits.
     pub fn forget_dead_waiters(&self, waiters: u64, is_dead: impl Fn(u32) -> bool) -> Result<()> {
         let waiting = self.load(waiters)?;
@@ -164,7 +164,7 @@ impl<S: Shared> Locked<'_, S> {
                 Ok(true)
             }
             Ok(None) => Ok(false),
-            // Damaged, and dropped with that.
+            // It was damaged, and is now dropped.
             Err(Stop::Corrupt(_)) => Ok(true),
             Err(error) => Err(error),
         }

@@ -16,7 +16,7 @@ const NEXT: u64 = 48;
 /// The word with the position at which the records end, or 0.
 const END: u64 = 56;
 
-/// What the header of a segment says.
+/// The contents of the header of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
     pub number: u64,
@@ -35,7 +35,7 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// The position behind its last byte.
+    /// The position after its last byte.
     pub fn end(&self) -> u64 {
         self.start.saturating_add(self.bytes)
     }
@@ -62,13 +62,13 @@ impl Segment {
     }
 }
 
-/// The file offset of a segment. Of a number that no segment has it is behind the end of every file.
+/// The file offset of a segment. For an invalid number, it is past the end of any file.
 #[inline(always)]
 pub fn offset_of(number: u64, segment_size: u64) -> u64 {
     DATA + number.min(MOST_SEGMENTS) * segment_size
 }
 
-/// The header at a segment, if it is sound. `segments`: how many the file has.
+/// The header at a segment, if it is intact. `segments`: how many the file has.
 pub fn read<S: Shared>(
     shared: &S,
     number: u64,
@@ -120,19 +120,19 @@ pub fn write<S: Shared>(shared: &S, segment: &Segment) -> Result<()> {
     shared.write(segment.offset, &header)
 }
 
-/// A payload may be a copy of any file of a queue, and begin where a segment does.
+/// Includes the file and the number, because a payload may be a copy of a queue's file, and begin where a segment does.
 fn checksum(file: u64, number: u64, header: &[u8]) -> u32 {
     let crc = crc32c::crc32c(&file.to_le_bytes());
     let crc = crc32c::crc32c_append(crc, &number.to_le_bytes());
     crc32c::crc32c_append(crc, header)
 }
 
-/// Makes sure that a segment is not taken for one in use after a reboot.
+/// Ensures that a segment is not mistaken for one in use after a reboot.
 pub fn erase<S: Shared>(shared: &S, number: u64, segment_size: u64) -> Result<()> {
     shared.write(offset_of(number, segment_size), &[0; RECORDS as usize])
 }
 
-/// A number that no earlier life of the segment had.
+/// A number that was never used before for the segment.
 pub fn new_salt() -> u64 {
     std::collections::hash_map::RandomState::new()
         .build_hasher()
@@ -144,7 +144,7 @@ impl<S: Shared> Locked<'_, S> {
         Ok(self.shared.load(SEGMENTS)?.min(MOST_SEGMENTS))
     }
 
-    /// The header of a segment that words refer to: IO where it is none.
+    /// The header of a segment to which a word refers; IO if it is not valid.
     pub(super) fn segment(&self, number: u64) -> Result<Segment> {
         let segments = self.segments()?;
         read(self.shared, number, segments, self.segment_size)?.ok_or(Errno::IO)
@@ -187,7 +187,7 @@ impl<S: Shared> Locked<'_, S> {
                 return Ok(number - span);
             }
         }
-        // Those at the end of the file need only the rest.
+        // Free segments at the end of the file need only the rest to be added.
         let needed = segments + span - run;
         match needed <= MOST_SEGMENTS {
             true => Err(Stop::Grow(offset_of(needed, self.segment_size))),

@@ -1,4 +1,4 @@
-//! What the headers of a queue's file say: enough to know after a reboot what was acknowledged, and what must be there.
+//! The contents of the headers of a queue's file: they show after a reboot what was acknowledged, and what must exist.
 
 use std::convert::Infallible;
 
@@ -22,7 +22,7 @@ const DURABLE_SEQUENCE: usize = 32;
 const FIRST_CURSOR: usize = 48;
 const CURSOR_BYTES: usize = 88;
 
-/// A cursor as the headers have it.
+/// A cursor as stored in the headers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CursorSummary {
     /// Every item before this position was acknowledged.
@@ -142,12 +142,12 @@ impl Body for Summary {
     }
 }
 
-/// What is asked of a queue's file.
+/// The requested properties of a queue's file.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
-    /// Of a new file, in bytes; one that is there keeps its own.
+    /// For a new file, in bytes; an existing file keeps its own.
     pub segment_size: Option<u64>,
-    /// The file must be there, with a queue in it.
+    /// The file must exist and contain a queue.
     pub existing: bool,
 }
 
@@ -189,8 +189,8 @@ impl Structure for Layout {
     }
 
     fn allocated_from(&self) -> u64 {
-        // Also what is behind the headers in their pages: a header is written through the map, and a block smaller than a
-        // page that is a hole there would be lost on a full disk.
+        // Also the rest of the header pages: a header is written through the map, and if a block smaller than a
+        // page were a hole there, it would be lost on a full disk.
         0
     }
 
@@ -204,7 +204,7 @@ impl Structure for Layout {
 }
 
 impl<S: Shared> Locked<'_, S> {
-    /// What a header has to say now.
+    /// The current contents of a header.
     pub fn summary(&self) -> Result<Summary> {
         let mut summary = Summary::new(self.segment_size, self.load(layout::FILE)?);
         for stream in 0..STREAMS {
@@ -224,12 +224,12 @@ impl<S: Shared> Locked<'_, S> {
         Ok(summary)
     }
 
-    /// Writes the next header. What it says of the floors is true from now on; it is on the disk after the next sync.
+    /// Writes the next header. Its floors are valid from now on. It is on the disk after the next sync.
     pub fn write_header(&self) -> Result<()> {
         let sequence = self.load(layout::HEADER)?.wrapping_add(1);
         let header = header::encode(&self.summary()?, sequence);
         let synced = self.load(layout::SYNCED_HEADER)?;
-        // Never over the one that a power failure would leave.
+        // Never over the header that would be left after a power failure.
         let place = HEADERS[usize::from(synced == 0)];
         self.shared.write(place, &header)?;
         Ok(self.shared.store(layout::HEADER, sequence)?)

@@ -9,7 +9,7 @@ use crate::store::log::Change;
 use crate::store::Shared;
 use crate::Errno;
 
-/// Where a payload is copied that is larger than a segment, before its record is added: outside of the lock.
+/// Where a payload that is larger than a segment is copied, without the lock, before its record is added.
 #[derive(Clone, Copy, Debug)]
 pub struct Reserved {
     number: u64,
@@ -28,7 +28,7 @@ struct Tail {
 }
 
 impl<S: Shared> Locked<'_, S> {
-    /// Whether a record with so much room is in a segment of one.
+    /// Whether a record of this size fits in one segment.
     #[inline(always)]
     pub fn fits_in_segment(&self, room: u64) -> bool {
         room <= self.segment_size - RECORDS
@@ -44,7 +44,7 @@ impl<S: Shared> Locked<'_, S> {
         unsafe { self.push_with(stream, content, |_| Ok(())) }
     }
 
-    /// As [`Locked::push`]; what `also` sets is changed with it.
+    /// As [`Locked::push`]; `also` adds to the same change.
     ///
     /// # Safety
     /// As [`Locked::push`].
@@ -72,7 +72,7 @@ impl<S: Shared> Locked<'_, S> {
         Ok(tail.sequence)
     }
 
-    /// Adds the first of these items, and all that follow it and fit in the same segment, as one change. Returns how many.
+    /// Adds the first of these items, and the following ones that fit in the same segment, as one change. Returns how many.
     ///
     /// # Safety
     /// The payloads must have as many readable bytes as the contents say.
@@ -103,7 +103,7 @@ impl<S: Shared> Locked<'_, S> {
         Ok(count as usize)
     }
 
-    /// Where a record with so much room goes.
+    /// Where a record of this size goes.
     #[inline(always)]
     fn tail(&self, stream: usize, room: u64) -> Result<Tail> {
         let at = stream::at(stream);
@@ -131,7 +131,7 @@ impl<S: Shared> Locked<'_, S> {
         Ok(u64::from_le(self.load(at + 24)?))
     }
 
-    /// Goes on in a new segment, the lowest free one.
+    /// Continues in a new segment, the lowest free one.
     #[cold]
     pub(super) fn begin_segment(&self, stream: usize) -> Result<()> {
         self.recycle(stream)?;
@@ -142,7 +142,7 @@ impl<S: Shared> Locked<'_, S> {
         Ok(change.commit()?)
     }
 
-    /// Makes free segments the tail of the stream, with the change.
+    /// Makes free segments the tail of the stream, as part of the change.
     fn link(
         &self,
         stream: usize,
@@ -155,7 +155,7 @@ impl<S: Shared> Locked<'_, S> {
         let bytes = span * self.segment_size;
         let next_start = start.checked_add(bytes).ok_or(Errno::IO)?;
         let sequence = self.load(at + stream::SEQUENCE)?;
-        // A floor that is in no header must be where an item is: or here, where everything was taken.
+        // A floor that is in no header must be at an item, or here, if everything was taken.
         self.leave_ends(stream)?;
         let floor = match self.floor(stream)? {
             floor if floor == self.load(at + stream::TAIL)? => start + RECORDS,
@@ -185,9 +185,9 @@ impl<S: Shared> Locked<'_, S> {
         Ok(segment)
     }
 
-    /// Sets segments aside for a payload that is larger than one. They are free again should this program die.
+    /// Reserves segments for a payload that is larger than one. They are freed if this program dies.
     pub fn reserve(&self, stream: usize, content: &Content) -> Result<Reserved> {
-        // Others look for what is left of a program only where this is set.
+        // Others clean up after a program only if this is set.
         self.note_claims()?;
         self.recycle(stream)?;
         let span = (content.room() + RECORDS).div_ceil(self.segment_size);
@@ -208,7 +208,7 @@ impl<S: Shared> Locked<'_, S> {
         })
     }
 
-    /// Gives segments back that were set aside by the participant in a slot.
+    /// Frees the segments that the participant in a slot has reserved.
     pub(super) fn free_reservation(&self, slot: u32) -> Result<()> {
         let at = participant::PLACE.of(slot) + participant::RESERVATION;
         let (number, span) = layout::halves(self.load(at)?);
@@ -223,7 +223,7 @@ impl<S: Shared> Locked<'_, S> {
         Ok(())
     }
 
-    /// As [`Locked::free_reservation`], of this program's own.
+    /// As [`Locked::free_reservation`], for this program.
     pub fn give_back(&self) -> Result<()> {
         self.free_reservation(self.slot)
     }
@@ -262,7 +262,7 @@ impl<S: Shared> Locked<'_, S> {
     }
 }
 
-/// Copies the payload to where it was reserved, and returns its checksum. Takes no lock.
+/// Copies the payload to its reserved place, and returns its checksum. Takes no lock.
 ///
 /// # Safety
 /// The payload must have as many readable bytes as the content says.
@@ -312,7 +312,7 @@ pub(super) fn dead_letter(sequence: u64, attempts: u64) -> Extension {
     Extension::new(&[sequence, attempts])
 }
 
-/// A content that is in memory of this program.
+/// A content that is in the memory of this program.
 pub fn content(flags: u32, extension: Extension, payload: &[u8]) -> Content {
     Content {
         flags,
@@ -322,7 +322,7 @@ pub fn content(flags: u32, extension: Extension, payload: &[u8]) -> Content {
     }
 }
 
-/// What is refused, however large the file may be.
+/// Lengths that are refused for any size of the file.
 pub fn check_length(length: u64) -> Result<()> {
     match length <= record::MOST_PAYLOAD {
         true => Ok(()),

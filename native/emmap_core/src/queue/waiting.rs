@@ -1,5 +1,5 @@
-//! Waiting for items and for space, without polling: who waits sets a bit, and who makes the wait pointless wakes only where
-//! a bit is set.
+//! Waiting for items and for space, without polling: a waiting thread sets a bit, and a thread that makes items or space
+//! available wakes others only if a bit is set.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -36,17 +36,17 @@ impl Event {
     }
 }
 
-/// The half of a word that a futex is.
+/// The half of a word that is used as a futex.
 fn futex(region: &Region, event: Event) -> Result<&AtomicU32> {
     let low_half = if cfg!(target_endian = "little") { 0 } else { 4 };
-    // The map stays where it is for as long as the region lives, and a page that was lost is there again.
+    // The map stays where it is for as long as the region lives, and a page that was lost is mapped again.
     let word = region.word_mut(event.word())?;
     // SAFETY: a half of a word inside of the map (1: Alive in `region.rs`), aligned to four bytes.
     Ok(unsafe { &*word.as_ptr().cast::<u8>().add(low_half).cast::<AtomicU32>() })
 }
 
 impl Queue {
-    /// Says that this handle waits, to be told of what happens from now on. Look again after it, then
+    /// Sets whether this handle waits, and so is notified from now on. To be followed by another check, and then
     /// [`Queue::wait`]. The handles of a program share one bit, which is set as long as one of them waits.
     pub fn set_waiting(&self, region: &Region, event: Event, waits: bool) -> Result<()> {
         let mut waiting = self.presence().waiting();
@@ -62,7 +62,7 @@ impl Queue {
         })
     }
 
-    /// This handle ends, and waits for nothing.
+    /// This handle ends, and does not wait any more.
     pub(super) fn forget_waiting(&self) {
         let mut waiting = self.presence().waiting();
         for event in [Event::Items, Event::Space] {
@@ -79,7 +79,7 @@ impl Queue {
         }
     }
 
-    /// The number of the event, to be read before looking whether it is still worth waiting.
+    /// The number of the event, to be read before checking whether to wait.
     pub fn event(&self, region: &Region, event: Event) -> Result<u32> {
         region.reading(|| Ok(futex(region, event)?.load(Ordering::SeqCst)))
     }
@@ -90,7 +90,7 @@ impl Queue {
         region.reading(|| Mapped::new(region).load(at))
     }
 
-    /// Waits until the event has another number, or for `timeout`, or until it is time to look again. It may return early.
+    /// Waits until the event has another number, or for `timeout`, or until it is time to check again. It may return early.
     /// Returns whether a signal interrupted it.
     pub fn wait(
         &self,
@@ -109,7 +109,8 @@ impl Queue {
         Ok(interrupted)
     }
 
-    /// Looks for the dead, after a wait for items: what they had checked out is available, and whoever waits is told.
+    /// Looks for dead programs, after a wait for items: what they had checked out is made available, and waiting threads are
+    /// notified.
     pub fn look(&self, region: &Region) -> super::Result<()> {
         if !self.others_have_claims(region)? {
             return Ok(());
@@ -120,7 +121,7 @@ impl Queue {
         })
     }
 
-    /// Wakes all who wait, in any program.
+    /// Wakes all waiting threads, in any program.
     #[cold]
     pub fn wake(&self, region: &Region, event: Event) -> Result<()> {
         region.writing(|| wake(region, event))
@@ -132,7 +133,7 @@ impl Queue {
         self.wake(region, event)?;
         let now = os::tick();
         if self.woke.swap(now, Ordering::Relaxed) != now {
-            // One that is left for now costs a system call, no more.
+            // If this is postponed, it only costs a system call.
             let _ = self.with(region, Wait::No, |locked| {
                 locked.forget_dead_waiters(event.waiters(), |slot| {
                     slot != self.slot() && !self.presence().is_taken(slot)
@@ -153,5 +154,5 @@ pub(super) fn wake(region: &Region, event: Event) -> Result<()> {
 /// How often a waiter looks for dead programs while another program has claims: its death makes items available, and wakes
 /// no waiter.
 const LOOK: Duration = Duration::from_millis(4);
-/// How often it looks at all: whoever made items or space available may have died before it woke them.
+/// How often it checks in any case: a program that made items or space available may have died before it woke others.
 pub const SELDOM: Duration = Duration::from_secs(1);
