@@ -1,23 +1,23 @@
-//! A store of blocks of one size in a file, for any number of programs at once, intact wherever one of them dies.
-//! `docs/formats.md` has the format for readers in other languages.
+//! A store of fixed-size blocks in a file, for any number of programs at once. It is intact wherever one of them dies.
+//! `docs/formats.md` describes the format for readers in other languages.
 //!
 //! | module | responsibility |
 //! | --- | --- |
 //! | [`layout`] | where everything is |
-//! | [`description`] | what the headers of the file say |
-//! | [`page`] | pages of bits: the first one that is not full |
-//! | [`allocation`] | which blocks are in use, and the lowest one that is free |
+//! | [`description`] | the contents of the headers |
+//! | [`page`] | pages of bits: finds the first bit that is not set |
+//! | [`allocation`] | which blocks are in use, and the lowest free block |
 //! | [`contents`] | the bytes of a block and their checksum |
-//! | [`replacing`] | new bytes for a block, so that it has the old ones or the new ones |
+//! | [`replacing`] | replaces a block, so that it has either the old or the new bytes |
 //! | [`durable`] | the steps of a sync |
 //! | [`trimming`] | the free end of the file |
-//! | [`check`] | what must hold at all times |
-//! | [`recovery`] | the state after a reboot, from what is on the disk |
-//! | [`participation`] | the part of this program in a file of blocks |
-//! | [`calls`] | what a program calls |
+//! | [`check`] | the invariants |
+//! | [`recovery`] | rebuilds the state after a reboot from the contents of the disk |
+//! | [`participation`] | the participation of this program in a file of blocks |
+//! | [`calls`] | the calls of a program |
 //!
 //! Everything that changes the file is a method of [`Locked`], which exists while this program holds the lock. A method makes
-//! its changes with [`crate::store::log`], so that another program can take the lock at any instruction.
+//! its changes with [`crate::store::log`], so that another program can take over the lock at any instruction.
 
 pub mod allocation;
 pub mod calls;
@@ -40,7 +40,7 @@ use crate::store::log::Change;
 use crate::store::Shared;
 use crate::Errno;
 
-/// Why a call did not do what it should. Nothing has changed.
+/// Why a call failed. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
     Posix(Errno),
@@ -48,11 +48,11 @@ pub enum Stop {
     Absent,
     /// The block with this address is damaged.
     Corrupt(u64),
-    /// What comes next may wait, and the caller must not.
+    /// The next step may wait, and the caller must not.
     Busy,
-    /// There must be room for so many blocks first.
+    /// The file must first get room for this many blocks.
     Grow(u64),
-    /// A sync must move replaced blocks to their places first.
+    /// A sync must first move replaced blocks to their places.
     Sync,
 }
 

@@ -1,7 +1,7 @@
-//! Which blocks are in use, and the lowest one that is free.
+//! Which blocks are in use, and the lowest free block.
 //!
-//! A block is taken while it is live (L) or held (H). Pages of bits say which words are full of taken blocks, and
-//! directories which groups are.
+//! A block is taken while it is live (L) or held (H). Pages of bits mark the words that are full of taken blocks, and
+//! directories the groups that are full.
 
 use super::layout::{self, group, Place, BITS, WORDS};
 use super::{page, Locked, Result, Stop};
@@ -41,7 +41,7 @@ impl<S: Shared> Locked<'_, S> {
         Bits::of(&self.geometry.place(address))
     }
 
-    /// Whether a block with this address is in use. `EINVAL`: this map does not reach it.
+    /// Whether a block with this address is in use. `EINVAL`: it is past the end of this map.
     #[inline(always)]
     pub fn is_live(&self, address: u64) -> Result<bool> {
         Ok(self.live_bits(address)?.is_some())
@@ -57,7 +57,7 @@ impl<S: Shared> Locked<'_, S> {
         Ok((self.load(bits.live)? & bits.bit != 0).then_some(bits))
     }
 
-    /// The lowest address that is free; the file may have no room for it yet.
+    /// The lowest free address. The file may have no room for it yet.
     #[inline(always)]
     fn lowest_free(&self) -> Result<u64> {
         let (hint, capacity) = (self.load(layout::HINT)?, self.load(layout::CAPACITY)?);
@@ -73,7 +73,7 @@ impl<S: Shared> Locked<'_, S> {
         }
     }
 
-    /// The lowest free address, in the word behind the one of the hint, or by the directories.
+    /// The lowest free address, in the word after the one of the hint, or found through the directories.
     #[cold]
     fn search_free(&self, hint: u64, capacity: u64) -> Result<u64> {
         let next = (hint / 64 + 1) * 64;
@@ -93,7 +93,7 @@ impl<S: Shared> Locked<'_, S> {
             let directory = self.geometry.directory(super_group);
             let mut change = self.change();
             let Some(number) = page::first_clear(self.shared, directory)? else {
-                // A file that is damaged: all is full, and is not said to be.
+                // The file is damaged: everything is full, but not marked as full.
                 page::set(
                     self.shared,
                     layout::DIRECTORY,
@@ -111,7 +111,7 @@ impl<S: Shared> Locked<'_, S> {
             if let Some(place) = self.first_free_of(number)? {
                 return Ok((number * BITS + place).min(capacity));
             }
-            // Likewise.
+            // As above.
             self.fill_group(number, &mut change)?;
             change.commit()?;
         }
@@ -132,7 +132,7 @@ impl<S: Shared> Locked<'_, S> {
         Ok(None)
     }
 
-    /// Says that a word of a group is full of taken blocks.
+    /// Marks a word of a group as full of taken blocks.
     #[inline(always)]
     fn fill_word(&self, number: u64, word: u64, change: &mut Change<S>) -> Result<()> {
         let live = self.geometry.group(number) + group::LIVE;
@@ -151,7 +151,7 @@ impl<S: Shared> Locked<'_, S> {
         Ok(())
     }
 
-    /// Says that blocks of a word are free, of which `first` is the lowest.
+    /// Marks blocks of a word as free. `first` is the lowest of them.
     #[inline(always)]
     pub(super) fn free_in_word(
         &self,
@@ -177,7 +177,7 @@ impl<S: Shared> Locked<'_, S> {
         Ok(())
     }
 
-    /// A sync has to look at the group that begins at `start`.
+    /// Marks that a sync has to look at the group that begins at `start`.
     #[inline(always)]
     fn note_change(&self, start: u64) -> Result<()> {
         let at = start + group::CHANGED;
@@ -187,7 +187,7 @@ impl<S: Shared> Locked<'_, S> {
         }
     }
 
-    /// Stores a block at the lowest free address, which is returned.
+    /// Stores a block at the lowest free address, and returns the address.
     ///
     /// # Safety
     /// `data` must have as many readable bytes as a block has.
@@ -196,7 +196,7 @@ impl<S: Shared> Locked<'_, S> {
         let address = self.lowest_free()?;
         let room = self.check_room(address);
         if room.is_err() {
-            // Directories that are damaged do not make the file longer again and again.
+            // If the directories are damaged, the file must not grow again and again.
             self.shared
                 .store(layout::HINT, self.load(layout::CAPACITY)?)?;
         }
@@ -204,12 +204,12 @@ impl<S: Shared> Locked<'_, S> {
         let place = self.geometry.place(address);
         // SAFETY: the caller's promise.
         unsafe { self.take(address, &place, data)? };
-        // Afterwards: one that is too low costs a search, and no more.
+        // Afterwards, because a hint that is too low only costs a search.
         self.shared.store(layout::HINT, address + 1)?;
         Ok(address)
     }
 
-    /// As [`Locked::store`], at this address; EEXIST if it is in use. One that is held needs a sync first.
+    /// As [`Locked::store`], at this address; EEXIST if it is in use. A held address needs a sync first.
     ///
     /// # Safety
     /// As [`Locked::store`].
@@ -266,7 +266,7 @@ impl<S: Shared> Locked<'_, S> {
         Ok(())
     }
 
-    /// Ends the use of a block.
+    /// Frees a block.
     #[inline(always)]
     pub fn free(&self, address: u64) -> Result<()> {
         let bits = self.live_bits(address)?.ok_or(Stop::Absent)?;
@@ -285,7 +285,7 @@ impl<S: Shared> Locked<'_, S> {
         Ok(log::set_two(self.shared, &layout::LOG, words)?)
     }
 
-    /// Where more than two words change.
+    /// For changes of more than two words.
     #[cold]
     fn free_with_more(&self, address: u64, bits: &Bits, live: u64, count: u64) -> Result<()> {
         let mut change = self.change();
@@ -298,7 +298,7 @@ impl<S: Shared> Locked<'_, S> {
         Ok(change.commit()?)
     }
 
-    /// Before an address is free: a hint that is too low costs a search, and no more.
+    /// To be called before an address becomes free: a hint that is too low only costs a search.
     #[inline(always)]
     fn lower_hint(&self, address: u64) -> Result<()> {
         match address < self.load(layout::HINT)? {

@@ -1,4 +1,4 @@
-//! What a program calls. Reads take no lock, unless what they find is not what a checksum says.
+//! The calls of a program. Reads take no lock, unless the data does not match its checksum.
 
 use super::participation::Blocks;
 use super::recovery::Recovered;
@@ -11,7 +11,7 @@ use crate::{patience, Errno, Region};
 
 use std::os::fd::AsFd;
 
-/// How many groups a sync brings to the disk together: it keeps a page of each.
+/// How many groups a sync writes to the disk together. It keeps one page of each in memory.
 const GROUPS_AT_ONCE: u64 = 4096;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,14 +19,14 @@ pub struct Info {
     pub block_size: u64,
     pub count: u64,
     pub capacity: u64,
-    /// Blocks that were replaced, and are moved to their places by the next sync.
+    /// Blocks that were replaced, and that the next sync moves to their places.
     pub replaced: u64,
     pub recoveries: u64,
     pub recovered: Recovered,
 }
 
 impl Blocks {
-    /// Stores a block at the lowest free address, and returns that.
+    /// Stores a block at the lowest free address, and returns the address.
     ///
     /// # Safety
     /// `data` must have as many readable bytes as a block has.
@@ -53,7 +53,7 @@ impl Blocks {
         })
     }
 
-    /// Stores blocks, and tells the address of each. Where it fails, the first ones are stored.
+    /// Stores blocks, and reports the address of each. If it fails, the first blocks are stored.
     ///
     /// # Safety
     /// As [`Blocks::store`], of each.
@@ -75,7 +75,7 @@ impl Blocks {
         })
     }
 
-    /// Gives a block new bytes.
+    /// Replaces the bytes of a block.
     ///
     /// # Safety
     /// As [`Blocks::store`].
@@ -96,7 +96,7 @@ impl Blocks {
         self.with(region, wait, |locked| locked.free(address))
     }
 
-    /// What needs no lock, on a map that reaches all blocks.
+    /// Runs a call that needs no lock, on a map that covers all blocks.
     #[inline(always)]
     fn unlocked<R>(
         &self,
@@ -115,7 +115,7 @@ impl Blocks {
             }))
         })?;
         match result {
-            // The map is too short, or it was when the file became longer in the meantime: under the lock that is known.
+            // The map is too short, or it was when the file grew at the same time. Under the lock, this is certain.
             Err(Stop::Grow(_) | Stop::Posix(Errno::INVAL)) if wait == Wait::Yes => {
                 self.with(region, wait, act)
             }
@@ -127,7 +127,7 @@ impl Blocks {
     /// Copies a block to `out`.
     ///
     /// # Safety
-    /// `out` must have room for a block, and be no map.
+    /// `out` must have room for a block, outside of any map.
     #[inline(always)]
     pub unsafe fn read(
         &self,
@@ -148,7 +148,7 @@ impl Blocks {
         }
     }
 
-    /// Somebody changes it, or it is damaged.
+    /// Reads a block that another thread changes, or that is damaged.
     ///
     /// # Safety
     /// As [`Blocks::read`].
@@ -172,7 +172,7 @@ impl Blocks {
         })
     }
 
-    /// Whether a block that is in use is as its checksum says. Needs no memory for it.
+    /// Whether a block in use matches its checksum. Needs no memory for it.
     pub fn is_sound(&self, region: &Region, address: u64) -> Result<bool> {
         let check = |locked: &Locked<Mapped>| match locked.is_live(address)? {
             true => Ok(replacing::is_sound(locked.shared, &self.geometry, address)?),
@@ -184,7 +184,7 @@ impl Blocks {
         }
     }
 
-    /// Where a block is in the file; `None`: it is in a slot, where it does not stay.
+    /// Where a block is in the file; `None` if it is in a slot, where it does not stay.
     pub fn locate(&self, region: &Region, wait: Wait, address: u64) -> Result<Option<u64>> {
         self.unlocked(region, wait, |locked| match locked.is_live(address)? {
             true if locked.is_replaced(address)? => Ok(None),
@@ -213,7 +213,7 @@ impl Blocks {
         self.unlocked(region, wait, |locked| locked.last_taken(end, false))
     }
 
-    /// The state as it is at this moment; its numbers are of one moment each.
+    /// The current state. Each number is from one moment, but not all from the same.
     pub fn info(&self, region: &Region, wait: Wait) -> Result<Info> {
         self.unlocked(region, wait, |locked| {
             let word = |at| locked.shared.load(at);
@@ -237,10 +237,10 @@ impl Blocks {
         region.reading(|| Mapped::new(region).load(layout::COUNT))
     }
 
-    /// Brings everything to the disk that was done so far; one sync serves all callers that wait. Blocks on the disk.
+    /// Writes everything that was done so far to the disk. One sync serves all waiting callers. Blocks on the disk.
     pub fn sync(&self, region: &Region) -> Result<()> {
         if patience::is_brief() {
-            // It takes locks in several steps, and others may be at it for long.
+            // It takes locks in several steps, and others may hold them for long.
             return Err(Errno::WAIT_LONG.into());
         }
         let done = |shared: &Mapped| shared.load(layout::SYNCS_DONE);
@@ -305,11 +305,11 @@ impl Blocks {
         Ok(())
     }
 
-    /// Gives the room of the free end of the file back to the disk, and returns how many bytes of the file that is.
+    /// Releases the disk space of the free end of the file, and returns how many bytes of the file that is.
     pub fn trim(&self, region: &Region) -> Result<u64> {
         let file = region.clone_file()?;
         let shared = Mapped::new(region);
-        // Nobody makes room in the meantime.
+        // No other thread makes room in the meantime.
         let _alone = self.lock_long(region, &shared, layout::CAPACITY_LOCK, || Ok(false))?;
         let Some(from) = self.with(region, Wait::Yes, |locked| locked.trim())? else {
             return Ok(0);

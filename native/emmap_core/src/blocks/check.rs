@@ -1,4 +1,4 @@
-//! What must hold at all times, for tests, and for who asks whether a file is sound.
+//! Checks the invariants, for tests and for checking a file.
 
 use super::layout::{self, group, BITS, WORDS};
 use super::{page, Locked, Stop};
@@ -17,7 +17,7 @@ fn holds(what: &str, is: bool) -> Checked {
 }
 
 impl<S: Shared> Locked<'_, S> {
-    /// Compares everything that is computed with what it is computed from. Blocks are not read.
+    /// Compares all derived data with its source. Blocks are not read.
     pub fn check(&self) -> Checked {
         let told = |what: &str, error: &dyn std::fmt::Debug| format!("{what}: {error:?}");
         let word = |at: u64| self.load(at).map_err(|error| told("a word", &error));

@@ -1,4 +1,4 @@
-//! The bytes of a block and their checksum, which is not next to them: blocks stay aligned for who reads them in place.
+//! The bytes of a block and their checksum, which is stored separately so that blocks stay aligned for reading them in place.
 
 use std::mem::MaybeUninit;
 
@@ -7,10 +7,10 @@ use super::{Locked, Result};
 use crate::source;
 use crate::store::{checksum, Shared};
 
-/// What is copied at once.
+/// How many bytes are copied at once.
 const PIECE: usize = 4096;
 
-/// Where a checksum is: of two blocks in a word.
+/// The offset of a checksum. A word contains those of two blocks.
 #[inline(always)]
 fn checksum_at(place: &Place) -> (u64, u32) {
     let word = place.start + group::CHECKSUMS + place.index / 2 * 8;
@@ -36,7 +36,7 @@ pub unsafe fn write<S: Shared>(
     count: usize,
     mut crc: u32,
 ) -> crate::Result<u32> {
-    // Through memory of our own: the bytes may be a live binary that changes, and the checksum is that of the bytes that
+    // Through a buffer: the bytes may be a live binary that changes, and the checksum must match the bytes that
     // are written.
     let mut piece = MaybeUninit::<[u8; PIECE]>::uninit();
     let start = piece.as_mut_ptr().cast::<u8>();
@@ -58,7 +58,7 @@ pub unsafe fn write<S: Shared>(
 /// Copies `count` bytes to `out`, and returns their checksum, begun with `crc`.
 ///
 /// # Safety
-/// `out` must have room for `count` bytes, and be no map.
+/// `out` must have room for `count` bytes, outside of any map.
 #[inline(always)]
 pub unsafe fn read<S: Shared>(
     shared: &S,
@@ -71,7 +71,7 @@ pub unsafe fn read<S: Shared>(
     unsafe { shared.sum_out(at, out, count, crc) }
 }
 
-/// The checksum of bytes in the file, begun with `crc`; `each` gets them.
+/// The checksum of bytes in the file, begun with `crc`; `each` is called with the bytes.
 pub fn walk<S: Shared>(
     shared: &S,
     at: u64,

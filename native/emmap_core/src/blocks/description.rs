@@ -1,4 +1,4 @@
-//! What the headers of a file of blocks say. They never change.
+//! The contents of the headers of a file of blocks. They never change.
 
 use super::layout::Geometry;
 use crate::store::header::{self, u64_at};
@@ -37,16 +37,16 @@ impl Body for Description {
     }
 }
 
-/// What is asked of a file of blocks.
+/// The requested properties of a file of blocks.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Request {
-    /// In bytes. `None`: the size that the file has.
+    /// In bytes. `None`: that of the file.
     pub block_size: Option<u64>,
-    /// The file must be there, with blocks in it.
+    /// The file must exist and contain blocks.
     pub existing: bool,
 }
 
-/// The file has blocks of another size, which is this one.
+/// The file has blocks of another size, which is given here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OtherSize(pub u64);
 
@@ -95,7 +95,7 @@ impl Structure for Layout {
     }
 
     fn allocated_from(&self) -> u64 {
-        // What is behind the headers in their pages, too: a hole in a map is lost on a full disk.
+        // Also the rest of the header pages, because a hole in a map is lost on a full disk.
         0
     }
 

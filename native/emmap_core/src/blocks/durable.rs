@@ -1,5 +1,5 @@
-//! The steps of a sync. The page D of a group says which blocks the last sync covered: after a power failure these are
-//! there. D is written when the blocks are on the disk, and what D needs stays as it is until the next D is on the disk.
+//! The steps of a sync. The page D of a group records the blocks that the last sync covered: they exist after a power failure.
+//! D is written when the blocks are on the disk, and what D needs does not change until the next D is on the disk.
 
 use std::sync::OnceLock;
 
@@ -15,7 +15,7 @@ pub struct Seen {
     live: Vec<u64>,
 }
 
-/// The checksum of a page D: 0 for one of zeros.
+/// The checksum of a page D: 0 for a page of zeros.
 fn checksum_of(words: &[u64]) -> u64 {
     static OF_ZEROS: OnceLock<u32> = OnceLock::new();
     let of = |words: &[u64]| {
@@ -50,14 +50,14 @@ impl<S: Shared> Locked<'_, S> {
         Ok(number)
     }
 
-    /// First: what is live in a group that changed, which is held from now on.
+    /// Step 1: what is live in a group that changed, which is held from now on.
     pub fn see_group(&self, number: u64) -> Result<Option<Seen>> {
         let start = self.geometry.group(number);
         if self.load(start + group::CHANGED)? == 0 {
             return Ok(None);
         }
-        // One page D is on the disk at any moment. The first one will be written over; what a sync that did not end left
-        // there may not be on the disk, and then the second one is. That is written only while the first one is on the disk.
+        // At any moment, one page D is on the disk. The first one will be overwritten. If it was written by a sync that did
+        // not end, it may not be on the disk, but then the second one is: that is written only while the first is on the disk.
         if self.durable(number, 1)?.is_none() {
             if let Some(first) = self.durable(number, 0)? {
                 self.set_durable(number, 1, &first)?;
@@ -79,12 +79,12 @@ impl<S: Shared> Locked<'_, S> {
         }))
     }
 
-    /// The blocks in slots, which the sync will bring to their own places.
+    /// The blocks in slots, which the sync will move to their own places.
     pub fn see_slots(&self) -> Result<Vec<InSlot>> {
         self.pin_slots()
     }
 
-    /// Then everything is brought to the disk. After that: D, and the blocks in slots in their own places.
+    /// Step 2, after everything was written to the disk: D, and the blocks in slots in their own places.
     pub fn cover(&self, seen: &Seen) -> Result<()> {
         self.set_durable(seen.group, 0, &seen.live)
     }
@@ -93,14 +93,14 @@ impl<S: Shared> Locked<'_, S> {
         self.move_if_still(in_slot)
     }
 
-    /// Then everything is brought to the disk again. At last: the slots are free, and what is not needed any more.
+    /// Step 3, after everything was written to the disk again: the slots are free, and what is not needed any more.
     pub fn end_slot_of_sync(&self, in_slot: &InSlot) -> Result<()> {
         self.end_if_still(in_slot)
     }
 
     pub fn end_group(&self, seen: &Seen) -> Result<()> {
         let start = self.geometry.group(seen.group);
-        // First: blocks that are not held may be used again, and the second page must not have them then.
+        // First, because blocks that are not held may be reused, and must not be in the second page then.
         self.set_durable(seen.group, 1, &seen.live)?;
         for (word, bits) in (0..WORDS).zip(&seen.live) {
             let at = page::word(start + group::HELD, word);

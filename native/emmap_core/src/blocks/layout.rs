@@ -1,4 +1,4 @@
-//! Where everything is in a file of blocks. `docs/formats.md` has it for readers in other languages.
+//! The layout of a file of blocks. `docs/formats.md` describes it for readers in other languages.
 
 use crate::store::{boot, log, participants};
 
@@ -13,7 +13,7 @@ pub static LOG: log::Place = log::Place {
     capacity: 512,
 };
 
-/// Held by the participant that syncs, for as long as that takes.
+/// Held by the participant that syncs, for the duration of the sync.
 pub const SYNC_LOCK: u64 = CONTROL + 192;
 /// Held by the participant that changes the capacity, which waits for the disk.
 pub const CAPACITY_LOCK: u64 = CONTROL + 200;
@@ -29,7 +29,7 @@ pub const REPLACED: u64 = CONTROL + 280;
 /// The number of the last replacement.
 pub const REPLACEMENT: u64 = CONTROL + 288;
 pub const SYNCS_BEGUN: u64 = CONTROL + 296;
-/// The last sync that is complete, by its number.
+/// The number of the last completed sync.
 pub const SYNCS_DONE: u64 = CONTROL + 304;
 
 pub const BOOT: boot::Place = boot::Place(CONTROL + 384);
@@ -58,7 +58,7 @@ pub const DIRECTORY: u64 = 49_152;
 pub const SLOTS: u64 = DIRECTORY + PAGE;
 
 pub const PAGE: u64 = 4096;
-/// The words of a page of bits; others say which of them are full.
+/// The words of a page of bits. Further words mark which of them are full.
 pub const WORDS: u64 = 504;
 /// Blocks of a group, groups of a super-group, and super-groups.
 pub const BITS: u64 = WORDS * 64;
@@ -76,7 +76,7 @@ pub mod group {
     pub const BLOCKS: u64 = 36 * PAGE;
 
     pub const CHANGED_SINCE: u64 = 1;
-    /// A sync has copied what is live, and has not ended.
+    /// A sync has copied the live bits, and has not ended.
     pub const CHANGE_SEEN: u64 = 2;
 }
 
@@ -92,7 +92,7 @@ pub struct Geometry {
     groups: u64,
     group_bytes: u64,
     super_bytes: u64,
-    /// No address is as high.
+    /// All addresses are lower than this.
     pub most_blocks: u64,
 }
 
@@ -106,7 +106,7 @@ pub struct Place {
     pub index: u64,
 }
 
-/// No file is longer.
+/// The maximum size of a file.
 const MOST_BYTES: u64 = 1 << 62;
 
 impl Geometry {
@@ -175,13 +175,13 @@ impl Geometry {
         set * ways..(set + 1) * ways
     }
 
-    /// What the checksum of a block begins with: no other block has it, and none of another file.
+    /// The seed of the checksum of a block. It differs for each block and file.
     #[inline(always)]
     pub fn seed(&self, address: u64) -> u32 {
         ((self.file ^ address.wrapping_mul(0x9E37_79B9_7F4A_7C15)) >> 32) as u32
     }
 
-    /// How long a file with room for so many blocks is.
+    /// The size of a file with room for this many blocks.
     pub fn file_size(&self, capacity: u64) -> u64 {
         match capacity.checked_sub(1) {
             None => self.groups,
@@ -194,7 +194,7 @@ impl Geometry {
         capacity.div_ceil(BITS)
     }
 
-    /// The capacity of a file that needs a block: some more at once, so that a file seldom grows.
+    /// The capacity of a file that needs a block: somewhat more than that, so that a file seldom grows.
     pub fn capacity_for(&self, address: u64, capacity: u64) -> u64 {
         let of_bytes = |bytes: u64| (bytes / self.block_size).max(1);
         let more = (capacity / 8).clamp(of_bytes(64 << 10), of_bytes(64 << 20));

@@ -1,6 +1,6 @@
-//! Pages of bits: 504 words, and a bit for each of them that says that it is full.
+//! Pages of bits: 504 words, and a bit for each of them that marks it as full.
 //!
-//! A page of zeros has nothing in use, so that a file grows without being written to.
+//! In a page of zeros, nothing is in use, so a file can grow without being written to.
 
 use super::layout::{BITS, WORDS};
 use super::Result;
@@ -19,13 +19,13 @@ pub fn bit(page: u64, bit: u64) -> (u64, u64) {
     (word(page, bit / 64), 1 << (bit % 64))
 }
 
-/// The offset of the word that says whether word `of` is full, and its bit there.
+/// The offset of the word that marks whether word `of` is full, and its bit there.
 #[inline(always)]
 pub fn full(page: u64, of: u64) -> (u64, u64) {
     bit(page + WORDS * 8, of)
 }
 
-/// The first word that is not said to be full, from `from` on.
+/// The first word that is not marked as full, from `from` on.
 pub fn first_word<S: Shared>(shared: &S, page: u64, from: u64) -> Result<Option<u64>> {
     let mut at = from;
     while at < WORDS {
@@ -48,13 +48,13 @@ pub fn first_clear<S: Shared>(shared: &S, page: u64) -> Result<Option<u64>> {
         if bits != u64::MAX {
             return Ok(Some(found * 64 + u64::from(bits.trailing_ones())));
         }
-        // Damaged: it is full, and is not said to be.
+        // Damaged: it is full, but not marked as full.
         from = found + 1;
     }
     Ok(None)
 }
 
-/// Says whether word `of` is full. Whether all words are, then.
+/// Marks whether word `of` is full. Returns whether all words are then full.
 pub fn set_full<S: Shared>(
     shared: &S,
     page: u64,
@@ -80,7 +80,7 @@ pub fn set_full<S: Shared>(
     Ok(true)
 }
 
-/// The word of a page all of whose words are full.
+/// The value of word `group` if all the words that it marks are full.
 fn ones(group: u64) -> u64 {
     match WORDS - group * 64 {
         last @ 0..64 => (1 << last) - 1,
@@ -88,7 +88,7 @@ fn ones(group: u64) -> u64 {
     }
 }
 
-/// Sets or clears a bit of a directory. Whether all bits are set, then.
+/// Sets or clears a bit of a directory. Returns whether all bits are then set.
 pub fn set<S: Shared>(
     shared: &S,
     page: u64,

@@ -1,4 +1,4 @@
-//! The part of this program in a file of blocks: opening, closing, and the lock around each call.
+//! The participation of this program in a file of blocks: opening, closing, and the lock around each call.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -18,16 +18,16 @@ use crate::{os, Errno, Region};
 
 pub type Error = store::Error<OtherSize>;
 
-/// A sync, or growing, can take long on a slow disk.
+/// A sync, or growing, may take long on a slow disk.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// The part of this program in an open file of blocks.
+/// The participation of this program in an open file of blocks.
 pub struct Blocks {
     presence: Arc<Presence>,
     pub(super) geometry: Geometry,
-    /// One sync of this handle at a time; the others wait for it without asking the kernel.
+    /// Only one sync of this handle runs at a time. The others wait for it without asking the kernel.
     pub(super) syncing: Mutex<()>,
-    /// The map reaches all blocks below it.
+    /// The map covers all blocks below this.
     reached: AtomicU64,
     /// Whether this handle was ended.
     left: AtomicBool,
@@ -63,7 +63,7 @@ fn errno_of(stop: Stop) -> Errno {
 impl Blocks {
     fn enter(region: &Region, layout: &Layout) -> std::result::Result<Blocks, Error> {
         let file = region.clone_file()?;
-        // Whoever opens or closes does so alone.
+        // Only one program at a time opens or closes the file.
         let lock = os::FileLock::wait(file.as_fd())?;
         let shared = Mapped::new(region);
         let presence = Presence::enter(file.as_fd(), &shared, &layout::PARTICIPANTS)?;
@@ -84,8 +84,8 @@ impl Blocks {
         })
     }
 
-    /// Ends this handle. The last one of a program brings everything to the disk; the last program marks the file as closed. A
-    /// program that does not come this far loses nothing as long as the machine runs.
+    /// Ends this handle. The last handle of a program writes everything to the disk; the last program marks the file as closed.
+    /// A program that does not get this far loses nothing as long as the machine runs.
     pub fn leave(&self, region: &Region) -> crate::Result<()> {
         if self.left.swap(true, Ordering::AcqRel) {
             return Ok(());
@@ -99,7 +99,7 @@ impl Blocks {
         if !self.presence.is_alone() {
             return Ok(());
         }
-        // What is marked is what is there: nobody else uses it.
+        // The mark matches the contents, because no other program uses the file.
         self.with(region, Wait::Yes, |locked| match locked.is_as_synced()? {
             true => Ok(locked.shared.store(layout::CLEAN, 1)?),
             false => Ok(()),
@@ -107,7 +107,7 @@ impl Blocks {
         .map_err(errno_of)
     }
 
-    /// As [`Region::reattach`], if the file is still the one that was opened.
+    /// As [`Region::reattach`], if it is still the same file.
     pub fn reattach(&self, region: &Region) -> std::result::Result<(), store::Error> {
         store::reattach(region, |now: &Layout| match now.geometry == self.geometry {
             true => Ok(()),
@@ -129,8 +129,8 @@ impl Blocks {
         &self.presence
     }
 
-    /// Runs `act` under the lock. It runs again after the file was made longer, or after a sync, as it asked for.
-    /// [`Stop::Busy`]: that takes time, and the caller may not wait.
+    /// Runs `act` under the lock. If `act` requests it, the file is extended, or a sync is done, and `act` runs again.
+    /// [`Stop::Busy`]: this takes time, and the caller may not wait.
     #[inline(always)]
     pub fn with<R>(
         &self,
@@ -139,7 +139,7 @@ impl Blocks {
         mut act: impl FnMut(&Locked<Mapped>) -> Result<R>,
     ) -> Result<R> {
         loop {
-            // A fault outweighs whatever was found in the pages that were put in place of the lost ones.
+            // A fault takes precedence over results that were read from the pages that replace the lost ones.
             let result = region.writing(|| Ok::<_, Errno>(self.attempt(region, wait, &mut act)))?;
             match result {
                 Err(Stop::Grow(to)) if wait == Wait::Yes => self.grow(region, to)?,
@@ -171,10 +171,10 @@ impl Blocks {
         }
     }
 
-    /// The map, if it reaches all blocks below this capacity.
+    /// The map, if it covers all blocks below this capacity.
     #[inline(always)]
     pub(super) fn reach<'a>(&self, region: &'a Region, capacity: u64) -> Option<Mapped<'a>> {
-        // The map after the word: it is as long as who stored that has seen it, for it does not get shorter.
+        // The map after the word: it is at least as long as when the word was stored, because it never shrinks.
         let reached = self.reached.load(Ordering::Acquire);
         let shared = Mapped::new(region);
         (capacity <= reached || self.reaches_now(&shared, capacity)).then_some(shared)
@@ -190,7 +190,7 @@ impl Blocks {
         reaches
     }
 
-    /// Another program has made the file longer than this map is. A word that is damaged makes nothing longer.
+    /// Another program has extended the file beyond this map. A damaged word does not extend anything.
     #[cold]
     fn follow<R>(&self, region: &Region, wait: Wait, capacity: u64) -> Result<R> {
         if wait == Wait::No {
@@ -213,7 +213,7 @@ impl Blocks {
         Ok(held::take(shared, at, &self.presence, place, log, wait)?)
     }
 
-    /// Takes a lock whose owner may wait for the disk, unless `done`. EBUSY: it is held for minutes.
+    /// Takes a lock whose owner may wait for the disk, unless `done`. EBUSY: it has been held for minutes.
     pub(super) fn lock_long<'a>(
         &self,
         region: &Region,
@@ -233,7 +233,7 @@ impl Blocks {
         Ok(held)
     }
 
-    /// Makes room for so many blocks. Nobody waits for the disk in the meantime but who needs more room, too.
+    /// Makes room for this many blocks. In the meantime, only calls that also need more room wait for the disk.
     #[cold]
     fn grow(&self, region: &Region, capacity: u64) -> Result<()> {
         let shared = Mapped::new(region);
@@ -242,7 +242,7 @@ impl Blocks {
         let enough = || Ok(before()? >= capacity);
         let _alone = match self.lock_long(region, &shared, layout::CAPACITY_LOCK, enough)? {
             Some(held) if region.reading(before)? < capacity => held,
-            // Another one has made room, which this map may not show yet.
+            // Another thread has made room, which this map may not cover yet.
             _ => return Ok(region.grow(to)?),
         };
         let from = self.geometry.file_size(region.reading(before)?).min(to);
@@ -259,7 +259,7 @@ impl Blocks {
     }
 }
 
-/// Checks the state of a file that this program enters, and rebuilds it after a reboot. The caller holds the lock of the file.
+/// Checks the state of a file that this program opens, and rebuilds it after a reboot. The caller holds the lock of the file.
 fn enter_as(
     presence: &Presence,
     region: &Region,

@@ -1,6 +1,7 @@
-//! The state after a reboot, from what is on the disk: any page may be older than any other.
+//! Rebuilds the state after a reboot from the contents of the disk, where any page may be older than any other.
 //!
-//! Only bits are read. A block that the last sync covered is there; what came later was never promised, and is dropped.
+//! Only bits are read. A block that the last sync covered exists. Later blocks were never acknowledged as durable, and are
+//! dropped.
 
 use super::layout::{self, group, BITS, WORDS};
 use super::replacing::InSlot;
@@ -8,10 +9,11 @@ use super::{page, Locked, Result};
 use crate::store::Shared;
 use crate::{interrupt, Errno};
 
-/// Where it is asked, in bytes, whether anybody waits for the recovery. One that is left is as one whose program died.
+/// How many bytes are read between two checks whether the recovery is still needed. An abandoned recovery leaves the same state
+/// as one whose program died.
 const WATCHED: u64 = 64 << 10;
 
-/// What was found.
+/// The result of a recovery.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
     pub kept: u64,
@@ -20,8 +22,8 @@ pub struct Recovered {
 }
 
 impl<S: Shared> Locked<'_, S> {
-    /// Rebuilds the state of a file that no other program uses. `closed`: it is as its last participant closed it, which synced
-    /// everything; the bits in use are compared with what that sync covered.
+    /// Rebuilds the state of a file that no other program uses. `closed`: it is unchanged since its last participant closed it,
+    /// which synced everything; the bits in use are compared with what that sync covered.
     ///
     /// EIO: the file is shorter than what a sync covered.
     pub fn recover(&self, closed: bool) -> Result<Recovered> {
@@ -52,7 +54,7 @@ impl<S: Shared> Locked<'_, S> {
         shared.store(layout::COUNT, recovered.kept)?;
         shared.store(layout::CAPACITY, taken_end)?;
         shared.store(layout::HINT, 0)?;
-        // Nobody waits for a sync.
+        // No thread waits for a sync.
         shared.store(layout::SYNCS_DONE, 0)?;
         shared.store(layout::SYNCS_BEGUN, 0)?;
         self.recover_slots()?;
@@ -72,7 +74,7 @@ impl<S: Shared> Locked<'_, S> {
         (0..most).take_while(fits).count() as u64
     }
 
-    /// Whether the file has only zeros from here to its end, which is the end of a truncated group.
+    /// Whether the file contains only zeros from here to its end, which is the end of a truncated group.
     fn is_empty_from(&self, at: u64) -> Result<bool> {
         let end = self.shared.len() / 8 * 8;
         for at in (at..end).step_by(8) {
@@ -99,10 +101,10 @@ impl<S: Shared> Locked<'_, S> {
         let alike = copies[0].is_some() && copies[0] == copies[1];
         let [first, second] = copies;
         if let (Some(first), false) = (&first, alike) {
-            // Blocks that only the second one has may be used again.
+            // Blocks that only the second one contains may be reused.
             self.set_durable(number, 1, first)?;
         }
-        // Both damaged: no block is lost without a word, for who reads one that is torn is told.
+        // Both are damaged: no block is lost silently, because reading a torn block reports it.
         let durable = first.or(second).unwrap_or_else(|| live.clone());
         let mut changed = !alike;
         for (word, (live, durable)) in live.iter().zip(&durable).enumerate() {
@@ -121,7 +123,7 @@ impl<S: Shared> Locked<'_, S> {
         Ok(durable)
     }
 
-    /// Stores what is not there already: a page that is as it should be stays clean.
+    /// Stores a value only if it differs, so that a correct page stays clean.
     fn set(&self, at: u64, value: u64) -> Result<()> {
         match self.load(at)? == value {
             true => Ok(()),
@@ -165,13 +167,13 @@ impl<S: Shared> Locked<'_, S> {
         Ok(words.iter().all(|word| *word == u64::MAX))
     }
 
-    /// Slots whose blocks are there count, if they are complete; of two with the same block the later one.
+    /// Slots whose blocks are in use count if they are complete; of two with the same block, the later one counts.
     fn recover_slots(&self) -> Result<()> {
         let mut in_use: Vec<InSlot> = Vec::new();
         let last = self.last_replacement()?;
         self.shared.store(layout::REPLACEMENT, last)?;
         for told in self.in_slots()? {
-            // What superseded it may be lost.
+            // The record that it was superseded may be lost.
             let told = told.in_use();
             if !self.is_possible(&told)? || !self.is_slot_sound(&told)? {
                 continue;
@@ -188,7 +190,7 @@ impl<S: Shared> Locked<'_, S> {
         self.set_slots(&in_use)
     }
 
-    /// Whether what is in use is what the last sync covered, as it is after a close, and everything else fits.
+    /// Whether the blocks in use are those that the last sync covered, as after a close, and everything else matches.
     pub fn is_as_synced(&self) -> Result<bool> {
         let capacity = self.load(layout::CAPACITY)?;
         if capacity > self.geometry.most_blocks

@@ -1,9 +1,9 @@
-//! New bytes for a block, so that whoever dies, it has the old ones or the new ones: they are written to a slot, which
-//! becomes the place of the block by one change.
+//! Replaces a block, so that it has either the old or the new bytes wherever a program dies: the new bytes are written to a
+//! slot, which becomes the place of the block by one change.
 //!
-//! A block that a sync has covered stays in its slot until the next sync: its own place is what a power failure leaves.
+//! A block that a sync has covered stays in its slot until the next sync, because its own place is what a power failure leaves.
 //! That sync writes to its own place. From then until this is on the disk, the slot is [`PINNED`]: it has the only bytes
-//! that a power failure certainly leaves, and is used by no other block, even if this one is replaced again or freed.
+//! that certainly survive a power failure, and no other block uses it, even if this one is replaced again or freed.
 
 use super::contents::{self, stored_checksum};
 use super::layout::{self, SLOT_ADDRESSES, SLOT_NUMBERS, SLOT_NUMBER_BYTES};
@@ -15,11 +15,11 @@ use std::collections::HashSet;
 
 /// In the word of a slot: the block's own place may be incomplete, until a sync has copied the block there.
 pub const PINNED: u64 = 1 << 63;
-/// In the word of a slot that is pinned: the block is in another slot by now, or was freed.
+/// In the word of a slot that is pinned: the block is now in another slot, or was freed.
 pub const SUPERSEDED: u64 = 1 << 62;
 pub const FLAGS: u64 = PINNED | SUPERSEDED;
-/// In the word of a slot: address + 1. Between it and the flags is the end of the number of the replacement: after a power
-/// failure, the word may be on the disk, and with it what the slot had before for the same block.
+/// In the word of a slot: address + 1. The last bits of the number of the replacement are between it and the flags: after a
+/// power failure, the word may be on the disk together with previous contents of the slot for the same block.
 pub const ADDRESS: u64 = (1 << 45) - 1;
 
 const _: () = assert!(layout::BITS * layout::BITS * layout::BITS < ADDRESS);
@@ -31,7 +31,7 @@ pub struct InSlot {
     word: u64,
     /// Of the replacement.
     pub number: u64,
-    /// As a sync began, the block was in no other slot later.
+    /// When a sync began, this was the latest slot of the block.
     latest: bool,
 }
 
@@ -45,7 +45,7 @@ impl InSlot {
         InSlot { word, ..self }
     }
 
-    /// The block is not there any more.
+    /// The slot does not contain the current block any more.
     pub fn is_superseded(&self) -> bool {
         self.word & SUPERSEDED != 0
     }
@@ -66,7 +66,7 @@ fn number_at(slot: u64) -> u64 {
     SLOT_NUMBERS + slot * SLOT_NUMBER_BYTES
 }
 
-/// What the checksum of a slot begins with.
+/// The seed of the checksum of a slot.
 fn slot_seed(geometry: &Geometry, address: u64, number: u64) -> u32 {
     checksum::append(geometry.seed(address), &number.to_le_bytes())
 }
@@ -93,23 +93,23 @@ fn find_in_use<S: Shared>(
                 return Ok(Some(slot));
             }
         }
-        // Its number changes while a block moves from one slot to another, which this may have missed.
+        // The number changes while a block moves from one slot to another, so this search may have missed it.
         if shared.load(layout::REPLACEMENT)? == before {
             return Ok(None);
         }
     }
 }
 
-/// Whether the word of a slot says that the block is there.
+/// Whether the word of a slot contains this block.
 #[inline(always)]
 fn is_of(word: u64, address: u64) -> bool {
     word & (ADDRESS | SUPERSEDED) == address + 1
 }
 
-/// Copies a block to `out`, wherever it is. `false`: it is damaged, or changed in the meantime.
+/// Copies a block to `out` from wherever it is. `false`: it is damaged, or changed in the meantime.
 ///
 /// # Safety
-/// `out` must have room for a block, and be no map.
+/// `out` must have room for a block, outside of any map.
 #[inline(always)]
 pub unsafe fn read<S: Shared>(
     shared: &S,
@@ -144,11 +144,11 @@ unsafe fn read_slot<S: Shared>(
     let count = geometry.block_size as usize;
     // SAFETY: the caller's promise.
     let crc = unsafe { contents::read(shared, geometry.slot(slot), out, count, seed)? };
-    // Still the same: the checksum of a slot names the block and the replacement.
+    // Check that it is unchanged: the checksum of a slot depends on the block and the replacement.
     Ok(u64::from(crc) == expected && is_of(shared.load(address_at(slot))?, address))
 }
 
-/// Whether a block is as its checksum says, wherever it is. `false`: it is damaged, or changed in the meantime.
+/// Whether a block matches its checksum, wherever it is. `false`: it is damaged, or changed in the meantime.
 pub fn is_sound<S: Shared>(shared: &S, geometry: &Geometry, address: u64) -> crate::Result<bool> {
     let count = geometry.block_size;
     if let Some(slot) = find(shared, geometry, address)? {
@@ -167,7 +167,7 @@ pub fn is_sound<S: Shared>(shared: &S, geometry: &Geometry, address: u64) -> cra
 }
 
 impl<S: Shared> Locked<'_, S> {
-    /// Gives a block new bytes. [`Stop::Sync`]: all slots that it can have are in use. [`Stop::Corrupt`]: by damaged blocks.
+    /// Replaces the bytes of a block. [`Stop::Sync`]: all its possible slots are in use. [`Stop::Corrupt`]: by damaged blocks.
     ///
     /// # Safety
     /// `data` must have as many readable bytes as a block has.
@@ -185,7 +185,7 @@ impl<S: Shared> Locked<'_, S> {
         shared.store(number_at(slot), number)?;
         shared.store(number_at(slot) + 8, crc.into())?;
         let mut change = self.change();
-        // What is not held is copied to its own place at once.
+        // A block that is not held is copied to its own place immediately.
         let pinned = if held { 0 } else { PINNED };
         change.set(address_at(slot), word_of(address, number) | pinned)?;
         // Between the two slots: see `find_in_use`.
@@ -210,7 +210,7 @@ impl<S: Shared> Locked<'_, S> {
         Ok(self.load(bits.held)? & bits.bit != 0)
     }
 
-    /// A block is not in this slot any more. A power failure may still need the slot, if a sync knows the block.
+    /// The block leaves this slot. After a power failure, the slot may still be needed if a sync has covered the block.
     fn leave_slot(
         &self,
         slot: u64,
@@ -238,7 +238,7 @@ impl<S: Shared> Locked<'_, S> {
                 false => damaged = damaged.or(Some(Stop::Corrupt(in_slot.address()))),
             }
         }
-        // No sync frees a slot whose block is damaged.
+        // A sync does not free a slot whose block is damaged.
         Err(damaged.unwrap_or(Stop::Sync))
     }
 
@@ -337,7 +337,7 @@ impl<S: Shared> Locked<'_, S> {
         }
     }
 
-    /// A slot that is damaged keeps its block: who reads it is told.
+    /// A damaged slot keeps its block, so that reading it reports the damage.
     fn can_end(&self, in_slot: &InSlot) -> Result<bool> {
         Ok(
             in_slot.is_superseded()
