@@ -1,13 +1,13 @@
-//! The NIFs of queues. The hot ones push, pop, check out and acknowledge; the cold ones open, close, sync and ask.
+//! The NIFs of queues. The hot ones push, pop, check out and acknowledge; the cold ones open, close, sync and inspect.
 //!
 //! | module | responsibility |
 //! | --- | --- |
 //! | [`calls`] | the hot NIFs |
 //! | [`batches`] | the hot NIFs of many items |
 //! | [`payload`] | how payloads are returned: copied or live |
-//! | [`untold`] | damage that a batch ended at, to be told by the next call |
+//! | [`untold`] | damage at which a batch ended, to be reported by the next call |
 //! | [`cold`] | the cold NIFs |
-//! | [`owners`] | which process has checked out what |
+//! | [`owners`] | which process has checked out which items |
 //! | [`notify`] | threads that wait for the processes, and send them messages |
 
 mod batches;
@@ -43,7 +43,7 @@ mod reasons {
     }
 }
 
-/// What the processes of this program share of an open queue.
+/// The state of an open queue that the processes of this program share.
 pub struct OpenQueue {
     pub part: Arc<Part>,
     owners: Owners,
@@ -52,7 +52,7 @@ pub struct OpenQueue {
     direct: bool,
 }
 
-/// What the threads need, too.
+/// The part of it that the threads also need.
 pub struct Part {
     pub region: KeptRegion,
     pub queue: Queue,
@@ -84,7 +84,7 @@ impl OpenQueue {
 impl Resource for OpenQueue {
     const IMPLEMENTS_DOWN: bool = true;
 
-    /// A process ended: what it has checked out is available again.
+    /// A process ended: the items that it has checked out are available again.
     fn down<'a>(&'a self, _env: Env<'a>, pid: LocalPid, _monitor: Monitor) {
         if let Some(owner) = self.owners.remove(&pid) {
             notify::release(&self.part, owner);
@@ -103,7 +103,7 @@ impl From<Stop> for Early {
             Stop::Full => Early::Reason(reasons::full()),
             Stop::Gone => Early::Reason(reasons::gone()),
             Stop::Busy | Stop::Grow(_) | Stop::Checkpoint => Early::Again,
-            // Told with its position, where it can be.
+            // Reported with its position where possible.
             Stop::Corrupt(_) => Early::from(emmap_core::Errno::IO),
         }
     }

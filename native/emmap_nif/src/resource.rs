@@ -1,16 +1,18 @@
 //! The resources that terms refer to.
 //!
-//! - A *mapping* owns a [`Region`]. Handles and live binaries keep it; when the last is collected,
+//! - A *mapping* owns a [`Region`]. Handles and live binaries keep it. When the last of them is collected,
 //!   its destructor unmaps the memory and closes the file.
-//! - A *handle* is what one `open` or `dup` gave: a cursor, and whether it was closed.
+//! - A *handle* is the result of one `open` or `dup`: a cursor, and whether it was closed.
 //!
-//! - A *viewer* is what the live binaries refer to that one handle hands out on one scheduler. It keeps the mapping, as a
-//!   handle does. A count of references that all schedulers change would make them wait for each other.
-//! - A *pinned* is what a live payload of a queue refers to. It keeps the mapping, and the payload from being overwritten.
+//! - A *viewer* is the resource to which the live binaries refer that one handle makes on one scheduler. It keeps the
+//!   mapping, as a handle does. If all schedulers changed one reference count, they would wait for each other.
+//! - A *pinned* is the resource to which a live payload of a queue refers. It keeps the mapping, and prevents the payload
+//!   from being overwritten.
 //! - A *buffer* is the memory of a large copy.
-//! - *Patterns* are what a search looks for, prepared.
+//! - *Patterns* are the prepared patterns of a search.
 //!
-//! All types are opened by us, not by rustler, so that a hot NIF finds its handle without a
+//! This module opens all types itself, without rustler, so that a hot NIF finds its handle without a
+//! look-up by Rust type.
 //! look-up by Rust type.
 
 use std::os::raw::c_void;
@@ -49,7 +51,7 @@ static PATTERNS: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 pub static LIVE_MAPPINGS: AtomicUsize = AtomicUsize::new(0);
 pub static LIVE_HANDLES: AtomicUsize = AtomicUsize::new(0);
 
-/// Memory above this size is unmapped by a thread of its own: giving back a gigabyte takes tens of
+/// Memory above this size is unmapped by a separate thread: releasing a gigabyte takes tens of
 /// milliseconds, and a destructor runs on a scheduler.
 pub const UNMAP_INLINE: usize = 16 << 20;
 
@@ -58,36 +60,36 @@ pub struct Mapping {
     open_handles: OpenHandles,
 }
 
-/// `None` in the one of [`keep_types`].
+/// `None` in the resource of [`keep_types`].
 struct Pinned(#[allow(dead_code)] Option<Pin<KeptRegion>>);
 
-/// A handle has at most so many viewers, a power of two. More schedulers than that share them.
+/// The maximum number of viewers of a handle, a power of two. If there are more schedulers, they share viewers.
 const VIEWERS: usize = 8;
 
 struct Viewer {
     /// A resource of type `MAPPING` that this viewer keeps.
     mapping: *mut Mapping,
-    /// The VM's count of references lies before the resource: so that no two of them share a cache line.
+    /// The VM's reference count is stored before the resource. This keeps two of them out of the same cache line.
     _apart: [u8; CACHE_LINE - std::mem::size_of::<*mut Mapping>()],
 }
 
 pub struct Handle {
     /// A resource of type `MAPPING` that this handle keeps.
     mapping: *mut Mapping,
-    /// What `mapping` owns, found in one step.
+    /// The region that `mapping` owns, for direct access.
     region: *const Region,
-    /// Resources of type `VIEWER` that this handle keeps, each made with the first live binary that refers to it. Until
-    /// then null.
+    /// Resources of type `VIEWER` that this handle keeps, each created with the first live binary that refers to it, and null
+    /// before that.
     viewers: [AtomicPtr<Viewer>; VIEWERS],
     pub cursor: Cursor,
     closing: Closing,
     pub direct: bool,
-    /// Where this handle's root binary begins; 0: it has none.
+    /// Where this handle's root binary begins; 0 if it has none.
     pub root: usize,
     structure: Structure,
 }
 
-/// What a handle's file is, beyond bytes.
+/// The structure in the file of a handle, if there is one.
 #[derive(Clone)]
 pub enum Structure {
     None,
@@ -97,7 +99,7 @@ pub enum Structure {
     Blocks(Arc<Blocks>),
 }
 
-/// A region that stays for as long as this does.
+/// A region that is kept alive by this value.
 pub struct KeptRegion(*mut Mapping);
 
 // SAFETY: a mapping is a resource of the VM, which any thread may keep and release; its region is `Sync`.
@@ -142,8 +144,8 @@ impl Drop for KeptRegion {
     }
 }
 
-/// Which viewer a thread uses. Where its stack is tells threads apart well enough (two may share a viewer), and costs no
-/// call, as a variable of the thread does in a library that is loaded at run time.
+/// The viewer that a thread uses. The address of its stack distinguishes threads well enough (two may share a viewer), and
+/// needs no call, unlike a thread-local variable in a library that is loaded at run time.
 #[inline(always)]
 fn viewer_of_thread() -> usize {
     // Multiples of any distance between stacks are spread by the golden ratio.
@@ -191,7 +193,7 @@ impl Handle {
         Ok(unsafe { &*self.region })
     }
 
-    /// What a live binary refers to: a resource that keeps the mapping.
+    /// The resource to which a live binary refers, and which keeps the mapping.
     #[inline(always)]
     pub fn owner(&self) -> *const c_void {
         let place = &self.viewers[viewer_of_thread()];
@@ -208,9 +210,9 @@ impl Handle {
             mapping: self.mapping,
             _apart: [0; CACHE_LINE - std::mem::size_of::<*mut Mapping>()],
         };
-        // SAFETY: the handle keeps its mapping, so it is alive here. From here on the viewer keeps it, too, until its
-        // destructor. The reference to the viewer that allocation gives us is the handle's, until its own destructor;
-        // where another thread was faster, it is released at once.
+        // SAFETY: the handle keeps its mapping, so it is alive here. From here on, the viewer also keeps it, until its
+        // destructor. The reference to the viewer from its allocation belongs to the handle, until its own destructor;
+        // if another thread was faster, it is released immediately.
         unsafe {
             enif_keep_resource(self.mapping.cast_const().cast());
             let viewer = alloc(&VIEWER, viewer);
@@ -225,7 +227,7 @@ impl Handle {
         }
     }
 
-    /// What tells its map from all others that there are.
+    /// Identifies the map among all existing ones.
     pub fn map_key(&self) -> usize {
         self.mapping as usize
     }
@@ -250,7 +252,7 @@ impl Handle {
     }
 }
 
-/// What tells the maps of handles apart.
+/// Identifies the map of a handle.
 pub fn mapping_of(handle: &Handle) -> usize {
     handle.mapping as usize
 }
@@ -330,7 +332,7 @@ fn first_handle<'a>(
     }
 }
 
-/// Makes another handle on the same map, with a cursor of its own; not in addition to a last one that is
+/// Makes another handle on the same map, with its own cursor, unless the last handle is
 /// being closed.
 pub fn dup_handle<'a>(env: Env<'a>, handle: &Handle) -> Result<NewHandle<'a>, Failure> {
     // SAFETY: `handle` keeps its mapping, so it is alive.
@@ -427,10 +429,10 @@ fn drop_region(region: Option<Box<Region>>) {
     }
 }
 
-/// Drops `value`, on a thread of its own if it is `large`.
+/// Drops `value`, on a separate thread if it is `large`.
 pub fn drop_elsewhere<T: Send + 'static>(value: T, large: bool) {
     if large {
-        // Should no thread be had, the closure is dropped here, and the value with it.
+        // If no thread can be created, the closure is dropped here, and the value with it.
         let _ = std::thread::Builder::new()
             .name("emmap_unmap".into())
             .stack_size(64 << 10)
@@ -535,7 +537,7 @@ unsafe extern "C" fn drop_handle(_env: *mut ErlNifEnv, object: *mut c_void) {
         let handle = object.cast::<Handle>().read();
         let last = handle.closing.close(&(*handle.mapping).open_handles) == Some(true);
         if last && (*handle.region).is_lent() {
-            // Live binaries may keep the mapping for long; without them it goes in the next line.
+            // Live binaries may keep the mapping for long. Without them, the next line releases it.
             let _ = std::panic::catch_unwind(|| (*handle.region).try_release_descriptor());
         }
         for viewer in handle.viewers {

@@ -1,8 +1,8 @@
 //! The NIFs of searches.
 //!
-//! A long search is many calls: each looks for some milliseconds on a dirty CPU scheduler and says where
-//! it is to go on, and so is the preparation of many patterns, or long ones. So others get their turn there, and a process
-//! that was killed, or a handle that was closed, ends it soon.
+//! A long search consists of many calls: each searches for a few milliseconds on a dirty CPU scheduler and returns where
+//! to continue. The same applies to preparing many patterns, or long ones. So other work gets its turn, and killing the
+//! process or closing the handle soon ends the search.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,11 +25,11 @@ hot_nif!("search_rfind" / 6 = rfind, DirtyCpu);
 hot_nif!("search_all" / 6 = all, DirtyCpu);
 hot_nif!("search_count" / 5 = count, DirtyCpu);
 
-/// How many bytes a call looks at, a match counting as some more.
+/// How many bytes a call searches. Each match counts as additional bytes.
 const BUDGET_INLINE: usize = 4 * INLINE_BYTES;
 const BUDGET_LONG: usize = 16 << 20;
 
-/// For how long a call on a normal scheduler looks.
+/// How long a call on a normal scheduler searches.
 const AT_ONCE_INLINE: Duration = Duration::from_micros(500);
 
 /// Patterns above this length are not searched for on a normal scheduler.
@@ -40,7 +40,7 @@ const TOO_LARGE: ArgumentError = ArgumentError(
     0,
 );
 
-// Patterns so few that it takes microseconds. They must not be live: that they do not change is what lets them be slices.
+// For few patterns, in microseconds. They must not be live, because they are used as slices, which must not change.
 #[rustler::nif(schedule = "Normal")]
 fn search_patterns_few<'a>(env: Env<'a>, patterns: Vec<Binary<'a>>) -> NifResult<Term<'a>> {
     let patterns: Vec<&[u8]> = patterns.iter().map(Binary::as_slice).collect();
@@ -55,7 +55,7 @@ fn bad_patterns(error: Errno) -> rustler::Error {
     }
 }
 
-/// Patterns that are being prepared; `None` once they are.
+/// Patterns that are being prepared; `None` after that.
 struct Preparing(Mutex<Option<Preparation>>);
 
 #[rustler::resource_impl(name = "emmap_preparing")]
@@ -88,7 +88,7 @@ enum PurposeAtom {
     Backward,
 }
 
-// For more than a few patterns, in steps: a list with search_add until that returns an empty one, or the parts of one long
+// For more than a few patterns, in steps: a list with search_add until that returns an empty list, or the parts of one long
 // pattern with search_append, and then search_advance until that is done.
 #[rustler::nif(schedule = "Normal")]
 fn search_prepare(purpose: PurposeAtom) -> ResourceArc<Preparing> {
@@ -122,7 +122,7 @@ fn search_add<'a>(preparing: ResourceArc<Preparing>, patterns: Term<'a>) -> NifR
     Ok(rest)
 }
 
-// The next bytes of the only pattern, of which there will be `length`. They must not be live, as above.
+// The next bytes of the only pattern, which will have `length` bytes. They must not be live, as above.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn search_append<'a>(
     env: Env<'a>,
@@ -154,11 +154,11 @@ fn search_advance<'a>(env: Env<'a>, preparing: ResourceArc<Preparing>) -> NifRes
     }
 }
 
-/// What is left of a preparation above this size is released by another thread.
+/// The rest of a preparation above this size is released by another thread.
 const LARGE: usize = 1 << 20;
 
-/// Runs `search` with a searcher over the range in arguments 2 and `stop`: at once when the range is small, else where
-/// it may take long. The result comes after a look at the pages it touched.
+/// Runs `search` with a searcher over the range in arguments 2 and `stop`: immediately if the range is small, otherwise where
+/// it may take long. Before the result is returned, the accessed pages are checked for faults.
 fn searched(
     call: &Call,
     wait: Wait,
@@ -201,7 +201,7 @@ fn found_or(call: &Call, found: Option<Match>) -> ErlNifTerm {
     }
 }
 
-/// Where a search goes on, or begins: a position, and argument `read`.
+/// Where a search continues or begins: a position, and argument `read`.
 fn place(call: &Call, position: u64, read: usize) -> Result<Place, Early> {
     let read = call.count(read)?;
     Ok(Place { position, read })

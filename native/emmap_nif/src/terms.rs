@@ -1,4 +1,4 @@
-//! Atoms, error tuples and the one exception we raise.
+//! Atoms, error tuples, and the only exception that is raised.
 
 use emmap_core::Errno;
 use rustler::types::atom::{self, Atom};
@@ -29,7 +29,7 @@ pub fn answer<'a>(env: Env<'a>, result: Result<(), Failure>) -> Term<'a> {
     }
 }
 
-/// Why a call did not do what it was asked: encoded as `{:error, reason}`, or as `{:wait, kind}` if it has to wait first.
+/// Why a call failed: encoded as `{:error, reason}`, or as `{:wait, kind}` if it has to wait first.
 pub enum Failure {
     Closed,
     Posix(Errno),
@@ -66,7 +66,7 @@ pub fn reason(env: Env, error: Errno) -> Atom {
 /// which is not shown.
 pub struct ArgumentError(pub &'static str, pub usize);
 
-/// One for each argument that may be wrong.
+/// One for each argument that may be invalid.
 pub const fn of_each(text: &'static str) -> [ArgumentError; 6] {
     [
         ArgumentError(text, 0),
@@ -79,7 +79,7 @@ pub const fn of_each(text: &'static str) -> [ArgumentError; 6] {
 }
 
 impl ArgumentError {
-    /// With what was passed. (Terms are printed as Erlang has them.)
+    /// With the argument. (Terms are printed in Erlang syntax.)
     pub fn showing<'a>(&self, env: Env<'a>, argument: Term<'a>) -> Term<'a> {
         const MOST: usize = 100;
         let mut shown = format!("{argument:?}");

@@ -1,18 +1,18 @@
 //! Calls that have to wait for another call or another program.
 //!
-//! A scheduler that waits is lost to everything else that needs one: there are ten dirty I/O threads in a node, and all
-//! access to files goes through them. So a call that finds a lock taken looks again for about a millisecond (see
-//! `emmap_core::patience`), and then returns `{:wait, kind}`, before it has changed anything. `Emmap.Waiting` hands it to
-//! [`wait`], and its process waits for a message. The call is made here, by a thread of its own: the same body,
+//! A scheduler that waits is not available for anything else: a node has ten dirty I/O threads, and all
+//! access to files uses them. So a call that finds a lock taken retries for about a millisecond (see
+//! `emmap_core::patience`), and then returns `{:wait, kind}`, before it has changed anything. `Emmap.Waiting` passes it to
+//! [`wait`], and its process waits for a message. The call is repeated here, by a separate thread: the same body,
 //! with the same arguments, in the environment of the message.
 //!
-//! There is one such thread for what is waited for: for each map and kind of lock, or for each path that is opened. It
-//! serves its callers in order. So a thousand processes that wait cost one thread, and nothing at all when it ends.
+//! There is one such thread for each thing to wait for: for each map and kind of lock, or for each path that is opened. It
+//! serves its callers in order. So a thousand waiting processes need one thread, and none after that.
 //!
-//! Considered and not chosen: the process asks again and again by itself. Then a call would have to keep its place among the
-//! others (in the queue for the lock of the file, or its priority on a part of the map) while it is not running, a place that
-//! others must be able to take away when the process is killed; and the cursor, which a read has moved, would have to be
-//! moved back.
+//! The alternative would be that the process retries by itself. Then a call would have to keep its place among the
+//! others (in the queue for the lock of the file, or its priority on a part of the map) while it is not running. Others
+//! would have to be able to take away this place when the process is killed, and a cursor that a read has moved would have
+//! to be moved back.
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -43,11 +43,11 @@ pub struct Waitable {
 
 inventory::collect!(Waitable);
 
-/// What is waited for.
+/// What a call waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Kind {
-    /// That nobody changes the size of the file.
+    /// The right to change the size of the file.
     Size,
     /// Another copy of bytes.
     Copy,
@@ -97,10 +97,10 @@ pub fn wait_atom() -> Atom {
     atoms::wait()
 }
 
-/// Whose turn it is.
+/// Identifies the queue of a call.
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Place {
-    /// A map, by the address of its mapping: the jobs keep it.
+    /// A map, by the address of its mapping, which the jobs keep alive.
     Map(usize),
     Path(Vec<u8>),
 }
@@ -129,14 +129,14 @@ static NUMBER: AtomicUsize = AtomicUsize::new(1);
 /// Jobs that have not begun.
 static PENDING: AtomicUsize = AtomicUsize::new(0);
 
-/// How long a thread stays that has nothing to do.
+/// How long an idle thread stays.
 const IDLE: Duration = Duration::from_secs(1);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether calls wait for the size of this map, so that another one has to go behind them.
+/// Whether calls wait for the size of this map, so that another one has to queue after them.
 pub fn is_waited_for(mapping: usize) -> bool {
     if PENDING.load(Ordering::Relaxed) == 0 {
         return false;
@@ -148,8 +148,8 @@ pub fn is_waited_for(mapping: usize) -> bool {
     queue.is_some_and(|queue| !lock(&queue.jobs).is_empty())
 }
 
-// wait(kind, handle or path, tag, name, arguments) -> {:ok, number} | {:error, reason}: a message {tag, result}, or
-// {tag, :raise, reason}, will come.
+// wait(kind, handle or path, tag, name, arguments) -> {:ok, number} | {:error, reason}: later, a message {tag, result} or
+// {tag, :raise, reason} is sent.
 #[rustler::nif(schedule = "Normal")]
 fn wait<'a>(
     env: Env<'a>,
@@ -181,7 +181,7 @@ fn wait<'a>(
     }
 }
 
-// wait_cancel(kind, handle or path, number) -> whether it had not begun, and never will.
+// wait_cancel(kind, handle or path, number) -> whether it had not begun, and will not begin.
 #[rustler::nif(schedule = "Normal")]
 fn wait_cancel<'a>(env: Env<'a>, kind: u8, place: Term<'a>, number: usize) -> NifResult<bool> {
     let key = (place_of(env, place)?, Kind::of_number(kind));
@@ -236,7 +236,7 @@ fn add(key: Key, job: Job) -> emmap_core::Result<()> {
     Ok(())
 }
 
-/// The thread: one job after the other, as long as there are any.
+/// The thread: runs one job after the other, as long as there are any.
 fn serve(key: &Key, queue: &Queue) {
     loop {
         let mut jobs = lock(&queue.jobs);
@@ -268,7 +268,7 @@ fn serve(key: &Key, queue: &Queue) {
         }
         PENDING.fetch_sub(now.len(), Ordering::Relaxed);
         drop(jobs);
-        // A panic must not end a thread that others wait for.
+        // A panic must not end a thread for which others wait.
         let _ = catch_unwind(AssertUnwindSafe(|| run(now)));
     }
 }

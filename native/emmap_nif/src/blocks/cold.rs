@@ -33,7 +33,7 @@ cold_nif!(DirtyCpu, "blocks_last" / 2 = blocks_last(handle, below));
 cold_nif!(DirtyCpu, "blocks_check" / 2 = blocks_check(handle, from));
 cold_nif!(DirtyIo, "blocks_info" / 1 = blocks_info(handle));
 
-/// What `Emmap.Blocks.open/2` asks for, checked there.
+/// The request of `Emmap.Blocks.open/2`, which has checked it.
 #[derive(NifMap)]
 struct Wanted {
     block_size: Option<u64>,

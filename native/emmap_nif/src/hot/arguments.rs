@@ -1,4 +1,4 @@
-//! The arguments of a hot NIF, decoded. What has the wrong type raises; a position that is in no map is EINVAL.
+//! Decodes the arguments of a hot NIF. An argument of the wrong type raises; a position that no map has returns EINVAL.
 
 use std::mem::MaybeUninit;
 
@@ -37,7 +37,7 @@ impl Call {
         unsafe { get_patterns(self.env, self.argument(index)) }.ok_or(Early::Raise(&WRONG[index]))
     }
 
-    /// A position in the map. An integer of any size is the caller's right, but not every one is a place.
+    /// A position in the map. Any integer is allowed, but not every integer is a position.
     #[inline(always)]
     pub fn position(&self, index: usize) -> Result<u64, Early> {
         match self.natural(index)? {
@@ -55,7 +55,7 @@ impl Call {
         }
     }
 
-    /// An integer that has more than 64 bits is in no map.
+    /// An integer of more than 64 bits is not a position of any map.
     #[cold]
     #[inline(never)]
     fn long_natural(self, index: usize) -> Result<Option<u64>, Early> {
@@ -66,7 +66,7 @@ impl Call {
         }
     }
 
-    /// How many bytes; more than there can be is as good as all.
+    /// A number of bytes. A number that is larger than possible has the same effect as all.
     #[inline(always)]
     pub fn count(&self, index: usize) -> Result<usize, Early> {
         match self.int64(index) {
@@ -141,7 +141,7 @@ impl Call {
         }
     }
 
-    /// An integer of 64 bits: signed, or unsigned for the same bits, as `:atomics` takes them.
+    /// A 64-bit integer, signed or unsigned with the same bits, as `:atomics` accepts.
     #[inline(always)]
     pub fn word(&self, index: usize) -> Result<i64, Early> {
         static WRONG: [ArgumentError; 6] = of_each("the value must be an integer of 64 bits");

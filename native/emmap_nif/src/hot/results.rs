@@ -1,4 +1,4 @@
-//! What a hot NIF returns, encoded.
+//! Encodes the result of a hot NIF.
 
 use std::mem::MaybeUninit;
 use std::os::raw::c_uint;
@@ -18,8 +18,8 @@ use super::Call;
 use crate::resource::{buffer_binary, pinned_binary, Handle, KeptRegion};
 use crate::terms;
 
-/// The longest live binary that is one of its own, as `Emmap.Handle.alone/0` has it. (From OTP 27 on a sub-binary of at most
-/// 64 bytes is a copy, and not live.)
+/// The longest live binary that does not share the root, as in `Emmap.Handle.alone/0`. (From OTP 27 on, a sub-binary of at
+/// most 64 bytes is a copy, and not live.)
 const ALONE: usize = 4096;
 
 impl Call {
@@ -147,7 +147,7 @@ impl Call {
         self.view_alone(handle, region, start, count)
     }
 
-    /// As [`Call::view`], as a binary of its own.
+    /// As [`Call::view`], as a separate binary.
     #[inline(always)]
     pub fn view_alone(
         &self,

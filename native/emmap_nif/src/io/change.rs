@@ -10,7 +10,7 @@ use crate::resource::{mapping_of, Handle};
 use crate::waiting::is_waited_for;
 
 /// Changes `count` bytes at `position` by `write`, inside the map. `write_past_end` changes them past the end of a map
-/// that can grow; `false`: another call made it longer in the meantime, so that `write` is next again.
+/// that can grow; `false`: another call has extended it in the meantime, so `write` is tried again.
 #[inline(always)]
 pub fn change<S: Scheduler>(
     call: &Call,
@@ -46,7 +46,7 @@ pub fn change<S: Scheduler>(
     })
 }
 
-/// Whether it may change the size of the map now: others wait for that already, who come first.
+/// Whether it may change the size of the map now. Calls that are already waiting for that come first.
 pub fn check_turn(handle: &Handle) -> emmap_core::Result<()> {
     match patience::is_brief() && is_waited_for(mapping_of(handle)) {
         true => Err(Errno::WAIT_SIZE),
@@ -54,7 +54,7 @@ pub fn check_turn(handle: &Handle) -> emmap_core::Result<()> {
     }
 }
 
-/// How a call goes on that has not written `count` bytes at `position`, and may not write them past the end of the map.
+/// How a call continues that has not written `count` bytes at `position`, and may not write them past the end of the map.
 #[cold]
 #[inline(never)]
 pub fn not_written(
@@ -70,7 +70,7 @@ pub fn not_written(
     }
 }
 
-/// Why a map that stays as it is has no room.
+/// Why a map that cannot grow has no room.
 fn past_end(region: &Region, position: u64, count: usize) -> Errno {
     let place = checked_end(position, count as u64);
     let why = region.check_fault().and(place);

@@ -21,7 +21,7 @@ fn read<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     if count == 0 {
         return Ok(call.new_binary(0).1);
     }
-    // Bytes are taken only where they can be delivered; the map may grow in the meantime.
+    // Bytes are taken only if they can be delivered. The map may grow in the meantime.
     let len = region.len();
     let large = clamped_range(handle.cursor.get(), count, len)
         .is_some_and(|(_, count)| count > INLINE_BYTES);
@@ -38,7 +38,7 @@ fn read<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     }
 }
 
-/// Bytes that the cursor has passed, live or copied. The cursor moves back over what cannot be delivered.
+/// Bytes that the cursor has passed, live or copied. The cursor moves back over bytes that cannot be delivered.
 pub fn deliver(
     call: &Call,
     handle: &Handle,
@@ -63,8 +63,8 @@ fn deliver_rest(call: &Call) -> Result<ErlNifTerm, Early> {
     deliver(call, handle, region, start, count, Wait::Yes)
 }
 
-/// What became of `count` bytes at `start`, which the cursor has passed. What may wait goes on in `rest`, which takes the
-/// handle, `start` and `count`.
+/// The result for `count` bytes at `start`, which the cursor has passed. If it may wait, it continues in `rest`, which takes
+/// the handle, `start` and `count`.
 #[inline(always)]
 pub fn passed(
     call: &Call,

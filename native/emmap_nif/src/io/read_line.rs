@@ -21,7 +21,7 @@ fn read_line<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
         if S::WAIT == Wait::Yes {
             return look(call, handle, region, position, position);
         }
-        // A newline that was looked for in zeros says nothing.
+        // A newline that was searched for in the zeros of a lost page is meaningless.
         let Some((start, length)) = region.reading(|| short_line(region, position))? else {
             return Ok(call.eof());
         };
@@ -43,7 +43,7 @@ fn short_line(region: &Region, position: u64) -> Result<Option<(usize, usize)>, 
     }
 }
 
-/// Looks for the end of a longer line, in steps: `position .. looked` has none.
+/// Searches for the end of a longer line, in steps. `position .. looked` contains none.
 fn look(
     call: &Call,
     handle: &Handle,
@@ -77,14 +77,14 @@ fn look(
     }
 }
 
-// (handle, root, position, looked): goes on looking.
+// (handle, root, position, looked): continues the search.
 fn look_on(call: &Call) -> Result<ErlNifTerm, Early> {
     let handle = call.handle()?;
     let region = handle.region()?;
     look(call, handle, region, call.position(2)?, call.position(3)?)
 }
 
-/// As OTP does, a line that ends in CRLF is returned with LF, which no live binary can be.
+/// As in OTP, a line that ends in CRLF is returned with LF, which a live binary cannot be.
 fn deliver_line(
     call: &Call,
     handle: &Handle,

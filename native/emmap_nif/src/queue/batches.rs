@@ -1,4 +1,4 @@
-//! The hot NIFs of many items: each takes the lock once for as many as it may.
+//! The hot NIFs for many items: each takes the lock once for as many items as possible.
 
 use std::cell::RefCell;
 
@@ -21,7 +21,7 @@ hot_nif!("queue_pop_many" / 5 = pop_many, DirtyIo);
 hot_nif!("queue_check_out_many" / 6 = check_out_many, DirtyIo);
 hot_nif!("queue_acknowledge_many" / 3 = acknowledge_many, DirtyIo);
 
-/// What one call handles at most; the caller calls again for the rest.
+/// The most that one call handles. The caller calls again for the rest.
 #[derive(Clone, Copy)]
 struct Most {
     items: usize,
@@ -42,7 +42,7 @@ impl Most {
         }
     }
 
-    /// Also not more than arguments `items` and `items + 1` say.
+    /// Also limited by arguments `items` and `items + 1`.
     fn or_fewer(self, call: &Call, items: usize) -> Result<Most, Early> {
         const WRONG: ArgumentError = ArgumentError("not a number of items, or of bytes", 0);
         let number = |index| call.int64(index).and_then(|n| u64::try_from(n).ok());
@@ -59,7 +59,7 @@ impl Most {
     }
 }
 
-/// How much of a batch there is so far.
+/// The size of a batch so far.
 #[derive(Default)]
 struct Sum {
     items: usize,
@@ -76,7 +76,7 @@ impl Sum {
         }
     }
 
-    /// Whether an item may be in the batch, too. The first of all always may.
+    /// Whether another item fits into the batch. The first always does.
     fn has_room(&self, length: u64, most: Most) -> bool {
         let fits = self.items < most.items && self.bytes.saturating_add(length) <= most.bytes;
         fits || self.is_first()
@@ -143,7 +143,7 @@ fn push_many<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     Ok(call.pair(call.uint64(pushed as u64), result))
 }
 
-/// The batch as a tuple of its items and of their bytes; what ended it where nothing was taken. With argument `more` 1 the
+/// The batch as a tuple of its items and their bytes, or what ended it if nothing was taken. If argument `more` is 1, the
 /// batch is the rest of another one.
 fn batch(
     call: &Call,
@@ -157,7 +157,7 @@ fn batch(
         Err(Stop::Corrupt(position)) if sum.is_rest || !items.is_empty() => {
             queue.untold.note(cursor, position)
         }
-        // The others have changed nothing.
+        // Other stops have changed nothing.
         Err(stop) if items.is_empty() => return failed(call, stop),
         _ => (),
     }

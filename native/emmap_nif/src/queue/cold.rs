@@ -47,7 +47,7 @@ cold_nif!(
 );
 cold_nif!(DirtyIo, "queue_info" / 1 = queue_info(handle));
 
-/// What `Emmap.Queue.open/2` asks for, checked there.
+/// The request of `Emmap.Queue.open/2`, which has checked it.
 #[derive(NifMap)]
 struct Wanted {
     segment_size: Option<u64>,
@@ -90,7 +90,7 @@ fn queue_close<'a>(env: Env<'a>, handle: HandleRef<'a>) -> NifResult<Term<'a>> {
     if handle.0.region().is_err() {
         return Ok(Failure::Closed.encode(env));
     }
-    // What a dead or full disk keeps from being noted is found by the next who opens the file.
+    // If the disk is full or has failed, the next program that opens the file does what could not be recorded.
     queue.part.close();
     let _ = queue.part.queue.leave(&queue.part.region);
     Ok(answer(env, handle.0.close()))

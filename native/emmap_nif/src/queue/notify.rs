@@ -1,5 +1,5 @@
-//! Threads that wait for the processes: for items, for space, and for the disk. Each is started when somebody waits, and
-//! ends some time after nobody does.
+//! Threads that wait on behalf of processes: for items, for space, and for the disk. Each is started when a process waits, and
+//! ends some time after the last process has stopped waiting.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ use rustler::{Encoder, LocalPid, OwnedEnv};
 use super::{reasons, Part};
 use crate::terms::Failure;
 
-/// How long a thread stays that has nothing to do.
+/// How long an idle thread stays.
 const IDLE: Duration = Duration::from_secs(5);
 
 /// A number that is unique to each message of this library.
@@ -63,18 +63,18 @@ impl Part {
         }
     }
 
-    /// Sends the process a message with the ticket, once it should look again. It looks again after this call, too.
+    /// Sends the process a message with the ticket when it should check again. It must also check again after this call.
     pub fn wait(self: &Arc<Part>, event: Event, pid: LocalPid) -> emmap_core::Result<u64> {
         let ticket = TICKET.fetch_add(1, Ordering::Relaxed);
         let waiting = self.waiting(event);
         let mut list = lock(&waiting.list);
-        // Under the lock of the list: `close` takes it after it has said so.
+        // Under the lock of the list, which `close` takes after it has set this.
         if self.closed.load(Ordering::SeqCst) {
             return Err(Errno::CLOSED);
         }
         self.queue.set_waiting(&self.region, event, true)?;
         if list.waiters.is_empty() {
-            // After the bit: what happens from now on changes the number, and what happened before is seen by the process.
+            // After the bit: later events change the number, and the process itself sees earlier ones.
             list.number = self.queue.event(&self.region, event)?;
             list.pushed = self.queue.pushed(&self.region)?;
         }
@@ -108,7 +108,7 @@ impl Part {
         }
     }
 
-    /// The thread: as long as somebody waits, until the event has another number.
+    /// The thread: waits until the number of the event changes, as long as a process waits.
     fn wait_for(&self, event: Event) {
         let waiting = self.waiting(event);
         loop {
@@ -133,7 +133,7 @@ impl Part {
             let before = (list.number, list.pushed);
             drop(list);
             if let Err(_error) = self.wait_once(event, before) {
-                // Each process meets the error itself.
+                // Each process gets the error itself.
                 let waiters = std::mem::take(&mut lock(&waiting.list).waiters);
                 send(&waiters, None);
             }
@@ -143,10 +143,10 @@ impl Part {
     fn wait_once(&self, event: Event, (number, pushed): (u32, u64)) -> emmap_core::Result<()> {
         let start = Instant::now();
         self.queue.wait(&self.region, event, number, None)?;
-        // Whoever made something available may have died before it told of it.
+        // A program that made something available may have died before it sent a notification.
         let untold = match event {
             Event::Items => {
-                // An error is met by the process that takes an item.
+                // The process that takes an item gets the error.
                 let _ = self.queue.look(&self.region);
                 self.queue.pushed(&self.region)? != pushed
             }
@@ -175,7 +175,7 @@ impl Part {
         Ok(ticket)
     }
 
-    /// The thread: one sync for all who wait by then.
+    /// The thread: one sync for all processes that are waiting by then.
     fn sync_all(&self) {
         loop {
             let mut list = lock(&self.syncs.list);
@@ -197,7 +197,7 @@ impl Part {
     }
 }
 
-/// Makes available what a process had checked out that ended.
+/// Makes the items available that a process had checked out before it ended.
 pub fn release(part: &Arc<Part>, owner: u32) {
     if let Err(Stop::Busy) = part.queue.release_owner(&part.region, Wait::No, owner) {
         // Not on a scheduler.
