@@ -268,6 +268,7 @@ fn options(bytes: &mut Bytes, path: Option<PathBuf>) -> Options {
         sparse: bytes.flag(),
         lock: bytes.flag(),
         auto_unlink: bytes.flag(),
+        tag: 0,
         mode: bytes.flag().then(|| bytes.below(0o10000) as u32),
         address: bytes.maybe().map(|address| address as usize),
         fixed: bytes.below(4) == 1,
