@@ -1,6 +1,6 @@
 defmodule Emmap do
   @moduledoc """
-  Memory-mapped files whose handles work as file handles and whose binaries are the mapped memory.
+  Memory-mapped files. A handle works as a file handle, and a read can return a binary that is the mapped memory itself.
 
   `open/2` maps a file and returns a handle that OTP and Elixir accept as a file: `:file.pread/3`,
   `IO.binread/2`, `IO.binstream/2`, `File.close/1` and `File.copy/2` work on it. The functions of this
@@ -24,30 +24,36 @@ defmodule Emmap do
     * A handle belongs to no process: any process on the node can use it.
     * Positions and sizes are in bytes. Positions count from 0.
     * Functions return what `:file` returns: `:ok`, `{:ok, result}`, `:eof` or `{:error, posix_atom}`. After `close/1`,
-      every call returns `{:error, :closed}`, including a second `close/1`. A mistake of the caller (an unknown option, a
-      term that is not a handle of this node) raises `ArgumentError`. Where `:file` returns an error instead of raising,
-      this module returns it too: `{:error, :einval}` for a negative position, and `{:error, :badarg}` for a list that
+      every call returns `{:error, :closed}`, including a second `close/1`. Incorrect use (an unknown option, a term
+      that is not a handle of this node) raises `ArgumentError`. Where `:file` returns an error instead of raising, this
+      module returns it too: `{:error, :einval}` for a negative position, and `{:error, :badarg}` for a list that
       contains anything other than ranges or for data that is not iodata.
-    * With `:lock`, the default, a `pread/3` or `pwrite/3` of any length is atomic with respect to the others
-      on the same map. (If a process is killed during a write of more than 1 MB, part of the data may be written.)
-    * A shared, writable map of a whole file grows when it is written past its end, unless it is
-      `:fixed_size`. Other maps return `{:error, :enospc}`. Live binaries stay at their address. With `:append`, every
-      write goes to the end of the file.
-    * A read or write that fails does not move the cursor. If growing fails, the size of the file and its allocated
-      blocks do not change.
+    * With `:lock`, the default, a `pread/3` or `pwrite/3` of any length is atomic with respect to every other `pread/3`
+      and `pwrite/3` on the same map. (If a process is killed during a write of more than 1 MiB, part of the data may be
+      written.)
+    * A shared, writable map of a whole file grows when it is written past its end, unless it was opened with
+      `:fixed_size` or `:length`. On other maps, a write past the end returns `{:error, :enospc}`. Growing does not move
+      live binaries (see below).
+    * With `:append`, every write goes to the end of the file.
+    * A read or write that fails does not move the cursor. If growing fails, the size of the file does not change; some
+      blocks past its end may stay allocated (see
+      [What a failure leaves behind](reliability.md#what-a-failure-leaves-behind)).
     * Written data survives the death of the VM, because the pages belong to the kernel. It survives a power
       failure once `sync/1` has returned `:ok`.
-    * The last `close/1` releases the file descriptor, and also the pages if no live binary was made. Garbage collection
-      closes a handle that was not closed.
+    * Closing the last handle on a map releases the file descriptor and, if no live binary of the map was ever made, the
+      pages. Otherwise the pages are released when the last live binary is collected. Garbage collection closes a handle
+      that was not closed.
     * Copies of up to 64 KiB run on the caller's scheduler. Longer copies, and everything that may wait for a disk, run
-      on a dirty I/O scheduler. A call that has to wait for another call, or for a lock that another program holds, waits
-      in its process and occupies no scheduler. The VM can be stopped at any time, even while calls are running.
+      on a dirty I/O scheduler. A call that has to wait for another call, or for a lock that another program holds,
+      suspends only the calling process and occupies no scheduler. The VM can be stopped at any time, even while calls
+      are running.
 
   ## Live binaries
 
   On a handle opened with `:direct`, `read/2`, `pread/3`, `read_line/1` and streams return binaries that *are* the
-  mapped memory. Creating one costs the same at any length, and its bytes change when the memory changes, no matter which
-  process or program changes it. `view/3`, and streams with `live: true`, return live binaries from any handle.
+  mapped memory. Creating one takes the same time whatever its length. Its bytes change when the memory changes, no
+  matter which process or program changes it. `view/3`, and streams with `live: true`, return live binaries from any
+  handle.
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_live.bin")
       iex> File.write!(path, "one two")
@@ -60,24 +66,27 @@ defmodule Emmap do
       iex> live
       "ten"
 
-  See the guide [Live binaries](live-binaries.md). A live binary keeps its pages mapped until it is collected, even after
-  `close/1`; in that case, `close/1` releases only the file descriptor. A *part* of at most 64 bytes that is taken out of
-  a live binary by matching or `binary_part/3` is an ordinary copy, and so is the result of `:binary.copy/1`. The results
-  of `view/3`, and of `pread/3` on a `:direct` handle, are live at any length. Do not use a live
-  binary as a key, or in a pattern whose bytes must not change.
+  See the guide [Live binaries](live-binaries.md). A live binary keeps its pages mapped until it is collected, even
+  after `close/1`; in that case, `close/1` releases only the file descriptor. The results of `view/3`, and of `read/2`,
+  `pread/3` and `read_line/1` on a `:direct` handle, are live however short they are. A *part* of at most 64 bytes that
+  is taken out of a live binary by matching or `binary_part/3` is an ordinary copy (from OTP 27 on;
+  [the guide](live-binaries.md) has the sizes for earlier versions). The result of `:binary.copy/1` is always an
+  ordinary copy. Do not use a live binary as a key of a map or of an ETS table.
 
   > #### Functions that read twice need a copy {: .warning}
   >
-  > `:erlang.binary_to_term/1`, `:binary.split/2` and related functions with a one-byte pattern, `:re` with `unicode`, and
-  > parts of `:unicode` crash the VM if another process or program writes to the live binary, or truncates the file,
-  > while they run. No library can prevent this. `term/3` and `string/3` copy first;
-  > [the guide](live-binaries.md#functions-that-read-twice) lists the functions.
+  > Some functions read their argument twice, and can crash the VM if a live binary changes, or its file is truncated,
+  > while they run. Among them are `:erlang.binary_to_term/1`, `:binary.split/2` and related functions with a one-byte
+  > pattern, `:re` with `unicode`, and parts of `:unicode`. No library can prevent this. `term/3` and `string/3` copy
+  > first. [The guide](live-binaries.md#functions-that-read-twice) lists the functions.
 
-  Another node, a socket, a port, or a file opened with `:delayed_write` reads a live binary after the call has returned,
-  and gets the bytes as they are at that time. If pages were lost in the meantime, the node is disconnected, or the socket
-  or port is closed. Pass copies to these:
-  see [where the bytes are read later](live-binaries.md#where-the-bytes-are-read-later). A write of this module (or a
-  `:file.copy/3` between two maps) returns the error of the map that lost the pages, and writes nothing.
+  Another node, a socket, a port, or a file opened with `:delayed_write` reads a live binary after the call has
+  returned, and gets the bytes as they are at that time. If pages of the map were [lost](reliability.md#lost-pages) in
+  the meantime (for example because the file was truncated), the node is disconnected, or the socket or port is closed.
+  Pass copies to these destinations; the section
+  [Where the bytes are read later](live-binaries.md#where-the-bytes-are-read-later) lists them. If the data of a write
+  made with this module (or of a `:file.copy/3` between two maps) is a live binary whose pages were lost, the write
+  returns the error of the map of that binary and writes nothing.
 
   A handle opened with `:direct` holds a reference to the whole map, so sending it to another
   *node* sends the contents of the file. To use a map from another node, use `device/2`.
@@ -180,7 +189,9 @@ defmodule Emmap do
   def open(path), do: open(path, [])
 
   @doc """
-  Maps a file. The default is `[:read, :shared]`. The most common options (`Emmap.Options` lists all of them):
+  Maps a file with the given options; the default is `[:read, :shared]`.
+
+  The most common options (`Emmap.Options` lists all of them):
 
     * `:write` – the map can be written to, and grows when it is written past its end
     * `:create` – creates the file if it does not exist; implies `:write`
@@ -191,16 +202,16 @@ defmodule Emmap do
     * `:fixed_size` – the map never changes its size
     * `:anon` – memory without a file: `Emmap.open([:anon, size: n])`
     * `{:size, n}` – extends the file to at least `n` bytes
-    * `{:offset, n}`, `{:length, n}` – maps a part of the file
+    * `{:offset, n}`, `{:length, n}` – maps a part of the file; such a map does not grow when it is written past its end
 
   `path` is a string, or anything else that `t::file.name_all/0` allows: raw bytes, a charlist, an atom, or a deep list of
   these. The characters of a list are encoded as the VM encodes file names (`:file.native_name_encoding/0`). A path is
   relative to the current directory. Only regular files can be mapped.
 
-  An open costs a few system calls, on a dirty I/O scheduler. With `:create`, `:size` or `:length` it also
-  allocates blocks, so that a full disk is an error here and not later (`:sparse` leaves holes
-  instead). An open that changes the size of the file (`:size`, `:length` with `:write`, `:truncate`, `:fit`) holds the
-  lock of growing while it does so. Other maps of the file, in any VM, take the same lock.
+  An open costs a few system calls, on a dirty I/O scheduler. With `:create`, `:size` or `:length` it also allocates
+  blocks, so that a full disk is an error here and not later (`:sparse` leaves holes instead). An open that changes the
+  size of the file (`:size`, `:length` with `:write`, `:truncate`, `:fit`) holds the growth lock while it does so. Other
+  maps of the file, in any VM, take the same lock when they change the size of the file.
 
   If an open fails, an existing file is unchanged. (A device that fails during `:truncate` may leave it empty.) A new
   file is removed, but never a file that another program has created.
@@ -215,16 +226,17 @@ defmodule Emmap do
       open it with `:private`, or mount it with `direct_io_allow_mmap`
     * `:etxtbsy` – opened for writing: the file is a program that is running
     * `:eexist` – with `:exclusive`, the file exists; or the `:fixed` address is in use
-    * `:ebusy` – this VM holds live binaries of a file that `:truncate` or `:fit` would shorten; or another program
-      has kept the whole file locked for 2 seconds, or has not given up a lease on it for 10 seconds
+    * `:ebusy` – this VM holds live binaries of a file that `:truncate` or `:fit` would shorten; or another program has
+      kept the whole file locked for 2 seconds, or has not given up its lease on the file within 10 seconds
     * `:emfile` – no more file descriptors
-    * `:enomem` – not enough memory, addresses or maps; some are reserved for the VM, see [Limits](limits.md#sizes)
+    * `:enomem` – not enough memory, address space or memory-map entries, of which some are reserved for the VM: see
+      [Limits](limits.md#sizes)
     * `:einval` – a NUL in the path; or an address that is not page-aligned
     * `:enotsup` – an option that this system or file system does not support; or huge pages of a size other than that of
       the file system
 
   If another program holds a lease on the file (Samba, an NFS server), the open waits in the calling process until the
-  lease is given up.
+  lease is given up. After 10 seconds, it returns `{:error, :ebusy}`.
 
   On `:emfile` and `:ebusy`, the calling process is garbage-collected, which closes its unused handles and
   releases its unused live binaries. The open is then tried once more.
@@ -267,7 +279,8 @@ defmodule Emmap do
   def open(path, options), do: do_open(Emmap.Path.bytes!(path), options)
 
   @doc """
-  Maps a file, calls `fun` with the handle, and closes the handle, as `File.open/3` does: `{:ok, result_of_fun}`.
+  Maps a file, calls `fun` with the handle, and closes the handle, as `File.open/3` does. Returns
+  `{:ok, result_of_fun}`.
 
   The handle is closed even if `fun` raises, throws or exits. Errors are those of `open/2`; then `fun` is not called. Live
   binaries that `fun` returns stay valid.
@@ -338,17 +351,16 @@ defmodule Emmap do
   @doc """
   Closes the handle immediately and for all processes: every later call on it returns `{:error, :closed}`.
 
-  Other handles on the same map (see `dup/1`) stay open. The last close of a map releases its file descriptor. If no live
-  binary of the map was ever made (by `view/3`, on a `:direct` handle, or by a live stream), it also releases the pages:
-  the disk space of a deleted file is freed, and the file system can be unmounted. Otherwise, live binaries stay
-  valid, and their pages are released when the last of them is collected.
+  Other handles on the same map (see `dup/1`) stay open. Closing the last handle on a map releases the file descriptor.
+  If no live binary of the map was ever made (by `view/3`, on a `:direct` handle, or by a live stream), it also releases
+  the pages: the disk space of a deleted file is freed, and the file system can be unmounted. Otherwise, live binaries
+  stay valid, and their pages are released when the last of them is collected.
 
   A call that is running in another process returns either the bytes of the file or `{:error, :closed}`, never zeros in
-  place of the bytes. If such a write returns `:ok`, its data is in the file.
+  place of the bytes. If the call is a write and returns `:ok`, its data is in the file.
 
   `close/1` does not sync; see `sync/1`. It runs on a dirty I/O scheduler and takes as long as unmapping takes. Garbage
-  collection of a handle that was not closed does the same; for a large file, a separate thread then does the work of the
-  file system.
+  collection of a handle that was not closed does the same; for a large map, a separate thread does the unmapping.
   """
   @doc group: "Opening and closing"
   @spec close(t) :: :ok | failure
@@ -364,13 +376,14 @@ defmodule Emmap do
   end
 
   @doc """
-  Maps another part of a map's file: `length` bytes (0: up to the end) from byte `offset` of the *file*.
+  Maps another part of a map's file: `length` bytes starting at byte `offset` of the *file*.
 
-  The window is a separate map. It has the same access as the first (`:write`, `:private`, `:direct` and `:nolock`) and a
-  cursor at 0. It shows the bytes that exist: fewer than `length` if the file ends earlier, and none past the end of the
-  file. It never changes the size of the file. So it works on files of any size, including files larger than the address
-  space, and on files that were renamed or deleted since. Anonymous memory returns `{:error, :enotsup}`. To move a window
-  or change its size, see `move_window/3`.
+  A length of 0 means everything up to the end of the file. The window is a separate map. It has the same access as
+  `mem` (`:write`, `:private`, `:direct` and `:nolock`) and a cursor at 0. It shows the bytes that exist: fewer than
+  `length` if the file ends earlier, and none past the end of the file. It never changes the size of the file. A window
+  works on files of any size, including files larger than the address space, and on files that were renamed or deleted
+  since. For anonymous memory, the result is `{:error, :enotsup}`. To move a window or change its size, see
+  `move_window/3`.
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_doc_window.bin")
       iex> File.write!(path, "onetwothree")
@@ -404,8 +417,8 @@ defmodule Emmap do
   @doc """
   Moves a window, or changes its size: returns `window(mem, offset, length)` and closes `mem`.
 
-  Live binaries of the old window do not change, and neither do the bytes of the file. If the call fails, `mem` stays
-  open. `mem` can be any map of a file, not only a window.
+  Live binaries of the old window stay valid and still show the old part of the file. The bytes of the file do not
+  change. If the call fails, `mem` stays open. `mem` can be any map of a file, not only a window.
   """
   @doc group: "Opening and closing"
   @spec move_window(t, position, non_neg_integer) :: {:ok, t} | failure
@@ -420,7 +433,7 @@ defmodule Emmap do
   # Devices
 
   @doc """
-  Starts a process that speaks Erlang's I/O protocol and the protocol of `:file` for the map: `{:ok, pid}`.
+  Starts a process that serves Erlang's I/O protocol and the protocol of `:file` for the map, and returns `{:ok, pid}`.
 
   Use it for `IO.puts/2`, `IO.read/2`, `:io.format/3` and everything else that needs a pid, and for clients on other
   nodes. The device has its own cursor, at 0. It ends with its owner, which is the caller unless `owner:` names
@@ -440,12 +453,13 @@ defmodule Emmap do
   # Reading
 
   @doc """
-  Reads up to `count` bytes at `position`. Returns fewer at the end, and `:eof` at or past the end.
+  Reads up to `count` bytes at `position`. Returns fewer if the map ends before that, and `:eof` if `position` is at or
+  past the end.
 
-  The result is a copy, or a live binary on a handle opened with `:direct`. As with a file, reading 0 bytes
-  also returns `:eof`. A negative position returns `{:error, :einval}`. `position` may also be a location as in
-  `position/2`, such as `{:eof, -10}`; anything else returns `{:error, :badarg}`. Reading lost pages returns the error of
-  the map (`:estale`, `:enospc`, `:eio`, …) until `reattach/1`, which lists these errors.
+  The result is a copy, or a live binary on a handle opened with `:direct`. As with a file, reading 0 bytes also returns
+  `:eof`. With a negative position, the result is `{:error, :einval}`. `position` may also be a location as in
+  `position/2`, such as `{:eof, -10}`; anything else returns `{:error, :badarg}`. Reading lost pages returns the error
+  of the map (`:estale`, `:enospc`, `:eio`, …) until `reattach/1`, which lists these errors.
   """
   @doc group: "Reading"
   @spec pread(t, position | location, non_neg_integer) :: {:ok, binary} | :eof | failure
@@ -467,7 +481,7 @@ defmodule Emmap do
   def pread(mem, _position, _count), do: none!(mem)
 
   @doc """
-  Reads several ranges: `[{position, count}]` returns `{:ok, [binary | :eof]}`.
+  Reads several ranges, given as `[{position, count}]`, and returns `{:ok, [binary | :eof]}`.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 8])
       iex> Emmap.pread(mem, [{0, 2}, {7, 2}, {8, 2}])
@@ -495,8 +509,8 @@ defmodule Emmap do
   @doc """
   Returns up to `count` bytes at `position` as a live binary, from any handle.
 
-  Takes constant time. The binary is the mapped memory itself; see "Live binaries" in `Emmap`. Returns `:eof` at or
-  past the end, and `{:error, :einval}` at a negative position, such as `found - 20` near the start.
+  Takes constant time. The binary is the mapped memory itself; see "Live binaries" in `Emmap`. Returns `:eof` if
+  `position` is at or past the end, and `{:error, :einval}` if it is negative.
   """
   @doc group: "Reading"
   @spec view(t, position, non_neg_integer) :: {:ok, binary} | :eof | failure
@@ -509,7 +523,7 @@ defmodule Emmap do
   def view(mem, _position, _count), do: none!(mem)
 
   @doc """
-  Reads up to `count` bytes at the cursor and moves the cursor past them; `:eof` at the end.
+  Reads up to `count` bytes at the cursor and moves the cursor past them. Returns `:eof` at the end.
 
   Processes that read from one handle at the same time never get the same bytes. A read that fails does not move the
   cursor (unless another process has moved it in the meantime), so the same bytes are read after `reattach/1`.
@@ -527,7 +541,7 @@ defmodule Emmap do
   def read(mem, _count), do: none!(mem)
 
   @doc """
-  Reads from the cursor up to and including the next newline; `:eof` at the end.
+  Reads from the cursor up to and including the next newline. Returns `:eof` at the end.
 
   As with `:file.read_line/1`, CRLF is returned as LF. The last line may have no newline. As with `read/2`, a read that
   fails does not move the cursor.
@@ -538,16 +552,17 @@ defmodule Emmap do
   def read_line(mem), do: none!(mem)
 
   @doc """
-  Decodes the term in Erlang's external format at `position`, from a copy of at most `count` bytes: `{:ok, term}`.
+  Decodes the term in Erlang's external format at `position`, from a copy of at most `count` bytes, and returns
+  `{:ok, term}`.
 
-  Use it instead of `:erlang.binary_to_term/1` on a live binary, which crashes the VM if the bytes change while it
-  decodes them; see [Functions that read twice](live-binaries.md#functions-that-read-twice).
+  Use it instead of `:erlang.binary_to_term/1` on a live binary, which is one of the
+  [functions that read twice](live-binaries.md#functions-that-read-twice).
 
-  Bytes after the term are ignored, so `count` may be larger than the term. Bytes that are not an external term
-  return `{:error, :ebadmsg}`. Other errors, and `:eof`, are as with `pread/3`.
+  Bytes after the term are ignored, so `count` may be larger than the term. If the bytes are not an external term, the
+  result is `{:error, :ebadmsg}`. Other errors, and `:eof`, are as with `pread/3`.
 
-  Decoding creates the atoms and the function references that the bytes name, and atoms are never collected. For a
-  file that others can write, use `[:safe]`: bytes that would create an atom or a function reference then return
+  Decoding creates the atoms and the function references that the bytes name, and atoms are never collected. For a file
+  that others can write, use `[:safe]`: if the bytes would create an atom or a function reference, the result is then
   `{:error, :ebadmsg}`. Any other option raises `ArgumentError`.
 
       iex> {:ok, mem} = Emmap.open([:anon, :direct, size: 64])
@@ -586,11 +601,10 @@ defmodule Emmap do
   Reads up to `count` bytes at `position` as a string: a copy that is valid UTF-8.
 
   Use it instead of passing a live binary to `:re` and `Regex` with `unicode`, to `String.to_charlist/1` or to
-  `:unicode`, which crash the VM if the bytes change while they run; see
-  [Functions that read twice](live-binaries.md#functions-that-read-twice).
+  `:unicode`, which are among the [functions that read twice](live-binaries.md#functions-that-read-twice).
 
-  Bytes that are not UTF-8 return `{:error, :ebadmsg}`, and so does a range that ends inside a character. Other errors,
-  and `:eof`, are as with `pread/3`.
+  If the bytes are not valid UTF-8, or the range ends inside a character, the result is `{:error, :ebadmsg}`. Other
+  errors, and `:eof`, are as with `pread/3`.
 
       iex> {:ok, mem} = Emmap.open([:anon, :direct, size: 8])
       iex> Emmap.pwrite(mem, 0, "Łódź")
@@ -612,19 +626,20 @@ defmodule Emmap do
   # Streams
 
   @doc """
-  Returns a stream of the lines of a file, or of chunks of `mode` bytes; see `Emmap.Stream`.
+  Returns a stream of the lines of a file, or, if `mode` is a number, of chunks of that many bytes; see `Emmap.Stream`.
 
   `source` is a handle, or a path that is mapped at each enumeration. Options:
 
     * `trim: true` – lines without their newline (LF or CRLF)
-    * `live: true` – live binaries, which change with the file, instead of copies; the default on a `:direct` handle. See
-      [Live lines](Emmap.Stream.html#module-live-lines), which also lists the functions that crash the VM on them
-    * `copy: true` – copies, also from a `:direct` handle. Same as `live: false`, and the default on any other handle
+    * `live: true` – live binaries, which change with the file, instead of copies; the default on a `:direct` handle.
+      See [Live lines](Emmap.Stream.html#module-live-lines)
+    * `copy: true` – copies, even from a `:direct` handle. Same as `live: false`, and the default on any other handle
       and for a path
     * `trim_bom: true` – without the byte order mark (BOM) at the start of the file, as with `File.stream!/3`
-    * `encoding: encoding` – lines of characters, as strings: `:utf8` (checked), `:latin1`, or `:utf16`, `:utf32`,
-      `{:utf16, :little}` and the others of `t::unicode.encoding/0`. Invalid bytes raise `Emmap.Error` with
-      `:ebadmsg`. Without this option, lines are the unchanged bytes. Not for chunks of bytes, and not with `live: true`
+    * `encoding: encoding` – the encoding of the file; its lines are converted to strings. Valid are `:utf8` (the lines
+      are only checked), `:latin1`, `:utf16`, `:utf32`, `{:utf16, :little}` and the others of `t::unicode.encoding/0`.
+      Invalid bytes raise `Emmap.Error` with `:ebadmsg`. Without this option, lines are the unchanged bytes. Not for
+      chunks of bytes, and not with `live: true`
     * `start: n`, `length: n` – only this range of bytes; lines are truncated at its ends
 
   `stream!(source, trim: true)` streams lines. An invalid mode or option, or `live: true` with `copy: true`, raises
@@ -656,13 +671,14 @@ defmodule Emmap do
   def stream!(source, mode, options), do: Emmap.Stream.new!(source, mode, options)
 
   @doc """
-  Splits a map, or the file of a path, into at most `count` streams of lines, for `Task.async_stream/3`.
+  Splits a map, or the file at a path, into at most `count` streams of lines, for `Task.async_stream/3`.
 
-  Each stream ends after a newline. Together, the streams contain all bytes of the map, in order, and they have about the
-  same size. No stream is empty: a small map returns fewer, and an empty map returns `[]`. `split: byte` splits after
-  another byte (a binary of length 1). `record: n` splits between records of `n` bytes, and the streams return records
-  instead of lines. The other options, and whether lines are live, are as with `stream!/3`. A path
-  is mapped once, when the chunks are made, and its file is released when the last of the streams is collected.
+  Each stream except the last ends after a newline. Together, the streams contain all bytes of the map, in order, and
+  they have about the same size. No stream is empty: for a small map there are fewer streams, and for an empty map the
+  result is `[]`. `split: byte` splits after the given byte (a binary of length 1) instead of a newline. `record: n`
+  splits between records of `n` bytes, and the streams return records instead of lines. The other options, and whether
+  lines are live, are as with `stream!/3`. A path is mapped once, when the chunks are made, and its file is released
+  when the last of the streams is collected.
 
   Each split is a search for the next newline, on a dirty CPU scheduler. Raises `Emmap.Error` if the
   handle is closed or pages of the map were lost.
@@ -689,23 +705,24 @@ defmodule Emmap do
   @doc """
   Writes `data` (iodata) at `position`.
 
-  Past the end of a shared, writable map of a whole file, the file and the map grow. Other maps return
-  `{:error, :enospc}`. The bytes between the old end and `position` are zeros, and their blocks are allocated unless the
-  map is `:sparse`. A program that follows the file (`tail -f`) reads the data when it arrives, and never zeros in its
-  place. On a handle opened with `:append`, the data goes to the end of the file, no matter what `position` is.
+  If the data extends past the end of a map that can grow (a shared, writable map of a whole file, without `:fixed_size`
+  or `:length`), the file and the map grow. On other maps, such a write returns `{:error, :enospc}`. The bytes between
+  the old end and `position` are zeros, and their blocks are allocated unless the map is `:sparse`. A program that
+  follows the file (`tail -f`) reads the data when it arrives, and never zeros in its place. On a handle opened with
+  `:append`, the data goes to the end of the file, no matter what `position` is.
 
-  If growing fails, nothing is written, and the file is unchanged. If pages of the map are lost during a write, part
-  of the data may be in the file. Errors:
+  If growing fails, nothing is written; see [What a failure leaves behind](reliability.md#what-a-failure-leaves-behind).
+  If pages of the map are lost during a write, part of the data may be in the file. Errors:
 
     * `:eacces` – the map is read-only
-    * `:enospc` – the disk is full, or the map cannot grow (it is `:fixed_size`, private, a part of a file, or at its
-      `:max_size`)
+    * `:enospc` – the disk is full, or the map cannot grow (it is private, a part of a file, opened with `:fixed_size`
+      or `:length`, or at its `:max_size`)
     * `:edquot` – the user's quota is used up
     * `:eperm` – the file can no longer be changed (`chattr +i`), or can no longer be extended (`chattr +a`, a seal)
     * `:erofs` – the file system has become read-only
     * `:efbig` – above `ulimit -f`, or above the largest file size of the file system
-    * any of the reasons that `reattach/1` lists – pages of the map were lost; or `data` is, or contains, a live binary of a
-      map that lost these pages: then nothing is written
+    * any of the reasons that `reattach/1` lists – pages of the map were lost; or `data` is or contains a live binary
+      whose own map lost pages, in which case nothing is written
     * `:ebusy` – the map has to grow, and another program has kept the whole file locked for 2 seconds
     * `:einval` – a negative position
     * `:badarg` – `data` is not iodata, or `position` is neither a number nor a location as in `position/2`
@@ -756,7 +773,8 @@ defmodule Emmap do
   defp pwrite_list(_mem, _other, _done), do: {:error, :badarg}
 
   @doc """
-  Writes `data` (iodata) at the cursor and moves the cursor past it. Grows, and returns errors, as `pwrite/3` does.
+  Writes `data` (iodata) at the cursor and moves the cursor past it. It grows the map and returns errors as `pwrite/3`
+  does.
 
   Processes that write to one handle at the same time write one after the other. A write that fails does not move the
   cursor, unless another process has moved it in the meantime.
@@ -776,11 +794,12 @@ defmodule Emmap do
   def write(mem, _data), do: none!(mem)
 
   @doc """
-  Moves the cursor and returns its new position. `location` is a number, `:bof`, `:cur`, `:eof`, or one of these with an
-  offset, such as `{:eof, -10}`.
+  Moves the cursor and returns `{:ok, new_position}`.
 
-  The cursor may be past the end (a read there returns `:eof`, and a write grows the map). A location before the beginning
-  returns `{:error, :einval}`.
+  `location` is a number, `:bof`, `:cur`, `:eof`, or one of these with an offset, such as `{:eof, -10}`.
+
+  The cursor may be past the end (a read there returns `:eof`, and a write grows the map). With a location before the
+  beginning, the result is `{:error, :einval}`.
   """
   @doc group: "Reading"
   @spec position(t, location) :: {:ok, position} | {:error, :einval | :badarg | :closed}
@@ -801,9 +820,9 @@ defmodule Emmap do
 
   defp move(_ref, _from, _offset), do: {:error, :badarg}
 
-  # Integers
+  # Atomic integers
 
-  @typedoc "The operation of `patomic/4`. Erlang's names of the bit operations also work."
+  @typedoc "The operation of `patomic/4`. Erlang's names for the bit operations (`:band`, `:bor`, `:bxor`) also work."
   @type operation ::
           :add | :sub | :xchg | :and | :or | :xor | :band | :bor | :bxor | :min | :max
 
@@ -815,8 +834,8 @@ defmodule Emmap do
   instructions. It takes no lock, so `:nolock` makes no difference. It costs about twice as much as
   `:atomics.add/3`, and survives `kill -9`.
 
-  `:add` and `:sub` wrap as `:atomics` does. `position` must be a multiple of 8, and all 8 bytes must be inside
-  the map; otherwise the result is `{:error, :einval}`. A map that is read-only or opened with `:append` returns
+  `:add` and `:sub` wrap as `:atomics` does. `position` must be a multiple of 8, and all 8 bytes must be inside the map;
+  otherwise the result is `{:error, :einval}`. On a map that is read-only or opened with `:append`, the result is
   `{:error, :eacces}`. A value that does not fit in 64 bits raises `ArgumentError`.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 64])
@@ -829,7 +848,7 @@ defmodule Emmap do
       iex> Emmap.patomic(mem, 4, :add, 1)
       {:error, :einval}
   """
-  @doc group: "Integers"
+  @doc group: "Atomic integers"
   @spec patomic(t, position, operation, integer) :: {:ok, integer} | failure
   def patomic(handle(ref), position, :add, value),
     do: Bare.integer(Native.atomic_add(ref, position, value))
@@ -877,10 +896,10 @@ defmodule Emmap do
   def patomic(mem, _position, _operation, _value), do: none!(mem)
 
   @doc """
-  Sets the integer at `position` to `new` if it is `expected`, atomically (compare-and-exchange).
+  Sets the integer at `position` to `new` if it equals `expected`, atomically (compare-and-exchange).
 
-  Returns `:ok`, or the integer that is there if it is not `expected`, as `:atomics.compare_exchange/4` and
-  `Emmap.Counters.compare_exchange/4` do. Errors as `patomic/4`.
+  Returns `:ok`, or the current integer if it differs from `expected`, as `:atomics.compare_exchange/4` and
+  `Emmap.Counters.compare_exchange/4` do. Errors are as with `patomic/4`.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 64])
       iex> Emmap.patomic_cas(mem, 0, 0, 7)
@@ -888,7 +907,7 @@ defmodule Emmap do
       iex> Emmap.patomic_cas(mem, 0, 0, 8)
       7
   """
-  @doc group: "Integers"
+  @doc group: "Atomic integers"
   @spec patomic_cas(t, position, integer, integer) :: :ok | integer | failure
   def patomic_cas(handle(ref), position, expected, new) do
     case Native.atomic_cas(ref, position, expected, new) do
@@ -900,18 +919,18 @@ defmodule Emmap do
   def patomic_cas(mem, _position, _expected, _new), do: none!(mem)
 
   @doc "Reads the integer at `position` atomically. Works on a read-only map. Errors are as with `patomic/4`."
-  @doc group: "Integers"
+  @doc group: "Atomic integers"
   @spec patomic_read(t, position) :: {:ok, integer} | failure
   def patomic_read(handle(ref), position), do: Bare.integer(Native.atomic_read(ref, position))
   def patomic_read(mem, _position), do: none!(mem)
 
   @doc "Writes the integer at `position` atomically. Errors are as with `patomic/4`."
-  @doc group: "Integers"
+  @doc group: "Atomic integers"
   @spec patomic_write(t, position, integer) :: :ok | failure
   def patomic_write(handle(ref), position, value), do: Native.atomic_write(ref, position, value)
   def patomic_write(mem, _position, _value), do: none!(mem)
 
-  # Typed access
+  # Bytes and numbers
 
   @doc """
   Reads the number at `position`: an integer of 8 to 64 bits, or a float of 32 or 64 bits.
@@ -937,7 +956,7 @@ defmodule Emmap do
       iex> Emmap.get(mem, 62, :f64)
       :eof
   """
-  @doc group: "Typed access"
+  @doc group: "Bytes and numbers"
   @spec get(t, position, Typed.t()) :: {:ok, Typed.number_read()} | :eof | failure
   # The types of eight bytes have their own calls, which need not decode a type.
   def get(handle(ref), position, :u64), do: Bare.integer(patient(Native.get_u64(ref, position)))
@@ -952,7 +971,7 @@ defmodule Emmap do
   @doc """
   Writes a number at `position`, in the format that `get/3` reads.
 
-  As with `pwrite/3`, the map grows past the end, and the errors are the same. With `:append`, the result is
+  As with `pwrite/3`, a number past the end grows the map, and the errors are the same. With `:append`, the result is
   `{:error, :eacces}`. A float type also accepts integers, `:nan`, `:infinity` and `:neg_infinity`. A value outside the
   range of the type raises `ArgumentError` with the range. For `:f32`, the value is rounded to the nearest 32-bit float.
 
@@ -965,7 +984,7 @@ defmodule Emmap do
       iex> Emmap.get(mem, 8, :f64)
       {:ok, :infinity}
   """
-  @doc group: "Typed access"
+  @doc group: "Bytes and numbers"
   @spec put(t, position, Typed.t(), Typed.number_written()) :: :ok | failure
   def put(handle(ref), position, type, value) when is_integer(value) do
     code = Typed.inline_code(type)
@@ -993,7 +1012,7 @@ defmodule Emmap do
       iex> Emmap.pread(mem, 0, 8)
       {:ok, <<0, 0, "xxx", 0, 0, 0>>}
   """
-  @doc group: "Typed access"
+  @doc group: "Bytes and numbers"
   @spec fill(t, position, non_neg_integer, byte) :: :ok | failure
   def fill(handle(ref), position, count, byte),
     do: patient(Native.fill(ref, position, count, byte))
@@ -1003,9 +1022,9 @@ defmodule Emmap do
   @doc """
   Copies `count` bytes of the map from position `from` to position `to`; the ranges may overlap.
 
-  The bytes at `from` must be inside the map; otherwise the result is `{:error, :einval}` and nothing is written. As with
-  `pwrite/3`, the map grows past its end. With `:append`, the result is `{:error, :eacces}`. Above 64 KiB it runs on a
-  dirty I/O scheduler. To copy from one map to another, use `:file.copy/2` or `:file.copy/3`.
+  The bytes at `from` must be inside the map; otherwise the result is `{:error, :einval}` and nothing is written. As
+  with `pwrite/3`, a copy past the end grows the map. With `:append`, the result is `{:error, :eacces}`. Above 64 KiB it
+  runs on a dirty I/O scheduler. To copy from one map to another, use `:file.copy/2` or `:file.copy/3`.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 8])
       iex> Emmap.pwrite(mem, 0, "abcdef")
@@ -1013,7 +1032,7 @@ defmodule Emmap do
       iex> Emmap.pread(mem, 0, 8)
       {:ok, "ababcdef"}
   """
-  @doc group: "Typed access"
+  @doc group: "Bytes and numbers"
   @spec copy(t, position, position, non_neg_integer) :: :ok | failure
   def copy(handle(ref), from, to, count), do: patient(Native.copy(ref, from, to, count))
   def copy(mem, _from, _to, _count), do: none!(mem)
@@ -1021,13 +1040,13 @@ defmodule Emmap do
   # Searching
 
   @doc """
-  Finds the first match of a pattern, which is a binary or a list of binaries:
-  `{:ok, {position, length}}` or `:nomatch`.
+  Finds the first match of a pattern, which is a binary or a list of binaries. Returns `{:ok, {position, length}}` or
+  `:nomatch`.
 
   Chooses among several matches as `:binary.match/3` does: the leftmost, and of those that begin at the same position, the
   longest. The position counts from the start of the map, no matter where the search began. Options:
 
-    * `:start` – where to begin, in bytes; the default is 0. At or past the end, nothing matches
+    * `:start` – where to begin, in bytes; the default is 0. If it is at or past the end, nothing matches
     * `:length` – how many bytes to search; the whole match must be inside them. The default is up to the end
 
   Bytes are compared as they are. For a regular expression, or to ignore case, run `Regex` on a copy of the range:
@@ -1038,10 +1057,9 @@ defmodule Emmap do
   If you use a pattern often, prepare it with `compile_pattern/1`. An empty list, an empty pattern or an unknown
   option raises `ArgumentError`. If pages are lost or the map is closed, the search ends with the error.
 
-  Up to 64 KiB are searched on the caller's scheduler, more on dirty CPU schedulers, some
-  milliseconds at a time. The bytes are copied into the processor's cache block by block and
-  searched there, which is about as fast as `grep`. If the range is written during the search, each block is searched
-  as it was when it was copied.
+  Up to 64 KiB are searched on the caller's scheduler, more on dirty CPU schedulers, some milliseconds at a time. The
+  bytes are searched in blocks, each of which is first copied to a small buffer. This is about as fast as `grep`. If the
+  range is written during the search, each block is searched as it was when it was copied.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 32])
       iex> Emmap.pwrite(mem, 0, "one two three two")
@@ -1061,7 +1079,7 @@ defmodule Emmap do
   Finds the last match: the one that begins last, and of several that begin at the same position, the longest.
 
   It searches from the end of the range; otherwise it works as `find/3` does. Because the match that begins last counts,
-  `["root", "oot"]` finds `"oot"`, where `find/3` and `find_all/3` find `"root"`.
+  `["root", "oot"]` finds `"oot"`, whereas `find/3` and `find_all/3` find `"root"`.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 32])
       iex> Emmap.pwrite(mem, 0, "one two three two")
@@ -1076,8 +1094,10 @@ defmodule Emmap do
   def rfind(mem, pattern, options \\ []), do: Search.rfind(ref!(mem), pattern, options)
 
   @doc """
-  Finds all matches, in order and without overlaps, as `:binary.matches/3` does:
-  `{:ok, [{position, length}]}`. The list is empty if nothing matches.
+  Finds all matches, in order and without overlaps, as `:binary.matches/3` does, and returns
+  `{:ok, [{position, length}]}`.
+
+  The list is empty if nothing matches.
 
   The options are those of `find/3`, and `:limit`, the maximum number of matches to return. To see which of several
   patterns matched, read the bytes: `pread(mem, position, length)`. A match takes 40 bytes of the caller's heap. To process
@@ -1096,7 +1116,8 @@ defmodule Emmap do
   def find_all(mem, pattern, options \\ []), do: Search.find_all(ref!(mem), pattern, options)
 
   @doc """
-  Counts the matches that `find_all/3` would return, for all patterns together: `{:ok, count}`.
+  Counts the matches that `find_all/3` would return, for all patterns together, and returns `{:ok, count}`.
+
   The options are those of `find/3`.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 32])
@@ -1111,9 +1132,9 @@ defmodule Emmap do
   @doc """
   Prepares a pattern for many searches. Any process on this node can use the result.
 
-  Preparing one binary takes less than a microsecond. Preparing a list takes about one microsecond and
-  100 bytes of memory for each of its bytes. The patterns of a list may have at most 1 MiB in total; above that, the call
-  raises `ArgumentError`. A single binary may have any length.
+  Preparing one binary takes less than a microsecond. Preparing a list takes about one microsecond and 100 bytes of
+  memory for each of its bytes. A list may contain up to 1,048,576 patterns, of at most 1 MiB each and 16 MiB in total;
+  above that, the call raises `ArgumentError`. A single binary may have any length.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 32])
       iex> Emmap.pwrite(mem, 0, "GET /index")
@@ -1128,8 +1149,9 @@ defmodule Emmap do
   # Size
 
   @doc """
-  Returns the size of the map in bytes: `{:ok, size}`. It takes nanoseconds and does not look at the file, unlike
-  `reattach/1` and `info/1`.
+  Returns `{:ok, size}`, the size of the map in bytes.
+
+  The call takes nanoseconds and does not look at the file, unlike `reattach/1` and `info/1`.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 4096])
       iex> Emmap.size(mem)
@@ -1140,10 +1162,13 @@ defmodule Emmap do
   def size(mem), do: Native.size(ref!(mem))
 
   @doc """
-  Doubles the size of the map and its file, by at most `:max_inc_size` (default 64 MiB) and up to at most `:max_size`:
-  `{:ok, new_size}`. If another program has made the file longer than that, it keeps its length.
+  Doubles the size of the map and its file, but adds no more than `:max_inc_size` (default 64 MiB) and does not exceed
+  `:max_size`.
 
-  A map that has reached its `:max_size` returns `{:error, :enospc}`. Other errors are as with `resize/2`.
+  Returns `{:ok, new_size}`. If another program has already made the file longer than the new size, the file keeps its
+  length, and the map takes that length (up to `:max_size`).
+
+  If the map has reached its `:max_size`, the result is `{:error, :enospc}`. Other errors are as with `resize/2`.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 100, max_size: 150])
       iex> Emmap.grow(mem)
@@ -1158,47 +1183,50 @@ defmodule Emmap do
   @doc """
   Changes the size of the map and its file to `size` bytes.
 
-  Growing allocates blocks (unless `:sparse`) and does not move live binaries. Growing never truncates: if
-  another map or program has already made the file longer than `size`, it keeps that length. After
-  shrinking, the file is `size` bytes long, and live binaries read zeros past the new end. If the call fails, the size of
-  the file is unchanged; for its blocks, see [What a failure leaves](reliability.md#what-a-failure-leaves).
+  Growing allocates blocks (unless `:sparse`) and does not move live binaries. Growing never truncates: if another map
+  or program has already made the file longer than `size`, the file keeps its length. After shrinking, the file is
+  `size` bytes long, and live binaries read zeros past the new end. If the call fails, the size of the file is
+  unchanged; for its blocks, see [What a failure leaves behind](reliability.md#what-a-failure-leaves-behind).
 
   Errors:
 
     * `:eacces` – the map is read-only, or opened with `:append`
-    * `:enospc` – the disk is full, `:max_size` is reached, or the map cannot grow (it is private, part of a file, or
+    * `:enospc` – the disk is full, `:max_size` is reached, or the map cannot grow (it is private, a part of a file, or
       `:fixed_size`)
-    * `:einval` – a map that cannot grow cannot shrink either
+    * `:einval` – `size` is less than the size of the map, and the map cannot grow: such a map cannot shrink either
     * `:ebusy` – another program has kept the whole file locked for 2 seconds
     * `:estale` – another program truncated the file
     * `:edquot` – the user's quota is used up
     * `:eperm` – the file has the attribute `chattr +i` or `+a`, or a seal
     * `:erofs` – the file system has become read-only
-    * `:efbig`, `:enomem`
+    * `:efbig` – as with `pwrite/3`
+    * `:enomem` – as with `open/2`
 
-  On a file system without `fallocate` (ramfs, ext3, NFS before 4.2, many FUSE file systems), growing is slower, and with
-  `:sparse` it is not protected from all other writers: see [Limits](limits.md#file-systems).
+  On a file system without `fallocate` (ramfs, ext3, NFS before 4.2, many FUSE file systems), growing is slower and,
+  with `:sparse`, not protected against every other writer: see [Limits](limits.md#file-systems).
   """
   @doc group: "Size"
   @spec resize(t, non_neg_integer) :: :ok | failure
   def resize(mem, size), do: patient(Native.resize(ref!(mem), bytes!(:size, size)))
 
   @doc """
-  Truncates (or extends) the map and its file to the cursor, even if others have made the file longer. Errors
-  are as with `resize/2`.
+  Truncates (or extends) the map and its file to the position of the cursor, even if others have made the file longer.
+
+  Errors are as with `resize/2`.
   """
   @doc group: "Size"
   @spec truncate(t) :: :ok | failure
   def truncate(mem), do: patient(Native.truncate(ref!(mem)))
 
   @doc """
-  Allocates disk blocks for a range, so that later writes to the range cannot fail with a full disk. (On a copy-on-write
-  file system they can: see [Limits](limits.md#file-systems).) Past the end, the file and the map grow, as with
-  `:file.allocate/3`. If the call fails, the size of the file is unchanged; for its blocks, see
-  [What a failure leaves](reliability.md#what-a-failure-leaves).
+  Allocates disk blocks for a range, so that later writes to the range cannot fail because the disk is full.
 
-  A count of 0 returns `{:error, :einval}`. On a file system without `fallocate`, a file with holes returns
-  `{:error, :enotsup}`. Other errors are as with `resize/2`.
+  (On a copy-on-write file system they can: see [Limits](limits.md#file-systems).) If the range extends past the end,
+  the file and the map grow, as with `:file.allocate/3`. If the call fails, the size of the file is unchanged; for its
+  blocks, see [What a failure leaves behind](reliability.md#what-a-failure-leaves-behind).
+
+  With a count of 0, the result is `{:error, :einval}`; for a file with holes on a file system without `fallocate`, it
+  is `{:error, :enotsup}`. Other errors are as with `resize/2`.
   """
   @doc group: "Size"
   @spec allocate(t, position, non_neg_integer) :: :ok | failure
@@ -1210,7 +1238,7 @@ defmodule Emmap do
   # Durability
 
   @doc """
-  Writes the map's changes to the disk and waits: `:ok` means that they survive a power failure.
+  Writes the map's changes to the disk and waits until they are there. After `:ok`, they survive a power failure.
 
   With `:async`, it only starts the writing. The first sync of a new file also makes its name durable, if the file
   system can sync a directory (CIFS, vboxsf and some FUSE file systems cannot; this is not an error). After a file is
@@ -1255,21 +1283,22 @@ defmodule Emmap do
   def datasync(mem), do: Native.datasync(ref!(mem))
 
   @doc """
-  Repairs a map after its file was truncated, or after its disk was full, failed or refused writes. Errors that persist
-  are cleared only by this call.
+  Repairs a map after its file was truncated, or after its disk was full, failed or refused writes.
 
-  It looks at the same file again, even if the file was renamed, and maps the lost pages again at the same addresses,
-  so live binaries show the file's bytes again. A map of a whole file takes the current size of the file. This includes
-  read-only maps and maps opened with `:append`, which in this way read what others appended. A part of a file, and a
-  `:fixed_size` map, keep their size, and return `{:error, :estale}` while the file is too short. A
-  `:private` map that can be written keeps its written pages and does not grow. If pages were lost whose data is
-  stored nowhere else (see [Reliability](reliability.md#how-it-works)), it returns `{:error, :enomem}`.
+  Once a call has returned such an error, every call returns it until `reattach/1` is called.
 
-  The bytes of lost pages are gone. A write that returned the error of an earlier fault was not done. A write
-  that itself met a lost page has lost the data in that page. After a failed sync, write the data that
-  matters again, and then sync. If the cursor of this handle was past the end, it is moved to the end. Memory
-  locked by `lock_memory/1` must be locked again. On a map that lost no pages, the call only looks at the
-  size of the file, which takes a few microseconds.
+  It looks at the same file again, even if the file was renamed, and maps the lost pages again at the same addresses, so
+  live binaries show what the file contains now. A map of a whole file takes the current size of the file. This includes
+  read-only maps and maps opened with `:append`, which in this way read what others appended. A map of a part of a file,
+  or with `:fixed_size`, keeps its size; the result is `{:error, :estale}` while the file is too short. A `:private` map
+  that can be written keeps its written pages and does not grow. If pages were lost whose data is stored nowhere else
+  (see [Reliability](reliability.md#how-it-works)), it returns `{:error, :enomem}`.
+
+  Data that existed only in a lost page, such as what was in the truncated part of the file, is gone. A write that
+  returned the error of an earlier fault was not done. A write that itself accessed a lost page has lost the data in
+  that page. After a failed sync, write the data that matters again, and then sync. If the cursor of this handle was
+  past the end, it is moved to the end. Memory locked by `lock_memory/1` must be locked again. On a map that lost no
+  pages, the call only looks at the size of the file, which takes a few microseconds.
 
   ### Why pages are lost
 
@@ -1286,9 +1315,10 @@ defmodule Emmap do
   On an overlay file system, such as the root of a container, the first write to a file copies it. A map that was opened
   for reading before that still shows the old file; `reattach/1` maps the copy in its place.
 
-  Once the cause is removed (free space is available, the attribute is cleared), `reattach/1` returns `:ok`, and all
-  acknowledged data is in the map. It may also return `:ok` while the cause persists: pages can then be read, and the
-  next write to a page that cannot be written returns the error again.
+  Once the cause is removed (free space is available, the attribute is cleared), `reattach/1` returns `:ok`. After
+  causes such as a full disk, the data of every write that returned `:ok` is in the map. `reattach/1` may also return
+  `:ok` while the cause persists: pages can then be read, and the next write to a page that cannot be written returns
+  the error again.
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_doc_reattach.bin")
       iex> File.write!(path, :binary.copy("log ", 4096))
@@ -1306,19 +1336,19 @@ defmodule Emmap do
   def reattach(mem), do: patient(Native.reattach(ref!(mem)))
 
   @doc """
-  Sends the calling process a message when the map meets a fault: `{:emmap, monitor, :fault, reason}`.
+  Sends the calling process the message `{:emmap, monitor, :fault, reason}` when a fault occurs on the map.
 
   A fault is a condition that `reattach/1` repairs: the file was truncated (`:estale`), its disk is full (`:enospc`) or
-  failed (`:eio`), or memory ran out (`:enomem`). The message arrives within about 10 milliseconds, whether a call of any
-  process meets the fault or code that reads a live binary without a call. If the map already has a fault, the message is
-  sent immediately. After a fault, no further messages are sent until `reattach/1`; the next fault after it sends one
-  again.
+  failed (`:eio`), or memory ran out (`:enomem`). The message arrives within about 10 milliseconds, no matter whether a
+  call by some process or code that reads a live binary directly hit the fault. If the map already has a fault, the
+  message is sent immediately. After one message, no more are sent until `reattach/1` is called; the next fault then
+  causes another.
 
-  Returns `{:ok, monitor}`, the reference that the messages contain. A process may monitor a map more than once. A monitor ends with
-  `demonitor/2`, when its process ends, or, without a message, when the map is released (its last handle is closed and its
-  last live binary collected). `source` is a handle, an `Emmap.Counters`, an `Emmap.Queue` or an `Emmap.Blocks`. A
-  truncated file is noticed when one of its lost pages is accessed, or when its size is checked (`sync/1`, `info/1`,
-  `reattach/1`).
+  Returns `{:ok, monitor}`, the reference that the messages contain. A process may monitor a map more than once. A
+  monitor ends with `demonitor/2`, when its process ends, or, without a message, when the map is released (its last
+  handle is closed and its last live binary collected). `source` is a handle, an `Emmap.Counters`, an `Emmap.Queue` or
+  an `Emmap.Blocks`. A truncated file is noticed when one of its lost pages is accessed, or when a call checks its size
+  (`sync/1`, `info/1`, `resize/2` and `reattach/1` do).
 
   Each such fault is also logged once as a `:warning`, whether or not the map is monitored. The metadata contains the
   domain `[:emmap]` and `:emmap_fault`, a map of `:path`, `:position` and `:reason`. To turn this off, set
@@ -1348,7 +1378,7 @@ defmodule Emmap do
   defp monitored(mem), do: ref!(mem)
 
   @doc """
-  Ends a monitor started by `monitor/1`, if it exists; returns `true`.
+  Ends a monitor started by `monitor/1`, if it exists, and returns `true`.
 
   After this has returned, no more messages are sent. With `[:flush]`, messages that were sent before are removed from the
   mailbox.
@@ -1383,10 +1413,12 @@ defmodule Emmap do
                    [:free, :remove]
 
   @doc """
-  Tells the kernel how a range will be used (`count` 0: up to the end): `:normal`, `:sequential`,
-  `:random`, `:no_reuse`, `:will_need`, `:dont_need`. Any other advice returns `{:error, :einval}`.
+  Tells the kernel how a range will be used.
 
-  `:dont_need` releases memory; written data is kept, also in a private map.
+  A `count` of 0 means everything up to the end. The advice is `:normal`, `:sequential`, `:random`, `:no_reuse`,
+  `:will_need` or `:dont_need`. With any other advice, the result is `{:error, :einval}`.
+
+  `:dont_need` releases memory; written data is kept, even in a private map.
 
   Linux has more advice. If the kernel does not support it, or it does not apply to the map, the result is
   `{:error, :einval}`; on other systems, it is `{:error, :enotsup}`. The following do not change the bytes that are read:
@@ -1463,9 +1495,9 @@ defmodule Emmap do
   @doc """
   Makes the map read-only, for all its handles, permanently.
 
-  Every write that begins after this call has returned fails with `{:error, :eacces}`: bytes, numbers and atomics.
-  `Emmap.Counters`, which this function also accepts, raise `Emmap.Error` with `:eacces`. To write again, open the file
-  again with `open/2`.
+  Every write, whether of bytes, of numbers or atomic, that begins after this call has returned fails with
+  `{:error, :eacces}`. This function also accepts an `Emmap.Counters`; functions that change its counters then raise
+  `Emmap.Error` with `:eacces`. To write again, open the file again with `open/2`.
 
   The call waits for writes that have begun, and their data is in the map. The kernel then protects the pages (mprotect),
   so that no other code of this VM can write to them either. Other maps of the file, in this VM or in other programs, are
@@ -1528,14 +1560,14 @@ defmodule Emmap do
     * `:fd` – the file descriptor, open until the last handle is closed; `nil` for an anonymous map
     * `:size`, `:offset` – the size of the map, and where it begins in the file, in bytes
     * `:position` – the cursor of this handle
-    * `:flags` – the options without a number that the map was opened with, and those that they imply, such as
+    * `:flags` – the options that take no value: those that the map was opened with and those that they imply, such as
       `[:read, :write, :create, :shared, :lock]`. After `make_read_only/1`, `:write` and `:append` are not among them
-    * `:growable_up_to` – bytes, `:infinity`, or `nil` if the size is fixed
+    * `:growable_up_to` – the size in bytes up to which the map can grow, `:infinity`, or `nil` if the size is fixed
     * `:page_size`, `:resident_pages` – the page size in bytes, and how many of the map's pages are in memory (in a map of
       more than 4,194,304 pages, which is 16 GiB, pages in holes of the file count as not in memory)
-    * `:allocated` – bytes of the blocks that the whole file has on disk, fewer than its size if it
-      has holes; `nil` for an anonymous map
-    * `:address_ranges` – 1, plus one for each time the map outgrew its addresses
+    * `:allocated` – the size in bytes of the blocks that the whole file has on disk, which is less than the size of the
+      file if it has holes; `nil` for an anonymous map
+    * `:address_ranges` – 1, plus one for each time the map outgrew the address range that was reserved for it
     * `:faults`, `:fault` – how often a lost page was accessed (or the file was found too short), and where
       this first happened since the last `reattach/1`: `{position, {:error, reason}}`, or `nil`
     * `:failed_sync` – the result of every `sync/1` since one failed: `{:error, reason}`, or `nil`
@@ -1548,13 +1580,15 @@ defmodule Emmap do
   def info(mem), do: Info.of(ref!(mem))
 
   @doc """
-  Whether the guard is in place, which turns the signal of a lost page (SIGBUS) into an error:
+  Tells whether the guard is in place. The guard turns the signal of a lost page (SIGBUS) into an error.
+
+  The result is one of:
 
     * `:ok` – the guard is in place
     * `:lost` – another library has replaced the signal handler: a lost page may crash the VM
     * `:off` – switched off by `config :emmap, guard: false` before the first use of Emmap (or
-      `erl -emmap guard false`): a lost page crashes the VM, and only `sync/1`, `resize/2` and
-      `reattach/1`, which check the size of the file, return an error for a truncated file
+      `erl -emmap guard false`): a lost page crashes the VM, and a truncated file is noticed only by the calls that
+      check its size: `sync/1`, `info/1`, `resize/2` and `reattach/1`
 
   [Reliability](reliability.md) describes what the guard covers.
   """

@@ -744,7 +744,7 @@ defmodule Emmap.Queue do
   # Inspecting
 
   @doc "Returns how many items are available. Items that are checked out are not counted. Takes constant time."
-  @doc group: "Asking"
+  @doc group: "State and maintenance"
   @spec length(queue) :: non_neg_integer
   def length(queue) do
     queue = queue!(queue)
@@ -756,7 +756,7 @@ defmodule Emmap.Queue do
   end
 
   @doc "Returns whether no item is available. Takes constant time."
-  @doc group: "Asking"
+  @doc group: "State and maintenance"
   @spec empty?(queue) :: boolean
   def empty?(queue), do: __MODULE__.length(queue) == 0
 
@@ -764,7 +764,7 @@ defmodule Emmap.Queue do
   Returns how many bytes of the file lie between the oldest unacknowledged item and the newest, including headers
   and padding. Takes constant time.
   """
-  @doc group: "Asking"
+  @doc group: "State and maintenance"
   @spec bytes(queue) :: non_neg_integer
   def bytes(queue) do
     queue = queue!(queue)
@@ -776,7 +776,7 @@ defmodule Emmap.Queue do
   end
 
   @doc "Drops all items, including those that are checked out. Other readers keep theirs."
-  @doc group: "Asking"
+  @doc group: "State and maintenance"
   @spec clear(queue) :: :ok | failure
   def clear(queue) do
     queue = queue!(queue)
@@ -787,7 +787,7 @@ defmodule Emmap.Queue do
   Copies all intact items of a damaged queue to a new one: `{:ok, %{items: copied, damaged: gaps}}`. The queue itself is
   not changed.
   """
-  @doc group: "Asking"
+  @doc group: "State and maintenance"
   @spec salvage(queue, Path.t() | :file.name_all()) ::
           {:ok, %{items: non_neg_integer, damaged: non_neg_integer}} | {:error, term}
   def salvage(queue, path) do

@@ -420,7 +420,7 @@ defmodule :emmap do
   @spec compile_pattern(Emmap.Search.pattern()) :: Emmap.Search.t()
   defdelegate compile_pattern(pattern), to: Emmap
 
-  # Typed access
+  # Bytes and numbers
 
   @doc "Same as `Emmap.get/3`: `get(Mem, Position, {u32, big})`."
   @spec get(mem, non_neg_integer, Emmap.Typed.t()) ::
