@@ -1,6 +1,6 @@
 defmodule Emmap.Blocks do
   @moduledoc """
-  A store of fixed-size blocks in a file. The address of a block never changes. Any number of processes, VMs and
+  A block store: fixed-size blocks in a file. The address of a block never changes. Any number of processes, VMs and
   programs can use the file at once, and it is intact after `kill -9`.
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_doc.blocks")
@@ -26,12 +26,13 @@ defmodule Emmap.Blocks do
   ## The contract
 
     * The file has neither an owner process nor a server. Every function may be called by any process, in any VM that
-      has opened the file. If a participant dies, at any instruction, the others continue.
+      has opened the file. If a participant (a process, VM or program that uses the file) dies, at whatever instruction,
+      the others continue.
     * `store/2` uses the lowest free address. Addresses are integers from 0, of up to 64 bits.
-    * A store, a write and a free whose call has returned survive the death of the process and of the VM. They survive a
-      power failure once a `sync/1` has covered them. After a power failure, blocks that were stored since the last sync
-      are gone, and `info/1` counts them. A block that was replaced since then has either its old or its new data, never
-      parts of both. A block that was freed since then may be in use again.
+    * The effect of a `store/2`, `write/3` or `free/2` that has returned survives the death of the process and of the
+      VM. It survives a power failure once a later `sync/1` has returned `:ok`. After a power failure, blocks that were
+      stored since the last sync are gone, and `info/1` counts them. A block that was replaced since then has either its
+      old or its new data, never parts of both. A block that was freed since then may be in use again.
     * A block that a sync has covered keeps its place on the disk until the next sync: if it is freed, its address is not
       reused before that. If `sync/1` is never called, every address can be reused immediately.
     * `count/1` is always exact, even after participants have died.
@@ -40,14 +41,16 @@ defmodule Emmap.Blocks do
 
   ## Return values
 
-  An address that is not in use returns `{:error, :enoent}`. Other errors of the system are `{:error, reason}` with a
+  If an address is not in use, the result is `{:error, :enoent}`. Other system errors are `{:error, reason}` with a
   POSIX atom or `:closed`. Data whose length is not `:block_size` raises `ArgumentError`.
 
   ## Costs
 
-  Storing, reading and freeing take constant time, regardless of the number of blocks. The file needs 4.5 bytes per block
-  in addition to its data, in groups of 32,256 blocks. It grows by one eighth at a time, but by at least 64 KiB and at
-  most 64 MiB. Opening takes constant time after `kill -9`. After a reboot or a clean close, it reads half a byte per block.
+  Storing, reading and freeing take constant time, regardless of the number of blocks. The file needs 4.5 bytes per
+  block in addition to its data, in groups of 32,256 blocks. It grows by one eighth at a time, but by at least 64 KiB
+  and at most 64 MiB. Opening takes constant time after `kill -9`, because the state in the file is then valid. The
+  first open after a clean close checks the state, and the first open after a reboot rebuilds it; both read half a byte
+  per block.
 
   Calls with blocks of more than 64 KiB run on dirty schedulers.
   """
@@ -58,9 +61,9 @@ defmodule Emmap.Blocks do
   @enforce_keys [:ref, :path, :block_size]
   defstruct [:ref, :path, :block_size, pad: false, direct: false]
 
-  @typedoc "Open blocks, valid in every process of this node. `:path` and `:block_size` may be read."
+  @typedoc "An opened block store, valid in every process of this node. `:path` and `:block_size` may be read."
   @type t :: %__MODULE__{}
-  @typedoc "Blocks, or the name that they were started with: see `start_link/1`."
+  @typedoc "An opened block store, or the name that it was started with: see `start_link/1`."
   @type blocks :: t | atom
   @typedoc "The number of a block, from 0."
   @type address :: non_neg_integer
@@ -92,7 +95,7 @@ defmodule Emmap.Blocks do
   # Opening and closing
 
   @doc """
-  Opens the blocks of a file, and creates the file if it does not exist. The directory must exist.
+  Opens the blocks in a file, and creates the file if it does not exist. The directory must exist.
 
   Options:
 
@@ -140,16 +143,18 @@ defmodule Emmap.Blocks do
   def open!(path, options \\ []), do: path |> open(options) |> Structure.opened!(:blocks, path)
 
   @doc """
-  Closes the blocks for all processes that hold this handle: each later call returns `{:error, :closed}`. Closing the last
-  handle of a VM first does a `sync/1`, and returns its error.
+  Closes the blocks for all processes that hold this handle. Each later call returns `{:error, :closed}`.
+
+  When the last handle in a VM is closed, the file is first synced; if that fails, its error is returned.
   """
   @doc group: "Opening and closing"
   @spec close(blocks) :: :ok | failure
   def close(blocks), do: patient(Native.blocks_close(blocks!(blocks).ref))
 
   @doc """
-  Returns `:ok` once everything that any participant has done so far is on the disk. One sync serves all processes that
-  wait.
+  Returns `:ok` once everything that any participant has done so far is on the disk.
+
+  One sync serves all processes that wait.
 
   It writes the file twice: first the blocks, then the record of the blocks that are covered. After a sync has failed, each
   later one returns the same error until `reattach/1`.
@@ -166,7 +171,9 @@ defmodule Emmap.Blocks do
   def reattach(blocks), do: Structure.reattach(blocks!(blocks), &Native.blocks_reattach/1)
 
   @doc """
-  Returns the state of the blocks:
+  Returns the state of the blocks as a map.
+
+  Its keys are:
 
     * `:path`, `:size` (of the file, in bytes), `:faults` (how often a lost page was accessed)
     * `:block_size` in bytes, `:count`, `:capacity` – see `count/1` and `capacity/1`
@@ -295,7 +302,7 @@ defmodule Emmap.Blocks do
   end
 
   @doc """
-  Frees a block: its address can be reused, immediately or after the next sync (see "The contract").
+  Frees a block, so that its address can be reused, immediately or after the next sync (see "The contract").
 
   Errors: `:enoent` if the address is not in use.
   """
@@ -341,7 +348,7 @@ defmodule Emmap.Blocks do
   # The whole file
 
   @doc """
-  Compares each block with its checksum: `{:ok, %{blocks: n, damaged: addresses}}`.
+  Compares each block with its checksum, and returns `{:ok, %{blocks: n, damaged: addresses}}`.
 
   It reads the whole file, in steps. Others may use the file at the same time.
   """
@@ -359,7 +366,7 @@ defmodule Emmap.Blocks do
   end
 
   @doc """
-  Releases the disk space after the last block: `{:ok, bytes}`.
+  Releases the disk space after the last block, and returns `{:ok, bytes}`.
 
   The file keeps its length, because other programs have mapped it, but it takes less space on the disk (`du`). Blocks that
   were freed since the last sync count as used if that sync has covered them.
@@ -371,8 +378,9 @@ defmodule Emmap.Blocks do
   def trim(blocks), do: patient(Native.blocks_trim(blocks!(blocks).ref))
 
   @doc """
-  Moves blocks to lower free addresses, the last block first, until no free address is lower: `{:ok, moves}`. It starts
-  with a `sync/1`.
+  Moves the blocks with the highest addresses to the lowest free ones, until all blocks are below all free addresses.
+
+  Returns `{:ok, moves}`, the number of moved blocks. The call first syncs the file.
 
   For each block, it calls `moved.(from, to)` when both addresses have the data, so that the caller can update its
   references. Then it frees the old address. If the function raises, or the VM is killed, both addresses stay in use. No
@@ -416,31 +424,36 @@ defmodule Emmap.Blocks do
   # Another format
 
   @doc """
-  Copies the blocks of a block storage of saleyn/emmap, in the file `path`, to `to`: open blocks, or the path of a file,
-  which is created if it does not exist, and closed afterwards.
+  Copies all blocks from the block store of saleyn/emmap in the file `path`.
 
-  Returns `{:ok, %{old => new}}`, which maps each address in the old file to the new address. The blocks are then covered
-  by a `sync/1`.
+  The destination `to` is an opened `Emmap.Blocks`, or the path of a file, which is created if necessary and closed at
+  the end. (saleyn/emmap is the earlier library that Emmap replaces.)
 
-  The old file is only read. It must not be changed during the call. A storage that was not closed needs no repair before
-  the import. (To continue using such a file unchanged, see the module `:emmap`.)
+  Returns `{:ok, %{old => new}}`, which maps each address in the old file to the new address. The file of the
+  destination is then synced.
+
+  The old file is only read. It must not be changed during the call. A block store that was not closed needs no repair
+  before the import. (To continue using such a file unchanged, see the module `:emmap`.)
 
   Options:
 
     * `addresses: :same` – a block keeps its address, which must be free in `to`. The old addresses are far apart, so the
       file gets room for as many blocks as the highest address requires, usually 262,144
-    * `addresses: :new` – a block gets the lowest free address, as with `store/2`. The blocks are copied in the order of the
-      old file, in which the addresses are 0, 4096, 8192, …, 258048, 64, 4160, …
+    * `addresses: :new` – a block gets the lowest free address, as with `store/2`. The blocks are copied in the order of
+      the old file, which assigns its addresses in the order 0, 4096, …, 258048, 64, 4160 and so on
 
   If the import fails, `to` may contain some of the blocks: start again with a new file.
 
   Errors:
 
     * those of `Emmap.open/2` and `open/2`
-    * `{:bad_format, :kind}` – the old file is not a block storage of at most 64³ blocks, or its blocks are larger than 1 GiB
+    * `{:bad_format, :kind}` – the old file is not a block store of at most 64³ blocks, or its blocks are larger than 1
+      GiB
     * `{:bad_format, :length}` – the old file was truncated
     * `{:other_block_size, bytes}` – the blocks of `to` have this size
     * `:eexist` – an address is already in use in `to`
+
+  In this example, the file is created by `:emmap`, which can still write the old format:
 
       iex> old = Path.join(System.tmp_dir!(), "emmap_doc_old.storage")
       iex> new = Path.join(System.tmp_dir!(), "emmap_doc_imported.blocks")

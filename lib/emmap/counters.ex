@@ -21,28 +21,29 @@ defmodule Emmap.Counters do
 
   ## The contract
 
-    * Counters are 64-bit signed integers. They wrap as `:atomics` do, so an add never fails.
+    * Counters are 64-bit signed integers. They wrap as `:atomics` do, so an add never overflows.
     * Every change is atomic and sequentially consistent for all processes of this node, other
       VMs, and programs in other languages that use atomic instructions ([Formats](formats.md) describes the file).
-    * A change whose call has returned survives the death of the process and of the VM. A change whose call has not
-      returned is made either completely or not at all (with write concurrency, this holds for each cache line of a
-      `put/3` or `reset/1`). It survives a power failure once `sync/1` has returned `:ok`.
+    * A change whose call has returned survives the death of the process and of the VM. It survives a power failure once
+      `sync/1` has returned `:ok`. A change whose call has not returned is made either completely or not at all, with
+      two exceptions: `reset/1` changes one counter after the other, and with write concurrency, this holds for each
+      cache line that a `put/3` or `reset/2` changes.
     * A counter is identified by its index, from 0, or by its name. A counter that does not exist, or
       a value that does not fit in 64 bits, raises `ArgumentError`, as with `:atomics`. (`counters[key]` returns
       `nil` instead, as `Access` does.)
-    * Errors of the system raise `Emmap.Error`: `:closed`; `:estale` if another program truncated the file; `:enospc`,
-      `:edquot`, `:eperm`, `:erofs` or `:eio` if a page of it could not be read or written. All but `:closed` persist until
-      `reattach/1`. `Emmap.reattach/1` lists the reasons.
+    * System errors raise `Emmap.Error`: `:closed`; `:estale` if another program truncated the file; `:enospc`,
+      `:edquot`, `:eperm`, `:erofs` or `:eio` if a page of it could not be read or written. All but `:closed` persist
+      until `reattach/1`. `Emmap.reattach/1` lists the reasons.
     * Counters are not locked. `to_list/1` reads one after the other and does not take a snapshot.
 
   ## Write concurrency
 
-  With `write_concurrency: true`, a *new* file has a separate cache line per scheduler for every
-  counter. Adds from different cores then do not wait for each other, and `get/2` computes the sum. As with OTP's
-  `:counters`, `get/2` and `put/3` may miss adds that run at the same time. Functions that need the previous value
-  (`next/3`, `exchange/3`, `compare_exchange/4`, `add_get/3`, `sub_get/3`) raise `ArgumentError`. The option is stored
-  in the file and applies to everyone who opens it later. Sixteen counters take 128 bytes per
-  scheduler, instead of 128 bytes in total.
+  With `write_concurrency: true`, a *new* file has a separate copy of every counter for each scheduler. Adds from
+  different cores then do not wait for each other, and `get/2` computes the sum. As with OTP's `:counters`, `get/2` and
+  `put/3` may miss adds that run at the same time. Functions that need the previous value (`next/3`, `exchange/3`,
+  `compare_exchange/4`, `add_get/3`, `sub_get/3`) raise `ArgumentError`. The option is stored in the file and applies to
+  everyone who opens it later. For each scheduler, one cache line of 128 bytes contains sixteen counters, so sixteen
+  counters take 128 bytes per scheduler instead of 128 bytes in total.
   """
 
   import Emmap.Waiting, only: [patient: 1]
@@ -51,7 +52,7 @@ defmodule Emmap.Counters do
   @enforce_keys [:ref, :path, :count, :stripes]
   defstruct [:ref, :path, :count, :stripes, :names, indices: %{}]
 
-  @typedoc "Open counters, valid in every process of this node. `:path`, `:count` and `:names` may be read."
+  @typedoc "A set of opened counters, valid in every process of this node. `:path`, `:count` and `:names` may be read."
   @type t :: %__MODULE__{
           ref: reference,
           path: binary,
@@ -60,7 +61,7 @@ defmodule Emmap.Counters do
           names: [name] | nil,
           indices: %{name => non_neg_integer}
         }
-  @typedoc "Open counters, or the name that they were started with: see `start_link/1`."
+  @typedoc "A set of opened counters, or the name that it was started with: see `start_link/1`."
   @type counters :: t | atom
   @typedoc "A name. An atom and its string are the same name. At most 1,024 bytes of UTF-8."
   @type name :: atom | String.t()
@@ -87,15 +88,15 @@ defmodule Emmap.Counters do
   # Opening and closing
 
   @doc """
-  Opens the counters of a file, and creates the file if it does not exist.
+  Opens the counters in a file, and creates the file if it does not exist.
 
   A relative `path` is relative to the current directory. The directory of the file must exist.
 
-  `count_or_names` is the minimum number of counters, or a list of their names (atoms or
-  strings). A file with fewer counters grows in place while others have it open: values stay, and new
-  counters are 0. A new file has room for twice the names that it gets, and for at least 1 MiB of them.
-  The names of a file take at most 16 MiB (16,777,216 bytes, where each name takes its length plus 2: about 1 million
-  names of 14 bytes). Beyond that, the result is `:enospc`.
+  `count_or_names` is the minimum number of counters, or a list of their names (atoms or strings). A file with fewer
+  counters grows in place, even while others have it open. Existing values are kept, and new counters are 0. A new file
+  reserves twice the space that its names need, but at least 1 MiB. The names of a file take at most 16 MiB (16,777,216
+  bytes, where each name takes its length plus 2: about 1 million names of 14 bytes). Beyond that, the result is
+  `:enospc`.
 
   Names stay in the file, in order. You can add names later, or open the file with fewer names, but the first
   names must be the same. A counter is found by its name as an atom or as a string. Names of the file that were
@@ -104,8 +105,9 @@ defmodule Emmap.Counters do
 
   A file grows under a lock. If another program has the whole file locked, the open waits for 2 seconds and then returns
   `:ebusy`. A file is created atomically: after a crash or power failure, or if the open fails, it is either in the old
-  state or complete. Files of saleyn/emmap (`emmap:open_counters`) can be opened and extended without conversion. A file
-  can be opened several times, in one VM or in several. All handles use the same memory.
+  state or complete. Files of the earlier library saleyn/emmap (made by its `emmap:open_counters`) can be opened and
+  extended without conversion. A file can be opened several times, in one VM or in several. All handles use the same
+  memory.
 
   Options:
 
@@ -160,7 +162,7 @@ defmodule Emmap.Counters do
     do: path |> open(count_or_names, options) |> Structure.opened!(:counters, path)
 
   @doc """
-  Closes the counters immediately, for all processes that hold this handle: each later call raises `Emmap.Error` with
+  Closes the counters immediately, for all processes that hold this handle. Each later call raises `Emmap.Error` with
   `:closed`.
 
   Releases the file descriptor and the memory, as `Emmap.close/1` does. Garbage collection of counters that were not
@@ -179,8 +181,9 @@ defmodule Emmap.Counters do
   Repairs counters whose file was truncated or whose disk failed, after the file has been restored: see
   `Emmap.reattach/1`.
 
-  Returns `{:error, {:bad_format, why}}` if the file does not contain these counters at
-  the same positions and under the same names. Every call then raises `Emmap.Error` with `:estale` until it does.
+  Returns `{:error, {:bad_format, why}}` if the file does not contain these counters at the same positions and under the
+  same names. Every other call then raises `Emmap.Error` with `:estale` until the file contains them and `reattach/1`
+  has returned `:ok`.
   """
   @doc group: "Opening and closing"
   @spec reattach(counters) :: :ok | {:error, reason | :closed}
@@ -191,7 +194,9 @@ defmodule Emmap.Counters do
   end
 
   @doc """
-  Returns `:path`, `:count`, `:names` (or `nil`), `:write_concurrency`, `:size` (of the file, in bytes), and
+  Returns the state of the counters as a map.
+
+  Its keys are `:path`, `:count`, `:names` (or `nil`), `:write_concurrency`, `:size` (of the file, in bytes), and
   `:faults` (how often a lost page of the counters was accessed).
   """
   @doc group: "Opening and closing"
@@ -241,8 +246,10 @@ defmodule Emmap.Counters do
   def sub(counters, key, n), do: add(counters, key, negated(n))
 
   @doc """
-  Returns the value. `counters[key]` returns the same, but for a counter that does not exist it returns `nil`, and this
-  function raises `ArgumentError`.
+  Returns the value of a counter.
+
+  `counters[key]` returns the same, but for a counter that does not exist it returns `nil`, whereas this function raises
+  `ArgumentError`.
   """
   @doc group: "Counting"
   @spec get(counters, key) :: integer
@@ -288,7 +295,7 @@ defmodule Emmap.Counters do
   def sub_get(counters, key, n), do: wrapped(next(counters, key, negated(n)) - n)
 
   @doc """
-  Adds `n` and returns the *previous* value. With `n` 1, this generates unique numbers.
+  Adds `n` and returns the *previous* value. With `n = 1`, this generates unique numbers.
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_doc_next.cnt")
       iex> _ = File.rm(path)
@@ -329,7 +336,7 @@ defmodule Emmap.Counters do
 
   def exchange(other, key, value), do: exchange(counters!(other), key, value)
 
-  @doc "Sets the value to `new` if it is `expected`: returns `:ok`, or the actual value."
+  @doc "Sets the value to `new` if it equals `expected`, and returns `:ok`. Otherwise returns the current value."
   @doc group: "Counting"
   @spec compare_exchange(counters, key, integer, integer) :: :ok | integer
   def compare_exchange(counters, key, expected, new)
@@ -364,8 +371,9 @@ defmodule Emmap.Counters do
   # Reading all
 
   @doc """
-  Returns all values in order, without names: `[2, 1]`. (`Enum.to_list/1` of counters with names returns
-  `[requests: 2, errors: 1]`.)
+  Returns all values in order, without names, such as `[2, 1]`.
+
+  (`Enum.to_list/1` of counters with names returns `[requests: 2, errors: 1]`.)
 
   Reads one counter after the other, starting with the last. Raises `Emmap.Error` with `:enomem` if there is not enough
   memory for the list. The functions of `Enum` and `Stream` read the counters in batches.
@@ -446,12 +454,14 @@ defmodule Emmap.Counters do
   # Supervision
 
   @doc """
-  Starts a process that has the counters open for as long as it lives, to keep them in a supervision tree. Options: those
-  of `open/3`, and
+  Starts a process that keeps the counters open for as long as it lives, for use in a supervision tree.
+
+  The options are those of `open/3`, and:
 
     * `:path` – the file, required
-    * `:counters` – how many counters, or their names, as the second argument of `open/3`; required
-    * `:name` – an atom; each function takes it in place of the counters, at the cost of a look-up in `:persistent_term`
+    * `:counters` – how many counters, or their names, like the second argument of `open/3`; required
+    * `:name` – an atom that each function accepts instead of the counters, at the cost of a look-up in
+      `:persistent_term`
 
   The process takes no part in any call. If it stops, it closes the counters; their values are in the file.
 

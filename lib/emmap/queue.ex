@@ -27,14 +27,17 @@ defmodule Emmap.Queue do
   ## The contract
 
     * The queue has neither an owner process nor a server. Every function may be called by any process, in any VM that
-      has opened the file. If a participant dies, at any instruction, the others continue.
-    * A push whose call has returned survives the death of the process and of the VM. It survives a power failure once it
-      is covered by a sync: `durable: true`, or `sync/1`.
-    * An item that was popped or acknowledged is not delivered again. If an item is checked out and its process, VM or
-      program ends, the item is immediately available again, at its place in the order. After a power failure, items whose
-      acknowledgement was not durable may be delivered again.
-    * A queue can be opened in whatever state it was left. After `kill -9`, opening takes constant time. After a reboot, it
-      checks the items that were not synced and drops a torn end, which `info/1` reports.
+      has opened the file. If a participant (a process, VM or program that uses the file) dies, at whatever instruction,
+      the others continue.
+    * A push whose call has returned survives the death of the process and of the VM. It survives a power failure once a
+      sync has covered it, which `durable: true` or `sync/1` ensures.
+    * Unless there is a power failure, an item that was popped or acknowledged is not delivered again. After a power
+      failure, items that were popped or acknowledged since the last sync may be delivered again. If an item is checked
+      out and the process, VM or program that holds it ends, the item is immediately available again, at its place in
+      the order.
+    * A queue can be opened in whatever state it was left. After `kill -9`, opening takes constant time. After a reboot,
+      opening checks the items that were not synced and drops the incompletely written items at the end; `info/1`
+      reports how many bytes.
     * An item is a term of up to 1 GiB (1,073,741,824 bytes) in the external term format, or a binary with
       `format: :binary`.
 
@@ -58,25 +61,26 @@ defmodule Emmap.Queue do
       true
 
     * The bytes do not change while this VM uses the binary or a part of it, even after `ack/2`, `clear/1` and
-      `close/1`, and even if the item was dropped for space. No VM or program reuses their space.
-    * The space of all items that were pushed after the oldest live payload is not reused either. **While a process keeps a
-      live payload, the file grows with each push**, also beyond `:max_size`, which counts only items. To keep a payload
-      for a long time, use `:binary.copy/1`.
+      `close/1`, and even if the item was dropped to make room. No VM or program reuses their space.
+    * The space of all items that were pushed after the oldest live payload is not reused either. **While a process
+      keeps a live payload, the file grows with each push**, even beyond `:max_size`, which counts only items. To keep a
+      payload for a long time, use `:binary.copy/1`.
     * The garbage collector releases payloads. An idle process may need an explicit `:erlang.garbage_collect/1`.
       When a VM ends, its payloads are released. `info/1` shows how much is `:pinned`.
     * A VM participates in the queue until its last live payload is collected, even after `close/1`. (On systems where
       only one VM can have a queue open, the others get `:ebusy` until then.)
     * The checksum is checked when a payload is returned. If another program truncates the file later, the payload
       reads as zeros.
-    * Dead letters, and items of handles that push terms, are copies.
+    * Items that were pushed by a handle with `format: :term`, and dead letters (items that were set aside after
+      `:max_attempts` deliveries), are copies.
 
   ## Return values
 
   Functions that return a plain value (`length/1`, `empty?/1`, `bytes/1`, `dead_letters/1`, the functions of `Enum`) raise
   `Emmap.Error` on an error. All other functions return it.
 
-  A function that finds no item returns `:empty`. Errors of the system are `{:error, reason}` with a POSIX
-  atom or `:closed`. Errors of lost pages, which `Emmap.reattach/1` lists, persist until `reattach/1`. There are also:
+  A function that finds no item returns `:empty`. System errors are `{:error, reason}` with a POSIX atom or `:closed`.
+  Errors of lost pages, which `Emmap.reattach/1` lists, persist until `reattach/1`. There are also:
 
     * `{:error, :full}` – the queue has reached its `:max_size`
     * `{:error, :gone}` – the receipt is no longer valid
@@ -117,7 +121,7 @@ defmodule Emmap.Queue do
   @type t :: %__MODULE__{}
   @typedoc "A queue, or the name that it was started with: see `start_link/1`."
   @type queue :: t | atom
-  @typedoc "Acknowledges one delivery of one item."
+  @typedoc "Identifies one delivery of one item; `ack/3` and `nack/2` take it."
   @type receipt :: {non_neg_integer, pos_integer, non_neg_integer}
   @typedoc "Why a call failed: see \"Return values\"."
   @type failure ::
@@ -142,7 +146,7 @@ defmodule Emmap.Queue do
   # Opening and closing
 
   @doc """
-  Opens the queue of a file, and creates the file if it does not exist. The directory must exist.
+  Opens the queue in a file, and creates the file if it does not exist. The directory must exist.
 
   Options, which apply to this handle unless noted otherwise:
 
@@ -164,7 +168,7 @@ defmodule Emmap.Queue do
 
     * those of `Emmap.open/2`
     * `{:bad_format, why}` – not a queue file (`:kind`), of an unknown `:version`, from a machine of the other
-      `:endianness`, shorter than its header says (`:length`), or both headers are damaged (`:checksum`)
+      `:endianness`, shorter than its header says (`:length`), or with both headers damaged (`:checksum`)
     * `:eusers` – 64 programs have the queue open
     * `:ebusy` – on systems other than Linux, only one VM at a time can have a queue open
   """
@@ -209,7 +213,7 @@ defmodule Emmap.Queue do
   defp unless_infinity(number, _instead), do: number
 
   @doc """
-  Closes the queue for all processes that hold this handle: each later call returns `{:error, :closed}`.
+  Closes the queue for all processes that hold this handle. Each later call returns `{:error, :closed}`.
 
   Items that these processes have checked out are available to others. All items are in the file; to have them on the
   disk, call `sync/1` first. Live payloads do not change.
@@ -233,16 +237,19 @@ defmodule Emmap.Queue do
   def reattach(queue), do: Structure.reattach(queue!(queue), &Native.queue_reattach/1)
 
   @doc """
-  Returns the state of the queue:
+  Returns the state of the queue as a map.
+
+  Its keys are:
 
     * `:path`, `:size` (of the file, in bytes), `:faults` (how often a lost page was accessed)
     * `:length`, `:checked_out`, `:dead_letters` – numbers of items; `:bytes` – see `bytes/1`
     * `:tail` – the position of the next item, in bytes from the first item ever pushed
     * `:pinned` – bytes of the file that live payloads of any VM keep from being reused: from the oldest of them to `:tail`
     * `:dropped` – the number of items dropped by `full: :drop_oldest`
-    * `:readers` – a map for each reader: `:name`, `:length`, `:checked_out`, `:max_lag` (0: none), `:lost` (items skipped
-      because of `:max_lag`)
-    * `:recovered` – `nil`, or what the last open after a reboot found: `:items`, and `:dropped_bytes` of a torn end
+    * `:readers` – a map for each reader: `:name`, `:length`, `:checked_out`, `:max_lag` (0 for none), `:lost` (items
+      skipped because of `:max_lag`)
+    * `:recovered` – `nil`, or what the last open after a reboot found: `:items`, and `:dropped_bytes`, the size of the
+      incompletely written items at the end
     * `:segment_size` – in bytes
   """
   @doc group: "Opening and closing"
@@ -266,15 +273,18 @@ defmodule Emmap.Queue do
   # Pushing
 
   @doc """
-  Adds an item. Options:
+  Adds an item at the end of the queue.
+
+  Options:
 
     * `durable: true` – returns once the item is on the disk. One sync serves all processes that wait
-    * `id: {producer, number}` – drops the item, and returns `:duplicate`, if this producer has already pushed this number
-      or a higher one. `producer` is any term. A queue remembers up to 1,024 producers; more return `{:error, :eusers}`
+    * `id: {producer, number}` – drops the item, and returns `:duplicate`, if this producer has already pushed this
+      number or a higher one. `producer` is any term. A queue remembers up to 1,024 producers; a push by another one
+      returns `{:error, :eusers}`
     * `timeout: :infinity` – with `full: :block`, how many milliseconds to wait for space before `{:error, :full}`
 
-  Raises `ArgumentError` if the queue has `format: :binary` and the item is not a binary. Items larger than 1 GiB return
-  `{:error, :emsgsize}`.
+  Raises `ArgumentError` if the queue has `format: :binary` and the item is not a binary. For an item larger than 1 GiB,
+  the result is `{:error, :emsgsize}`.
   """
   @doc group: "Pushing"
   @spec push(queue, term, durable: boolean, id: {term, non_neg_integer}, timeout: timeout) ::
@@ -328,7 +338,7 @@ defmodule Emmap.Queue do
     do: raise(ArgumentError, "the items of this queue are binaries, got #{inspect(item)}")
 
   @doc """
-  Adds items in order: `{:ok, n}`, the number of items.
+  Adds items in order, and returns `{:ok, n}`, the number of items.
 
   With `durable: true`, one sync covers all of them. If the call fails, it returns `{:error, reason, n}`, where `n` is the
   number of items that were pushed.
@@ -450,11 +460,12 @@ defmodule Emmap.Queue do
   end
 
   @doc """
-  Removes up to `:max_items` (1,000) items of up to `:max_bytes` (1 MiB) in total: `{:ok, items}`, oldest first, with at
-  least one item, or `:empty`.
+  Removes up to `:max_items` items (default 1,000) of up to `:max_bytes` (default 1 MiB) in total.
 
-  `:timeout` (0) is how many milliseconds to wait for the first item. A damaged item ends the
-  batch and is reported by the next call.
+  Returns `{:ok, items}`, oldest first and with at least one item, or `:empty`.
+
+  `:timeout` (default 0) is how many milliseconds to wait for the first item. A damaged item ends the batch and is
+  reported by the next call.
   """
   @doc group: "Popping"
   @spec pop_many(queue, max_items: pos_integer, max_bytes: pos_integer, timeout: timeout) ::
@@ -525,13 +536,13 @@ defmodule Emmap.Queue do
   # At-least-once delivery
 
   @doc """
-  Checks out the oldest item: `{:ok, item, receipt}`.
+  Checks out the oldest item, and returns `{:ok, item, receipt}`.
 
   The item stays in the queue until `ack/3`, and no other process gets it in the meantime. It is available
   again, at its place in the order, after `nack/2`, or when this process, its VM or its program ends.
 
-  With `:max_items` or `:max_bytes`, returns a batch: `{:ok, [{item, receipt}]}`, as `pop_many/2`. `:timeout` (0) is how
-  many milliseconds to wait for the first item.
+  With `:max_items` or `:max_bytes`, it returns a batch, `{:ok, [{item, receipt}]}`, like `pop_many/2`. `:timeout`
+  (default 0) is how many milliseconds to wait for the first item.
 
   On a full disk, at least 24 items of a queue (and of each reader) can be checked out at the same time; beyond that, the
   result may be `{:error, :enospc}`. An item that has used up its `:max_attempts` is then delivered again, because it
@@ -583,10 +594,10 @@ defmodule Emmap.Queue do
   end
 
   @doc """
-  Acknowledges an item, or a list of them, so that it is not delivered again.
+  Acknowledges the item of a receipt, or of each receipt in a list, so that it is not delivered again.
 
-  Returns `{:error, :gone}` if the receipt is no longer valid, because the item was
-  acknowledged or released before, or dropped for space. In a list, all valid receipts are acknowledged.
+  Returns `{:error, :gone}` if the receipt is no longer valid, because the item was acknowledged or released before, or
+  dropped to make room. In a list, all valid receipts are acknowledged.
 
   With `durable: true`, once the call has returned, the item is not delivered again even after a power failure.
   """
@@ -624,8 +635,9 @@ defmodule Emmap.Queue do
   end
 
   @doc """
-  Makes an item, or a list of them, available again, each at its place in the order. Returns `{:error, :gone}` as `ack/3`
-  does.
+  Makes the item of a receipt, or of each receipt in a list, available again at its place in the order.
+
+  Returns `{:error, :gone}` as `ack/3` does.
   """
   @doc group: "At-least-once delivery"
   @spec nack(queue, receipt | [receipt]) :: :ok | failure
@@ -648,15 +660,16 @@ defmodule Emmap.Queue do
     end)
   end
 
-  @doc "Returns how many times the item was delivered, including this delivery."
+  @doc "Returns how many times the item of this receipt has been delivered, including the delivery that the receipt belongs to."
   @doc group: "At-least-once delivery"
   @spec attempts(receipt) :: pos_integer
   def attempts(receipt)
   def attempts({_sequence, attempts, _claim}), do: attempts
 
   @doc """
-  Checks out an item, calls `fun` with it, and acknowledges it when `fun` returns: `{:ok, result}`. If `fun` raises,
-  throws or exits, the item is available again, and the exception is raised again.
+  Checks out an item, calls `fun` with it, acknowledges it when `fun` returns, and returns `{:ok, result}`.
+
+  If `fun` raises, throws or exits, the item is available again, and the exception is raised again.
 
       iex> q = Emmap.Queue.open!(Path.join(System.tmp_dir!(), "emmap_doc_take.queue"))
       iex> Emmap.Queue.clear(q)
@@ -709,7 +722,8 @@ defmodule Emmap.Queue do
   Returns the reader with this name, and creates it if it does not exist.
 
   A reader has its own cursor. It sees every item that is pushed after it was created, no matter what others take. All
-  functions that take items accept a reader. A queue has up to 31 readers; more return `{:error, :eusers}`.
+  functions that take items accept a reader. A queue can have up to 31 readers; creating another one returns
+  `{:error, :eusers}`.
 
   Space is reused once all readers have passed it, so the slowest reader determines the size of the file. With
   `max_lag:`, in bytes, a reader that falls further behind skips the oldest items, and `info/1` counts them.
@@ -755,7 +769,7 @@ defmodule Emmap.Queue do
     end
   end
 
-  @doc "Returns whether no item is available. Takes constant time."
+  @doc "Returns `true` if no item is available. Takes constant time."
   @doc group: "State and maintenance"
   @spec empty?(queue) :: boolean
   def empty?(queue), do: __MODULE__.length(queue) == 0
@@ -775,7 +789,7 @@ defmodule Emmap.Queue do
     end
   end
 
-  @doc "Drops all items, including those that are checked out. Other readers keep theirs."
+  @doc "Drops all items of this handle's queue or reader, including those that are checked out. The items of other readers are kept."
   @doc group: "State and maintenance"
   @spec clear(queue) :: :ok | failure
   def clear(queue) do
@@ -784,8 +798,9 @@ defmodule Emmap.Queue do
   end
 
   @doc """
-  Copies all intact items of a damaged queue to a new one: `{:ok, %{items: copied, damaged: gaps}}`. The queue itself is
-  not changed.
+  Copies all intact items of a damaged queue to the queue in the file `path`. The queue itself is not changed.
+
+  Returns `{:ok, %{items: copied, damaged: places}}`, the numbers of copied items and of damaged places.
   """
   @doc group: "State and maintenance"
   @spec salvage(queue, Path.t() | :file.name_all()) ::
@@ -873,7 +888,7 @@ defmodule Emmap.Queue do
   @doc """
   Starts a process that keeps the queue open for as long as it lives, for use in a supervision tree.
 
-  Options: those of `open/2`, and
+  The options are those of `open/2`, and:
 
     * `:path` – the file, required
     * `:name` – an atom that each function accepts instead of the queue, at the cost of a look-up in `:persistent_term`

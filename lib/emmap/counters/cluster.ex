@@ -28,14 +28,15 @@ defmodule Emmap.Counters.Cluster do
 
   ## The contract
 
-    * Adding costs one look-up in `:persistent_term` more than `Emmap.Counters.add/3`, and needs no other node: each
-      node adds to its own file. So nothing is lost while nodes are unreachable. The counts of a node
-      survive its death, and are in the sums again once the node has joined again.
-    * A sum asks all nodes that were named at `join/3`, by this node or by a node that replies, and not the nodes that
-      happen to be connected. The result is `{:ok, sum}` only if all have replied; otherwise it is
-      `{:partial, sum, missing}`, with the missing nodes and the reasons. An incomplete sum is always marked as partial.
-      A node that was removed permanently is missing until the others have joined again without it.
-    * A sum asks all nodes at once, over `:erpc`, and waits at most for its `:timeout`.
+    * Adding costs one more look-up in `:persistent_term` than `Emmap.Counters.add/3`, and needs no other node: each
+      node adds to its own file. Therefore nothing is lost while nodes are unreachable. The counts of a node survive its
+      death, and are in the sums again once the node has joined again.
+    * `sum/3` asks all nodes that were named in `join/3` on this node, and those that were named in `join/3` on any node
+      that replies. It does not matter which nodes happen to be connected. The result is `{:ok, sum}` only if all have
+      replied; otherwise it is `{:partial, sum, missing}`, with the missing nodes and the reasons. An incomplete sum is
+      always marked as partial. A node that was removed permanently is reported as missing until the others have joined
+      again without it.
+    * `sum/3` asks all nodes at once, over `:erpc`, and waits for at most `:timeout` milliseconds.
     * A sum is not a snapshot: nodes that count at the same time are not all read at the same moment.
     * For a node that has no counter of that name, the count is 0. Atoms and strings are the same names. If
       all nodes have replied and none has the counter, the call raises `ArgumentError`.
@@ -48,9 +49,9 @@ defmodule Emmap.Counters.Cluster do
   @typedoc "The name of the cluster, the same on all its nodes."
   @type name :: term
   @typedoc """
-  Why a node's count is missing: the node is unreachable (`:noconnection`), did not reply in time
-  (`:timeout`), has not joined (`:not_joined`), its counters are `:closed` or `:estale`, it has no emmap or
-  a different version (`:undef`), or it failed in an unexpected way.
+  Why a node's count is missing: the node is unreachable (`:noconnection`), did not reply in time (`:timeout`), has not
+  joined (`:not_joined`), its counters are `:closed` or `:estale`, Emmap is missing there or is a different version
+  (`:undef`), or it failed in an unexpected way.
   """
   @type why :: :noconnection | :timeout | :not_joined | :closed | :undef | atom | {:failed, term}
   @typedoc "The nodes whose counts are missing from a sum, and why."
@@ -68,8 +69,9 @@ defmodule Emmap.Counters.Cluster do
   # Joining
 
   @doc """
-  Makes `counters`, a handle or the name that counters were started with, this node's part of the cluster `name`. The other
-  nodes are given as `nodes:`.
+  Makes `counters`, a handle or the name that counters were started with, this node's part of the cluster `name`.
+
+  The option `:nodes` names the nodes of the cluster.
 
   They need not be running. Joining again replaces the counters and the nodes. The counters are kept in
   `:persistent_term` until `leave/1`. Joining again and leaving cause a garbage collection of all
@@ -107,7 +109,7 @@ defmodule Emmap.Counters.Cluster do
 
   # Counting
 
-  @doc "Adds `n` to the counter of this node. Raises `ArgumentError` if the node has not joined; otherwise as `Emmap.Counters.add/3`."
+  @doc "Adds `n` to the counter of this node, as `Emmap.Counters.add/3` does. Raises `ArgumentError` if the node has not joined."
   @doc group: "Counting"
   @spec add(name, Counters.key(), integer) :: :ok
   def add(name, key, n) do
@@ -120,9 +122,9 @@ defmodule Emmap.Counters.Cluster do
   @doc """
   Adds `n` to the counter of another node, and waits for its reply for at most `timeout` milliseconds.
 
-  After `{:error, :not_joined}` (or `:closed`, `:estale`, `:undef`), nothing was added. After `{:error, :noconnection}` or
-  `{:error, :timeout}`, it is unknown whether the node has added. A counter that the node
-  does not have raises `ArgumentError`.
+  After `{:error, :not_joined}` (or `:closed`, `:estale`, `:undef`), nothing was added. After `{:error, :noconnection}`
+  or `{:error, :timeout}`, it is unknown whether the node has added `n`. A counter that the node does not have raises
+  `ArgumentError`.
   """
   @doc group: "Counting"
   @spec add(name, Counters.key(), integer, node, timeout) :: :ok | {:error, why}
