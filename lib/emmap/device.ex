@@ -2,11 +2,10 @@ defmodule Emmap.Device do
   @moduledoc """
   A process that makes a map usable as an I/O device: for `IO.puts/2` and `:io.format/3`, and for other nodes.
 
-  `Emmap.device/2` starts one. A handle works only on its own node, and only with functions that read and
-  write bytes. A device speaks the protocols of an opened file, as the process that `File.open/2`
-  starts does. So it works with everything that takes a pid: `IO.puts/2`, `IO.read/2`, `IO.stream/2`,
-  `:io.format/3`, `:io.fread/3`, `:file.pread/3`, `File.close/1`. It can be a group leader, and it
-  serves clients on any node, over Erlang distribution.
+  `Emmap.device/2` starts one. A handle works only on its own node, and only with functions that read and write bytes. A
+  device speaks the protocols of an opened file, as the process that `File.open/2` starts does. Therefore it works with
+  everything that takes a pid: `IO.puts/2`, `IO.read/2`, `IO.stream/2`, `:io.format/3`, `:io.fread/3`, `:file.pread/3`,
+  `File.close/1`. It can be a group leader, and it serves clients on any node, over Erlang distribution.
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_device.txt")
       iex> File.write!(path, "")
@@ -27,45 +26,45 @@ defmodule Emmap.Device do
 
   ## The contract
 
-    * A device has its own cursor, which begins at 0, and its own `close` (see `Emmap.dup/1`). So no other process can
-      move the cursor during a request, and closing the device does not close the map for others.
+    * A device has its own cursor, which begins at 0, and its own `close` (see `Emmap.dup/1`). Therefore no other
+      process can move the cursor during a request, and closing the device does not close the map for others.
     * It serves one request after the other, so each client's `IO.puts/2` is written as a whole. A client that
       has stopped, or whose node is unreachable, does not delay the others.
     * A request takes two messages, which cost a few microseconds. The same call on the handle takes far less than one
       microsecond. If you have the handle and need only bytes, use the handle.
     * A device ends with its owner, and then closes its handle. Pending and later requests
       return `{:error, :terminated}`, as `:io` returns for a dead process or node.
-    * With `encoding: :latin1`, the default, a character is a byte, as with `File.open/2`. Characters above
-      255 return `{:error, {:no_translation, :unicode, :latin1}}`. `:file` and `IO.binread/2` read and
-      write the bytes of the map.
+    * With `encoding: :latin1`, the default, a character is a byte, as with `File.open/2`. For characters above 255, the
+      result is `{:error, {:no_translation, :unicode, :latin1}}`. `:file` and `IO.binread/2` read and write the bytes of
+      the map.
     * With `encoding: :unicode`, characters are UTF-8, as with `File.open(path, [:utf8])`. `:file` and `IO.binread/2`
-      then read and write characters up to 255 as bytes, which is rarely intended: use `IO.read/2` and
-      `IO.write/2` instead. Bytes that are not UTF-8 return an error when they are reached.
-    * Reads return copies, also on a `:direct` handle. Data from a client is copied before it is translated, so
-      live binaries are safe to send.
+      then read and write characters up to 255 as bytes, which is rarely intended: use `IO.read/2` and `IO.write/2`
+      instead. Bytes that are not UTF-8 cause an error when they are reached.
+    * Reads return copies, even on a `:direct` handle. Data from a client is copied before it is translated, so live
+      binaries are safe to send.
     * A function in a request (`:io.fread/3` sends one) runs in the device. Large reads and
       writes run on dirty schedulers.
 
-  ## Differences from the process of `File.open/2`
+  ## Differences from a device of `File.open/2`
 
-  [Requests to a device](device.md) compares all requests. The differences are:
+  The page [Requests to a device](device.md) compares the replies to all requests. The differences are:
 
-    1. An error is returned to the client. The device continues, with its cursor unchanged. The process of
-       `File.open/2` ends on most errors, and so does its owner.
+    1. An error is returned to the client. The device continues, with its cursor unchanged. The process that
+       `File.open/2` starts ends on most errors, which also ends its owner.
     2. Requests that crash that process (an encoding that does not exist, or invalid characters) return
        `{:error, :badarg}`.
     3. An unknown request returns `{:error, :request}`, as the I/O protocol specifies; that process returns
        `{:error, {:request, request}}`. `:get_geometry` returns `{:error, :enotsup}`.
-    4. The device does not read ahead. `:file.truncate/1` truncates at the cursor, where that process truncates after the data
-       that it has read ahead. The next read sees what others write to the map. Invalid UTF-8 is an error
-       when it is reached, not up to 8 KB before.
+    4. The device does not read ahead. `:file.truncate/1` truncates at the cursor, whereas that process truncates after
+       the data that it has read ahead. The next read sees what others write to the map. Invalid UTF-8 is an error when
+       it is reached, not up to 8 KiB before.
     5. An incomplete character at the end of the file is always an error. That process returns `:eof` if it
        has already read it ahead.
     6. A function that throws, or asks for more after `:eof`, returns `{:error, function}`. That process uses the
        thrown value as the result, or calls the function forever.
     7. Where maps differ from files: see `Emmap.File`.
-    8. With `binary: true`, the result of a function at the end of the file is also a string. Before OTP 27, that process
-       returned a list.
+    8. With `binary: true`, the characters that a function in a request returns are a string even at the end of the
+       file. Before OTP 27, that process returned a list.
   """
 
   # Without `use GenServer`, whose child_spec/1 names its argument `init_arg`.
@@ -100,8 +99,10 @@ defmodule Emmap.Device do
           | {:name, GenServer.name()}
 
   @doc """
-  Starts a device that is linked to the caller. `mem:` is the handle; the other options are those
-  of `t:option/0`. Returns `{:error, :closed}` if the handle is closed.
+  Starts a device that is linked to the caller.
+
+  The option `:mem` is the handle; the other options are those of `t:option/0`. Returns `{:error, :closed}` if the
+  handle is closed.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 10])
       iex> {:ok, device} = Emmap.Device.start_link(mem: mem)
@@ -114,7 +115,7 @@ defmodule Emmap.Device do
   @spec start_link([option | {:mem, Emmap.t()}]) :: {:ok, pid} | {:error, term}
   def start_link(options), do: start(options, &GenServer.start_link/3)
 
-  @doc "Same as `start_link/1`, but without a link, as `Emmap.device/2` does."
+  @doc "Starts a device without a link; otherwise the same as `start_link/1`. `Emmap.device/2` calls it."
   @doc group: "Starting"
   @spec start([option | {:mem, Emmap.t()}]) :: {:ok, pid} | {:error, term}
   def start(options), do: start(options, &GenServer.start/3)

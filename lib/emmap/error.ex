@@ -1,11 +1,13 @@
 defmodule Emmap.Error do
   @moduledoc """
-  Raised by the functions that end in `!`, by streams and by counters, when the system refuses an operation or a handle is
-  closed.
+  Raised when the system refuses an operation or a handle is closed, by functions that do not return `{:error, reason}`.
 
-  `reason` is the reason that the function without `!` returns in `{:error, reason}`: a POSIX name such as
-  `:enoent`, `:eacces`, `:enospc`, or `:closed`. A mistake of the *caller* raises
-  `ArgumentError` instead. `kind` is the kind of the file: `:counters`, `:queue`, `:blocks`, or `nil` for any other file.
+  These are the functions that end in `!`, streams, counters, and functions of queues and blocks that return a plain
+  value, such as `Emmap.Queue.length/1` and `Emmap.Blocks.count/1`.
+
+  `reason` is the reason that the function without `!` returns in `{:error, reason}`: a POSIX name such as `:enoent` or
+  `:eacces`; `:closed`; or a tuple such as `{:bad_format, why}`. Incorrect use by the caller raises `ArgumentError`
+  instead. `kind` is the kind of the file: `:counters`, `:queue`, `:blocks`, or `nil` for any other file.
 
       iex> Emmap.open!("no/such/file")
       ** (Emmap.Error) could not open "no/such/file": no such file or directory

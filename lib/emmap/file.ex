@@ -5,18 +5,18 @@ defmodule Emmap.File do
   You do not need to call these functions: `:file.pread(mem, 0, 10)` and `Emmap.pread(mem, 0, 10)` do
   the same. The differences from a raw file are:
 
-    * after `close`, calls return `{:error, :closed}`, where a raw file returns `:einval`
-    * writing to a read-only map returns `{:error, :eacces}`, where a raw file returns `:ebadf`
+    * after `close`, calls return `{:error, :closed}`, whereas calls on a raw file return `{:error, :einval}`
+    * writing to a read-only map returns `{:error, :eacces}`, whereas writing to a raw file returns `{:error, :ebadf}`
     * with `:append`, writes work as for a raw file opened with `:append`, but `:file.truncate/1` and
       `:file.allocate/3` return `{:error, :eacces}`
     * a write past the end of a map that cannot grow returns `{:error, :enospc}`
-    * `:file.read_file_info/1,2` returns the metadata of the file, also for a map of a part of it; for anonymous memory,
+    * `:file.read_file_info/1,2` returns the metadata of the file, even for a map of a part of it; for anonymous memory,
       it returns `{:error, :enotsup}`
     * if a write past the end leaves a gap, the blocks of the gap are allocated, unless the map is `:sparse`
     * a read or write that fails does not move the cursor
     * `:file.copy/2` and `:file.copy/3` between two maps return the error of the source or the destination, and write
-      nothing in place of lost pages. `{:ok, bytes}` may be less than requested at the end of the source
-    * any process may use a handle, where a raw file raises `:not_on_controlling_process`
+      nothing in place of lost pages. At the end of the source, `bytes` in `{:ok, bytes}` may be less than requested
+    * any process may use a handle, whereas a raw file raises `:not_on_controlling_process`
   """
 
   import Emmap.Handle, only: [handle: 1, handle: 2, alone: 0]

@@ -14,8 +14,8 @@ defmodule Emmap.Inspection do
       iex> Emmap.Inspection.text(report) =~ "counters, version 1, sound"
       true
 
-  Counter files, those of the predecessor, queues, blocks, and plain files are recognized by their first bytes, even if
-  one bit of them is wrong. Others may use the file at the same time.
+  Counter files (also those of saleyn/emmap, the earlier library), queues and blocks are recognized by their first
+  bytes, even if one bit of these is wrong. Anything else is a plain file. Others may use the file at the same time.
   """
 
   import Emmap.Handle, only: [handle: 1]
@@ -47,8 +47,8 @@ defmodule Emmap.Inspection do
   A place where the file is not as it should be.
 
     * `:at`, `:bytes` – its position from the start of the file and its length, in bytes
-    * `:severity` – `:damage`; `:unknown`, a version or byte order that this Emmap does not read; or
-      `:note`, something harmless, such as the traces of a growth that a crash interrupted
+    * `:severity` – `:damage`; `:unknown`, a version or byte order that this version of Emmap does not read; or `:note`,
+      something harmless, such as the traces of a growth that a crash interrupted
     * `:message` – a description
   """
   @type problem :: %{
@@ -63,10 +63,12 @@ defmodule Emmap.Inspection do
 
     * `:path`, `:title` – its name as it was given, and a description of its format
     * `:format` – `:counters`, `:predecessor_counters`, `:queue`, `:blocks` or `:plain`
-    * `:status` – the status of its worst problem: `:sound`, `:unknown` or `:damaged`
+    * `:status` – `:damaged` if it has a problem of severity `:damage`, otherwise `:unknown` if it has one of severity
+      `:unknown`, otherwise `:sound`
     * `:bad_format` – the reason if `Emmap.Counters.open/3`, `Emmap.Queue.open/2` or `Emmap.Blocks.open/2` returns
       `{:error, {:bad_format, why}}`, otherwise `nil`
-    * `:size`, `:allocated` – its size, and the size of its blocks on the disk, in bytes; fewer if it has holes
+    * `:size`, `:allocated` – its size, and the size of its blocks on the disk, in bytes; the latter is smaller if the
+      file has holes
     * `:pages` – `:page_size` in bytes; `:count` and `:resident`, how many pages it has and how many of
       them are in memory; and `:parts`, the same for parts of about equal size, from its start.
       Counted before anything was read. In a file of more than 4,194,304 pages (16 GiB), pages in a hole
@@ -107,11 +109,13 @@ defmodule Emmap.Inspection do
   @doc """
   Reports on a file. It writes nothing and takes no lock.
 
-  Options: `values: n`, how many counters to list one by one (20; `:infinity`: all of them); `parts: n`,
-  the number of parts for which pages are counted (32; at most 1,000).
+  Options:
 
-  Errors: those of `Emmap.open/2`: `:enoent`, `:eacces`, `:eisdir`, `:enodev` (a device, FIFO or socket); and
-  `:estale` if the file was truncated while it was read. For a damaged file, the result is a report, not an error.
+  * `values: n` – lists up to `n` counters, segments of a queue or groups of blocks (default 20; `:infinity` lists all)
+  * `parts: n` – counts pages for `n` parts of the file (default 32; at most 1,000)
+
+  The errors are those of `Emmap.open/2`, such as `:enoent`, `:eacces`, `:eisdir`, `:enodev` (a device, FIFO or socket);
+  and `:estale` if the file was truncated while it was read. For a damaged file, the result is a report, not an error.
 
   For a queue, 8 MiB of records are compared with their checksums, starting with the oldest item; with `values: :infinity`,
   all of them. For blocks, the same is done from the first block on. If another process changed the file while it was read,

@@ -12,7 +12,7 @@ defmodule Emmap.Options do
       "every write of this handle goes to the end of the file, whatever its position, in one piece, even if other handles and programs append at the same time; implies `:write`. Any other change of the map returns `{:error, :eacces}`. See [Appending](choosing-options.md#appending)"
   ]
   @sharing [
-    shared: "(default) writes change the file, and all that map it see them",
+    shared: "(default) writes change the file and are visible to everyone who has it mapped",
     private:
       "copy-on-write: writes stay in this map and never reach the file, which does not grow either; pages that were not written may still change with the file",
     anon:
@@ -21,7 +21,7 @@ defmodule Emmap.Options do
   @reading [
     direct: "reads return live binaries, which *are* the mapped memory, instead of copies",
     lock:
-      "(default) each `pread` and `pwrite` is atomic with respect to the others on this map, at any length",
+      "(default) each `pread` and `pwrite`, whatever its length, is atomic with respect to every other `pread` and `pwrite` on this map",
     nolock: "no lock: a read may see parts of a concurrent write"
   ]
   @shape [
@@ -31,12 +31,12 @@ defmodule Emmap.Options do
       "a file longer than `:size` (or `:offset` + `:length`) is truncated to that size; needs `:write`. `{:error, :ebusy}` while this VM holds live binaries of it",
     sparse: "creating and growing leave holes instead of allocating blocks; needs `:write`",
     auto_unlink:
-      "removes the name that was opened (of a link: the link, not its target) at the last `close`, or with `:direct` when the last live binary is collected, if the name still leads to the file; if the VM stops first, the name stays"
+      "removes the file's name at the last `close`, or, with `:direct`, when the last live binary is collected. For a symbolic link, the link is removed. Nothing is removed if the name no longer leads to the file, or if the VM stops first"
   ]
   @paging [
     noreserve: "reserve no swap for private pages (MAP_NORESERVE)",
     fixed:
-      "with `{:address, a}`: at exactly this address, with a free page before and after, or `{:error, :eexist}`"
+      "with `{:address, a}`: maps at exactly this address. If it, or the page before or after, is in use, the result is `{:error, :eexist}`"
   ]
   @linux [
     populate: "read all pages at open (MAP_POPULATE)",
@@ -44,8 +44,8 @@ defmodule Emmap.Options do
     hugetlb:
       "huge pages (MAP_HUGETLB) for `:anon` maps; files on hugetlbfs have them without this option",
     huge_2mb:
-      "huge pages of 2 MB; `{:error, :enotsup}` for a file on hugetlbfs with pages of another size",
-    huge_1gb: "huge pages of 1 GB; otherwise as `:huge_2mb`",
+      "huge pages of 2 MiB; `{:error, :enotsup}` for a file on hugetlbfs with pages of another size",
+    huge_1gb: "huge pages of 1 GiB; otherwise the same as `:huge_2mb`",
     shared_validate: "shared, and the kernel refuses flags that it does not know",
     sync:
       "with `:shared_validate`, on persistent memory: blocks are durable when they are written to (MAP_SYNC); the data in them still needs `sync`"
@@ -57,7 +57,7 @@ defmodule Emmap.Options do
     offset: {:size, "the map begins `n` bytes into the file; any `n`, page-aligned or not"},
     length:
       {:size,
-       "the map is `n` bytes long; 0: up to the end. If it covers the whole file (from 0 to its end), it grows only by `resize/2` and `grow/1`, not by writes past its end. With `:write`, a shorter file is extended to `:offset` + `n`; without it, the map covers the bytes that exist"},
+       "the map is `n` bytes long; 0 means everything up to the end of the file. The map never grows by writes past its end; `resize/2` and `grow/1` extend it only if it covers the whole file. With `:write`, a shorter file is extended to `:offset` + `n`; without it, the map covers the bytes that exist"},
     max_size:
       {:size,
        "the map never grows beyond `n` bytes; needs `:write` (or `:anon`) and the whole file"},
@@ -87,10 +87,10 @@ defmodule Emmap.Options do
   With a number:
 
   #{@value_rows}
-  All numbers are bytes. Positions and offsets count from 0. An option that the system does not support returns
-  `{:error, :enotsup}`. An option that does not exist, is given twice, or contradicts another one raises
-  `ArgumentError`, which names it and the valid options. `:append` contradicts `:private`, `:anon`, `:fixed_size`, `:fit`,
-  `:sparse`, `:size`, `:offset`, `:length`, `:max_size`, `:max_inc_size` and `:shared_validate`.
+  Sizes, lengths and offsets are in bytes. Positions and offsets count from 0. If the system does not support an option,
+  the result is `{:error, :enotsup}`. An option that does not exist, is given twice, or contradicts another one raises
+  an `ArgumentError` that names the option and lists the valid ones. `:append` contradicts `:private`, `:anon`,
+  `:fixed_size`, `:fit`, `:sparse`, `:size`, `:offset`, `:length`, `:max_size`, `:max_inc_size` and `:shared_validate`.
 
   `:size`, `:length` with `:write`, `:truncate` and `:fit` change the size of the file under a lock that other maps of it
   also take. If another program has the whole file locked, such an open waits for 2 seconds and then returns
@@ -159,7 +159,7 @@ defmodule Emmap.Options do
     anon: [:size, :length]
   ]
 
-  @typedoc "One option: see the list above. Numbers are bytes."
+  @typedoc "One option: see the list above. Sizes, lengths and offsets are in bytes."
   @type option ::
           unquote(
             (@flags ++ for({name, _} <- @values, do: {name, quote(do: non_neg_integer)}))

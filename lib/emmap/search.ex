@@ -6,12 +6,13 @@ defmodule Emmap.Search do
   either. For a list, the leftmost match counts, and of those that begin at the same position, the longest. The
   order of the list does not matter.
 
-  A list may have 1,048,576 patterns of at most 1 MiB each, 16 MiB in total. A single pattern may be longer.
+  A list may contain up to 1,048,576 patterns, of at most 1 MiB each and 16 MiB in total. A single pattern may be
+  longer.
 
   Preparing patterns takes time in proportion to their bytes. Searching takes time in proportion to the bytes of the
   map, regardless of the patterns: even if one is the prefix of another, and even if they match everywhere. Both run in
-  steps of a few milliseconds on dirty CPU schedulers. Between steps, killing the process or closing the handle ends
-  them, and other work can run.
+  steps of a few milliseconds on dirty CPU schedulers, and other work can run between the steps. If the process is
+  killed or the handle is closed, the work ends after the current step.
   """
 
   import Emmap.Waiting, only: [patient: 1]

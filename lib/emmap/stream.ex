@@ -25,32 +25,32 @@ defmodule Emmap.Stream do
       are **live** on a `:direct` handle, or with `live: true`: see [Live lines](#module-live-lines).
     * The stream ends where the map ended when the enumeration began, or at `:start` + `:length`. Bytes by which the map
       grows later are not part of the stream. If `Emmap.resize/2` shrinks the map, the stream ends earlier.
-    * Errors of the system raise `Emmap.Error`: an error of opening the file; `:closed` if the handle is
-      closed during the enumeration; `:estale` (or another reason that `Emmap.reattach/1` lists) if pages of the map were
-      lost, or if the file is shorter than the map when the enumeration begins.
+    * System errors raise `Emmap.Error`: an error from opening the file; `:closed` if the handle is closed during the
+      enumeration; `:estale` (or another reason that `Emmap.reattach/1` lists) if pages of the map were lost, or if the
+      file is shorter than the map when the enumeration begins.
     * Streams do not take the lock of `pread/3` and `pwrite/3`: a line that another process writes at the same time may
       be partly old and partly new. A copied line does not change after that.
 
   ## What it costs
 
-  One call of native code returns up to 1,024 lines and looks at 128 KiB at most. Longer lines are
-  searched and copied on a dirty CPU scheduler, in steps of a few milliseconds, and so are chunks of more than 64 KiB.
-  Killing the process or closing the handle ends them. Holes of a file read as zeros and contain no newline, so in a line
-  longer than a megabyte they are skipped (except on FUSE, and in private maps). The process waits for the disk on a
-  dirty I/O scheduler, 8 MiB ahead. So no scheduler is blocked, regardless of the length of a line and the speed of the
-  disk. During an enumeration, the process has a heap of at least half a megabyte (`:min_heap_size`), which reduces the
+  One call of native code returns up to 1,024 lines and looks at 128 KiB at most. Longer lines, and chunks of more than
+  64 KiB, are searched and copied on a dirty CPU scheduler, in steps of a few milliseconds. If the process is killed or
+  the handle is closed, this work ends after the current step. Holes of a file read as zeros and contain no newline, so
+  in a line longer than 1 MiB they are skipped (except on FUSE, and in private maps). Pages are read from the disk 8 MiB
+  ahead, on a dirty I/O scheduler. Therefore no scheduler is blocked, regardless of the length of a line and the speed
+  of the disk. During an enumeration, the process has a heap of at least 512 KiB (`:min_heap_size`), which reduces the
   cost of a line by a third. A process whose `:max_heap_size` is less than 16 times that keeps its heap, and gets
   smaller batches: 10,000 words are enough for short lines.
 
-  Memory use stays flat: a stream of a path also returns the pages that it has passed to the page cache. When its
-  enumeration ends, the file is released: its descriptor, its pages, and its disk space if it was deleted. (With
+  Memory use stays flat: a stream of a path unmaps the pages behind it, so that they are left to the page cache. When
+  its enumeration ends, the file is released: its descriptor, its pages, and its disk space if it was deleted. (With
   `live: true`, the pages stay until the last live line is collected.)
 
   `Enum.count/1` of lines is one search for newlines, on dirty CPU schedulers. For chunks, it is a division.
 
   ## Live lines
 
-  `live: true` makes lines and chunks live, also for a path. A `:direct` handle does the same. `copy: true` (or
+  `live: true` makes lines and chunks live, even for a path. A `:direct` handle does the same. `copy: true` (or
   `live: false`) makes copies from a `:direct` handle. `live: true` with `copy: true` raises `ArgumentError`.
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_live_lines.txt")
@@ -69,10 +69,10 @@ defmodule Emmap.Stream do
 
     * A live line changes with the file. Do not use it as a key of a map or of ETS. To keep a line, copy it
       (`:binary.copy/1`).
-    * One live line keeps the pages of the whole map.
-    * Functions that read twice crash the VM if the line changes while they run. Among them are
-      `:binary.split(line, ";")` and `String.split(line, ";")`, whose pattern has one byte:
-      see [the list](live-binaries.md#functions-that-read-twice). All of them are safe on copied lines.
+    * One live line keeps the whole map mapped.
+    * Do not pass a live line to a [function that reads twice](live-binaries.md#functions-that-read-twice), such as
+      `:binary.split(line, ";")` or `String.split(line, ";")`, whose pattern has one byte. These functions are safe on
+      copied lines.
 
   ## In parallel
 
@@ -114,13 +114,13 @@ defmodule Emmap.Stream do
   (`File.stream!/3` would empty the file first). A file that does not exist is created. `:start` and
   `:length` have no effect.
 
-  Each element is copied when it is collected, so a live line is written as it is at that time. An element whose map has
-  lost its pages raises `Emmap.Error` with the error of that map. The elements are written in blocks of 64 KiB and at the
-  end, even if the enumeration raises.
+  Each element is copied when it is collected, so a live line is written as it is at that time. If an element is a live
+  binary whose pages were lost, `Emmap.Error` is raised with the error of the map of that binary. The elements are
+  written in blocks of 64 KiB and at the end, even if the enumeration raises.
 
-  For a path, or a handle opened with `:append`, each block goes to the end of the file, even if others append at the same
-  time. For any other handle, only one process should append at a time, because each block is written at the end that the
-  process found.
+  For a path, or a handle opened with `:append`, each block goes to the end of the file, even if others append at the
+  same time. For any other handle, only one process should append at a time, because each block is written where the
+  process last saw the end of the file.
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_collect.txt")
       iex> File.write!(path, "one\\n")

@@ -4,15 +4,15 @@ defmodule Emmap.Typed do
 
   | type | bytes | values |
   | --- | --- | --- |
-  | `:u8`, `:u16`, `:u32`, `:u64` | 1, 2, 4, 8 | integers from 0 |
-  | `:i8`, `:i16`, `:i32`, `:i64` | 1, 2, 4, 8 | integers, two's complement |
+  | `:u8`, `:u16`, `:u32`, `:u64` | 1, 2, 4, 8 | unsigned integers |
+  | `:i8`, `:i16`, `:i32`, `:i64` | 1, 2, 4, 8 | signed integers, two's complement |
   | `:f32`, `:f64` | 4, 8 | floats (IEEE 754), `:nan`, `:infinity`, `:neg_infinity` |
 
   A type alone has the byte order of the machine, as in `Emmap.patomic/4`, Nx, and programs in C,
   Python or Rust on the same machine. `{type, :big}` and `{type, :little}` are the same on every
   machine; use them for files that are moved between machines. `{type, :native}` is the same as the type alone.
 
-  A float can have any bits when it is read. All that are not a number are returned as `:nan`, and `:nan` is
+  A float can have any bits when it is read. Every bit pattern that is a NaN is returned as `:nan`, and `:nan` is
   written as the default quiet NaN.
   """
 
@@ -23,7 +23,7 @@ defmodule Emmap.Typed do
   @type name :: :u8 | :i8 | :u16 | :i16 | :u32 | :i32 | :u64 | :i64 | :f32 | :f64
   @typedoc "A type, in the byte order of the machine or in the given one."
   @type t :: name | {name, :big | :little | :native}
-  @typedoc "Values of floats that the VM cannot represent."
+  @typedoc "Float values that the VM cannot represent."
   @type not_finite :: :nan | :infinity | :neg_infinity
   @typedoc "What `Emmap.get/3` reads."
   @type number_read :: integer | float | not_finite

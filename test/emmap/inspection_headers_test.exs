@@ -86,7 +86,8 @@ defmodule Emmap.InspectionHeadersTest do
       |> :binary.list_to_bin()
 
     for {fields, bad_format, words} <- [
-          {[version: 8], :version, "version: must be 7 for this Emmap, but 8 was found"},
+          {[version: 8], :version,
+           "version: must be 7 for this version of Emmap, but 8 was found"},
           {[mark: mark], :endianness, "the file is from a machine with the other byte order"},
           {[width: 9], :checksum, "width: must be 1 to 8, but 9 was found"},
           {[sequence: -1], :checksum,

@@ -201,7 +201,7 @@ defmodule Emmap.InspectionTest do
              } = report
 
       assert places(report) == [unknown: 8, unknown: 4104]
-      assert said(report) =~ "version: must be 1 for this Emmap, but 2 was found"
+      assert said(report) =~ "version: must be 1 for this version of Emmap, but 2 was found"
 
       other = <<mark::native-32>> = <<0x01020304::native-32>>
       other = other |> :binary.bin_to_list() |> Enum.reverse() |> :binary.list_to_bin()

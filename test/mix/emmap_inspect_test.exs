@@ -55,7 +55,7 @@ defmodule Mix.Tasks.Emmap.InspectTest do
     assert text =~ "DAMAGED"
     assert text =~ "byte 24: header at 0, number of counters"
     assert {{:exit, 2}, [text], []} = run([unknown])
-    assert text =~ "of a version or byte order that this Emmap does not read"
+    assert text =~ "of a version or byte order that this version of Emmap does not read"
     assert text =~ "byte 8: header at 0, version"
 
     assert {{:exit, 2}, [_, _], ["nowhere: no such file or directory"]} =

@@ -99,7 +99,7 @@ defmodule Emmap.Inspection.Header do
   end
 
   defp why(%{kind: :version, must: version}, value, _header),
-    do: value != version && "must be #{version} for this Emmap"
+    do: value != version && "must be #{version} for this version of Emmap"
 
   defp why(%{kind: :endian_mark, must: mark} = field, value, _header) do
     # The mark of this machine, as a reader of little-endian numbers reads it.

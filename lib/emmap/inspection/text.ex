@@ -29,7 +29,9 @@ defmodule Emmap.Inspection.Text do
 
   defp status(:sound), do: ", sound"
   defp status(:damaged), do: ", DAMAGED"
-  defp status(:unknown), do: ", of a version or byte order that this Emmap does not read"
+
+  defp status(:unknown),
+    do: ", of a version or byte order that this version of Emmap does not read"
 
   defp line(title, text), do: "  " <> String.pad_trailing(title, 10) <> text
 

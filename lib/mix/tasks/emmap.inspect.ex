@@ -6,27 +6,29 @@ defmodule Mix.Tasks.Emmap.Inspect do
 
       mix emmap.inspect FILE...
 
-  Recognizes counter files, those of the predecessor, queues, blocks, and plain files. Prints the size and the blocks on
-  the disk, how much is in memory as a bar, the headers, the values, and the problems with their positions. It changes
-  nothing, and programs may use the files at the same time.
+  Recognizes counter files (also those of saleyn/emmap, the earlier library), queues and blocks; anything else is a
+  plain file. Prints the size, the blocks on the disk, a bar that shows how much of the file is in memory, the headers,
+  the values, and the problems with their positions. It changes nothing, and programs may use the files at the same
+  time.
 
   ## Options
 
-    * `--json` – prints one JSON object per line for each file, with the keys of `t:Emmap.Inspection.report/0`. For a file
-      that could not be read, it has `"error"`, the reason, and `"message"`.
-    * `--help` – prints this
-    * `--values N` – lists up to `N` counters, segments of a queue, or groups of blocks, one by one; 20 by default, a number,
-      or `all`
+    * `--json` – prints one JSON object for each file, each on a line of its own, with the keys of
+      `t:Emmap.Inspection.report/0`. For a file that could not be read, the object has the keys `"error"` (the reason)
+      and `"message"`.
+    * `--help` – prints this text
+    * `--values N` – lists up to `N` counters, queue segments or groups of blocks. `N` is a number (20 by default) or
+      `all`
 
   ## Exit status
 
     * 0 – all files are sound
     * 1 – a file is damaged
     * 2 – a file could not be read: it does not exist, is not a regular file, or has a version or byte order that this
-      Emmap does not know
+      version of Emmap does not know
 
-  For several files, it is the highest of these. Your application is not started. Without Mix, in a release, use
-  `Emmap.Inspection`.
+  For several files, the exit status is the highest of these. Your application is not started. Without Mix, in a
+  release, use `Emmap.Inspection`.
   """
 
   use Mix.Task
