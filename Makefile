@@ -2,7 +2,7 @@
 export LANG ?= C.UTF-8
 export ELIXIR_ERL_OPTIONS ?= +fnu
 
-.PHONY: build demo test test-rust test-install test-all test-broker bad-days chaos queue-kills blocks-kills twice loom miri fuzz deny bench lint docs setup clean
+.PHONY: build demo test test-rust test-install test-all test-broker bad-days chaos queue-kills blocks-kills twice loom miri fuzz deny bench survive lint docs setup clean
 
 setup:
 	@tools/setup
@@ -93,6 +93,10 @@ fuzz:
 bench: setup
 	[ -n "$(QUICK)" ] || bench/prepare
 	mix run bench/run.exs
+
+# 1,000 acknowledged operations of everything that keeps data, then kill -9, or a power failure (root): how many are there.
+survive: setup
+	mix run bench/survive/run.exs
 
 lint: setup
 	tools/typos

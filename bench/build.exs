@@ -2,16 +2,17 @@
 # between them: groups call its functions.
 defmodule Bench.Build do
   @moduledoc false
-  @folder Path.expand("../_build/bench/ebin", __DIR__)
+  # Of this run: others may run at the same time.
+  @folder Path.expand("../_build/bench/ebin-#{System.pid()}", __DIR__)
 
   @doc "The modules of the groups. `:strict` raises where there is a warning: most of all, a function that does not exist."
   def run(mode \\ :lenient) do
-    File.rm_rf!(@folder)
     File.mkdir_p!(@folder)
+    System.at_exit(fn _ -> File.rm_rf!(@folder) end)
     Code.prepend_path(@folder)
     compile("harness/*.ex", mode)
     apply(Bench.Floor, :load!, [])
-    compile("groups/*.ex", mode)
+    compile("{groups,survive}/*.ex", mode)
   end
 
   defp compile(pattern, mode) do

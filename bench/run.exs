@@ -6,10 +6,10 @@ Bench.Build.run()
 :logger.set_primary_config(:level, :error)
 
 defmodule Bench.Run do
-  alias Bench.{Machine, Results}
+  alias Bench.{Machine, Results, Summary}
 
   # In the order of the page; a large file stays in the page cache for the groups that read it.
-  @groups ~w(reads writes integers typed whole lines search queue blocks device open maps guard)
+  @groups ~w(reads writes integers typed whole lines search queue blocks device open maps guard growth latency languages)
 
   def run do
     only = System.get_env("ONLY", "") |> String.split([",", " "], trim: true)
@@ -36,7 +36,7 @@ defmodule Bench.Run do
     took = System.monotonic_time(:second) - begun
     machine = machine ++ [{"load when it ended", Machine.load()}, {"took", "#{took} s"}]
     whole = if only == [], do: machine
-    Results.folder() |> Results.summarize(whole) |> headlines(before)
+    Results.folder() |> Summary.write(whole) |> headlines(before)
     IO.puts("\n#{took} s; the results are in #{Path.relative_to_cwd(Results.folder())}/")
     if Bench.quick?(), do: IO.puts("QUICK: too short to be figures")
   end
@@ -68,7 +68,7 @@ defmodule Bench.Run do
           last -> "#{Bench.decimals((ratio / last - 1) * 100, 1)} %"
         end
 
-      mark = if Results.met?(ratio, sense, wanted), do: "  ", else: "✗ "
+      mark = if Summary.met?(ratio, sense, wanted), do: "  ", else: "✗ "
       wanted = "#{String.replace(sense, "_", " ")} #{Bench.digits(wanted)}"
 
       IO.puts([

@@ -34,7 +34,12 @@ groups = [
 [
   main: "readme",
   logo: "guides/images/logo.svg",
-  assets: %{"guides/images" => "images"},
+  # The README is a page of the root, and shows plots where they are.
+  assets: %{
+    "guides/images" => "images",
+    "docs/images" => "images",
+    "bench/results" => "bench/results"
+  },
   formatters: ["html"],
   extras:
     [{"README.md", title: "Emmap"}] ++
@@ -43,6 +48,8 @@ groups = [
         "guides/cheatsheet.cheatmd",
         "guides/python.cheatmd",
         {"livebooks/tour.livemd", title: "A tour in Livebook"},
+        "docs/performance.md",
+        "docs/what-survives.md",
         "docs/reliability.md",
         "docs/formats.md",
         {"docs/device.md", title: "Requests to a device"},

@@ -26,7 +26,7 @@ defmodule Bench.Groups.Lines do
         seconds: 4
       )
 
-    visited = visited(text(folder, 268_435_456))
+    visited = visited(text(folder, 134_217_728))
     {rows, options} = rows(folder)
 
     [
@@ -53,21 +53,21 @@ defmodule Bench.Groups.Lines do
         ":file.read_line with read_ahead, compared with live lines",
         {:at_least, 8}
       ),
-      memory(path),
+      memory(text(folder, 268_435_456)),
       {:note,
        "**With the work of the README's example**: each line is split, its number converted, and summed by station. The work itself is most of it."},
       compare(
-        "#{bytes(div(amount(1_073_741_824), 8))} of rows, split, converted, summed",
+        "#{bytes(amount(16_777_216))} of rows, split, converted, summed",
         rows,
         options
       )
     ]
   end
 
-  # Of a quarter of it, so that the slowest side gets its rounds.
+  # Of an eighth of it, so that the slowest side gets its rounds.
   defp visited(path) do
     size = File.stat!(path).size
-    compare("#{bytes(size)}, each line visited", visits(path, size), seconds: 20)
+    compare("#{bytes(size)}, each line visited", visits(path, size), seconds: 15)
   end
 
   defp visits(path, size) do
@@ -115,7 +115,7 @@ defmodule Bench.Groups.Lines do
 
   defp rows(folder) do
     path = Path.join(folder, "rows")
-    Bench.Text.write_rows!(path, div(amount(1_073_741_824), 8))
+    Bench.Text.write_rows!(path, amount(16_777_216))
     lines = Enum.count(Emmap.stream!(path))
     parts = 4 * System.schedulers_online()
 
@@ -141,7 +141,7 @@ defmodule Bench.Groups.Lines do
       end)
     ]
 
-    {sides, seconds: 10}
+    {sides, seconds: 5}
   end
 
   defp measure(lines, newline) do
@@ -162,7 +162,7 @@ defmodule Bench.Groups.Lines do
     rows =
       for {how, live} <- [{"live", true}, {"copies", false}],
           {name, keep} <- [
-            {"each line of a gigabyte visited", 0},
+            {"each line of 256 MB visited", 0},
             {"one line in a thousand kept", 1000}
           ] do
         lines = Emmap.stream!(path, live: live)

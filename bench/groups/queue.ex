@@ -210,26 +210,28 @@ defmodule Bench.Groups.Queue do
     end
   end
 
-  defp replayq?, do: Bench.Outside.library?("replayq", :replayq)
+  defp replayq?, do: Bench.Outside.library?("replayq", :replayq) and Bench.Outside.otp?(:replayq)
 
   # It has no process: each append returns the next state.
   defp replayq(folder) do
     setup = fn ->
-      directory = Path.join(folder, "replayq")
-      File.rm_rf!(directory)
+      directory = Path.join(folder, "replayq#{System.unique_integer([:positive])}")
       :replayq.open(%{dir: directory, seg_bytes: 10_000_000})
     end
 
     run = fn q, n ->
       Enum.reduce(1..n, q, fn _, q ->
         {q, ref, [_]} = :replayq.pop(:replayq.append(q, [@raw]), %{count_limit: 1})
-        :ok = :replayq.ack(q, ref)
+        :ok = :replayq.ack_sync(q, ref)
         q
       end)
+      |> :replayq.close()
     end
 
-    # Its file stays open; a new one is made for each round.
-    if replayq?(), do: [side(:replayq, "replayq append, pop, ack", run, setup: setup)], else: []
+    # A new one for each round.
+    if replayq?(),
+      do: [side(:replayq, "replayq append, pop, ack", run, setup: setup, most: 500)],
+      else: []
   end
 
   defp taking(q) do

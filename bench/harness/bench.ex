@@ -77,12 +77,6 @@ defmodule Bench do
     System.monotonic_time(:nanosecond) - begun
   end
 
-  @doc "The least of what `measure` returns in so many rounds; three if it is to be quick."
-  def least(rounds, measure) do
-    rounds = if quick?(), do: min(rounds, 3), else: rounds
-    Enum.min(for _ <- 1..rounds, do: measure.())
-  end
-
   @doc "A number of bytes for people: of 2^10, 2^20, 2^30."
   def bytes(n) when n >= 1_073_741_824 and rem(n, 1_073_741_824) == 0,
     do: "#{div(n, 1_073_741_824)} GB"
@@ -108,7 +102,7 @@ defmodule Bench do
   @doc "Nanoseconds for people."
   def time(ns) when ns >= 1.0e9, do: "#{digits(ns / 1.0e9)} s"
   def time(ns) when ns >= 1.0e6, do: "#{digits(ns / 1.0e6)} ms"
-  def time(ns) when ns >= 1.0e4, do: "#{digits(ns / 1.0e3)} µs"
+  def time(ns) when ns >= 1.0e3, do: "#{digits(ns / 1.0e3)} µs"
   def time(ns), do: "#{digits(ns)} ns"
 
   @doc "Releases the page cache of this file, if the system supports it. The file must not be mapped."
@@ -126,7 +120,7 @@ defmodule Bench do
   """
   def text(folder, size \\ 1_073_741_824) do
     path = folder |> Path.dirname() |> Path.join("text#{size}")
-    File.exists?(path) || Bench.Text.write!(path, amount(size))
+    File.exists?(path) || Bench.Text.write!(path, if(quick?(), do: div(size, 64), else: size))
     path
   end
 

@@ -15,11 +15,11 @@ defmodule Bench.Comparison do
   @most 400
 
   @doc """
-  Options: `seconds:` (1.0) that all rounds may take, `round:` nanoseconds of each, `empty:` a loop `fn n -> … end` whose time is
+  Options: `seconds:` (1.0) that all rounds may take, `round:` nanoseconds of each, `quiet: true`, `empty:` a loop `fn n -> … end` whose time is
   taken off.
   """
   def run(name, sides, options) do
-    IO.write([:io_lib.format("~ts ", [name])])
+    unless options[:quiet], do: IO.write("#{name} ")
     round = div(options[:round] || @round, if(Bench.quick?(), do: 2, else: 1))
     empty = if options[:empty], do: empty(options[:empty]), else: 0.0
     sides = Enum.map(sides, &Map.put(&1, :calls, calls(&1, round)))
@@ -39,7 +39,7 @@ defmodule Bench.Comparison do
       times: times
     }
 
-    IO.puts(summary(comparison))
+    unless options[:quiet], do: IO.puts(summary(comparison))
     comparison
   end
 

@@ -7,7 +7,7 @@ defmodule Bench.Machine do
       {"when", Date.to_iso8601(Date.utc_today())},
       {"processor", "#{cpu()}, #{System.schedulers_online()} schedulers"},
       {"memory", memory()},
-      {"system", "#{command("uname", ["-sr"])}, #{file_system(folder)}"},
+      {"system", "#{system()}, #{file_system(folder)}"},
       {"versions", "OTP #{System.otp_release()}, Elixir #{System.version()}, #{rust()}"},
       {"load when it began", load()}
     ]
@@ -33,7 +33,12 @@ defmodule Bench.Machine do
     end
   end
 
-  defp file_system(folder), do: "#{command("stat", ["-f", "-c", "%T", folder])}"
+  # Without what a distribution adds to the version.
+  defp system, do: command("uname", ["-sr"]) |> String.replace(~r/^(\S+ \d+\.\d+).*/, "\\1")
+  # `stat` has one name for three of them.
+  defp file_system(folder),
+    do: command("stat", ["-f", "-c", "%T", folder]) |> String.replace("ext2/ext3", "ext4")
+
   defp rust, do: command("rustc", ["--version"]) |> String.replace(~r/ \(.*/, "")
 
   defp field(file, pattern) do

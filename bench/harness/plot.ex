@@ -4,12 +4,12 @@ defmodule Bench.Plot do
 
   @width 760
   @style """
-  .back { fill: #ffffff } text { fill: #241a38 } .soft { fill: #5d5670 } .grid { stroke: #ddd8e6 }
+  .back { fill: #ffffff } text { fill: #241a38 } text.own { fill: inherit } .soft { fill: #5d5670 } .grid { stroke: #ddd8e6 }
   .c0 { fill: #5b3f8c; stroke: #5b3f8c } .c1 { fill: #b8741a; stroke: #b8741a } .c2 { fill: #2f7d3b; stroke: #2f7d3b }
   .c3 { fill: #1f6f9c; stroke: #1f6f9c } .c4 { fill: #a8324a; stroke: #a8324a } .other { fill: #b3abc2 }
   .curve { fill: none; stroke-width: 2.2 } .expected { stroke-dasharray: 5 5; stroke-width: 1.4 } .bold { font-weight: 600 }
   @media (prefers-color-scheme: dark) {
-    .back { fill: #17141f } text { fill: #ece8f5 } .soft { fill: #aaa2bd } .grid { stroke: #3a3448 }
+    .back { fill: #17141f } text { fill: #ece8f5 } text.own { fill: inherit } .soft { fill: #aaa2bd } .grid { stroke: #3a3448 }
     .c0 { fill: #b79bf0; stroke: #b79bf0 } .c1 { fill: #e8a94f; stroke: #e8a94f } .c2 { fill: #7cc98a; stroke: #7cc98a }
     .c3 { fill: #6cb8e6; stroke: #6cb8e6 } .c4 { fill: #ef7f95; stroke: #ef7f95 } .other { fill: #6b6480 }
   }
@@ -97,7 +97,7 @@ defmodule Bench.Plot do
       end
 
     ticks =
-      for v <- points |> Enum.map(&elem(&1, 0)) |> Enum.uniq() |> Enum.sort() |> ticks() do
+      for v <- points |> Enum.map(&elem(&1, 0)) |> Enum.uniq() |> Enum.sort() |> ticks(x) do
         text(x.(v), @top + @height + 18, format_x.(v), "soft", "middle")
       end
 
@@ -122,7 +122,7 @@ defmodule Bench.Plot do
               ),
             else: []
           ),
-          text(@right + 10, at, label, if(kind == :expected, do: "soft", else: ""))
+          ~s(<g class="#{class}" style="stroke:none">#{text(@right + 10, at, label, "own")}</g>\n)
         ]
       end
 
@@ -135,22 +135,37 @@ defmodule Bench.Plot do
   # A measured curve is followed by its expected one, in the same colour.
   defp has_expected?(series), do: Enum.any?(series, &(elem(&1, 1) == :expected))
 
-  defp ticks(values) when length(values) <= 8, do: values
-  defp ticks(values), do: Enum.take_every(values, ceil(length(values) / 8))
+  # As many as have room.
+  defp ticks(values, x) do
+    values
+    |> Enum.reduce([], fn
+      value, [last | _] = ticks -> if x.(value) - x.(last) < 52, do: ticks, else: [value | ticks]
+      value, [] -> [value]
+    end)
+  end
 
-  # Labels that would lie on each other move down, in the order of their curves' ends.
+  # Labels that would lie on each other move apart, in the order of their curves' ends: down, and up again where there is no room.
   defp apart(labels) do
-    moved =
+    {named, others} =
       labels
       |> Enum.with_index()
-      |> Enum.sort()
-      |> Enum.map_reduce(0, fn {{at, one}, index}, last ->
-        at = max(at, last + 16)
-        {{index, {at, one}}, at}
-      end)
-      |> elem(0)
+      |> Enum.split_with(fn {{_, {label, _, _}}, _} -> label != "" end)
 
-    moved |> Enum.sort() |> Enum.map(&elem(&1, 1))
+    down = spread(Enum.sort(named), 0, fn at, last -> max(at, last + 15) end)
+
+    up =
+      down |> Enum.reverse() |> spread(@top + @height + 25, fn at, last -> min(at, last - 15) end)
+
+    (up ++ others) |> Enum.sort_by(&elem(&1, 1)) |> Enum.map(&elem(&1, 0))
+  end
+
+  defp spread(labels, from, move) do
+    labels
+    |> Enum.map_reduce(from, fn {{at, one}, index}, last ->
+      at = move.(at, last)
+      {{{at, one}, index}, at}
+    end)
+    |> elem(0)
   end
 
   defp svg(title, height, content) do

@@ -120,40 +120,23 @@ defmodule Bench.Results do
 
   @doc "The headlines of all groups that have results: `{group, text, ratio, sense, wanted}`."
   def headlines(folder) do
-    for file <- folder |> Path.join("*.csv") |> Path.wildcard() |> Enum.sort(),
-        line <- file |> File.read!() |> String.split("\n", trim: true),
-        ["headline", text, sense, ratio, wanted] <- [String.split(line, ";")] do
-      {number, ""} = Float.parse(ratio)
-      {Path.basename(file, ".csv"), text, number, sense, wanted |> Float.parse() |> elem(0)}
+    for {group, ["headline", text, sense, ratio, wanted]} <- figures(folder) do
+      {group, text, number(ratio), sense, number(wanted)}
     end
   end
 
-  @doc "Writes the table of the headlines, and the machine's. Returns the headlines."
-  def summarize(folder, machine) do
-    headlines = headlines(folder)
-
-    rows =
-      for {group, text, ratio, sense, wanted} <- headlines do
-        met = if met?(ratio, sense, wanted), do: "yes", else: "**no**"
-        [text, Bench.digits(ratio), "#{wanted(sense)} #{Bench.digits(wanted)}", met, "`#{group}`"]
-      end
-
-    table = table(["ratio of least times", ">measured", ">wanted", "reached", "group"], rows)
-    File.write!(Path.join(folder, "headlines.md"), table <> "\n")
-
-    if machine,
-      do:
-        File.write!(
-          Path.join(folder, "machine.md"),
-          table(["", ""], Enum.map(machine, &Tuple.to_list/1)) <> "\n"
-        )
-
-    headlines
+  @doc "The least times of all groups that have results: `{group, name, side, nanoseconds}`."
+  def times(folder) do
+    for {group, ["time", name, side, least | _]} <- figures(folder),
+        do: {group, name, side, number(least)}
   end
 
-  def met?(ratio, "at_least", wanted), do: ratio >= wanted
-  def met?(ratio, "at_most", wanted), do: ratio <= wanted
+  defp number(text), do: text |> Float.parse() |> elem(0)
 
-  defp wanted("at_least"), do: "at least"
-  defp wanted("at_most"), do: "at most"
+  defp figures(folder) do
+    for file <- folder |> Path.join("*.csv") |> Path.wildcard() |> Enum.sort(),
+        line <- file |> File.read!() |> String.split("\n", trim: true) do
+      {Path.basename(file, ".csv"), String.split(line, ";")}
+    end
+  end
 end

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Builds the predecessor (github.com/saleyn/emmap, not a part of this repository) as a module of another name, `predecessor`, so
-# that it runs in one VM with ours: build.sh SOURCE FOLDER. SOURCE is a checkout of it, and stays as it is.
+# Builds saleyn/emmap, the predecessor, which is not a part of this repository, as a module of another name, `predecessor`, so
+# that it runs in one VM with ours: predecessor.sh SOURCE FOLDER. SOURCE is a checkout of it, and stays as it is.
 set -eu
-[ $# -eq 2 ] || { echo "usage: build.sh SOURCE FOLDER" >&2; exit 2; }
+[ $# -eq 2 ] || { echo "usage: predecessor.sh SOURCE FOLDER" >&2; exit 2; }
 source=$1
 folder=$2
 mkdir -p "$folder/src" "$folder/ebin" "$folder/priv"
@@ -12,7 +12,7 @@ include=$(erl -noshell -eval '
   Folders = [filename:join([Root, "erts-" ++ erlang:system_info(version), "include"]), filename:join([Root, "usr", "include"])],
   Found = [F || F <- Folders, filelib:is_file(filename:join(F, "erl_nif.h"))],
   io:put_chars(hd(Found ++ [""])), halt().')
-[ -n "$include" ] || { echo "bench/predecessor: this OTP has no erl_nif.h (Debian: apt-get install erlang-dev)" >&2; exit 1; }
+[ -n "$include" ] || { echo "bench/others: this OTP has no erl_nif.h (Debian: apt-get install erlang-dev)" >&2; exit 1; }
 
 cp "$source"/c_src/*.hpp "$folder/src/"
 sed 's/ERL_NIF_INIT(emmap,/ERL_NIF_INIT(predecessor,/' "$source/c_src/emmap.cpp" >"$folder/src/predecessor.cpp"

@@ -1,0 +1,135 @@
+defmodule Bench.Groups.Latency do
+  @moduledoc false
+  # What long operations do to the others: how late a process is that sleeps a millisecond, over and over, on the same schedulers.
+  import Bench
+  alias Bench.{Plot, Ticker}
+  alias Emmap.{Blocks, Queue}
+
+  def title, do: "Latency of others"
+
+  def run(folder) do
+    path = text(folder, 268_435_456)
+    size = File.stat!(path).size
+    copy = Path.join(folder, "copy")
+    mem = Emmap.open!(path)
+    scratch = Emmap.open!(copy, [:write, :create, size: size])
+    :ok = Emmap.fill(scratch, 0, size, 1)
+    {:ok, data} = Emmap.pread(mem, 0, size)
+    all = bytes(size)
+    files = files(folder, path)
+
+    acts = [
+      {"nothing", fn -> Process.sleep(div(amount(500), 1)) end},
+      {"pread of #{all}", fn -> {:ok, _} = Emmap.pread(mem, 0, size) end},
+      {"pwrite of #{all}", fn -> :ok = Emmap.pwrite(scratch, 0, data) end},
+      {"fill of #{all}", fn -> :ok = Emmap.fill(scratch, 0, size, 7) end},
+      {"copy of #{bytes(div(size, 2))} within a map",
+       fn -> :ok = Emmap.copy(scratch, 0, div(size, 2), div(size, 2)) end},
+      {"find of an absent word in #{all}", fn -> :nomatch = Emmap.find(mem, "xylophonist") end},
+      {"count of a list of words in #{all}",
+       fn -> {:ok, _} = Emmap.count(mem, ~w(xylophonist zeppelins quagmires)) end},
+      {"find_all in #{all}", fn -> {:ok, _} = Emmap.find_all(mem, "quicksilver") end},
+      {"lines of #{all} counted", fn -> Enum.count(Emmap.stream!(path)) end},
+      {"lines of #{all} visited, live",
+       fn -> Enum.reduce(Emmap.stream!(files.text, live: true), 0, &(byte_size(&1) + &2)) end},
+      {"a line of #{bytes(files.line_size)}",
+       fn -> [_] = Enum.to_list(Emmap.stream!(files.line)) end},
+      {"sync of #{bytes(div(size, 4))}",
+       fn -> (:ok = Emmap.fill(scratch, 0, div(size, 4), 9)) && (:ok = Emmap.sync(scratch)) end},
+      {"open and close, over and over",
+       fn -> for _ <- 1..500, do: Emmap.close(Emmap.open!(files.small)) end},
+      {"durable pushes",
+       fn -> for _ <- 1..50, do: :ok = Queue.push(files.queue, "x", durable: true) end},
+      {"push_many and pop_many of 500 items of 131 B", fn -> many(files.queue, 100) end},
+      {"store_many of 1,000 blocks", fn -> stores(files.blocks, 50) end},
+      {"File.read! of #{all}, to compare", fn -> File.read!(path) end}
+    ]
+
+    rows =
+      for {name, act} <- acts,
+          together <- if(name == "nothing" or quick?(), do: [1], else: [1, 2, 4]) do
+        {worst, p999, time} = Ticker.ticked(List.duplicate(act, together), 3)
+
+        IO.puts(
+          "#{name}, #{together} at once: worst #{time(worst)} late, p99.9 #{time(p999)}, took #{time(time)}"
+        )
+
+        {name, together, worst, p999, time}
+      end
+
+    for it <- [mem, scratch], do: Emmap.close(it)
+    Queue.close(files.queue)
+    Blocks.close(files.blocks)
+    ours = for {name, _, worst, _, _} = row <- rows, not (name =~ "to compare"), do: {worst, row}
+    {worst, _} = Enum.max(ours)
+
+    [
+      {:note,
+       "A process sleeps for a millisecond, over and over, while one, two or four processes call a long operation, over and over: by how much its worst tick was late, in the calmest of three rounds, and the worst but a thousandth of the ticks of all rounds. A sleep of 1 ms " <>
+         "ends up to 1 ms late by itself; \"nothing\" shows it. No call of the library may delay another process by more than 20 ms. Where copies of hundreds of megabytes are made over and over, " <>
+         "what is seen is the VM that gives them back to the system, as after `File.read!/1`: it does that on a scheduler, and the system clears new pages for as long. Live binaries have no such cost."},
+      {:table, ["meanwhile", ">at once", ">takes", ">p99.9 late by", ">worst late by"],
+       for(
+         {name, together, worst, p999, time} <- rows,
+         do: [
+           if(together == 1, do: name, else: ""),
+           "#{together}",
+           time(time),
+           time(p999),
+           time(worst)
+         ]
+       )},
+      {:plot, "latency", bars(rows)},
+      headline("ms by which a ticker was late, the worst of all", worst / 1.0e6, {:at_most, 20})
+    ]
+  end
+
+  defp bars(rows) do
+    groups =
+      for {name, rows} <- rows |> Enum.chunk_by(&elem(&1, 0)) |> Enum.map(&{elem(hd(&1), 0), &1}) do
+        ours = if name =~ "to compare" or name == "nothing", do: :other, else: :ours
+
+        {name,
+         for(
+           {_, together, worst, _, _} <- rows,
+           do: {"#{together} at once", max(worst, 1000), ours}
+         )}
+      end
+
+    Plot.bars("The worst tick of a process that sleeps for 1 ms, late by", groups)
+  end
+
+  defp files(folder, text) do
+    line = Path.join(folder, "line")
+    size = amount(268_435_456)
+    mem = Emmap.open!(line, [:write, :create, size: size])
+    :ok = Emmap.fill(mem, 0, size, ?x)
+    Emmap.close(mem)
+    small = Path.join(folder, "small")
+    File.write!(small, "a map of a few bytes")
+
+    %{
+      text: text,
+      line: line,
+      line_size: size,
+      small: small,
+      queue: Queue.open!(Path.join(folder, "queue"), format: :binary),
+      blocks: Blocks.open!(Path.join(folder, "blocks"), block_size: 64)
+    }
+  end
+
+  defp many(queue, times) do
+    items = List.duplicate(:binary.copy("x", 131), 500)
+
+    # Nothing of it is kept.
+    Enum.each(1..times, fn _ ->
+      {:ok, 500} = Queue.push_many(queue, items)
+      {:ok, _} = Queue.pop_many(queue, max_items: 500)
+    end)
+  end
+
+  defp stores(blocks, times) do
+    data = List.duplicate(<<7::512>>, 1000)
+    Enum.each(1..times, fn _ -> {:ok, _} = Blocks.store_many(blocks, data) end)
+  end
+end
