@@ -9,7 +9,8 @@ defmodule Install.PackageTest do
 
     case System.cmd("git", ["ls-files", "--" | patterns], stderr_to_stdout: true) do
       {tracked, 0} ->
-        assert Enum.sort(files()) == tracked |> String.split("\n", trim: true) |> Enum.sort()
+        tracked = String.split(tracked, "\n", trim: true)
+        assert {files() -- tracked, tracked -- files()} == {[], []}
 
       {_, _} ->
         skipped("whether git tracks the files of the package", "this is no git repository")
@@ -41,7 +42,8 @@ defmodule Install.PackageTest do
       unpacked = for file <- unpacked, File.regular?(file), do: Path.relative_to(file, package)
       # The checkout of a release has checksums.
       checksums = Path.wildcard("checksum-*.exs")
-      assert Enum.sort(unpacked) == Enum.sort(["hex_metadata.config" | files() ++ checksums])
+      expected = ["hex_metadata.config" | files() ++ checksums]
+      assert {unpacked -- expected, expected -- unpacked} == {[], []}
 
       user = project!(Path.join(dir, "user"), "path: #{inspect(package)}")
       assert runs!(user, env: [{"EMMAP_BUILD", "1"}]) =~ "Compiling the library"
