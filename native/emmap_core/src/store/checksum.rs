@@ -214,8 +214,10 @@ mod tests {
     #[test]
     fn is_that_of_the_crate() {
         let bytes: Vec<u8> = (0..600u32).map(|n| ((n * n) >> 3) as u8).collect();
+        // Miri takes too long for all lengths.
+        let step = if cfg!(miri) { 97 } else { 1 };
         for start in 0..9 {
-            for end in start..bytes.len() {
+            for end in (start..bytes.len()).step_by(step) {
                 let bytes = &bytes[start..end];
                 assert_eq!(append(77, bytes), crc32c::crc32c_append(77, bytes));
             }
