@@ -337,7 +337,7 @@ defmodule Mix.Tasks.Compile.ErlangDocs do
   end
 
   # In OTP 27 and 28 `h/2` raises an error when a module has the debug information of another language. Elixir
-  # itself wants its own, to check what is compiled a part at a time; so only those who use us get Erlang's:
+  # itself wants its own, to check what is compiled a part at a time; so only projects that depend on this one get Erlang's:
   # as a dependency we are compiled for `:prod`, and these modules with every change.
   defp erlang_debug_info? do
     Mix.env() == :prod and System.otp_release() in ["27", "28"]

@@ -463,7 +463,7 @@ defmodule Emmap.Counters do
     * `:name` – an atom that each function accepts instead of the counters, at the cost of a look-up in
       `:persistent_term`
 
-  The process takes no part in any call. If it stops, it closes the counters; their values are in the file.
+  The process is not involved in any call. If it stops, it closes the counters; their values are in the file.
 
       children = [
         {Emmap.Counters, name: MyApp.Counters, path: "counters.cnt", counters: [:requests, :errors]}
@@ -483,7 +483,7 @@ defmodule Emmap.Counters do
     StructureOwner.start_link(__MODULE__, options, &open(&1, wanted, &2))
   end
 
-  @doc "A child specification for `start_link/1`. Its id is the `:name`, or else the `:path`."
+  @doc "Returns a child specification for `start_link/1`. Its id is the `:name`, or else the `:path`."
   @doc group: "Supervision"
   @spec child_spec(keyword) :: Supervisor.child_spec()
   def child_spec(options), do: StructureOwner.child_spec(__MODULE__, options)
@@ -603,7 +603,7 @@ defmodule Emmap.Counters do
     }
   end
 
-  # The names as they were asked for; those that follow in the file stay strings, and make no atoms.
+  # Names as they were given at open. Further names in the file stay strings, so that no atoms are created.
   defp names(_asked, []), do: nil
   defp names(asked, in_file), do: asked ++ Enum.drop(in_file, length(asked))
 

@@ -66,7 +66,7 @@ typedef struct emmap_queue emmap_queue;
 #define EMMAP_IDENTITY 2u
 /* For emmap_item.flags: the item was set aside. */
 #define EMMAP_DEAD_LETTER 8u
-/* For emmap_push_options.flags: if there is no space for the item, the oldest items are dropped. */
+/* For emmap_push_options.flags: if the item does not fit, the oldest items are dropped. */
 #define EMMAP_DROP_OLDEST 16u
 
 /* Returned by emmap_queue_push(): the item had already been pushed. */

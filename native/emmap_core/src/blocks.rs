@@ -17,7 +17,7 @@
 //! | [`calls`] | the calls of a program |
 //!
 //! Everything that changes the file is a method of [`Locked`], which exists while this program holds the lock. A method makes
-//! its changes with [`crate::store::log`], so that another program can take over the lock at any instruction.
+//! its changes with [`crate::store::log`], so that another program can take the lock at any instruction.
 
 pub mod allocation;
 pub mod calls;

@@ -12,7 +12,7 @@ use crate::Errno;
 pub struct Limits {
     /// The maximum size of the queue in bytes; `None`: limited only by the disk.
     pub most_bytes: Option<u64>,
-    /// If there is no room, the oldest items are dropped.
+    /// If the item does not fit, the oldest items are dropped.
     pub drop_oldest: bool,
     /// The producer, and its number of the item. An item that the producer has already pushed is not pushed again.
     pub identity: Option<([u8; 16], u64)>,

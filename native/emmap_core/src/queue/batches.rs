@@ -150,7 +150,7 @@ impl Queue {
                     Ok(None) if !some && self.look_for_dead(region, locked, true)? > 0 => (),
                     Ok(None) => return Ok(Ok(())),
                     Err(stop @ Stop::Corrupt(_)) => return Ok(Err(stop)),
-                    // There is no room for all claims at once: return those that were made.
+                    // Not all claims fit at once: return those that were made.
                     Err(Stop::Grow(_) | Stop::Checkpoint) if some && wait == Wait::No => {
                         return Ok(Ok(()))
                     }

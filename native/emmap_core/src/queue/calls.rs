@@ -214,7 +214,7 @@ impl Queue {
                 }
             });
             match claimed {
-                // There is no room to set an item aside. It is delivered once more, so that the items after it can be delivered.
+                // An item cannot be set aside for lack of room. It is delivered once more, so that the items after it can be delivered.
                 Err(Stop::Posix(Errno::NOSPC)) if most_attempts.is_some() => most_attempts = None,
                 claimed => return claimed,
             }
