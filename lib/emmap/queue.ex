@@ -117,7 +117,7 @@ defmodule Emmap.Queue do
     auto_unlink: false
   ]
 
-  @typedoc "An open queue, or a reader of it, valid in every process of this node. `:path` and `:reader` may be read."
+  @typedoc "An opened queue, or a reader of it, valid in every process of this node. `:path` and `:reader` may be read."
   @type t :: %__MODULE__{}
   @typedoc "A queue, or the name that it was started with: see `start_link/1`."
   @type queue :: t | atom

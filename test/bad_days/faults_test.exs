@@ -36,7 +36,7 @@ defmodule Emmap.BadDays.FaultsTest do
              """)
   end
 
-  test "2: truncated inside a page (no signal comes)", context do
+  test "2: truncated inside a page (no signal is raised)", context do
     assert {[{:error, :estale}, {:error, :estale}, {:error, :estale}, {:error, :estale}], :ok} =
              child(context, """
              looks = [{[:fixed_size], &Emmap.sync/1}, {[:fixed_size], &Emmap.datasync/1}, {[], &Emmap.resize(&1, 50_000)}, {[:fixed_size], &Emmap.reattach/1}]

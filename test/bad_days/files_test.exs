@@ -170,7 +170,7 @@ defmodule Emmap.BadDays.FilesTest do
   end
   """
 
-  test "29 (names): 8 KB on the disk that claim 2^23 names, and 2^29",
+  test "29 (names): a file of 8 KB whose header claims 2^23 (or 2^29) names",
        context do
     assert [{:names, :names, less}, {:checksum, :checksum, less2}] =
              child(
@@ -225,7 +225,8 @@ defmodule Emmap.BadDays.FilesTest do
     assert used < 64
   end
 
-  test "29 (hole): on a disk of 1 MB, where reading it would allocate blocks", context do
+  test "29 (hole): a hole on a disk of 1 MB, where reading the hole would allocate blocks",
+       context do
     case disk(context, :tmpfs) do
       {:ok, folder} ->
         for start <- [~S("EMMAP01\n" <> <<0x1000_0000::little-64>>), ~S("no counters")] do

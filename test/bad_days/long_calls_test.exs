@@ -103,49 +103,51 @@ defmodule Emmap.BadDays.LongCallsTest do
   """
 
   @calls [
-    {"rfind of patterns of which one is a prefix of another", @alike,
+    {"an rfind of patterns of which one is a prefix of another", @alike,
      "Emmap.rfind(elem(data, 0), elem(data, 1))"},
-    {"find_all of all matches", @alike,
+    {"a find_all of all matches", @alike,
      "Emmap.find_all(elem(data, 0), elem(data, 1), limit: 3_000_000)"},
-    {"count of all matches", @alike, "Emmap.count(elem(data, 0), elem(data, 1))"},
-    {"find without a match", @zeros, ~S|Emmap.find(data, ["ab", "cd"])|},
-    {"find of a long pattern", @long_pattern, "Emmap.find(elem(data, 0), elem(data, 1))"},
-    {"rfind of a long pattern", @long_pattern, "Emmap.rfind(elem(data, 0), elem(data, 1))"},
-    {"compile_pattern of 80,000 patterns",
+    {"a count of all matches", @alike, "Emmap.count(elem(data, 0), elem(data, 1))"},
+    {"a find without a match", @zeros, ~S|Emmap.find(data, ["ab", "cd"])|},
+    {"a find of a long pattern", @long_pattern, "Emmap.find(elem(data, 0), elem(data, 1))"},
+    {"an rfind of a long pattern", @long_pattern, "Emmap.rfind(elem(data, 0), elem(data, 1))"},
+    {"a compile_pattern of 80,000 patterns",
      "for n <- 1..80_000, do: :erlang.md5(Integer.to_string(n))", "Emmap.compile_pattern(data)"},
-    {"compile_pattern of one long pattern", ~S|:binary.copy("ab", 50_000_000)|,
+    {"a compile_pattern of one long pattern", ~S|:binary.copy("ab", 50_000_000)|,
      "Emmap.compile_pattern(data)"},
-    {"a line of 200 GB", @sparse,
+    {"a read of a line of 200 GB", @sparse,
      "try do Enum.take(Emmap.stream!(data), 1) rescue Emmap.Error -> :enomem end"},
-    {"a live line of 200 GB", @sparse, "Enum.take(Emmap.stream!(data, :line, live: true), 1)"},
-    {"read_line of 200 GB", @sparse,
-     "{:ok, mem} = Emmap.open(data); :file.read_line(mem); Emmap.close(mem)"},
-    {"count of the lines of 200 GB", @sparse, "Enum.count(Emmap.stream!(data))"},
-    {"count of the lines of 2 GB of memory", @zeros, "Enum.count(Emmap.stream!(data))"},
-    {"a live line of 2 GB of memory", @zeros,
+    {"a read of a live line of 200 GB", @sparse,
      "Enum.take(Emmap.stream!(data, :line, live: true), 1)"},
-    {"chunks of 2 GB without a newline", @zeros, "Emmap.chunks!(data, 3)"},
-    {"a piece of 500 MB", @zeros, "Enum.take(Emmap.stream!(data, 500_000_000), 1)"},
-    {"inspection of 200 GB", @sparse, "Emmap.Inspection.file(data)"},
-    {"inspection of a queue", @copied_queue, "Emmap.Inspection.file(data, values: :infinity)"},
-    {"pread of 100 MB", @zeros, "Emmap.pread(data, 0, 100_000_000)"},
-    {"pwrite of 300 MB", "{(#{@zeros}), :binary.copy(\"x\", 300_000_000)}",
+    {"a read_line of 200 GB", @sparse,
+     "{:ok, mem} = Emmap.open(data); :file.read_line(mem); Emmap.close(mem)"},
+    {"a count of the lines of 200 GB", @sparse, "Enum.count(Emmap.stream!(data))"},
+    {"a count of the lines of 2 GB of memory", @zeros, "Enum.count(Emmap.stream!(data))"},
+    {"a read of a live line of 2 GB of memory", @zeros,
+     "Enum.take(Emmap.stream!(data, :line, live: true), 1)"},
+    {"a split of 2 GB without a newline", @zeros, "Emmap.chunks!(data, 3)"},
+    {"a read of a chunk of 500 MB", @zeros, "Enum.take(Emmap.stream!(data, 500_000_000), 1)"},
+    {"an inspection of 200 GB", @sparse, "Emmap.Inspection.file(data)"},
+    {"an inspection of a queue", @copied_queue, "Emmap.Inspection.file(data, values: :infinity)"},
+    {"a pread of 100 MB", @zeros, "Emmap.pread(data, 0, 100_000_000)"},
+    {"a pwrite of 300 MB", "{(#{@zeros}), :binary.copy(\"x\", 300_000_000)}",
      "Emmap.pwrite(elem(data, 0), 0, elem(data, 1))"},
-    {"copy of 1 GB", @zeros, "Emmap.copy(data, 0, 500_000_000, 1_000_000_000)"},
-    {"all of 4,000,000 counters", @many_counters, "Emmap.Counters.to_list(data)"},
-    {"reset of 4,000,000 counters", @many_counters, "Emmap.Counters.reset(data)"},
-    {"300,000 names of counters", @many_names, "Emmap.Counters.open!(data, 1)"},
-    {"sums of 20,000 names", @cluster, "Emmap.Counters.Cluster.sums(:long)"},
-    {"recovery of a queue", @copied_queue, "Emmap.Queue.close(Emmap.Queue.open!(data))"},
-    {"all items of a queue", "Emmap.Queue.open!((#{@copied_queue}))", "Enum.to_list(data)"},
-    {"info of a queue", "Emmap.Queue.open!((#{@copied_queue}))", "Emmap.Queue.info(data)"},
+    {"a copy of 1 GB", @zeros, "Emmap.copy(data, 0, 500_000_000, 1_000_000_000)"},
+    {"a read of 4,000,000 counters", @many_counters, "Emmap.Counters.to_list(data)"},
+    {"a reset of 4,000,000 counters", @many_counters, "Emmap.Counters.reset(data)"},
+    {"an open of counters with 300,000 names", @many_names, "Emmap.Counters.open!(data, 1)"},
+    {"sums over 20,000 names", @cluster, "Emmap.Counters.Cluster.sums(:long)"},
+    {"a recovery of a queue", @copied_queue, "Emmap.Queue.close(Emmap.Queue.open!(data))"},
+    {"a read of all items of a queue", "Emmap.Queue.open!((#{@copied_queue}))",
+     "Enum.to_list(data)"},
+    {"an info of a queue", "Emmap.Queue.open!((#{@copied_queue}))", "Emmap.Queue.info(data)"},
     {"a check of blocks", @blocks, "Emmap.Blocks.check(data)"},
-    {"all blocks", @blocks, "Enum.to_list(data)"},
-    {"sync of blocks", @blocks, "Emmap.Blocks.sync(data)"}
+    {"a read of all blocks", @blocks, "Enum.to_list(data)"},
+    {"a sync of blocks", @blocks, "Emmap.Blocks.sync(data)"}
   ]
 
   for {title, before, call} <- @calls do
-    test "80: #{title}, killed", context do
+    test "80: processes are killed during #{title}", context do
       measured = measured(context, unquote(before), unquote(call))
       BadDayTable.note(context.test, inspect(measured))
 
@@ -171,7 +173,7 @@ defmodule Emmap.BadDays.LongCallsTest do
   end
 
   # OTP's takes about as long for few patterns, and longer for many.
-  test "80: patterns are compiled about as fast as by OTP", context do
+  test "80: times to compile lists of patterns, compared with OTP", context do
     for {count, times} <- [{20, 50}, {1_000, 10}, {20_000, 1}, {80_000, 1}] do
       patterns = for n <- 1..count, do: binary_part(:erlang.md5("#{n}"), 0, 12)
 
@@ -182,7 +184,10 @@ defmodule Emmap.BadDays.LongCallsTest do
       otp = best.(fn -> :binary.compile_pattern(patterns) end)
       ours = best.(fn -> Emmap.compile_pattern(patterns) end)
 
-      BadDayTable.note(context.test, "#{count}: #{div(ours, times)} us, OTP #{div(otp, times)}")
+      BadDayTable.note(
+        context.test,
+        "#{count} patterns: #{div(ours, times)} us (OTP: #{div(otp, times)} us)"
+      )
 
       assert {count, ours < 4 * otp + 100_000} == {count, true}
     end

@@ -495,7 +495,7 @@ defmodule Emmap.BadDays.ReasonsTest do
       end
     end
 
-    test "79: a mapped file is swapped to", context do
+    test "79: a mapped file is used as swap space", context do
       file = Path.join(context.dir, "swap")
 
       make =

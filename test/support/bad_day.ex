@@ -141,7 +141,7 @@ defmodule Emmap.Test.BadDayTable do
 
     lived =
       case test.state do
-        nil -> "as promised"
+        nil -> "passed"
         {:failed, _} -> "**BROKEN**"
         _ -> "not run"
       end
@@ -154,7 +154,7 @@ defmodule Emmap.Test.BadDayTable do
 
     #{Date.utc_today()}, OTP #{System.otp_release()}, Elixir #{System.version()}, #{kernel()}
 
-    | row | event | result for the user | |
+    | group | event | value that the test checks | result |
     | --- | --- | --- | --- |\
     """)
 

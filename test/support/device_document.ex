@@ -42,17 +42,19 @@ defmodule Emmap.Test.DeviceDocument do
     """
     # Requests to a device
 
-    This page lists the requests that a device handles, in several variants. Each was sent to the process of an opened file
-    (`File.open/2`) and to a device of `Emmap.device/2`. The replies were recorded on OTP #{:erlang.system_info(:otp_release)}.
+    This page lists the requests that a device handles, most of them with several arguments. Each was sent both to a process
+    started by `File.open/2` and to a device started by `Emmap.device/2`. The replies were recorded on OTP #{:erlang.system_info(:otp_release)}.
     `mix test test/emmap/device_protocol_test.exs` sends the requests again, and compares the replies, the bytes of the file and
-    the cursor. The test fails if this page is out of date. With `EMMAP_WRITE_DOCS=1` it writes the page.
+    the cursor. The test fails if this page is out of date. With `EMMAP_WRITE_DOCS=1`, the test rewrites this page.
 
     In the requests, `d` is the device, and `other` is the path of another file. `io/2` sends a request of the I/O protocol,
     `file/2` sends a request of `:file`, and `leader/2` runs a function with the device as group leader.
 
-    The second column shows the contents of the file and the options of the device, if they are not the defaults. By default, the
-    file contains `#{code(inspect(DeviceTable.text()))}`. A dagger (†) means that the process of the file has ended. A device does
-    not end there: `Emmap.Device` explains why. The last column is the number of the difference in its documentation.
+    The second column shows the contents of the file and the options of the device, if they are not the defaults: “lists” means
+    `binary: false`, and “read-only” means a file and a map that were opened only for reading. By default, the file contains
+    `#{code(inspect(DeviceTable.text()))}`. A dagger (†) means that the process that `File.open/2` started has ended. A device
+    ends only when it is closed. The last column refers to the numbered differences in the documentation of `Emmap.Device`. The
+    reply can be the same in both columns while the file or the cursor differs.
     """
   end
 
@@ -90,7 +92,7 @@ defmodule Emmap.Test.DeviceDocument do
     answer =
       case seen.answer do
         {:raised, message} ->
-          "raises: #{code(message)}"
+          "raises #{message}"
 
         answer ->
           "`#{answer |> inspect(limit: :infinity, inspect_fun: &term/2, width: 1000) |> shorten(200) |> code()}`"

@@ -37,8 +37,11 @@ defmodule Emmap.Test.DeviceScript do
     {answer, _} = Code.eval_string(@prelude <> code, d: device, other: other)
     answer
   rescue
-    error -> {:raised, Exception.message(error) |> String.split("\n") |> hd()}
+    error -> {:raised, raised(error)}
   end
+
+  defp raised(%ErlangError{original: reason}), do: "`ErlangError` with `#{inspect(reason)}`"
+  defp raised(%module{}), do: "`#{inspect(module)}`"
 
   @doc "Opens a file as `File.open/2` does."
   def theirs(path, options) do

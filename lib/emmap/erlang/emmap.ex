@@ -1,6 +1,6 @@
 defmodule :emmap do
   @moduledoc """
-  `Emmap` for Erlang: the same maps, options and results.
+  `Emmap` for Erlang, with the same maps and almost the same options and results; differences are noted below.
 
       {ok, Mem} = emmap:open("data.bin", [read, write, direct]),
       {ok, Bin} = file:pread(Mem, 100, 40),
@@ -9,20 +9,20 @@ defmodule :emmap do
 
   ## Block storage
 
-  `init_block_storage/2` and the functions after it store fixed-size blocks in a map. They have the functions, results and
-  *file format* of saleyn/emmap. Its files can be used without conversion, and saleyn/emmap can continue to use them
-  afterwards. The same limits apply:
+  `init_block_storage/2` and the functions after it store fixed-size blocks in a map. Their names, results and *file
+  format* are those of saleyn/emmap, the earlier library that Emmap replaces. Its files can be used without conversion,
+  and saleyn/emmap can continue to use them afterwards. The same limits apply:
 
-    * 262,144 blocks, each at an address from 0 to 262,143. The addresses of a new storage are 0, 4096, 8192, …, 258048,
-      64, 4160, ….
+    * 262,144 blocks, each at an address from 0 to 262,143. A new block store assigns its addresses in the order 0,
+      4096, …, 258048, 64, 4160 and so on.
     * Blocks have no checksums. After a power failure, any block may be damaged.
-    * Within one VM, any number of processes and handles can use a storage at once. *A VM or program that changes it must
-      be the only one that uses it*, because the format has no lock. Breaking this rule can damage the data, but never
-      crashes a VM.
+    * Within one VM, any number of processes and handles can use a block store at once. *A VM or program that changes it
+      must be the only one that uses it*, because the format has no lock. Breaking this rule can damage the data, but
+      never crashes a VM.
     * A map shows the blocks that are inside it. It must begin at the same byte of the file each time, and should cover the
       whole file.
 
-  `Emmap.Blocks` has none of these limits, but a different format; `Emmap.Blocks.import/3` copies a storage to it.
+  `Emmap.Blocks` has none of these limits, but a different format; `Emmap.Blocks.import/3` copies a block store to it.
 
       {ok, Mem} = emmap:open("blocks.bin", 0, 4096, [create]),
       ok = emmap:init_block_storage(Mem, 5),
@@ -35,9 +35,9 @@ defmodule :emmap do
 
   ## Errors
 
-  Paths are strings or binaries. A mistake of the caller (an unknown option, a term that is not a
-  handle) is an error of class `error` whose reason is Elixir's `ArgumentError`, a map with a `message`. In the functions
-  of block storage, the reason is `badarg`, as in saleyn/emmap.
+  Incorrect use by the caller (an unknown option, a term that is not a handle) raises an exception of class `error`. Its
+  reason is the Elixir exception `ArgumentError`, a map with the key `message`. In the functions of block storage, the
+  reason is `badarg`, as in saleyn/emmap.
   """
 
   import Emmap.BadArgument, only: [badarg: 3]
@@ -53,18 +53,20 @@ defmodule :emmap do
   @type mem :: Emmap.t()
 
   @doc """
-  Maps a whole file, read-only and shared; or memory without a file: `open([anon, {size, 4096}])`.
+  Maps a whole file, read-only and shared, or memory without a file, as in `open([anon, {size, 4096}])`.
   """
   @spec open(:file.name_all() | Emmap.open_file() | Emmap.Options.t()) ::
           {:ok, mem} | Emmap.failure()
   def open(file_or_options), do: Emmap.open(file_or_options)
 
   @doc """
-  Maps a file: `{ok, Mem}` or `{error, Posix}`. `Mem` is a handle that `file` accepts as an opened file.
+  Maps a file, and returns `{ok, Mem}` or `{error, Posix}`. `Mem` is a handle that `file` accepts as an opened file.
+
+  The path is a string or a binary.
 
   The most common options:
 
-    * none: shared and read-only
+    * `[]`: shared and read-only
     * `write`; or `create`, which implies it, with `{size, N}`
     * `append`: every write goes to the end of the file, even if other handles and programs append at the same time; implies
       `write`
@@ -85,9 +87,10 @@ defmodule :emmap do
   end
 
   @doc """
-  Maps `length` bytes of `file` from `offset`. A length of 0 maps up to the end. With
-  `create` or `write`, a shorter file is extended to `offset + length`; otherwise, the map covers the bytes that exist.
-  Position 0 of the map is byte `offset` of the file. With `private`, the file does not change.
+  Maps `length` bytes of `file` starting at byte `offset`. A length of 0 means everything up to the end of the file.
+
+  With `create` or `write`, a shorter file is extended to `offset + length`; otherwise, the map covers the bytes that
+  exist. Position 0 of the map is byte `offset` of the file. With `private`, the file does not change.
 
   A map with a length does not grow when it is written past its end (`{error, enospc}`); for that, use `open/2` with
   `{size, N}`. `grow/1` and `resize/2` extend it only if it covers the whole file: its offset is 0, and it reaches the end
@@ -127,17 +130,19 @@ defmodule :emmap do
     end
   end
 
-  @doc "Same as `Emmap.window/3`: maps another part of a map's file, `{ok, Window}`."
+  @doc "Same as `Emmap.window/3`. Maps another part of a map's file, and returns `{ok, Window}`."
   @spec window(mem, non_neg_integer, non_neg_integer) :: {:ok, mem} | Emmap.failure()
   defdelegate window(mem, offset, length), to: Emmap
 
-  @doc "Same as `Emmap.move_window/3`: returns `{ok, Window}` and closes `mem`."
+  @doc "Same as `Emmap.move_window/3`. Returns `{ok, Window}` and closes `mem`."
   @spec move_window(mem, non_neg_integer, non_neg_integer) :: {:ok, mem} | Emmap.failure()
   defdelegate move_window(mem, offset, length), to: Emmap
 
   @doc """
-  Same as `Emmap.close/1`: closes the handle for all processes, and releases the file descriptor, and the memory unless
-  live binaries exist.
+  Same as `Emmap.close/1`. Closes the handle for all processes.
+
+  If it is the last handle on the map, this releases the file descriptor and, unless a live binary of the map was made,
+  the memory.
   """
   @spec close(mem) :: :ok | Emmap.failure()
   defdelegate close(mem), to: Emmap
@@ -176,16 +181,16 @@ defmodule :emmap do
   @spec read_line(mem) :: {:ok, binary} | :eof | Emmap.failure()
   defdelegate read_line(mem), to: Emmap
 
-  @doc "Same as `Emmap.term/4`: decodes the term in a copy of at most `count` bytes, `{ok, Term}`."
+  @doc "Same as `Emmap.term/4`. Decodes the term in a copy of at most `count` bytes, and returns `{ok, Term}`."
   @spec term(mem, non_neg_integer, non_neg_integer) :: {:ok, term} | :eof | Emmap.failure()
   defdelegate term(mem, position, count), to: Emmap
 
-  @doc "Same as `Emmap.term/4`: `term(Mem, Position, Count, [safe])`."
+  @doc "Same as `Emmap.term/4`, called as `term(Mem, Position, Count, [safe])`."
   @spec term(mem, non_neg_integer, non_neg_integer, [:safe]) ::
           {:ok, term} | :eof | Emmap.failure()
   defdelegate term(mem, position, count, options), to: Emmap
 
-  @doc "Same as `Emmap.string/3`: a copy that is valid UTF-8, `{ok, Binary}`."
+  @doc "Same as `Emmap.string/3`. Returns `{ok, Binary}`, a copy that is valid UTF-8."
   @spec string(mem, non_neg_integer, non_neg_integer) ::
           {:ok, binary} | :eof | Emmap.failure()
   defdelegate string(mem, position, count), to: Emmap
@@ -194,19 +199,19 @@ defmodule :emmap do
   @spec position(mem, Emmap.location()) :: {:ok, non_neg_integer} | {:error, atom}
   defdelegate position(mem, location), to: Emmap
 
-  @doc "Returns the size of the map in bytes: `{ok, Size}`."
+  @doc "Returns `{ok, Size}`, the size of the map in bytes."
   @spec size(mem) :: {:ok, non_neg_integer} | Emmap.failure()
   defdelegate size(mem), to: Emmap
 
-  @doc "Same as `Emmap.grow/1`: doubles the map, or adds `max_inc_size` if that is less: `{ok, NewSize}`."
+  @doc "Same as `Emmap.grow/1`. Doubles the map, or adds `max_inc_size` if that is less, and returns `{ok, NewSize}`."
   @spec grow(mem) :: {:ok, non_neg_integer} | Emmap.failure()
   defdelegate grow(mem), to: Emmap
 
-  @doc "The name of `grow/1` in saleyn/emmap."
+  @doc "Same as `grow/1`, which saleyn/emmap calls `resize/1`."
   @spec resize(mem) :: {:ok, non_neg_integer} | Emmap.failure()
   def resize(mem), do: Emmap.grow(mem)
 
-  @doc "Changes the size of the map to `size` bytes: `{ok, Size}`."
+  @doc "Changes the size of the map to `size` bytes, and returns `{ok, Size}`."
   @spec resize(mem, non_neg_integer) :: {:ok, non_neg_integer} | Emmap.failure()
   def resize(mem, size) do
     with :ok <- Emmap.resize(mem, size), do: {:ok, size}
@@ -244,22 +249,23 @@ defmodule :emmap do
   @spec reattach(mem) :: :ok | Emmap.failure()
   defdelegate reattach(mem), to: Emmap
 
-  @doc "Same as `Emmap.make_read_only/1`: later writes are `{error, eacces}`."
+  @doc "Same as `Emmap.make_read_only/1`. Later writes return `{error, eacces}`."
   @spec make_read_only(mem | counters) :: :ok | Emmap.failure()
   defdelegate make_read_only(mem), to: Emmap
 
   @doc """
-  Same as `Emmap.monitor/1`: `{ok, Monitor}`. The calling process gets `{emmap, Monitor, fault, Reason}` when the map meets a fault.
+  Same as `Emmap.monitor/1`. Returns `{ok, Monitor}`; the calling process gets `{emmap, Monitor, fault, Reason}` when a
+  fault occurs on the map.
   """
   @spec monitor(mem | Emmap.Counters.t() | Emmap.Queue.t() | Emmap.Blocks.t()) ::
           {:ok, reference} | {:error, :closed}
   defdelegate monitor(source), to: Emmap
 
-  @doc "Same as `Emmap.demonitor/2`: `true`."
+  @doc "Same as `Emmap.demonitor/2`. Returns `true`."
   @spec demonitor(reference) :: true
   defdelegate demonitor(monitor), to: Emmap
 
-  @doc "Same as `Emmap.demonitor/2`: `demonitor(Monitor, [flush])`."
+  @doc "Same as `Emmap.demonitor/2`, called as `demonitor(Monitor, [flush])`."
   @spec demonitor(reference, [:flush]) :: true
   defdelegate demonitor(monitor, options), to: Emmap
 
@@ -267,7 +273,7 @@ defmodule :emmap do
   @spec info(mem) :: {:ok, Emmap.info()} | Emmap.failure()
   defdelegate info(mem), to: Emmap
 
-  @doc "Same as `Emmap.dup/1`: another handle on the same map, `{ok, Mem}`."
+  @doc "Same as `Emmap.dup/1`. Returns `{ok, Mem}`, another handle on the same map."
   @spec dup(mem) :: {:ok, mem} | Emmap.failure()
   defdelegate dup(mem), to: Emmap
 
@@ -310,11 +316,11 @@ defmodule :emmap do
   # Lines
 
   @doc """
-  Folds over the lines of a map or a file, as `Emmap.stream!/3` returns them: `Fun(Line, Acc)`.
+  Folds over the lines of a map or a file, as `Emmap.stream!/3` returns them, with `Fun(Line, Acc)`.
 
   Lines are copies. On a map opened with `direct`, they are live binaries: copy a line (`binary:copy/1`) before you keep
-  it or pass it to a function that reads twice, such as `binary:split(Line, <<";">>)`. For copies from such a map, use
-  `'Elixir.Emmap':'stream!'(Mem, [{copy, true}])` and Elixir's `Enum`. Errors of the system raise
+  it or pass it to a [function that reads twice](live-binaries.md#functions-that-read-twice). For copies from such a
+  map, use `'Elixir.Emmap':'stream!'(Mem, [{copy, true}])` and Elixir's `Enum`. System errors raise
   `'Elixir.Emmap.Error'`.
   """
   @spec fold_lines(mem | :file.name_all(), (binary, acc -> acc), acc) :: acc when acc: term
@@ -327,7 +333,7 @@ defmodule :emmap do
 
   # Integers
 
-  @doc "Same as `Emmap.patomic/4`: `{ok, Old}`."
+  @doc "Same as `Emmap.patomic/4`. Returns `{ok, Old}`."
   @spec patomic(mem, non_neg_integer, Emmap.operation(), integer) ::
           {:ok, integer} | Emmap.failure()
   defdelegate patomic(mem, position, operation, value), to: Emmap
@@ -335,7 +341,7 @@ defmodule :emmap do
   @operations [:add, :sub, :and, :or, :xor, :xchg]
 
   for operation <- @operations do
-    @doc "`patomic(Mem, Position, #{operation}, Value)`: `{ok, Old}`."
+    @doc "Same as `patomic(Mem, Position, #{operation}, Value)`. Returns `{ok, Old}`."
     @spec unquote(:"patomic_#{operation}")(mem, non_neg_integer, integer) ::
             {:ok, integer} | Emmap.failure()
     # A call through `Emmap` would take a tenth of the time more. The native code has no `sub`.
@@ -349,7 +355,10 @@ defmodule :emmap do
   end
 
   @doc """
-  Compare and exchange: `{true, Old}` if the integer was `expected` and is now `new`, or `{false, Old}`, as in saleyn/emmap.
+  Sets the integer at `position` to `new` if it equals `expected`, atomically (compare-and-exchange).
+
+  As in saleyn/emmap, returns `{true, Old}` if the integer equalled `expected` and was set, and `{false, Old}`
+  otherwise.
   """
   @spec patomic_cas(mem, non_neg_integer, integer, integer) ::
           {boolean, integer} | Emmap.failure()
@@ -361,40 +370,40 @@ defmodule :emmap do
     end
   end
 
-  @doc "Reads the integer at `position` atomically: `{ok, Value}`."
+  @doc "Reads the integer at `position` atomically, and returns `{ok, Value}`."
   @spec patomic_read_integer(mem, non_neg_integer) :: {:ok, integer} | Emmap.failure()
   def patomic_read_integer(handle(ref), position),
     do: Bare.integer(Native.atomic_read(ref, position))
 
   def patomic_read_integer(mem, position), do: Emmap.patomic_read(mem, position)
 
-  @doc "Writes the integer at `position` atomically: `ok`."
+  @doc "Writes the integer at `position` atomically, and returns `ok`."
   @spec patomic_write_integer(mem, non_neg_integer, integer) :: :ok | Emmap.failure()
   def patomic_write_integer(mem, position, value), do: Emmap.patomic_write(mem, position, value)
 
   # Searching
 
-  @doc "Same as `Emmap.find/3`: `{ok, {Position, Length}} | nomatch`."
+  @doc "Same as `Emmap.find/3`. Returns `{ok, {Position, Length}}` or `nomatch`."
   @spec find(mem, Emmap.Search.pattern()) ::
           {:ok, {non_neg_integer, pos_integer}} | :nomatch | Emmap.failure()
   defdelegate find(mem, pattern), to: Emmap
 
-  @doc "Same as `Emmap.find/3`: `find(Mem, [Pattern, Other], [{start, 10}, {length, 100}])`."
+  @doc "Same as `Emmap.find/3`, called as `find(Mem, [Pattern, Other], [{start, 10}, {length, 100}])`."
   @spec find(mem, Emmap.Search.pattern(), Emmap.Search.range()) ::
           {:ok, {non_neg_integer, pos_integer}} | :nomatch | Emmap.failure()
   defdelegate find(mem, pattern, options), to: Emmap
 
-  @doc "Same as `Emmap.rfind/3`: the last match."
+  @doc "Same as `Emmap.rfind/3`. Finds the last match."
   @spec rfind(mem, Emmap.Search.pattern()) ::
           {:ok, {non_neg_integer, pos_integer}} | :nomatch | Emmap.failure()
   defdelegate rfind(mem, pattern), to: Emmap
 
-  @doc "Same as `Emmap.rfind/3`: the last match."
+  @doc "Same as `Emmap.rfind/3`. Finds the last match."
   @spec rfind(mem, Emmap.Search.pattern(), Emmap.Search.range()) ::
           {:ok, {non_neg_integer, pos_integer}} | :nomatch | Emmap.failure()
   defdelegate rfind(mem, pattern, options), to: Emmap
 
-  @doc "Same as `Emmap.find_all/3`: `{ok, [{Position, Length}]}`."
+  @doc "Same as `Emmap.find_all/3`. Returns `{ok, [{Position, Length}]}`."
   @spec find_all(mem, Emmap.Search.pattern()) ::
           {:ok, [{non_neg_integer, pos_integer}]} | Emmap.failure()
   defdelegate find_all(mem, pattern), to: Emmap
@@ -407,11 +416,11 @@ defmodule :emmap do
         ) :: {:ok, [{non_neg_integer, pos_integer}]} | Emmap.failure()
   defdelegate find_all(mem, pattern, options), to: Emmap
 
-  @doc "Same as `Emmap.count/3`: `{ok, Count}`."
+  @doc "Same as `Emmap.count/3`. Returns `{ok, Count}`."
   @spec count(mem, Emmap.Search.pattern()) :: {:ok, non_neg_integer} | Emmap.failure()
   defdelegate count(mem, pattern), to: Emmap
 
-  @doc "Same as `Emmap.count/3`: `{ok, Count}`."
+  @doc "Same as `Emmap.count/3`. Returns `{ok, Count}`."
   @spec count(mem, Emmap.Search.pattern(), Emmap.Search.range()) ::
           {:ok, non_neg_integer} | Emmap.failure()
   defdelegate count(mem, pattern, options), to: Emmap
@@ -422,7 +431,7 @@ defmodule :emmap do
 
   # Bytes and numbers
 
-  @doc "Same as `Emmap.get/3`: `get(Mem, Position, {u32, big})`."
+  @doc "Same as `Emmap.get/3`, called as `get(Mem, Position, {u32, big})`."
   @spec get(mem, non_neg_integer, Emmap.Typed.t()) ::
           {:ok, Emmap.Typed.number_read()} | :eof | Emmap.failure()
   defdelegate get(mem, position, type), to: Emmap
@@ -449,9 +458,9 @@ defmodule :emmap do
   @type address :: non_neg_integer
 
   @doc """
-  Initializes an empty block storage in a map, for blocks of `size` bytes (1 to 4,294,967,295): `ok`.
+  Initializes an empty block store in a map, for blocks of `size` bytes (1 to 4,294,967,295), and returns `ok`.
 
-  It removes all blocks of a storage that the map already has. An existing storage needs no initialization.
+  It removes all blocks of a block store that the map already has. An existing block store needs no initialization.
   """
   @spec init_block_storage(mem, pos_integer) :: :ok | Emmap.failure()
   def init_block_storage(mem, size) when is_integer(size) and size in 1..@most_block_bytes,
@@ -463,8 +472,8 @@ defmodule :emmap do
   @doc """
   Stores a block at the first free address and returns the address, or `{error, full}`.
 
-  If necessary, the file grows as with `grow/1`; if it cannot, the result is `{error, enospc}`. Data whose size is not the
-  block size of the storage is `badarg`.
+  If necessary, the file grows as with `grow/1`; if it cannot, the result is `{error, enospc}`. If the size of the data
+  is not the block size, the call fails with `badarg`.
   """
   @spec store_block(mem, binary) :: address | {:error, :full} | Emmap.failure()
   def store_block(mem, data) when is_binary(data) do
@@ -492,7 +501,7 @@ defmodule :emmap do
   def read_block(mem, address),
     do: badarg([mem, address], 2, "the address must be a non-negative integer")
 
-  @doc "Frees a block: `true`, or `false` if the address is not in use."
+  @doc "Frees a block, and returns `true`, or `false` if the address is not in use."
   @spec free_block(mem, address) :: boolean | Emmap.failure()
   def free_block(mem, address) when is_integer(address) and address >= 0 do
     case patient(Native.block_storage_free(ref!(mem), address)) do
@@ -505,10 +514,10 @@ defmodule :emmap do
     do: badarg([mem, address], 2, "the address must be a non-negative integer")
 
   @doc """
-  Returns all blocks as they are at one moment, `[{Address, Data}]`, *the last one of the file first*.
+  Returns a snapshot of all blocks as `[{Address, Data}]`, *in reverse file order*.
 
-  Calls that change the storage wait until it is done. All blocks are in memory at once; for a large storage, use
-  `read_blocks/3`.
+  Calls that change the block store wait until it is done. All blocks are in memory at once; for a large block store,
+  use `read_blocks/3`.
   """
   @spec read_blocks(mem) :: [{address, binary}] | Emmap.failure()
   def read_blocks(mem) do
@@ -520,8 +529,9 @@ defmodule :emmap do
   end
 
   @doc """
-  Returns at most `count` blocks in the order of the file, from `start`, and where to continue:
-  `{[{Address, Data}], Continuation | eof}`, *the last block first*.
+  Returns the next `count` blocks (or fewer) in file order, starting at `start`, and the place to continue.
+
+  The result is `{[{Address, Data}], Continuation | eof}`. *Within the returned list, the blocks are in reverse order.*
 
   Begin with 0, and pass each continuation as the next `start`, until it is `eof`. The list may be shorter than `count`. It
   is empty only together with `eof`.
@@ -543,12 +553,12 @@ defmodule :emmap do
     do: badarg([mem, start, count], 2, "the start must be 0 or a continuation")
 
   @doc """
-  Repairs a storage that the predecessor left in the middle of a change, or whose file was truncated: `ok`.
+  Repairs a block store that saleyn/emmap left in the middle of a change, or whose file was truncated, and returns `ok`.
 
   After a process or VM that uses this module was killed, no repair is needed.
 
-  Blocks that end past the end of the map are treated as lost. So a map of a part of the file, or of a file that others have
-  extended, returns `{error, einval}`: see `reattach/1`.
+  Blocks that end past the end of the map are treated as lost. Therefore, on a map of a part of the file, or of a file
+  that others have extended, the result is `{error, einval}`: see `reattach/1`.
   """
   @spec repair_block_storage(mem) :: :ok | Emmap.failure()
   def repair_block_storage(mem) do
@@ -560,8 +570,10 @@ defmodule :emmap do
   end
 
   @doc """
-  Same as `repair_block_storage/1`, but in steps: checks `count` places from `start`, and returns where to continue, or
-  `eof`. Begin with 0.
+  Same as `repair_block_storage/1`, but in steps. Checks `count` places from `start`, and returns the place to continue,
+  or `eof`.
+
+  Begin with 0.
   """
   @spec repair_block_storage(mem, address, pos_integer) :: address | :eof | Emmap.failure()
   def repair_block_storage(mem, start, count)
@@ -580,14 +592,14 @@ defmodule :emmap do
 
   # Counters
 
-  @typedoc "Open counters, from `open_counters/2`."
+  @typedoc "A set of opened counters, from `open_counters/2`."
   @type counters :: Emmap.Counters.t()
 
-  @doc "Opens the counters of a file, at least one. Raises if it cannot."
+  @doc "Opens the counters in a file, which is created with one counter if necessary. Raises an error on failure."
   @spec open_counters(:file.name_all()) :: counters
   def open_counters(file), do: open_counters(file, 1)
 
-  @doc "Opens at least `count` counters, numbered from 0, or counters with names. Raises if it cannot."
+  @doc "Opens at least `count` counters, numbered from 0, or counters with names. Raises an error on failure."
   @spec open_counters(:file.name_all(), non_neg_integer | [atom]) :: counters
   def open_counters(file, count), do: Emmap.Counters.open!(file, count)
 
@@ -621,8 +633,7 @@ defmodule :emmap do
   def read_counter(counters, key), do: Emmap.Counters.get(counters, key)
 
   @doc """
-  Folds over all counters in one read: `fold_counters(Counters, Fun, Acc)`, where
-  `Fun(IndexOrName, Value, Acc)` returns the next `Acc`.
+  Folds over all counters in one read, with `Fun(IndexOrName, Value, Acc)`, which returns the next `Acc`.
   """
   @spec fold_counters(counters, (Emmap.Counters.key(), integer, acc -> acc), acc) :: acc
         when acc: term
@@ -634,7 +645,7 @@ defmodule :emmap do
 
   # Counters of several nodes
 
-  @doc "Same as `Emmap.Counters.Cluster.join/3`: `join_counters(Name, Counters, Nodes)`."
+  @doc "Same as `Emmap.Counters.Cluster.join/3`, called as `join_counters(Name, Counters, Nodes)`."
   @spec join_counters(Emmap.Counters.Cluster.name(), counters, [node]) :: :ok
   def join_counters(name, counters, nodes),
     do: Emmap.Counters.Cluster.join(name, counters, nodes: nodes)
@@ -643,7 +654,7 @@ defmodule :emmap do
   @spec leave_counters(Emmap.Counters.Cluster.name()) :: :ok
   def leave_counters(name), do: Emmap.Counters.Cluster.leave(name)
 
-  @doc "Same as `Emmap.Counters.Cluster.sum/2`: `{ok, Sum}` or `{partial, Sum, [{Node, Why}]}`."
+  @doc "Same as `Emmap.Counters.Cluster.sum/2`. Returns `{ok, Sum}` or `{partial, Sum, [{Node, Why}]}`."
   @spec sum_counter(Emmap.Counters.Cluster.name(), Emmap.Counters.key()) ::
           {:ok, integer} | {:partial, integer, Emmap.Counters.Cluster.missing()}
   def sum_counter(name, key), do: Emmap.Counters.Cluster.sum(name, key)

@@ -1,6 +1,6 @@
 defmodule :emmap_queue do
   @moduledoc """
-  `Emmap.Queue` for Erlang, with the functions and results of the module `emmap_queue` of saleyn/emmap.
+  `Emmap.Queue` for Erlang, compatible with the module `emmap_queue` of the earlier library saleyn/emmap.
 
       {ok, Q} = emmap_queue:open("jobs.queue", 0, []),
       ok = emmap_queue:push(Q, {job, 1}),
@@ -12,7 +12,8 @@ defmodule :emmap_queue do
 
   ## Differences from the predecessor
 
-  The predecessor's queue is a list of terms in a map of at most 4 GiB, changed by one process.
+  The predecessor is `emmap_queue` of saleyn/emmap. Its queue is a list of terms in a map of at most 4 GiB, changed by
+  one process.
 
     * This queue is *shared*: any number of processes, VMs and programs can use it at once. The predecessor's queue is
       private unless it is opened with `shared`, so nothing reaches the file. The option `private` raises an error here.
@@ -30,9 +31,9 @@ defmodule :emmap_queue do
       available again if the function raises an error, or if its process, VM or program ends.
     * `close/1` closes the handle for all processes. A second call returns `{error, closed}`.
 
-  `nil` means that the queue is empty, so an item `nil` cannot be distinguished from an empty queue. Where a function does
-  not return `{error, Reason}`, a failure is an error of class `error` whose reason is Elixir's `Emmap.Error`, a map with a
-  `reason`. A mistake of the caller is Elixir's `ArgumentError`.
+  `nil` means that the queue is empty, so a `nil` item cannot be distinguished from an empty queue. A function that does
+  not return `{error, Reason}` raises an exception of class `error` on failure. Its reason is the Elixir exception
+  `Emmap.Error`, a map with the key `reason`. Incorrect use by the caller raises the Elixir exception `ArgumentError`.
   """
 
   @behaviour :gen_server
@@ -46,7 +47,7 @@ defmodule :emmap_queue do
   # Options of the predecessor's `open` that always apply to a queue here, or have no effect.
   @always [:create, :read, :write, :shared, :direct, :nolock, :lock]
 
-  @typedoc "An open queue."
+  @typedoc "An opened queue."
   @type queue :: Queue.t()
 
   @typedoc "A process started by `start_link/4`."
@@ -69,7 +70,8 @@ defmodule :emmap_queue do
   # Opening and closing
 
   @doc """
-  Opens the queue of a file: `{ok, Q}` or `{error, Reason}`. Creates the file and its directory if they are missing.
+  Opens the queue in a file, and returns `{ok, Q}` or `{error, Reason}`. Creates the file and its directory if they are
+  missing.
 
   Options:
 
@@ -77,7 +79,7 @@ defmodule :emmap_queue do
       `{error, full}`. Without this option, `Size` has no effect
     * `auto_unlink`: `close/1` deletes the file
     * `safe`: terms are decoded as with `binary_to_term(Binary, [safe])`
-    * those of `Emmap.Queue.open/2` that are pairs, such as `{durable, true}` and `{max_size, Bytes}`
+    * those of `Emmap.Queue.open/2`, such as `{durable, true}` and `{max_size, Bytes}`
     * `create`, `read`, `write`, `shared`, `direct`, `lock`, `nolock`: accepted without effect
 
   The reasons are those of `Emmap.Queue.open/2`, and `{bad_format, predecessor}` for a queue of the predecessor.
@@ -146,17 +148,17 @@ defmodule :emmap_queue do
   @spec flush(queue) :: :ok | Queue.failure()
   def flush(queue), do: Queue.sync(queue)
 
-  @doc "Drops all items, including those that are checked out: `ok`."
+  @doc "Drops all items, including those that are checked out, and returns `ok`."
   @spec erase(queue) :: :ok | Queue.failure()
   def erase(queue), do: Queue.clear(queue)
 
   # Inspecting
 
-  @doc "Same as `is_empty/1`, because the space of an empty queue is reused automatically."
+  @doc "Does nothing, because the space of popped items is reused automatically. Returns the same as `is_empty/1`."
   @spec purge(queue) :: boolean
   def purge(queue), do: is_empty(queue)
 
-  @doc "Returns whether no item is available. Takes constant time."
+  @doc "Returns `true` if no item is available. Takes constant time."
   @spec is_empty(queue) :: boolean
   # credo:disable-for-next-line
   def is_empty(queue), do: Queue.empty?(queue)
@@ -166,9 +168,10 @@ defmodule :emmap_queue do
   def length(queue), do: Queue.length(queue)
 
   @doc """
-  Returns positions in bytes in the stream of all items ever pushed: `head`, the oldest item that was not acknowledged;
-  `tail` and `next_tail`, the position of the next item; and the `size` of the file. `tail - head` equals
-  `Emmap.Queue.bytes/1`.
+  Returns positions in the stream of all items ever pushed, and the size of the file, in bytes.
+
+  The keys are `head`, the oldest item that was not acknowledged; `tail` and `next_tail`, the position of the next item;
+  and the `size` of the file. `tail - head` equals `Emmap.Queue.bytes/1`.
   """
   @spec metadata(queue) :: %{
           head: non_neg_integer,
@@ -183,7 +186,7 @@ defmodule :emmap_queue do
 
   # Pushing and popping
 
-  @doc "Adds a term: `ok`, or `{error, full}` with `fixed_size`."
+  @doc "Adds a term, and returns `ok`, or `{error, full}` with `fixed_size`."
   @spec push(queue, term) :: :ok | :duplicate | Queue.failure()
   def push(queue, term), do: Queue.push(queue, term)
 
@@ -255,7 +258,9 @@ defmodule :emmap_queue do
 
   @doc """
   Calls `Fun(Term)` with the oldest term, removes the term when the function returns, and returns the result of the
-  function, or `nil` if the queue is empty. If the function raises an error, the term stays in the queue.
+  function.
+
+  Returns `nil` if the queue is empty. If the function raises an error, the term stays in the queue.
   """
   @spec try_pop(queue, (term -> result)) :: result | nil when result: term
   def try_pop(queue, fun) when is_function(fun, 1), do: bare(queue, Queue.take(queue, fun))
@@ -285,8 +290,10 @@ defmodule :emmap_queue do
     do: Queue.walk(queue, state, fn {term, _sequence, _attempts}, state -> fun.(term, state) end)
 
   @doc """
-  Same as `peek/3`, but newest first. Items of this format can only be found from the oldest on, so it first notes the
-  position of each term, in about 16 bytes each. Terms that others remove in the meantime are left out.
+  Same as `peek/3`, but newest first.
+
+  The format can only be read forwards, so this function first records the position of every term, which takes about 16
+  bytes of memory per term. Terms that others remove in the meantime are left out.
   """
   @spec rpeek(queue, state, (term, state -> {:cont, state} | {:halt, state})) :: state
         when state: term
@@ -317,30 +324,30 @@ defmodule :emmap_queue do
   @doc """
   Opens a queue in a process with this local name, which closes the queue when it ends.
 
-  The functions below accept its name or pid, also of a process on another node. On this node, they exist only for
-  programs that already use them: a queue needs no process.
+  `enqueue/2`, `dequeue/1`, `try_dequeue/2`, `inspect/1` and `info/1` accept its name or pid, even of a process on
+  another node. For a process on the local node, they are provided only for compatibility: a queue needs no process.
   """
   @spec start_link(atom, :file.name_all(), non_neg_integer, [option]) :: :gen_server.start_ret()
   def start_link(name, filename, size, options) when is_list(options),
     do: :gen_server.start_link({:local, name}, __MODULE__, {filename, size, options}, [])
 
-  @doc "Same as `push/2`, but in the process."
+  @doc "Same as `push/2`, but run by the server process `server`."
   @spec enqueue(server, term) :: :ok | Queue.failure()
   def enqueue(server, term), do: call(server, {:push, term})
 
-  @doc "Same as `pop/1`, but in the process."
+  @doc "Same as `pop/1`, but run by the server process `server`."
   @spec dequeue(server) :: term | nil
   def dequeue(server), do: call(server, :pop)
 
-  @doc "Same as `try_pop/2`, but in the process. If the function raises, the caller raises, and the process continues."
+  @doc "Same as `try_pop/2`, but run by the server process `server`. If the function raises, the caller raises, and the server continues."
   @spec try_dequeue(server, (term -> result)) :: result | nil when result: term
   def try_dequeue(server, fun) when is_function(fun, 1), do: call(server, {:try_pop, fun})
 
-  @doc "Same as `peek_front/1`, but in the process."
+  @doc "Same as `peek_front/1`, but run by the server process `server`."
   @spec inspect(server) :: term | nil
   def inspect(server), do: call(server, :peek)
 
-  @doc "Same as `metadata/1`, but in the process."
+  @doc "Same as `metadata/1`, but run by the server process `server`."
   @spec info(server) :: map
   def info(server), do: call(server, :info)
 
