@@ -62,7 +62,7 @@ defmodule Emmap.BadDays.HandlesTest do
              """)
   end
 
-  test "10: the process that opened it is killed, also during a call", context do
+  test "10: the process that opened it is killed, even during a call", context do
     assert {:ok, true} =
              child(context, """
              {:ok, mem} = Emmap.open(path, [:write])
