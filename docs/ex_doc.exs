@@ -26,6 +26,7 @@ groups = [
   "Blocks",
   "The whole file",
   "State and maintenance",
+  "Tensors",
   "Supervision",
   "Reading all",
   "Inspecting"
@@ -66,6 +67,7 @@ groups = [
     "Streams and devices": [Emmap.Stream, Emmap.Device],
     Counters: [Emmap.Counters, Emmap.Counters.Cluster],
     "Queues and blocks": [Emmap.Queue, Emmap.Blocks],
+    Tensors: [Emmap.Safetensors],
     Files: [Emmap.Inspection],
     Erlang: [:emmap, :emmap_queue]
   ],

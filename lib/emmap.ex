@@ -523,7 +523,47 @@ defmodule Emmap do
   def view(mem, _position, _count), do: none!(mem)
 
   @doc """
-  Reads up to `count` bytes at the cursor and moves the cursor past them. Returns `:eof` at the end.
+  Returns a whole file, or a whole map, as one live binary: `{:ok, binary}`.
+
+  `source` is a path, which is mapped read-only for it, or a handle. Takes constant time, plus a few system calls for a path.
+  The binary has the size that the file or map has at the time of the call. The pages of a path stay mapped until the binary
+  is collected; its file descriptor is closed at once. An empty file is an empty binary. Errors of a path are those of
+  `open/2`; errors of a handle are those of `view/3`. The binary is live: see "Live binaries" in `Emmap`.
+
+      iex> path = Path.join(System.tmp_dir!(), "emmap_doc_view.bin")
+      iex> File.write!(path, "the whole file")
+      iex> Emmap.view(path)
+      {:ok, "the whole file"}
+      iex> {:ok, mem} = Emmap.open(path)
+      iex> Emmap.view(mem)
+      {:ok, "the whole file"}
+  """
+  @doc group: "Reading"
+  @spec view(t | open_file | Path.t() | :file.name_all()) :: {:ok, binary} | failure
+  def view(handle(_) = mem) do
+    with {:ok, size} <- size(mem),
+         :eof <- view(mem, 0, size),
+         do: {:ok, ""}
+  end
+
+  def view(source) do
+    with {:ok, result} <- open(source, [], &view/1), do: result
+  end
+
+  @doc """
+  Same as `view/1`, but returns only the binary and raises `Emmap.Error` on failure.
+  """
+  @doc group: "Reading"
+  @spec view!(t | open_file | Path.t() | :file.name_all()) :: binary
+  def view!(source) do
+    case view(source) do
+      {:ok, binary} -> binary
+      error -> opened!(error, if(match?(handle(_), source), do: nil, else: source))
+    end
+  end
+
+  @doc """
+  Reads up to `count` bytes at the cursor and moves the cursor past them; `:eof` at the end.
 
   Processes that read from one handle at the same time never get the same bytes. A read that fails does not move the
   cursor (unless another process has moved it in the meantime), so the same bytes are read after `reattach/1`.

@@ -362,6 +362,35 @@ defmodule EmmapTest do
       assert flags == [:read, :shared, :anon, :lock, :noreserve]
     end
 
+    test "view/1 is a whole file or map, live", %{path: path} do
+      {:ok, mem} = Emmap.open(path, [:write])
+      views = [Emmap.view!(path), Emmap.view!(mem), elem(:emmap.view(to_charlist(path)), 1)]
+      for view <- views, do: assert(view == "0123456789")
+      :ok = Emmap.pwrite(mem, 0, "live")
+      for view <- views, do: assert(view == "live456789")
+
+      # What is appended is not in it. Closing does not end it.
+      :ok = Emmap.pwrite(mem, 10, "more")
+      assert {:ok, "live456789more"} = Emmap.view(mem)
+      :ok = Emmap.close(mem)
+      for view <- views, do: assert(view == "live456789")
+      assert {:error, :closed} = Emmap.view(mem)
+      assert_raise Emmap.Error, ~r/closed/, fn -> Emmap.view!(mem) end
+
+      File.write!(path, "")
+      assert {:ok, ""} = Emmap.view(path)
+      assert {:error, :enoent} = Emmap.view(path <> ".none")
+      assert_raise Emmap.Error, ~r/no such file/, fn -> Emmap.view!(path <> ".none") end
+      assert_raise ArgumentError, ~r/path/, fn -> Emmap.view(7) end
+
+      # No descriptor stays open.
+      open_files = fn -> length(File.ls!("/proc/self/fd")) end
+      File.write!(path, "x")
+      before = open_files.()
+      for _ <- 1..100, do: Emmap.view!(path)
+      assert open_files.() <= before + 10
+    end
+
     test "open/3 closes the map after the function, whatever it does", %{path: path} do
       test = self()
       keep = fn mem -> send(test, {:mem, mem}) && Emmap.pread(mem, 0, 3) end

@@ -7,7 +7,8 @@ defmodule Emmap.Error do
 
   `reason` is the reason that the function without `!` returns in `{:error, reason}`: a POSIX name such as `:enoent` or
   `:eacces`; `:closed`; or a tuple such as `{:bad_format, why}`. Incorrect use by the caller raises `ArgumentError`
-  instead. `kind` is the kind of the file: `:counters`, `:queue`, `:blocks`, or `nil` for any other file.
+  instead. `kind` is the kind of the file: `:counters`, `:queue`, `:blocks`,
+  `:safetensors`, or `nil` for any other file.
 
       iex> Emmap.open!("no/such/file")
       ** (Emmap.Error) could not open "no/such/file": no such file or directory
@@ -23,7 +24,7 @@ defmodule Emmap.Error do
           op: atom,
           path: Path.t() | nil,
           reason: term,
-          kind: :counters | :queue | :blocks | nil
+          kind: :counters | :queue | :blocks | :safetensors | nil
         }
 
   @impl true
@@ -34,6 +35,9 @@ defmodule Emmap.Error do
   # A file is opened. Other operations act on its contents.
   defp tried(:counters, :add), do: "add to a counter of"
   defp tried(_kind, op), do: to_string(op)
+
+  defp describe(:safetensors, {:bad_format, :index}),
+    do: "it is not a valid index of safetensors files"
 
   defp describe(kind, {:bad_format, :kind}), do: "it is not a #{file(kind)}"
   defp describe(kind, {:bad_format, why}), do: "it is not a valid #{file(kind)} (#{why})"
@@ -72,6 +76,7 @@ defmodule Emmap.Error do
   defp file(:counters), do: "counter file"
   defp file(:queue), do: "queue file"
   defp file(:blocks), do: "file of blocks"
+  defp file(:safetensors), do: "safetensors file"
   defp file(nil), do: "file of this format"
 
   defp other_names(%{asked: [], file: file}),

@@ -397,6 +397,9 @@ defmodule Emmap.Native do
   def monitor(_handle), do: not_loaded()
   @spec demonitor(reference) :: boolean
   def demonitor(_monitor), do: not_loaded()
+  # Objects are `{:object, pairs}`. The text must not be live.
+  @spec json(binary) :: {:ok, term} | failure
+  def json(_text), do: not_loaded()
   @spec guard_status() :: :ok | :lost | :off
   def guard_status(), do: not_loaded()
   @spec live() :: {non_neg_integer, non_neg_integer}

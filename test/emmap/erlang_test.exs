@@ -111,7 +111,7 @@ defmodule Emmap.ErlangTest do
 
   test "every function of Emmap on a map is one of emmap" do
     # Streams are Elixir's, and Erlang has no exclamation marks.
-    of_elixir = [:stream!, :chunks!, :open!, :patomic_read, :patomic_write]
+    of_elixir = [:stream!, :chunks!, :open!, :view!, :patomic_read, :patomic_write]
     names = for {name, _} <- Emmap.__info__(:functions), do: name
     missing = names -- Keyword.keys(:emmap.module_info(:exports))
     assert Enum.uniq(missing) -- (of_elixir ++ [:__struct__]) == []

@@ -156,6 +156,10 @@ defmodule :emmap do
           {:ok, [binary | :eof]} | Emmap.failure()
   defdelegate pread(mem, ranges), to: Emmap
 
+  @doc "Same as `Emmap.view/1`: a whole file or map as one live binary, `{ok, Binary}`."
+  @spec view(mem | Emmap.open_file() | :file.name_all()) :: {:ok, binary} | Emmap.failure()
+  defdelegate view(source), to: Emmap
+
   @doc "Same as `Emmap.view/3`: a live binary, from any handle."
   @spec view(mem, non_neg_integer, non_neg_integer) :: {:ok, binary} | :eof | Emmap.failure()
   defdelegate view(mem, position, count), to: Emmap

@@ -3,7 +3,7 @@
 //!
 //! There are two kinds of NIF, each written in one way:
 //!
-//! - *cold* ones ([`open`], [`control`], [`metadata`], [`monitors`]) are plain `#[rustler::nif]`, on a dirty scheduler when they
+//! - *cold* ones ([`open`], [`control`], [`metadata`], [`monitors`], [`json`]) are plain `#[rustler::nif]`, on a dirty scheduler when they
 //!   can wait for a disk;
 //! - *hot* ones ([`io`], [`atomics`], [`counters`], [`lines`], [`queue`], [`blocks`], [`block_storage`], [`search`],
 //!   [`typed`]) are declared with [`hot::hot_nif`], which explains why.
@@ -17,6 +17,7 @@ mod errno;
 mod hot;
 mod interrupting;
 mod io;
+mod json;
 mod lines;
 mod metadata;
 mod monitors;
