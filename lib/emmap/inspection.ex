@@ -1,6 +1,6 @@
 defmodule Emmap.Inspection do
   @moduledoc """
-  Inspects a file without changing it: its format, its contents, and whether it is sound.
+  Inspects a file without changing it: its format, its contents, and whether it is intact.
 
   It returns what `mix emmap.inspect` prints, for programs and for releases, where Mix is not available:
 
@@ -10,8 +10,8 @@ defmodule Emmap.Inspection do
       iex> Emmap.Counters.add(counters, :requests, 12)
       iex> {:ok, report} = Emmap.Inspection.file(path)
       iex> {report.format, report.status, report.contents.sum}
-      {:counters, :sound, 12}
-      iex> Emmap.Inspection.text(report) =~ "counters, version 1, sound"
+      {:counters, :intact, 12}
+      iex> Emmap.Inspection.text(report) =~ "counters, version 1, intact"
       true
 
   Counter files (also those of saleyn/emmap, the earlier library), queues and blocks are recognized by their first
@@ -64,7 +64,7 @@ defmodule Emmap.Inspection do
     * `:path`, `:title` – its name as it was given, and a description of its format
     * `:format` – `:counters`, `:predecessor_counters`, `:queue`, `:blocks` or `:plain`
     * `:status` – `:damaged` if it has a problem of severity `:damage`, otherwise `:unknown` if it has one of severity
-      `:unknown`, otherwise `:sound`
+      `:unknown`, otherwise `:intact`
     * `:bad_format` – the reason if `Emmap.Counters.open/3`, `Emmap.Queue.open/2` or `Emmap.Blocks.open/2` returns
       `{:error, {:bad_format, why}}`, otherwise `nil`
     * `:size`, `:allocated` – its size, and the size of its blocks on the disk, in bytes; the latter is smaller if the
@@ -88,7 +88,7 @@ defmodule Emmap.Inspection do
           path: binary,
           title: String.t(),
           format: :counters | :predecessor_counters | :queue | :blocks | :plain,
-          status: :sound | :unknown | :damaged,
+          status: :intact | :unknown | :damaged,
           bad_format: Emmap.Counters.bad_format() | nil,
           size: non_neg_integer,
           allocated: non_neg_integer | nil,
@@ -207,7 +207,7 @@ defmodule Emmap.Inspection do
     cond do
       :damage in severities -> :damaged
       :unknown in severities -> :unknown
-      true -> :sound
+      true -> :intact
     end
   end
 

@@ -208,7 +208,7 @@ defmodule Emmap.BadDays.FilesTest do
                  {:ok, _} = :file.position(raw, 16 + 0x800_0000_0000)
                  :ok = :file.truncate(raw)
                  before = peak.()
-                 {:ok, %{status: :sound, contents: %{count: 0x100_0000_0000, sum: 0}} = report} = Emmap.Inspection.file(file)
+                 {:ok, %{status: :intact, contents: %{count: 0x100_0000_0000, sum: 0}} = report} = Emmap.Inspection.file(file)
                  true = byte_size(Emmap.Inspection.text(report)) + byte_size(Emmap.Inspection.json(report)) < 10_000
                  c = Emmap.Counters.open!(file, 0)
                  true = inspect(c, limit: 3) =~ "[0, 0, 0, ...]"
@@ -237,7 +237,7 @@ defmodule Emmap.BadDays.FilesTest do
                    {:ok, raw} = :file.open(file, [:raw, :read, :write])
                    {:ok, _} = :file.position(raw, 16 + 0x8000_0000)
                    :ok = :file.truncate(raw)
-                   {:ok, %{allocated: before, status: :sound}} = Emmap.Inspection.file(file)
+                   {:ok, %{allocated: before, status: :intact}} = Emmap.Inspection.file(file)
                    {:ok, %{allocated: later}} = Emmap.Inspection.file(file)
                    {:ok, later - before}
                    """)

@@ -46,8 +46,8 @@ defmodule Emmap.BlocksFormatsTest do
   test "what mix emmap.inspect shows of it, and that it changes nothing", %{path: path} do
     before = File.read!(path)
     assert {:ok, report} = Inspection.file(path)
-    assert %{format: :blocks, status: :sound, bad_format: nil, problems: []} = report
-    assert [%{state: :in_force, fields: %{block_size: 100, slots: 1024}}, _] = report.headers
+    assert %{format: :blocks, status: :intact, bad_format: nil, problems: []} = report
+    assert [%{state: :current, fields: %{block_size: 100, slots: 1024}}, _] = report.headers
 
     assert %{
              count: 200,
@@ -60,7 +60,7 @@ defmodule Emmap.BlocksFormatsTest do
            } = report.contents
 
     text = Inspection.text(report)
-    for part <- ["blocks, version 1, sound", "200 in use", "199 held"], do: assert(text =~ part)
+    for part <- ["blocks, version 1, intact", "200 in use", "199 held"], do: assert(text =~ part)
     assert Inspection.json(report) =~ ~s("format":"blocks")
     assert File.read!(path) == before
   end
@@ -71,12 +71,12 @@ defmodule Emmap.BlocksFormatsTest do
     path = Path.join(directory, "used")
     blocks = Blocks.open!(path, block_size: 100)
     user = Task.async(fn -> use_them(blocks, 0) end)
-    for _ <- 1..20, do: assert({:ok, %{status: :sound}} = Inspection.file(path))
+    for _ <- 1..20, do: assert({:ok, %{status: :intact}} = Inspection.file(path))
     send(user.pid, :stop)
     assert Task.await(user) > 0
     Blocks.close(blocks)
 
-    assert {:ok, %{status: :sound, contents: %{closed: true, replaced: 0}}} =
+    assert {:ok, %{status: :intact, contents: %{closed: true, replaced: 0}}} =
              Inspection.file(path, values: :infinity)
   end
 

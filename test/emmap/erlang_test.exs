@@ -82,7 +82,7 @@ defmodule Emmap.ErlangTest do
     assert {:error, :enoent} = :emmap.print_file("no/such/file")
 
     printed = ExUnit.CaptureIO.capture_io(fn -> assert :ok = :emmap.print_file(file) end)
-    assert printed =~ "counters of the predecessor, sound"
+    assert printed =~ "counters of the predecessor, intact"
   end
 
   # As in a shell of a project that depends on this one.

@@ -51,7 +51,7 @@ defmodule Emmap.InspectionHeadersTest do
     assert [_, _] = headers = read(context, two(header(), header()))
 
     assert {Headers.problems(headers), Headers.bad_format(headers), states(headers)} ==
-             {[], nil, [:in_force, :same]}
+             {[], nil, [:current, :same]}
 
     assert [%{at: 0, bytes: 22, fields: fields}, %{at: 32}] = Headers.shown(headers)
     assert %{version: 7, sequence: 1, width: 3, salt: 0xAB} = fields
@@ -108,10 +108,10 @@ defmodule Emmap.InspectionHeadersTest do
 
   test "of two sound headers the later one counts", context do
     headers = read(context, two(header(sequence: 3), header(sequence: 4)))
-    assert {Headers.in_force(headers).at, states(headers)} == {32, [:older, :in_force]}
+    assert {Headers.current(headers).at, states(headers)} == {32, [:older, :current]}
     assert [%{at: 0, severity: :note}] = Headers.problems(headers)
     headers = read(context, two(header(), header(version: 8)))
-    assert {Headers.in_force(headers), Headers.version(headers, 7)} == {nil, 7}
+    assert {Headers.current(headers), Headers.version(headers, 7)} == {nil, 7}
     assert [_, %{severity: :unknown, at: 36}] = [nil | Headers.problems(headers)]
   end
 end

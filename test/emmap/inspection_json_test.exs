@@ -6,7 +6,7 @@ defmodule Emmap.InspectionJsonTest do
 
   test "terms" do
     assert Inspection.json(%{b: [1, -2, nil, true], a: %{}}) == ~s({"a":{},"b":[1,-2,null,true]})
-    assert Inspection.json(%{a: :sound, b: ""}) == ~s({"a":"sound","b":""})
+    assert Inspection.json(%{a: :intact, b: ""}) == ~s({"a":"intact","b":""})
 
     assert Inspection.json(%{a: "\"\\\n\0\d\u2028é\xFF"}) ==
              ~S({"a":"\"\\\u000A\u0000\u007F\u2028é) <> "\uFFFD\"}"

@@ -77,7 +77,7 @@ defmodule Emmap.InspectionTest do
     test "counters, version 1" do
       assert {:ok, report} = Inspection.file("#{@fixtures}/counters-v1-named.bin")
 
-      assert %{format: :counters, status: :sound, bad_format: nil, problems: [], size: 1_056_896} =
+      assert %{format: :counters, status: :intact, bad_format: nil, problems: [], size: 1_056_896} =
                report
 
       assert report.contents == %{
@@ -91,7 +91,7 @@ defmodule Emmap.InspectionTest do
                values: [%{key: "requests", value: 40}, %{key: "errors", value: 2}]
              }
 
-      assert [%{at: 0, state: :in_force, fields: fields}, %{at: 4096, state: :same}] =
+      assert [%{at: 0, state: :current, fields: fields}, %{at: 4096, state: :same}] =
                report.headers
 
       assert %{sequence: 1, count: 2, stripes: 1, version: 1, names_length: 18} = fields
@@ -99,7 +99,7 @@ defmodule Emmap.InspectionTest do
 
     test "the predecessor's" do
       assert {:ok, report} = Inspection.file("#{@fixtures}/counters-v0-predecessor.bin")
-      assert %{format: :predecessor_counters, status: :sound, size: 40, problems: []} = report
+      assert %{format: :predecessor_counters, status: :intact, size: 40, problems: []} = report
 
       assert %{sum: 42, largest: %{key: 0, value: 50}, smallest: %{key: 1, value: -9}} =
                report.contents
@@ -164,7 +164,7 @@ defmodule Emmap.InspectionTest do
         report = report(path, bytes)
         assert is_binary(Inspection.text(report)), info
         assert String.valid?(Inspection.json(report)), info
-        if report.bad_format, do: assert(report.status != :sound, info)
+        if report.bad_format, do: assert(report.status != :intact, info)
       end
     end
 
@@ -232,7 +232,7 @@ defmodule Emmap.InspectionTest do
       report = report(path, both(counters(path, [:a, :b]), 64, <<2 * 1026 + 1::little-64>>))
       assert %{bad_format: :checksum, problems: [%{at: 64}, %{at: 4160}]} = report
 
-      assert %{status: :sound, problems: [note, _]} = report(path, both(good, 36, <<7>>))
+      assert %{status: :intact, problems: [note, _]} = report(path, both(good, 36, <<7>>))
       assert %{severity: :note, at: 36} = note
     end
 
@@ -243,7 +243,7 @@ defmodule Emmap.InspectionTest do
       assert %{bad_format: :length, contents: nil} = report
       assert [%{severity: :damage, at: at, bytes: 1}] = report.problems
       assert at == size - 1
-      assert %{status: :sound, contents: %{sum: 5}} = report = report(path, good <> "abc")
+      assert %{status: :intact, contents: %{sum: 5}} = report = report(path, good <> "abc")
       assert [%{severity: :note, at: ^size, bytes: 3}] = report.problems
 
       assert %{bad_format: :length, format: :counters} = report = report(path, "EMMAPCNT abc")
@@ -278,12 +278,12 @@ defmodule Emmap.InspectionTest do
     test "a growth that a crash cut short is a note", %{path: path} do
       good = counters(path, 3, [7])
       report = report(path, header(good, 4096, 16, <<9::little-64>>))
-      assert %{status: :sound, bad_format: nil, contents: %{sum: 7}} = report
-      assert [%{state: :older}, %{state: :in_force}] = report.headers
+      assert %{status: :intact, bad_format: nil, contents: %{sum: 7}} = report
+      assert [%{state: :older}, %{state: :current}] = report.headers
       assert places(report) == [note: 0]
       report = report(path, put(good, 0, :binary.copy(<<0>>, 80)))
-      assert %{status: :sound, problems: [%{at: 0, severity: :note}]} = report
-      assert [%{state: :none}, %{state: :in_force}] = report.headers
+      assert %{status: :intact, problems: [%{at: 0, severity: :note}]} = report
+      assert [%{state: :none}, %{state: :current}] = report.headers
     end
 
     test "two sound headers that claim the same", %{path: path} do
@@ -348,7 +348,7 @@ defmodule Emmap.InspectionTest do
 
         if bit <= 1 and byte == 8 do
           # Nothing tells a smaller number from the traces of a growth.
-          assert %{status: :sound, problems: [%{severity: :note}]} = report
+          assert %{status: :intact, problems: [%{severity: :note}]} = report
         else
           assert %{status: :damaged, bad_format: :length, contents: nil} = report
           assert [%{at: 8, bytes: 8, message: "number of counters: " <> _}] = report.problems
@@ -403,7 +403,7 @@ defmodule Emmap.InspectionTest do
         File.rm(path)
         make.()
 
-        assert {:ok, %{status: :sound, contents: %{count: count}} = report} =
+        assert {:ok, %{status: :intact, contents: %{count: count}} = report} =
                  Inspection.file(path)
 
         zero = %{key: 0, value: 0}
@@ -491,7 +491,7 @@ defmodule Emmap.InspectionTest do
       names = for n <- 1..200_000, do: Integer.to_string(n)
       Counters.close(Counters.open!(path, names))
       {microseconds, {:ok, report}} = :timer.tc(fn -> Inspection.file(path, values: 1) end)
-      assert %{status: :sound, contents: %{values: [%{key: "1", value: 0}]}} = report
+      assert %{status: :intact, contents: %{values: [%{key: "1", value: 0}]}} = report
       assert microseconds < 10_000_000
     end
   end
@@ -499,7 +499,7 @@ defmodule Emmap.InspectionTest do
   test "a plain file, a sparse one, an empty one", %{path: path} do
     report = report(path, "hello")
 
-    assert %{format: :plain, status: :sound, size: 5, pages: %{count: 1, parts: [%{count: 1}]}} =
+    assert %{format: :plain, status: :intact, size: 5, pages: %{count: 1, parts: [%{count: 1}]}} =
              report
 
     assert report.contents == %{first_bytes: "68656c6c6f"}

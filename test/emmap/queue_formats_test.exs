@@ -63,8 +63,8 @@ defmodule Emmap.QueueFormatsTest do
   test "what mix emmap.inspect shows of it, and that it changes nothing", %{path: path} do
     before = File.read!(path)
     assert {:ok, report} = Inspection.file(path)
-    assert %{format: :queue, status: :sound, bad_format: nil, problems: []} = report
-    assert [%{state: :in_force, at: 0, fields: fields}, %{state: :older}] = report.headers
+    assert %{format: :queue, status: :intact, bad_format: nil, problems: []} = report
+    assert [%{state: :current, at: 0, fields: fields}, %{state: :older}] = report.headers
     assert %{segment_size: @segment, sequence: 5, durable_position: 135_920} = fields
 
     assert [
@@ -83,7 +83,7 @@ defmodule Emmap.QueueFormatsTest do
     assert {:ok, %{contents: %{segments: [_]}}} = Inspection.file(path, values: 1)
     text = Inspection.text(report)
 
-    for part <- ["a queue, version 1, sound", "cursor    audit: next item 2"],
+    for part <- ["a queue, version 1, intact", "cursor    audit: next item 2"],
         do: assert(text =~ part)
 
     assert Inspection.json(report) =~ ~s("format":"queue")
@@ -98,7 +98,7 @@ defmodule Emmap.QueueFormatsTest do
     user = Task.async(fn -> use_it(queue, 0) end)
 
     for _ <- 1..20 do
-      assert {:ok, %{status: :sound}} = Inspection.file(path)
+      assert {:ok, %{status: :intact}} = Inspection.file(path)
     end
 
     send(user.pid, :stop)
@@ -125,7 +125,7 @@ defmodule Emmap.QueueFormatsTest do
     {:ok, items} = Queue.checkout(queue, max_items: 30)
 
     cursor = fn ->
-      {:ok, %{status: :sound, contents: contents}} = Inspection.file(path)
+      {:ok, %{status: :intact, contents: contents}} = Inspection.file(path)
       assert %{all: 2, of_streams: 1, other: 1} = contents.segment_count
       hd(contents.cursors)
     end

@@ -43,10 +43,10 @@ defmodule Mix.Tasks.Emmap.InspectTest do
 
   test "sound files: no status, each in turn" do
     assert {:ok, [counters, old, plain], []} = run([@counters, @old, "README.md"])
-    assert counters =~ "#{@counters}: counters, version 1, sound\n"
+    assert counters =~ "#{@counters}: counters, version 1, intact\n"
     assert counters =~ ~r/largest requests: 40\n.*\n +requests  40\n +errors +2\n/
     assert counters =~ "header    at 4096: the same"
-    assert old =~ "counters of the predecessor, sound"
+    assert old =~ "counters of the predecessor, intact"
     assert plain =~ "README.md: a plain file\n"
   end
 
@@ -83,7 +83,7 @@ defmodule Mix.Tasks.Emmap.InspectTest do
   test "--json is one object a line", %{damaged: damaged} do
     assert {{:exit, 2}, lines, []} = run(["--json", @counters, damaged, "nowhere"])
     assert [sound, damaged, nowhere] = lines
-    assert sound =~ ~s("status":"sound")
+    assert sound =~ ~s("status":"intact")
     assert sound =~ ~s("sum":42)
     assert damaged =~ ~s("status":"damaged")
 

@@ -45,7 +45,7 @@ defmodule Emmap.Test.BlocksKills do
     :ok = Blocks.sync(blocks)
     {:ok, %{replaced: 0}} = Blocks.info(blocks)
     :ok = Blocks.close(blocks)
-    {:ok, %{status: :sound}} = Emmap.Inspection.file(path, values: :infinity)
+    {:ok, %{status: :intact}} = Emmap.Inspection.file(path, values: :infinity)
     %{rounds: rounds, operations: operations + Enum.sum(more), blocks: count}
   end
 

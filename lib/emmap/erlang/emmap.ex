@@ -671,7 +671,7 @@ defmodule :emmap do
   # Inspecting
 
   @doc """
-  Same as `Emmap.Inspection.file/2`: returns the contents of a file, and whether it is sound, as a map. Changes nothing.
+  Same as `Emmap.Inspection.file/2`: returns the contents of a file, and whether it is intact, as a map. Changes nothing.
   """
   @spec inspect_file(:file.name_all()) :: {:ok, Emmap.Inspection.report()} | Emmap.failure()
   def inspect_file(file), do: Emmap.Inspection.file(file)

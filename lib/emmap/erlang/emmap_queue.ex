@@ -17,8 +17,8 @@ defmodule :emmap_queue do
 
     * This queue is *shared*: any number of processes, VMs and programs can use it at once. The predecessor's queue is
       private unless it is opened with `shared`, so nothing reaches the file. The option `private` raises an error here.
-    * *Its files have a different format and cannot be opened*: `{error, {bad_format, predecessor}}`. To move the items, pop
-      them with the predecessor and push them here.
+    * *Its files have a different format and cannot be opened*: `{error, {bad_format, predecessor}}`. One
+      VM cannot load both libraries, so pop the items with the predecessor into a file, and push them here.
     * Every item has a checksum. A damaged item raises an error when it is read, and the next call returns the item after it.
     * `length/1` and `is_empty/1` take constant time. The predecessor's `length/1` reads all items.
     * Space is reused as soon as it is free. `purge/1`, `pop_and_purge/1` and `try_pop_and_purge/2` exist for

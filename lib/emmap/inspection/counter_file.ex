@@ -46,17 +46,17 @@ defmodule Emmap.Inspection.CounterFile do
   @impl true
   def describe(source, limit) do
     with [_ | _] = headers <- Headers.read(source, table()) do
-      in_force = Headers.in_force(headers)
-      length = in_force && length(source, in_force)
-      readable? = in_force != nil and not match?(%{severity: :damage}, length)
-      {names, bad_names} = if in_force, do: names(source, in_force.fields), else: {nil, nil}
-      bad = Headers.bad_format(headers) || if(in_force && not readable?, do: :length)
+      current = Headers.current(headers)
+      length = current && length(source, current)
+      readable? = current != nil and not match?(%{severity: :damage}, length)
+      {names, bad_names} = if current, do: names(source, current.fields), else: {nil, nil}
+      bad = Headers.bad_format(headers) || if(current && not readable?, do: :length)
 
       %{
         title: "counters, version #{Headers.version(headers, @version)}",
         bad_format: bad || if(bad_names, do: :names),
         headers: Headers.shown(headers),
-        contents: if(readable?, do: contents(source, in_force.fields, names, limit)),
+        contents: if(readable?, do: contents(source, current.fields, names, limit)),
         problems: Headers.problems(headers) ++ Enum.filter([length, bad_names], & &1)
       }
     end
@@ -141,8 +141,9 @@ defmodule Emmap.Inspection.CounterFile do
 
   @impl true
   def fields(fields) do
-    "sequence number #{fields.sequence}, #{plural(fields.count, "counter")}#{stripes(fields.stripes)}, names " <>
-      "#{grouped(fields.names_length)} of #{bytes(fields.names_room)}, counters from #{fields.data_offset} on"
+    "sequence number #{fields.sequence}, #{plural(fields.count, "counter")}#{stripes(fields.stripes)}, " <>
+      "#{grouped(fields.names_length)} of #{bytes(fields.names_room)} used for names, counters start at " <>
+      grouped(fields.data_offset)
   end
 
   defp stripes(1), do: ""

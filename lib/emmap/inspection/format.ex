@@ -24,7 +24,7 @@ defmodule Emmap.Inspection.Format do
   @doc "The contents of the file, with up to the given number of values; `nil` if it has another format."
   @callback describe(Source.t(), values :: non_neg_integer | :infinity) :: description | nil
 
-  @doc "What was checked in a sound file, in words; `nil` if there is nothing to check."
+  @doc "What was checked in an intact file, in words; `nil` if there is nothing to check."
   @callback checked() :: String.t() | nil
 
   @doc "The fields of a header on one line."

@@ -1,6 +1,6 @@
 defmodule Emmap.Inspection.Headers do
   @moduledoc false
-  # The headers of a file, one or two: which one is in force, and what a report contains of them.
+  # The headers of a file, one or two: which one is current, and what a report contains of them.
 
   import Emmap.Inspection.Format, only: [problem: 4]
   alias Emmap.Inspection.{Format, Header, HeaderProblems, Source}
@@ -18,19 +18,19 @@ defmodule Emmap.Inspection.Headers do
   Of the sound headers, the one with the higher sequence number, or the first if the numbers are equal. A header of another
   version or byte order decides for the whole file: then `nil`.
   """
-  @spec in_force([Header.t()]) :: Header.t() | nil
-  def in_force(headers) do
+  @spec current([Header.t()]) :: Header.t() | nil
+  def current(headers) do
     sound = Enum.filter(headers, &(&1.bad == nil))
     foreign? = Enum.any?(headers, &(&1.bad in @foreign))
     if sound != [] and not foreign?, do: Enum.max_by(sound, & &1.fields[:sequence])
   end
 
-  @doc "Why opening the file fails because of its headers; `nil` if one is in force."
+  @doc "Why opening the file fails because of its headers; `nil` if one is intact and current."
   @spec bad_format([Header.t()]) :: Header.bad() | nil
   def bad_format(headers) do
     bad = Enum.map(headers, & &1.bad)
 
-    if in_force(headers) == nil,
+    if current(headers) == nil,
       do: Enum.find(bad, &(&1 in @foreign)) || Enum.find(bad, :kind, &(&1 not in [nil, :kind]))
   end
 
@@ -48,7 +48,7 @@ defmodule Emmap.Inspection.Headers do
   def problems(headers, written \\ :together) do
     Enum.flat_map(headers, &HeaderProblems.of(&1, reference(&1, headers, written))) ++
       for(
-        problem <- growth_cut_short(headers, in_force(headers)),
+        problem <- growth_cut_short(headers, current(headers)),
         written == :together or problem.severity == :damage,
         do: problem
       )
@@ -63,17 +63,17 @@ defmodule Emmap.Inspection.Headers do
   defp other(header, headers), do: Enum.find(headers, &(&1.at != header.at))
 
   # Two headers that are sound, but different.
-  defp growth_cut_short(headers, in_force) do
-    for %{bad: nil} = header <- headers, in_force != nil, header.bytes != in_force.bytes do
+  defp growth_cut_short(headers, current) do
+    for %{bad: nil} = header <- headers, current != nil, header.bytes != current.bytes do
       {severity, message} =
-        case {header.fields.sequence, in_force.fields.sequence} do
+        case {header.fields.sequence, current.fields.sequence} do
           {same, same} ->
             {:damage,
-             "different from the one in force, but has the same sequence number (#{same})"}
+             "different from the current one, but has the same sequence number (#{same})"}
 
           {older, newer} ->
             {:note,
-             "older (sequence number #{older}) than the one in force (#{newer}), " <>
+             "older (sequence number #{older}) than the current one (#{newer}), " <>
                "as after a growth that a crash interrupted"}
         end
 
@@ -84,10 +84,10 @@ defmodule Emmap.Inspection.Headers do
   @doc "The headers in the form that a report contains."
   @spec shown([Header.t()]) :: [map]
   def shown(headers) do
-    in_force = in_force(headers)
+    current = current(headers)
 
     for header <- headers do
-      state = state(header, in_force, other(header, headers))
+      state = state(header, current, other(header, headers))
 
       hidden =
         for %{kind: kind, name: name} <- header.table.fields,
@@ -99,11 +99,11 @@ defmodule Emmap.Inspection.Headers do
     end
   end
 
-  defp state(%{bad: nil, at: at}, %{at: at}, _other), do: :in_force
-  defp state(%{bad: nil}, _in_force, %{bad: bad}) when bad != nil, do: :sound
+  defp state(%{bad: nil, at: at}, %{at: at}, _other), do: :current
+  defp state(%{bad: nil}, _current, %{bad: bad}) when bad != nil, do: :intact
   defp state(%{bad: nil, bytes: bytes}, %{bytes: bytes}, _other), do: :same
-  defp state(%{bad: nil}, _in_force, _other), do: :older
-  defp state(%{bad: :kind, flipped: nil, table: %{at: [_, _]}}, _in_force, _other), do: :none
-  defp state(%{bad: bad}, _in_force, _other) when bad in @foreign, do: :unknown
-  defp state(_header, _in_force, _other), do: :damaged
+  defp state(%{bad: nil}, _current, _other), do: :older
+  defp state(%{bad: :kind, flipped: nil, table: %{at: [_, _]}}, _current, _other), do: :none
+  defp state(%{bad: bad}, _current, _other) when bad in @foreign, do: :unknown
+  defp state(_header, _current, _other), do: :damaged
 end

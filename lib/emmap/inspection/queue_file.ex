@@ -37,13 +37,13 @@ defmodule Emmap.Inspection.QueueFile do
   @impl true
   def describe(source, limit) do
     with [_ | _] = headers <- Headers.read(source, table()) do
-      in_force = Headers.in_force(headers)
-      length = in_force && length(source, in_force)
-      readable? = in_force != nil and not match?(%{severity: :damage}, length)
-      bad = Headers.bad_format(headers) || if(in_force && not readable?, do: :length)
+      current = Headers.current(headers)
+      length = current && length(source, current)
+      readable? = current != nil and not match?(%{severity: :damage}, length)
+      bad = Headers.bad_format(headers) || if(current && not readable?, do: :length)
 
       {contents, problems} =
-        if readable?, do: contents(source, in_force.fields, limit), else: {nil, []}
+        if readable?, do: contents(source, current.fields, limit), else: {nil, []}
 
       %{
         title: "a queue, version #{Headers.version(headers, @version)}",

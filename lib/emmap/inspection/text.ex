@@ -27,7 +27,7 @@ defmodule Emmap.Inspection.Text do
     if plain?, do: name, else: inspect(name, binaries: :as_strings)
   end
 
-  defp status(:sound), do: ", sound"
+  defp status(:intact), do: ", intact"
   defp status(:damaged), do: ", DAMAGED"
 
   defp status(:unknown),
@@ -77,17 +77,17 @@ defmodule Emmap.Inspection.Text do
     line("header", Enum.join(["at #{header.at}: #{state(header.state)}" | fields], "; "))
   end
 
-  defp state(:in_force), do: "in force"
+  defp state(:current), do: "current"
   defp state(:same), do: "the same"
   defp state(:older), do: "older"
-  defp state(:sound), do: "sound"
+  defp state(:intact), do: "intact"
   defp state(:damaged), do: "damaged"
   defp state(:unknown), do: "not read"
 
   defp lines(nil, _format), do: []
   defp lines(contents, format), do: format.lines(contents)
 
-  defp health(%{problems: []}, checked), do: line("health", "sound: #{checked}")
+  defp health(%{problems: []}, checked), do: line("health", "intact: #{checked}")
 
   defp health(report, _checked) do
     opens =

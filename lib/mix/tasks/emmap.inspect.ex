@@ -1,8 +1,8 @@
 defmodule Mix.Tasks.Emmap.Inspect do
-  @shortdoc "Shows the contents of a mapped file, and whether it is sound"
+  @shortdoc "Shows the contents of a mapped file, and whether it is intact"
 
   @moduledoc """
-  Shows the contents of files that Emmap maps, and whether they are sound.
+  Shows the contents of files that Emmap maps, and whether they are intact.
 
       mix emmap.inspect FILE...
 
@@ -22,7 +22,7 @@ defmodule Mix.Tasks.Emmap.Inspect do
 
   ## Exit status
 
-    * 0 – all files are sound
+    * 0 – all files are intact
     * 1 – a file is damaged
     * 2 – a file could not be read: it does not exist, is not a regular file, or has a version or byte order that this
       version of Emmap does not know
@@ -94,7 +94,7 @@ defmodule Mix.Tasks.Emmap.Inspect do
     end
   end
 
-  defp status(:sound), do: 0
+  defp status(:intact), do: 0
   defp status(:damaged), do: 1
   defp status(:unknown), do: 2
 
