@@ -43,7 +43,7 @@ defmodule Bench.Plot do
       for power <- low..high, at = x.(:math.pow(10, power)) do
         [
           line(at, 46, at, bottom, "grid"),
-          text(at, bottom + 16, format.(:math.pow(10, power)), "soft", "middle")
+          text(at, bottom + 16, whole(format.(:math.pow(10, power))), "soft", "middle")
         ]
       end
 
@@ -92,7 +92,7 @@ defmodule Bench.Plot do
       for power <- low..high, at = y.(:math.pow(10, power)) do
         [
           line(@left, at, @right, at, "grid"),
-          text(@left - 8, at + 4, format_y.(:math.pow(10, power)), "soft", "end")
+          text(@left - 8, at + 4, whole(format_y.(:math.pow(10, power))), "soft", "end")
         ]
       end
 
@@ -184,6 +184,9 @@ defmodule Bench.Plot do
 
   defp line(x1, y1, x2, y2, class),
     do: ~s(<line class="#{class}" x1="#{n(x1)}" y1="#{n(y1)}" x2="#{n(x2)}" y2="#{n(y2)}"/>\n)
+
+  # A power of ten needs no decimals.
+  defp whole(text), do: String.replace(text, ~r/\.0+(?=\D|$)/, "")
 
   defp n(number), do: :erlang.float_to_binary(number / 1, [:compact, decimals: 1])
   defp escape(text), do: text |> String.replace("&", "&amp;") |> String.replace("<", "&lt;")
