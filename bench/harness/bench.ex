@@ -86,12 +86,14 @@ defmodule Bench do
   def bytes(n), do: "#{n} B"
 
   @doc "Three digits of it, and not more than it needs."
-  def digits(0), do: "0"
+  def digits(n) when n == 0, do: "0"
   def digits(n) when is_integer(n) and abs(n) < 1000, do: "#{n}"
   def digits(n) when abs(n) >= 100, do: thousands(round(n))
   def digits(n) when abs(n) >= 10, do: decimals(n, 1)
   def digits(n) when abs(n) >= 0.1, do: decimals(n, 2)
-  def digits(n), do: n |> decimals(4) |> String.replace(~r/0+$/, "")
+  def digits(n) when abs(n) >= 0.001, do: n |> decimals(4) |> String.replace(~r/0+$/, "")
+  def digits(n) when n > 0, do: "< 0.001"
+  def digits(n), do: decimals(n, 4)
 
   def decimals(number, decimals), do: :erlang.float_to_binary(number / 1, decimals: decimals)
 
