@@ -13,7 +13,7 @@ build: setup
 demo: setup
 	mix run demo/demo.exs
 
-# The default run; says itself what it leaves out.
+# The default run. Its last line names the tests that it leaves out.
 test: setup
 	mix test
 	$(MAKE) test-rust

@@ -128,7 +128,7 @@ defmodule Emmap.Safetensors do
   @spec metadata(t) :: %{String.t() => String.t()}
   def metadata(%__MODULE__{metadata: metadata}), do: metadata
 
-  @doc "Returns the type, shape and size of a tensor: `{:ok, info}`, or `:error` if there is no tensor of this name."
+  @doc "Returns the type, shape and size of a tensor: `{:ok, info}`, or `:error` if the file has no tensor of this name."
   @doc group: "Tensors"
   @spec info(t, String.t()) :: {:ok, info} | :error
   def info(%__MODULE__{tensors: tensors}, name) do
@@ -137,8 +137,8 @@ defmodule Emmap.Safetensors do
   end
 
   @doc """
-  Returns the bytes of a tensor, in row-major order and little endian: `{:ok, binary}`, or `:error` if there is no tensor of
-  this name.
+  Returns the bytes of a tensor, in row-major order and little endian: `{:ok, binary}`, or `:error` if the file has no tensor
+  of this name.
 
   The binary is live: it is the file's memory, and no byte is read until it is used. With `copy: true` it is a copy, in the
   memory of the VM. Other errors: `:closed`, and the errors of lost pages that `Emmap.reattach/1` lists.

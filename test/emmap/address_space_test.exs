@@ -6,7 +6,7 @@ defmodule Emmap.AddressSpaceTest do
   @moduletag :tmp_dir
   @moduletag :linux
 
-  # What a child needs: MiB of addresses, and the maps of shared memory that are no file's, with the MiB of pages that
+  # What a child needs: MiB of addresses, and the maps of shared memory without a file, with the MiB of pages that
   # they hold (`nil` where the system does not tell this user).
   @measures """
   addresses = fn ->
@@ -158,7 +158,7 @@ defmodule Emmap.AddressSpaceTest do
       assert pages == nil or pages <= 25
     end
 
-    test "shows zeros in live binaries of a truncated tail, and what is written there later",
+    test "shows zeros in live binaries of a truncated tail, and the bytes that are written there later",
          _context do
       assert {1, 0, 0, 2, :ok} =
                child!("""

@@ -1,5 +1,5 @@
 defmodule Emmap.DeviceRandomTest do
-  # Random requests, in a row, to a device of ours and to one of File.open/2: the same answers, and at
+  # Random requests, in a row, to our device and to one of File.open/2: the same replies, and at
   # the end the same cursor and bytes. Where the latter ends at an error it is opened again.
   use ExUnit.Case, async: true
   alias Emmap.Test.DeviceScript

@@ -137,7 +137,7 @@ defmodule Emmap.FileTest do
       assert {{:ok, 3_000_000}, ^data} = through(:port, &:file.sendfile(mem, &1, 0, 0, []))
     end
 
-    # Runs `send` on one end of a TCP connection and returns its answer and what the other end got.
+    # Runs `send` on one end of a TCP connection and returns its result and the bytes that the other end received.
     defp through(kind, send) do
       {:ok, listener} = :gen_tcp.listen(0, [:binary, active: false, ip: {127, 0, 0, 1}])
       {:ok, port} = :inet.port(listener)

@@ -1,5 +1,5 @@
 defmodule Emmap.InjectionTest do
-  # Every system call that the library makes fails once in every way, and each time the answer is exact, the
+  # Every system call that the library makes fails once in every way, and each time the result is exact, the
   # file as it was, and nothing kept.
   use ExUnit.Case, async: true
   alias Emmap.Test.{ChildVM, CLibrary}

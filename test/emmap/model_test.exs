@@ -1,5 +1,5 @@
 defmodule Emmap.ModelTest do
-  # A map and a raw file get the same random operations and must give the same answers and leave
+  # A map and a raw file get the same random operations and must return the same results and leave
   # the same bytes. Only what `Emmap.File` documents may differ, and each difference is named here.
   use ExUnit.Case, async: true
 

@@ -13,7 +13,7 @@ defmodule Install.PackageTest do
         assert {files() -- tracked, tracked -- files()} == {[], []}
 
       {_, _} ->
-        skipped("whether git tracks the files of the package", "this is no git repository")
+        skipped("whether git tracks the files of the package", "this is not a git repository")
     end
 
     for file <- files(),

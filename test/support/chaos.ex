@@ -1,7 +1,7 @@
 defmodule Emmap.Test.Chaos do
   @moduledoc """
   Processes that do all that can be done to maps, while others truncate, extend, delete and rename the files
-  and fill the disk. Whatever happens, the VM lives, each answer is one that the call may give, and at the end
+  and fill the disk. Whatever happens, the VM lives, each result is one that the call may return, and at the end
   descriptors, maps and memory are back.
   """
 

@@ -83,7 +83,7 @@ defmodule Emmap.Test.Consumer do
   def command(command, folder, arguments, options \\ []) do
     env = if Keyword.get(options, :rust, true), do: [], else: [{"PATH", path_without_rust()}]
 
-    # Questions of mix are not answered.
+    # Nothing replies to the questions that mix asks.
     script = ~s(exec timeout -k 5 500 "$@" </dev/null)
 
     System.cmd("sh", ["-c", script, "sh", command | arguments],

@@ -9,7 +9,7 @@ defmodule Emmap.Test.Guide do
       what there is: `installable!/1`.
     * A block whose first line is a comment with only the name of a file (`# lib/hits.ex`) is written to
       that file. Elixir and Erlang are compiled, too.
-    * `text` directly behind a block is what that block prints. `…` in it stands for anything in a line, and alone on a line
+    * `text` directly after a block is the output of that block. `…` in it matches anything in a line, and alone on a line
       for any lines.
 
   Blocks without an interpreter are skipped, and named in the result, together with the blocks that follow
