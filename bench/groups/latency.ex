@@ -66,8 +66,7 @@ defmodule Bench.Groups.Latency do
     [
       {:note,
        "A process sleeps for a millisecond, over and over, while one, two or four processes call a long operation, over and over: by how much its worst tick was late, in the calmest of three rounds, and the worst but a thousandth of the ticks of all rounds. A sleep of 1 ms " <>
-         "ends up to 1 ms late by itself; \"nothing\" shows it. No call of the library may delay another process by more than 20 ms. Where copies of hundreds of megabytes are made over and over, " <>
-         "what is seen is the VM that gives them back to the system, as after `File.read!/1`: it does that on a scheduler, and the system clears new pages for as long. Live binaries have no such cost."},
+         "ends up to 1 ms late by itself; \"nothing\" shows it. No call of the library may delay another process by more than 20 ms."},
       {:table, ["meanwhile", ">at once", ">takes", ">p99.9 late by", ">worst late by"],
        for(
          {name, together, worst, p999, time} <- rows,
