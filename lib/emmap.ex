@@ -23,14 +23,14 @@ defmodule Emmap do
 
     * A handle belongs to no process: any process on the node can use it.
     * Positions and sizes are in bytes. Positions count from 0.
-    * Functions return what `:file` returns: `:ok`, `{:ok, result}`, `:eof` or `{:error, posix_atom}`. After `close/1`,
-      every call returns `{:error, :closed}`, including a second `close/1`. Incorrect use (an unknown option, a term
-      that is not a handle of this node) raises `ArgumentError`. Where `:file` returns an error instead of raising, this
-      module returns it too: `{:error, :einval}` for a negative position, and `{:error, :badarg}` for a list that
-      contains anything other than ranges or for data that is not iodata.
-    * With `:lock`, the default, a `pread/3` or `pwrite/3` of any length is atomic with respect to every other `pread/3`
-      and `pwrite/3` on the same map. (If a process is killed during a write of more than 1 MiB, part of the data may be
-      written.)
+    * Functions return what `:file` returns: `:ok`, `{:ok, result}`, `:eof` or `{:error, posix_atom}`. After
+      `close/1`, every call returns `{:error, :closed}`, including a second `close/1`. Incorrect use (an unknown
+      option, a term that is not a handle of this node) raises `ArgumentError`. Where `:file` returns an error instead
+      of raising, this module returns it too: `{:error, :einval}` for a negative position, and `{:error, :badarg}` for
+      a `pread/2` list with an element that is not a range, or for data that is not iodata.
+    * With `:lock`, the default, a `pread/3` or `pwrite/3` of any length is atomic with respect to every other
+      `pread/3` and `pwrite/3` on the same map. (If a process is killed during a write of more than 1 MiB, only part
+      of the data may have been written.)
     * A shared, writable map of a whole file grows when it is written past its end, unless it was opened with
       `:fixed_size` or `:length`. On other maps, a write past the end returns `{:error, :enospc}`. Growing does not move
       live binaries (see below).
@@ -80,13 +80,13 @@ defmodule Emmap do
   > pattern, `:re` with `unicode`, and parts of `:unicode`. No library can prevent this. `term/3` and `string/3` copy
   > first. [The guide](live-binaries.md#functions-that-read-twice) lists the functions.
 
-  Another node, a socket, a port, or a file opened with `:delayed_write` reads a live binary after the call has
-  returned, and gets the bytes as they are at that time. If pages of the map were [lost](reliability.md#lost-pages) in
-  the meantime (for example because the file was truncated), the node is disconnected, or the socket or port is closed.
-  Pass copies to these destinations; the section
-  [Where the bytes are read later](live-binaries.md#where-the-bytes-are-read-later) lists them. If the data of a write
-  made with this module (or of a `:file.copy/3` between two maps) is a live binary whose pages were lost, the write
-  returns the error of the map of that binary and writes nothing.
+  If a live binary is sent to another node, a socket or a port, or written to a file opened with `:delayed_write`, its
+  bytes are read only after that call has returned, as they are then. If pages of the map were
+  [lost](reliability.md#lost-pages) in the meantime (for example because the file was truncated), the node is
+  disconnected, or the socket or port is closed. Pass copies to these destinations; the section
+  [Where the bytes are read later](live-binaries.md#where-the-bytes-are-read-later) lists them. A write made with this
+  module whose data is a live binary with lost pages writes nothing and returns the error of that binary's map. A
+  `:file.copy/3` between two maps returns the error of the source if its pages are lost.
 
   A handle opened with `:direct` holds a reference to the whole map, so sending it to another
   *node* sends the contents of the file. To use a map from another node, use `device/2`.
@@ -209,9 +209,9 @@ defmodule Emmap do
   relative to the current directory. Only regular files can be mapped.
 
   An open costs a few system calls, on a dirty I/O scheduler. With `:create`, `:size` or `:length` it also allocates
-  blocks, so that a full disk is an error here and not later (`:sparse` leaves holes instead). An open that changes the
-  size of the file (`:size`, `:length` with `:write`, `:truncate`, `:fit`) holds the growth lock while it does so. Other
-  maps of the file, in any VM, take the same lock when they change the size of the file.
+  blocks, so that a full disk is an error here and not later (`:sparse` leaves holes instead). An open that changes
+  the size of the file (`:size`, `:length` with `:write`, `:truncate`, `:fit`) holds a lock while it does so (the
+  growth lock). Other maps of the file, in any VM, take the same lock when they change its size.
 
   If an open fails, an existing file is unchanged. (A device that fails during `:truncate` may leave it empty.) A new
   file is removed, but never a file that another program has created.
@@ -222,8 +222,8 @@ defmodule Emmap do
       `:file.open/2`
     * `:eperm` – opened for writing: the file is immutable (`chattr +i`), append-only (`chattr +a`; `:append` opens it) or
       sealed; or `:chmod` is not permitted
-    * `:enodev` – not a regular file; or the file system does not support shared maps of it, such as FUSE with direct I/O:
-      open it with `:private`, or mount it with `direct_io_allow_mmap`
+    * `:enodev` – not a regular file; or the file system (such as FUSE with direct I/O) does not support shared maps:
+      open the file with `:private`, or mount the file system with `direct_io_allow_mmap`
     * `:etxtbsy` – opened for writing: the file is a program that is running
     * `:eexist` – with `:exclusive`, the file exists; or the `:fixed` address is in use
     * `:ebusy` – this VM holds live binaries of a file that `:truncate` or `:fit` would shorten; or another program has
@@ -235,19 +235,19 @@ defmodule Emmap do
     * `:enotsup` – an option that this system or file system does not support; or huge pages of a size other than that of
       the file system
 
-  If another program holds a lease on the file (Samba, an NFS server), the open waits in the calling process until the
-  lease is given up. After 10 seconds, it returns `{:error, :ebusy}`.
+  If another program (Samba, an NFS server) holds a lease on the file, the open suspends the calling process until the
+  lease is given up, for at most 10 seconds.
 
   On `:emfile` and `:ebusy`, the calling process is garbage-collected, which closes its unused handles and
   releases its unused live binaries. The open is then tried once more.
 
-  Instead of a path, you can pass a file that is already open: `{:fd, n}`, the number of a descriptor of this VM (such as
-  one that a port, a socket or another library has passed); a handle of `:file.open/2` with `:raw`; or a map. The new map
-  has its own descriptor, so either may be closed first. The caller keeps what it passed, and must not close it before the
-  open has returned. The file needs no name: deleted files and files made by `memfd_create` can be mapped. The file must
-  be open for reading, and with `:write` also for writing; otherwise the result is `{:error, :eacces}`. If no file is open
-  under that number, the result is `{:error, :ebadf}`. `:create`, `:exclusive`, `:chmod` and `:auto_unlink` work only
-  with paths.
+  Instead of a path, you can pass a file that is already open: `{:fd, n}`, where `n` is a file descriptor of this VM
+  (for example one received from a port, a socket or another library); a handle of `:file.open/2` with `:raw`; or a
+  map. The new map has its own descriptor, so either may be closed first. The caller keeps what it passed, and must
+  not close it before the open has returned. The file needs no name: deleted files and files made by `memfd_create`
+  can be mapped. The file must be open for reading, and with `:write` also for writing; otherwise the result is
+  `{:error, :eacces}`. If no file is open under that number, the result is `{:error, :ebadf}`. `:create`,
+  `:exclusive`, `:chmod` and `:auto_unlink` work only with paths.
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_doc_fd.bin")
       iex> {:ok, file} = :file.open(path, [:read, :write, :raw])
@@ -359,8 +359,9 @@ defmodule Emmap do
   A call that is running in another process returns either the bytes of the file or `{:error, :closed}`, never zeros in
   place of the bytes. If the call is a write and returns `:ok`, its data is in the file.
 
-  `close/1` does not sync; see `sync/1`. It runs on a dirty I/O scheduler and takes as long as unmapping takes. Garbage
-  collection of a handle that was not closed does the same; for a large map, a separate thread does the unmapping.
+  `close/1` does not sync; see `sync/1`. It runs on a dirty I/O scheduler and takes as long as unmapping takes. A
+  handle that was not closed is closed by garbage collection; for a large map, a separate thread then does the
+  unmapping.
   """
   @doc group: "Opening and closing"
   @spec close(t) :: :ok | failure
@@ -380,10 +381,10 @@ defmodule Emmap do
 
   A length of 0 means everything up to the end of the file. The window is a separate map. It has the same access as
   `mem` (`:write`, `:private`, `:direct` and `:nolock`) and a cursor at 0. It shows the bytes that exist: fewer than
-  `length` if the file ends earlier, and none past the end of the file. It never changes the size of the file. A window
-  works on files of any size, including files larger than the address space, and on files that were renamed or deleted
-  since. For anonymous memory, the result is `{:error, :enotsup}`. To move a window or change its size, see
-  `move_window/3`.
+  `length` if the file ends earlier, and none past the end of the file. It never changes the size of the file. A
+  window works on files of any size, including files larger than the address space, and on files that have been
+  renamed or deleted since they were opened. For anonymous memory, the result is `{:error, :enotsup}`. To move a
+  window or change its size, see `move_window/3`.
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_doc_window.bin")
       iex> File.write!(path, "onetwothree")
@@ -456,10 +457,10 @@ defmodule Emmap do
   Reads up to `count` bytes at `position`. Returns fewer if the map ends before that, and `:eof` if `position` is at or
   past the end.
 
-  The result is a copy, or a live binary on a handle opened with `:direct`. As with a file, reading 0 bytes also returns
-  `:eof`. With a negative position, the result is `{:error, :einval}`. `position` may also be a location as in
+  The result is a copy, or a live binary on a handle opened with `:direct`. As with a file, reading 0 bytes also
+  returns `:eof`. With a negative position, the result is `{:error, :einval}`. `position` may also be a location as in
   `position/2`, such as `{:eof, -10}`; anything else returns `{:error, :badarg}`. Reading lost pages returns the error
-  of the map (`:estale`, `:enospc`, `:eio`, …) until `reattach/1`, which lists these errors.
+  of the map (`:estale`, `:enospc`, `:eio`, …) until `reattach/1` is called. `reattach/1` lists these errors.
   """
   @doc group: "Reading"
   @spec pread(t, position | location, non_neg_integer) :: {:ok, binary} | :eof | failure
@@ -525,10 +526,11 @@ defmodule Emmap do
   @doc """
   Returns a whole file, or a whole map, as one live binary: `{:ok, binary}`.
 
-  `source` is a path, which is mapped read-only for it, or a handle. Takes constant time, plus a few system calls for a path.
-  The binary has the size that the file or map has at the time of the call. The pages of a path stay mapped until the binary
-  is collected; its file descriptor is closed at once. An empty file is an empty binary. Errors of a path are those of
-  `open/2`; errors of a handle are those of `view/3`. The binary is live: see "Live binaries" in `Emmap`.
+  `source` is a handle, or a path or an open file, which is then mapped read-only. The call takes constant time, plus
+  a few system calls for a path. The binary has the size that the file or map has at the time of the call. The pages
+  of a path stay mapped until the binary is collected; its file descriptor is closed at once. An empty file is an
+  empty binary. Errors of a path are those of `open/2`; errors of a handle are those of `view/3`. The binary is live:
+  see "Live binaries" in `Emmap`.
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_doc_view.bin")
       iex> File.write!(path, "the whole file")
@@ -563,7 +565,7 @@ defmodule Emmap do
   end
 
   @doc """
-  Reads up to `count` bytes at the cursor and moves the cursor past them; `:eof` at the end.
+  Reads up to `count` bytes at the cursor and moves the cursor past them. Returns `:eof` at the end.
 
   Processes that read from one handle at the same time never get the same bytes. A read that fails does not move the
   cursor (unless another process has moved it in the meantime), so the same bytes are read after `reattach/1`.
@@ -682,8 +684,9 @@ defmodule Emmap do
       chunks of bytes, and not with `live: true`
     * `start: n`, `length: n` – only this range of bytes; lines are truncated at its ends
 
-  `stream!(source, trim: true)` streams lines. An invalid mode or option, or `live: true` with `copy: true`, raises
-  `ArgumentError` immediately. A file that cannot be opened raises `Emmap.Error` when the stream is enumerated.
+  The mode may be left out: `stream!(source, trim: true)` streams lines. An invalid mode or option, or `live: true`
+  with `copy: true`, raises `ArgumentError` immediately. A file that cannot be opened raises `Emmap.Error` when the
+  stream is enumerated.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 12])
       iex> :ok = Emmap.pwrite(mem, 0, "one\\ntwo\\nfour")
@@ -813,8 +816,7 @@ defmodule Emmap do
   defp pwrite_list(_mem, _other, _done), do: {:error, :badarg}
 
   @doc """
-  Writes `data` (iodata) at the cursor and moves the cursor past it. It grows the map and returns errors as `pwrite/3`
-  does.
+  Writes `data` (iodata) at the cursor and moves the cursor past it. Growth and errors are as with `pwrite/3`.
 
   Processes that write to one handle at the same time write one after the other. A write that fails does not move the
   cursor, unless another process has moved it in the meantime.
@@ -836,7 +838,7 @@ defmodule Emmap do
   @doc """
   Moves the cursor and returns `{:ok, new_position}`.
 
-  `location` is a number, `:bof`, `:cur`, `:eof`, or one of these with an offset, such as `{:eof, -10}`.
+  `location` is a number, or `:bof`, `:cur` or `:eof`, alone or with an offset, such as `{:eof, -10}`.
 
   The cursor may be past the end (a read there returns `:eof`, and a write grows the map). With a location before the
   beginning, the result is `{:error, :einval}`.
@@ -958,7 +960,9 @@ defmodule Emmap do
 
   def patomic_cas(mem, _position, _expected, _new), do: none!(mem)
 
-  @doc "Reads the integer at `position` atomically. Works on a read-only map. Errors are as with `patomic/4`."
+  @doc """
+  Reads the integer at `position` atomically. Also works on a read-only map. Other errors are as with `patomic/4`.
+  """
   @doc group: "Atomic integers"
   @spec patomic_read(t, position) :: {:ok, integer} | failure
   def patomic_read(handle(ref), position), do: Bare.integer(Native.atomic_read(ref, position))
@@ -1089,17 +1093,16 @@ defmodule Emmap do
     * `:start` – where to begin, in bytes; the default is 0. If it is at or past the end, nothing matches
     * `:length` – how many bytes to search; the whole match must be inside them. The default is up to the end
 
-  Bytes are compared as they are. For a regular expression, or to ignore case, run `Regex` on a copy of the range:
-  `string/3`, or lines of `stream!/3`, but
-  [not on a live binary](live-binaries.md#functions-that-read-twice). See
+  Bytes are compared as they are. For a regular expression, or to ignore case, run `Regex` on a copy, read with
+  `string/3` or `stream!/3`, and [never on a live binary](live-binaries.md#functions-that-read-twice). See
   [Streams and large files](streams-and-large-files.md) for what to do with a match.
 
   If you use a pattern often, prepare it with `compile_pattern/1`. An empty list, an empty pattern or an unknown
   option raises `ArgumentError`. If pages are lost or the map is closed, the search ends with the error.
 
-  Up to 64 KiB are searched on the caller's scheduler, more on dirty CPU schedulers, some milliseconds at a time. The
-  bytes are searched in blocks, each of which is first copied to a small buffer. This is about as fast as `grep`. If the
-  range is written during the search, each block is searched as it was when it was copied.
+  Up to 64 KiB are searched on the caller's scheduler; more are searched on dirty CPU schedulers, a few milliseconds
+  at a time. The bytes are searched in blocks, each of which is first copied to a small buffer. This is about as fast
+  as `grep`. If the range is written to during the search, each block is searched as it was when it was copied.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 32])
       iex> Emmap.pwrite(mem, 0, "one two three two")
@@ -1206,7 +1209,7 @@ defmodule Emmap do
   `:max_size`.
 
   Returns `{:ok, new_size}`. If another program has already made the file longer than the new size, the file keeps its
-  length, and the map takes that length (up to `:max_size`).
+  length, and the map adopts that length (up to `:max_size`).
 
   If the map has reached its `:max_size`, the result is `{:error, :enospc}`. Other errors are as with `resize/2`.
 
@@ -1225,7 +1228,7 @@ defmodule Emmap do
 
   Growing allocates blocks (unless `:sparse`) and does not move live binaries. Growing never truncates: if another map
   or program has already made the file longer than `size`, the file keeps its length. After shrinking, the file is
-  `size` bytes long, and live binaries read zeros past the new end. If the call fails, the size of the file is
+  `size` bytes long, and live binaries read as zeros past the new end. If the call fails, the size of the file is
   unchanged; for its blocks, see [What a failure leaves behind](reliability.md#what-a-failure-leaves-behind).
 
   Errors:
@@ -1261,9 +1264,9 @@ defmodule Emmap do
   @doc """
   Allocates disk blocks for a range, so that later writes to the range cannot fail because the disk is full.
 
-  (On a copy-on-write file system they can: see [Limits](limits.md#file-systems).) If the range extends past the end,
-  the file and the map grow, as with `:file.allocate/3`. If the call fails, the size of the file is unchanged; for its
-  blocks, see [What a failure leaves behind](reliability.md#what-a-failure-leaves-behind).
+  (On a copy-on-write file system, they can still fail: see [Limits](limits.md#file-systems).) If the range extends
+  past the end, the file and the map grow, as with `:file.allocate/3`. If the call fails, the size of the file is
+  unchanged; for its blocks, see [What a failure leaves behind](reliability.md#what-a-failure-leaves-behind).
 
   With a count of 0, the result is `{:error, :einval}`; for a file with holes on a file system without `fallocate`, it
   is `{:error, :enotsup}`. Other errors are as with `resize/2`.
@@ -1280,16 +1283,17 @@ defmodule Emmap do
   @doc """
   Writes the map's changes to the disk and waits until they are there. After `:ok`, they survive a power failure.
 
-  With `:async`, it only starts the writing. The first sync of a new file also makes its name durable, if the file
-  system can sync a directory (CIFS, vboxsf and some FUSE file systems cannot; this is not an error). After a file is
-  renamed, its directory must be synced separately, as with any file.
+  With `:async`, the call only starts the writing. With `{position, count}` instead of `how`, only the pages of that
+  range are written. The first sync of a new file also makes its name durable, if the file system can sync a directory
+  (CIFS, vboxsf and some FUSE file systems cannot; this is not an error). After a file is renamed, its directory must
+  be synced separately, as with any file.
 
   Maps that never change a file (read-only, private, anonymous) return `:ok`. Errors: `:estale` if the file is shorter
   than the map; `:eio`, `:enospc`, `:edquot` or `:erofs` if the disk does not accept the data; and the reasons
   for lost pages that `reattach/1` lists.
 
-  After a sync has failed, every later sync returns the same error until `reattach/1`. The
-  kernel reports pages that it could not write only once, so a later `:ok` would not mean that the data is on the disk.
+  After a sync has failed, every later sync returns the same error until `reattach/1` is called. The kernel reports
+  pages that it could not write only once, so a later `:ok` would not mean that the data is on the disk.
   """
   @doc group: "Durability"
   @spec sync(t, :sync | :async | {position, non_neg_integer}) :: :ok | failure
@@ -1299,7 +1303,7 @@ defmodule Emmap do
   def sync(mem, {position, count}), do: sync(mem, {position, count}, :sync)
   def sync(_mem, other), do: bad_sync!(other)
 
-  @doc "Same as `sync/2`, but only for the pages of `{position, count}`."
+  @doc "Same as `sync/2`, but only for the pages of `range`, which is `{position, count}`."
   @doc group: "Durability"
   @spec sync(t, {position, non_neg_integer}, :sync | :async) :: :ok | failure
   def sync(mem, range, how)
@@ -1317,7 +1321,7 @@ defmodule Emmap do
           "sync takes :sync, :async or {position, count}, got #{inspect(other)}"
   end
 
-  @doc "Same as `sync/1`, but without the file's timestamps."
+  @doc "Same as `sync/1`, but does not write the file's timestamps."
   @doc group: "Durability"
   @spec datasync(t) :: :ok | failure
   def datasync(mem), do: Native.datasync(ref!(mem))
@@ -1327,12 +1331,12 @@ defmodule Emmap do
 
   Once a call has returned such an error, every call returns it until `reattach/1` is called.
 
-  It looks at the same file again, even if the file was renamed, and maps the lost pages again at the same addresses, so
-  live binaries show what the file contains now. A map of a whole file takes the current size of the file. This includes
-  read-only maps and maps opened with `:append`, which in this way read what others appended. A map of a part of a file,
-  or with `:fixed_size`, keeps its size; the result is `{:error, :estale}` while the file is too short. A `:private` map
-  that can be written keeps its written pages and does not grow. If pages were lost whose data is stored nowhere else
-  (see [Reliability](reliability.md#how-it-works)), it returns `{:error, :enomem}`.
+  It looks at the same file again, even if the file was renamed, and maps the lost pages again at the same addresses,
+  so live binaries show what the file contains now. A map of a whole file adopts the current size of the file. This
+  includes read-only maps and maps opened with `:append`, which in this way read what others appended. A map of a part
+  of a file, or with `:fixed_size`, keeps its size; the result is `{:error, :estale}` while the file is too short. A
+  `:private` map that can be written keeps its written pages and does not grow. If pages were lost whose data is
+  stored nowhere else (see [Reliability](reliability.md#how-it-works)), it returns `{:error, :enomem}`.
 
   Data that existed only in a lost page, such as what was in the truncated part of the file, is gone. A write that
   returned the error of an earlier fault was not done. A write that itself accessed a lost page has lost the data in
@@ -1378,11 +1382,10 @@ defmodule Emmap do
   @doc """
   Sends the calling process the message `{:emmap, monitor, :fault, reason}` when a fault occurs on the map.
 
-  A fault is a condition that `reattach/1` repairs: the file was truncated (`:estale`), its disk is full (`:enospc`) or
-  failed (`:eio`), or memory ran out (`:enomem`). The message arrives within about 10 milliseconds, no matter whether a
-  call by some process or code that reads a live binary directly hit the fault. If the map already has a fault, the
-  message is sent immediately. After one message, no more are sent until `reattach/1` is called; the next fault then
-  causes another.
+  A fault is a condition that `reattach/1` repairs: the file was truncated (`:estale`), its disk is full (`:enospc`)
+  or failed (`:eio`), or memory ran out (`:enomem`). The message arrives within about 10 milliseconds, whether the
+  fault was hit by a call or by code that reads a live binary. If the map already has a fault, the message is sent
+  immediately. After one message, no more are sent until `reattach/1` is called; the next fault then causes another.
 
   Returns `{:ok, monitor}`, the reference that the messages contain. A process may monitor a map more than once. A
   monitor ends with `demonitor/2`, when its process ends, or, without a message, when the map is released (its last
@@ -1391,8 +1394,9 @@ defmodule Emmap do
   (`sync/1`, `info/1`, `resize/2` and `reattach/1` do).
 
   Each such fault is also logged once as a `:warning`, whether or not the map is monitored. The metadata contains the
-  domain `[:emmap]` and `:emmap_fault`, a map of `:path`, `:position` and `:reason`. To turn this off, set
-  `config :emmap, log_faults: false` before the first use of Emmap (or start with `erl -emmap log_faults false`).
+  domain `[:emmap]` and `:emmap_fault`, an Elixir map with the keys `:path`, `:position` and `:reason`. To turn this
+  off, set `config :emmap, log_faults: false` before the first use of Emmap (or start with
+  `erl -emmap log_faults false`).
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_doc_monitor.bin")
       iex> File.write!(path, :binary.copy("log ", 4096))
@@ -1455,13 +1459,14 @@ defmodule Emmap do
   @doc """
   Tells the kernel how a range will be used.
 
-  A `count` of 0 means everything up to the end. The advice is `:normal`, `:sequential`, `:random`, `:no_reuse`,
-  `:will_need` or `:dont_need`. With any other advice, the result is `{:error, :einval}`.
+  A `count` of 0 means everything up to the end. On every system, the advice can be `:normal`, `:sequential`,
+  `:random`, `:no_reuse`, `:will_need` or `:dont_need`. An unknown advice returns `{:error, :einval}`.
 
   `:dont_need` releases memory; written data is kept, even in a private map.
 
-  Linux has more advice. If the kernel does not support it, or it does not apply to the map, the result is
-  `{:error, :einval}`; on other systems, it is `{:error, :enotsup}`. The following do not change the bytes that are read:
+  Linux supports further advice values. If the kernel does not support one of them, or it does not apply to the map,
+  the result is `{:error, :einval}`; on other systems, it is `{:error, :enotsup}`. The following values do not change
+  the bytes that are read:
 
     * `:cold`, `:pageout` – the pages may be reclaimed early, or are reclaimed now
     * `:hugepage`, `:nohugepage`, `:collapse` – use huge pages where possible, never, or now
@@ -1470,8 +1475,8 @@ defmodule Emmap do
     * `:dontfork`, `:dofork` – exclude the range from child processes, or include it
     * `:mergeable`, `:unmergeable` – allow the kernel to merge equal private pages, or not
 
-  *Two lose data*, and need a map that can be written (otherwise `{:error, :eacces}`). They act only on pages that are
-  entirely inside the range:
+  *Two further values lose data*, and need a map that can be written (otherwise `{:error, :eacces}`). They act only on
+  pages that are entirely inside the range:
 
     * `:remove` – for shared maps: the bytes become zeros, in the file too, and their blocks are released (a hole)
     * `:free` – for private anonymous memory: the kernel may drop the bytes when it needs memory; they then read as zeros
@@ -1535,7 +1540,7 @@ defmodule Emmap do
   @doc """
   Makes the map read-only, for all its handles, permanently.
 
-  Every write, whether of bytes, of numbers or atomic, that begins after this call has returned fails with
+  Every write that begins after this call has returned (bytes, numbers or atomic integers) fails with
   `{:error, :eacces}`. This function also accepts an `Emmap.Counters`; functions that change its counters then raise
   `Emmap.Error` with `:eacces`. To write again, open the file again with `open/2`.
 
@@ -1610,7 +1615,8 @@ defmodule Emmap do
     * `:address_ranges` – 1, plus one for each time the map outgrew the address range that was reserved for it
     * `:faults`, `:fault` – how often a lost page was accessed (or the file was found too short), and where
       this first happened since the last `reattach/1`: `{position, {:error, reason}}`, or `nil`
-    * `:failed_sync` – the result of every `sync/1` since one failed: `{:error, reason}`, or `nil`
+    * `:failed_sync` – the error that every `sync/1` returns because an earlier one failed, `{:error, reason}`, or
+      `nil`
 
   This call looks at the file. So it also detects that the file was truncated inside the map's last page, which raises no
   signal. It walks the page tables, which takes a few milliseconds per gigabyte on a dirty I/O scheduler.
