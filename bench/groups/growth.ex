@@ -58,9 +58,10 @@ defmodule Bench.Groups.Growth do
     [
       {"growth-size", {"Cost against the size of a sparse file", "bytes of the file"}},
       {"growth-calls",
-       {"Cost of a call against how many there are",
+       {"Cost of a call against the number of items, blocks, counters or maps",
         "live binaries, counters, items, blocks, or maps"}},
-      {"growth-opens", {"Cost of opening against how many there are", "items, blocks, or maps"}}
+      {"growth-opens",
+       {"Cost of opening against the number of items, blocks or maps", "items, blocks, or maps"}}
     ]
   end
 

@@ -19,7 +19,7 @@ defmodule Bench.Groups.Whole do
 
     sides = fn act, seconds ->
       [
-        {:emmap, "open, a live binary", live.(act)},
+        {:emmap, "Emmap.open, Emmap.pread", live.(act)},
         {:read, "File.read!", read.(act)},
         {:raw, "raw :file.read of 64 KB each", fn -> by_parts(path, act) end}
       ]
@@ -36,7 +36,7 @@ defmodule Bench.Groups.Whole do
       compare(
         "#{bytes(size)}: open, and nothing else",
         [
-          once(:emmap, "open, a live binary", live.(fn _ -> :ok end)),
+          once(:emmap, "Emmap.open, Emmap.pread", live.(fn _ -> :ok end)),
           once(:read, "File.read!", read.(fn _ -> :ok end)),
           once(:cat, "cat >/dev/null", fn ->
             {_, 0} = System.cmd("sh", ["-c", "cat \"$1\" >/dev/null", "sh", path])
@@ -103,7 +103,7 @@ defmodule Bench.Groups.Whole do
   defp memory(path) do
     rows =
       for {label, act} <- [
-            {"open, a live binary, a sum of all bytes", fn -> opened(path, &sum/1) end},
+            {"Emmap.open, Emmap.pread, a sum of all bytes", fn -> opened(path, &sum/1) end},
             {"File.read!, a sum of all bytes", fn -> path |> File.read!() |> sum() end}
           ] do
         [label | for(n <- most(act), do: "#{decimals(n / 1_000_000, 1)} MB")]

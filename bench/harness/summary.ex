@@ -17,7 +17,7 @@ defmodule Bench.Summary do
     {"blocks", "store 64 B", "Blocks.store", ":dets.insert", "store 64 B"},
     {"lines", "128 MB, each line", "Emmap.stream!, live: true", "File.stream!, read_ahead",
      "visit each line of 128 MB"},
-    {"whole", "1 GB: open, sum a number", "open, a live binary", "File.read!",
+    {"whole", "1 GB: open, sum a number", "Emmap.open, Emmap.pread", "File.read!",
      "open 1 GB, sum a column"}
   ]
 
@@ -126,7 +126,7 @@ defmodule Bench.Summary do
         ]
       end
 
-    Results.table(["", "emmap", "instead", ">takes"], rows)
+    Results.table(["", "Emmap", "alternative", ">the alternative takes"], rows)
   end
 
   defp plot(shown) do
