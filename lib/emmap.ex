@@ -69,9 +69,8 @@ defmodule Emmap do
   See the guide [Live binaries](live-binaries.md). A live binary keeps its pages mapped until it is collected, even
   after `close/1`; in that case, `close/1` releases only the file descriptor. The results of `view/3`, and of `read/2`,
   `pread/3` and `read_line/1` on a `:direct` handle, are live however short they are. A *part* of at most 64 bytes that
-  is taken out of a live binary by matching or `binary_part/3` is an ordinary copy (from OTP 27 on;
-  [the guide](live-binaries.md) has the sizes for earlier versions). The result of `:binary.copy/1` is always an
-  ordinary copy. Do not use a live binary as a key of a map or of an ETS table.
+  is taken out of a live binary by matching or `binary_part/3` is an ordinary copy, and so is the result of
+  `:binary.copy/1`. Do not use a live binary as a key of a map or of an ETS table.
 
   > #### Functions that read twice need a copy {: .warning}
   >
