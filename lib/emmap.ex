@@ -669,7 +669,7 @@ defmodule Emmap do
   @doc """
   Returns a stream of the lines of a file, or, if `mode` is a number, of chunks of that many bytes; see `Emmap.Stream`.
 
-  `source` is a handle, or a path that is mapped at each enumeration. Options:
+  `source` is a handle, or a path that is mapped at each enumeration. Options (by default, none is set):
 
     * `trim: true` – lines without their newline (LF or CRLF)
     * `live: true` – live binaries, which change with the file, instead of copies; the default on a `:direct` handle.

@@ -46,11 +46,12 @@ defmodule Emmap.Blocks do
 
   ## Costs
 
-  Storing, reading and freeing take constant time, regardless of the number of blocks. The file needs 4.5 bytes per
-  block in addition to its data, in groups of 32,256 blocks. It grows by one eighth at a time, but by at least 64 KiB
-  and at most 64 MiB. Opening takes constant time after `kill -9`, because the state in the file is then valid. The
-  first open after a clean close checks the state, and the first open after a reboot rebuilds it; both read half a byte
-  per block.
+  Storing, reading and freeing take constant time, regardless of the number of blocks. In addition to the data, the
+  file needs 4.5 bytes per block, allocated for 32,256 blocks at a time. It grows by one eighth at a time, but by at
+  least 64 KiB and at most 64 MiB. Opening takes constant time after `kill -9`: the kernel still has the file's pages
+  in memory, and their state is valid after every instruction. After a clean close, the file agrees with its last
+  sync, and the first open checks this. The first open after a reboot rebuilds the state. The check and the rebuild
+  read half a byte per block.
 
   Calls with blocks of more than 64 KiB run on dirty schedulers.
   """
@@ -95,9 +96,9 @@ defmodule Emmap.Blocks do
   # Opening and closing
 
   @doc """
-  Opens the blocks in a file, and creates the file if it does not exist. The directory must exist.
+  Opens the block store in a file, and creates the file if it does not exist. The directory must exist.
 
-  Options:
+  Options, with their defaults:
 
     * `:block_size` – the length of each block in bytes, 1 to 1,073,741,824. Required for a new file. Without it, the file
       must exist, or the result is `{:error, :enoent}`
@@ -137,13 +138,13 @@ defmodule Emmap.Blocks do
     end)
   end
 
-  @doc "Same as `open/2`, but returns only the blocks and raises `Emmap.Error` on failure."
+  @doc "Same as `open/2`, but returns only the block store and raises `Emmap.Error` on failure."
   @doc group: "Opening and closing"
   @spec open!(Path.t() | :file.name_all(), [option]) :: t
   def open!(path, options \\ []), do: path |> open(options) |> Structure.opened!(:blocks, path)
 
   @doc """
-  Closes the blocks for all processes that hold this handle. Each later call returns `{:error, :closed}`.
+  Closes the block store for all processes that hold this handle. Each later call returns `{:error, :closed}`.
 
   When the last handle in a VM is closed, the file is first synced; if that fails, its error is returned.
   """
@@ -154,32 +155,33 @@ defmodule Emmap.Blocks do
   @doc """
   Returns `:ok` once everything that any participant has done so far is on the disk.
 
-  One sync serves all processes that wait.
+  All waiting processes share one sync.
 
-  It writes the file twice: first the blocks, then the record of the blocks that are covered. After a sync has failed, each
-  later one returns the same error until `reattach/1`.
+  It writes to the disk in two steps: first the blocks, then the record of which blocks are covered. After a sync has
+  failed, each later one returns the same error until `reattach/1` is called.
   """
   @doc group: "Opening and closing"
   @spec sync(blocks) :: :ok | failure
   def sync(blocks), do: patient(Native.blocks_sync(blocks!(blocks).ref))
 
   @doc """
-  Repairs blocks whose file was truncated or whose disk failed, after the file has been restored: see `Emmap.reattach/1`.
+  Repairs a block store whose file was truncated or whose disk failed, after the file has been restored: see
+  `Emmap.reattach/1`.
   """
   @doc group: "Opening and closing"
   @spec reattach(blocks) :: :ok | {:error, reason | :closed}
   def reattach(blocks), do: Structure.reattach(blocks!(blocks), &Native.blocks_reattach/1)
 
   @doc """
-  Returns the state of the blocks as a map.
+  Returns the state of the block store as a map.
 
   Its keys are:
 
     * `:path`, `:size` (of the file, in bytes), `:faults` (how often a lost page was accessed)
     * `:block_size` in bytes, `:count`, `:capacity` – see `count/1` and `capacity/1`
     * `:replaced` – how many blocks were written to and are stored separately until the next sync
-    * `:recovered` – `nil`, or what the last open after a reboot found: the number of blocks `:kept`, and `:dropped`, the
-      number of blocks that no sync had covered
+    * `:recovered` – `nil`, or what the last open after a reboot found: `:kept`, the number of blocks kept, and
+      `:dropped`, the number of blocks that no sync had covered
   """
   @doc group: "Opening and closing"
   @spec info(blocks) :: {:ok, map} | failure
@@ -202,7 +204,7 @@ defmodule Emmap.Blocks do
   Stores a block at the lowest free address, and returns the address.
 
   Errors: `:enospc` if the disk is full, `:edquot` if the user's quota is used up, and the reasons for lost pages that
-  `Emmap.reattach/1` lists, until `reattach/1`.
+  `Emmap.reattach/1` lists, which persist until `reattach/1` is called.
   """
   @doc group: "Blocks"
   @spec store(blocks, binary) :: {:ok, address} | failure
@@ -285,8 +287,8 @@ defmodule Emmap.Blocks do
   @doc """
   Replaces the data of a block.
 
-  The block has either its old or its new data, never parts of both. This holds if any participant dies, after a power
-  failure, and for a process that reads the block at the same time.
+  The block has either its old or its new data, never parts of both. This holds even if a participant dies or the
+  power fails, and for processes that read the block at the same time.
 
   The data is written twice; for a block that the last sync covered, the second write is done by the next sync. There is
   room for 262,144 bytes of such blocks (at least 2, at most 1,024 blocks). When it is used up, the call does a sync, on a
@@ -311,7 +313,11 @@ defmodule Emmap.Blocks do
   def free(%__MODULE__{ref: ref}, address), do: patient(Native.blocks_free(ref, address))
   def free(blocks, address), do: blocks |> blocks!() |> free(address)
 
-  @doc "Returns whether the address is in use. Raises `Emmap.Error` if the blocks are closed or their file was truncated."
+  @doc """
+  Returns whether the address is in use.
+
+  Raises `Emmap.Error` if the block store is closed or its file was truncated.
+  """
   @doc group: "Blocks"
   @spec used?(blocks, address) :: boolean
   def used?(blocks, address) do
@@ -323,7 +329,11 @@ defmodule Emmap.Blocks do
     end
   end
 
-  @doc "Returns how many blocks are in use, in constant time. Raises as `used?/2` does."
+  @doc """
+  Returns how many blocks are in use, in constant time.
+
+  Raises `Emmap.Error` if the block store is closed or its file was truncated.
+  """
   @doc group: "Blocks"
   @spec count(blocks) :: non_neg_integer
   def count(blocks) do
@@ -335,7 +345,11 @@ defmodule Emmap.Blocks do
     end
   end
 
-  @doc "Returns how many blocks, used or free, the file can hold without growing. Raises as `used?/2` does."
+  @doc """
+  Returns how many blocks, used or free, the file can hold without growing.
+
+  Raises `Emmap.Error` if the block store is closed or its file was truncated.
+  """
   @doc group: "Blocks"
   @spec capacity(blocks) :: non_neg_integer
   def capacity(blocks) do
@@ -383,8 +397,8 @@ defmodule Emmap.Blocks do
   Returns `{:ok, moves}`, the number of moved blocks. The call first syncs the file.
 
   For each block, it calls `moved.(from, to)` when both addresses have the data, so that the caller can update its
-  references. Then it frees the old address. If the function raises, or the VM is killed, both addresses stay in use. No
-  process may write to a block while it is moved.
+  references. Then it frees the old address. If the function raises, or the VM is killed, both addresses stay in use.
+  The caller must make sure that no process writes to a block while it is being moved.
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_doc_compact.blocks")
       iex> _ = File.rm(path)
@@ -424,21 +438,21 @@ defmodule Emmap.Blocks do
   # Another format
 
   @doc """
-  Copies all blocks from the block store of saleyn/emmap in the file `path`.
+  Copies all blocks from a block store at `path` that was written by the earlier library, saleyn/emmap.
 
   The destination `to` is an opened `Emmap.Blocks`, or the path of a file, which is created if necessary and closed at
-  the end. (saleyn/emmap is the earlier library that Emmap replaces.)
+  the end. (Emmap replaces saleyn/emmap.)
 
-  Returns `{:ok, %{old => new}}`, which maps each address in the old file to the new address. The file of the
-  destination is then synced.
+  Returns `{:ok, %{old => new}}`, which maps each address in the old file to the new address. By then, the destination
+  file has been synced.
 
   The old file is only read. It must not be changed during the call. A block store that was not closed needs no repair
   before the import. (To continue using such a file unchanged, see the module `:emmap`.)
 
   Options:
 
-    * `addresses: :same` – a block keeps its address, which must be free in `to`. The old addresses are far apart, so the
-      file gets room for as many blocks as the highest address requires, usually 262,144
+    * `addresses: :same` – (default) a block keeps its address, which must be free in `to`. The old addresses are far
+      apart, so the file gets room for as many blocks as the highest address requires, usually 262,144
     * `addresses: :new` – a block gets the lowest free address, as with `store/2`. The blocks are copied in the order of
       the old file, which assigns its addresses in the order 0, 4096, …, 258048, 64, 4160 and so on
 
@@ -446,7 +460,7 @@ defmodule Emmap.Blocks do
 
   Errors:
 
-    * those of `Emmap.open/2` and `open/2`
+    * those of `Emmap.open/2` and `Emmap.Blocks.open/2`
     * `{:bad_format, :kind}` – the old file is not a block store of at most 64³ blocks, or its blocks are larger than 1
       GiB
     * `{:bad_format, :length}` – the old file was truncated
@@ -479,9 +493,10 @@ defmodule Emmap.Blocks do
   # Supervision
 
   @doc """
-  Starts a process that keeps the blocks of the file `:path` open for as long as it lives.
+  Starts a process that keeps the block store in the file `:path` open for as long as it lives.
 
-  With `:name`, an atom, every function accepts the name instead of the blocks. The other options are those of `open/2`.
+  With `:name`, an atom, every function accepts the name instead of the block store. The other options are those of
+  `open/2`.
   """
   @doc group: "Supervision"
   @spec start_link(keyword) :: GenServer.on_start()

@@ -24,26 +24,27 @@ defmodule Emmap.Counters do
     * Counters are 64-bit signed integers. They wrap as `:atomics` do, so an add never overflows.
     * Every change is atomic and sequentially consistent for all processes of this node, other
       VMs, and programs in other languages that use atomic instructions ([Formats](formats.md) describes the file).
-    * A change whose call has returned survives the death of the process and of the VM. It survives a power failure once
-      `sync/1` has returned `:ok`. A change whose call has not returned is made either completely or not at all, with
-      two exceptions: `reset/1` changes one counter after the other, and with write concurrency, this holds for each
-      cache line that a `put/3` or `reset/2` changes.
+    * A change whose call has returned survives the death of the process and of the VM. It survives a power failure
+      once `sync/1` has returned `:ok`. A change whose call has not returned is made either completely or not at all,
+      with two exceptions: `reset/1` changes one counter after the other; and with write concurrency, a `put/3` or
+      `reset/2` is atomic only for each cache line, not as a whole.
     * A counter is identified by its index, from 0, or by its name. A counter that does not exist, or
       a value that does not fit in 64 bits, raises `ArgumentError`, as with `:atomics`. (`counters[key]` returns
       `nil` instead, as `Access` does.)
-    * System errors raise `Emmap.Error`: `:closed`; `:estale` if another program truncated the file; `:enospc`,
-      `:edquot`, `:eperm`, `:erofs` or `:eio` if a page of it could not be read or written. All but `:closed` persist
-      until `reattach/1`. `Emmap.reattach/1` lists the reasons.
+    * In functions that read or change counters, system errors raise `Emmap.Error`: `:closed`; `:estale` if another
+      program truncated the file; `:enospc`, `:edquot`, `:eperm`, `:erofs` or `:eio` if a page of it could not be read
+      or written. All but `:closed` persist until `reattach/1` is called. `Emmap.reattach/1` lists the reasons.
+      `open/3`, `close/1`, `info/1`, `sync/1` and `reattach/1` return system errors instead of raising them.
     * Counters are not locked. `to_list/1` reads one after the other and does not take a snapshot.
 
   ## Write concurrency
 
   With `write_concurrency: true`, a *new* file has a separate copy of every counter for each scheduler. Adds from
-  different cores then do not wait for each other, and `get/2` computes the sum. As with OTP's `:counters`, `get/2` and
-  `put/3` may miss adds that run at the same time. Functions that need the previous value (`next/3`, `exchange/3`,
-  `compare_exchange/4`, `add_get/3`, `sub_get/3`) raise `ArgumentError`. The option is stored in the file and applies to
-  everyone who opens it later. For each scheduler, one cache line of 128 bytes contains sixteen counters, so sixteen
-  counters take 128 bytes per scheduler instead of 128 bytes in total.
+  different cores then do not wait for each other, and `get/2` computes the sum. As with OTP's `:counters`, `get/2`
+  and `put/3` may miss adds that run at the same time. Functions that need the previous value (`next/3`, `exchange/3`,
+  `compare_exchange/4`, `add_get/3`, `sub_get/3`) raise `ArgumentError`. The option is stored in the file and applies
+  to everyone who opens it later. Sixteen counters share a cache line of 128 bytes, so they take 128 bytes per
+  scheduler instead of 128 bytes in total.
   """
 
   import Emmap.Waiting, only: [patient: 1]
@@ -93,27 +94,28 @@ defmodule Emmap.Counters do
   A relative `path` is relative to the current directory. The directory of the file must exist.
 
   `count_or_names` is the minimum number of counters, or a list of their names (atoms or strings). A file with fewer
-  counters grows in place, even while others have it open. Existing values are kept, and new counters are 0. A new file
-  reserves twice the space that its names need, but at least 1 MiB. The names of a file take at most 16 MiB (16,777,216
-  bytes, where each name takes its length plus 2: about 1 million names of 14 bytes). Beyond that, the result is
-  `:enospc`.
+  counters grows in place, even while others have it open. Existing values are kept, and new counters are 0. A new
+  file reserves twice the space that its names need, but at least 1 MiB. The names of a file take at most 16 MiB
+  (16,777,216 bytes, where each name takes its length plus 2: about 1 million names of 14 bytes). Beyond that, the
+  result is `{:error, :enospc}`.
 
-  Names stay in the file, in order. You can add names later, or open the file with fewer names, but the first
-  names must be the same. A counter is found by its name as an atom or as a string. Names of the file that were
-  not given are available as strings: `open(path, [:requests])` of a file with two counters returns
-  `[{:requests, 2}, {"errors", 1}]`. If a file with names is opened with a number, all its names are strings.
+  Names stay in the file, in order. You can add names later, or open the file with fewer names, but the first names
+  must be the same. A counter is found by its name as an atom or as a string. Names of the file that were not given
+  are available as strings: if a file with two counters is opened with `open(path, [:requests])`, `Enum.to_list/1` of
+  the counters returns `[{:requests, 2}, {"errors", 1}]`. If a file with names is opened with a number, all its names
+  are strings.
 
-  A file grows under a lock. If another program has the whole file locked, the open waits for 2 seconds and then returns
-  `:ebusy`. A file is created atomically: after a crash or power failure, or if the open fails, it is either in the old
-  state or complete. Files of the earlier library saleyn/emmap (made by its `emmap:open_counters`) can be opened and
-  extended without conversion. A file can be opened several times, in one VM or in several. All handles use the same
-  memory.
+  A file grows under a lock. If another program has the whole file locked, the open waits for 2 seconds and then
+  returns `{:error, :ebusy}`. A file is created atomically: after a crash or power failure, or if the open fails, the
+  file either does not exist (or is as it was) or is complete. Files of the earlier library saleyn/emmap (made by its
+  `emmap:open_counters`) can be opened and extended without conversion. A file can be opened several times, in one VM
+  or in several. All handles use the same memory.
 
-  Options:
+  Options, with their defaults:
 
-    * `create: false` – the file must exist: returns `:enoent` instead of creating a file. (Missing counters are still
-      added to an existing file.)
-    * `write_concurrency: true` – for a new file: see "Write concurrency" in `Emmap.Counters`
+    * `create: true` – with `false`, the file must exist, or the result is `{:error, :enoent}`. (Missing counters are
+      still added to an existing file.)
+    * `write_concurrency: false` – with `true`, for a new file: see "Write concurrency" in `Emmap.Counters`
 
   Errors: those of `Emmap.open/2`; `:estale` (the file was truncated while it was read); and the following, which leave
   the file unchanged:
@@ -122,8 +124,9 @@ defmodule Emmap.Counters do
     * `{:bad_format, why}` – not a counter file (`:kind`), of an unknown `:version`, from a machine of the
       other `:endianness`, shorter than its header says (`:length`), or damaged (`:checksum`, `:names`)
 
-  An empty file is initialized like a new file, or with `create: false` returns `{:bad_format, :kind}`. It is initialized
-  in place if it cannot be replaced (it is bind-mounted, or its directory belongs to another user).
+  An empty file is initialized like a new file. With `create: false`, the result is `{:error, {:bad_format, :kind}}`.
+  An empty file is initialized in place if it cannot be replaced (it is bind-mounted, or its directory belongs to
+  another user).
   """
   @doc group: "Opening and closing"
   @spec open(Path.t() | :file.name_all(), non_neg_integer | [name], [option]) ::
@@ -162,8 +165,8 @@ defmodule Emmap.Counters do
     do: path |> open(count_or_names, options) |> Structure.opened!(:counters, path)
 
   @doc """
-  Closes the counters immediately, for all processes that hold this handle. Each later call raises `Emmap.Error` with
-  `:closed`.
+  Closes the counters immediately, for all processes that hold this handle. Each later call fails with `:closed`:
+  functions that read or change counters raise `Emmap.Error`, and the others return `{:error, :closed}`.
 
   Releases the file descriptor and the memory, as `Emmap.close/1` does. Garbage collection of counters that were not
   closed does the same. All values are in the file; to have them on the disk, call `sync/1` first.

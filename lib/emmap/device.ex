@@ -40,31 +40,33 @@ defmodule Emmap.Device do
     * With `encoding: :unicode`, characters are UTF-8, as with `File.open(path, [:utf8])`. `:file` and `IO.binread/2`
       then read and write characters up to 255 as bytes, which is rarely intended: use `IO.read/2` and `IO.write/2`
       instead. Bytes that are not UTF-8 cause an error when they are reached.
-    * Reads return copies, even on a `:direct` handle. Data from a client is copied before it is translated, so live
-      binaries are safe to send.
+    * Reads return copies, even on a `:direct` handle. Data from a client is copied before it is translated, so a
+      client on the same node can safely send live binaries.
     * A function in a request (`:io.fread/3` sends one) runs in the device. Large reads and
       writes run on dirty schedulers.
 
   ## Differences from a device of `File.open/2`
 
-  The page [Requests to a device](device.md) compares the replies to all requests. The differences are:
+  The page [Requests to a device](device.md) compares the replies to all requests. In this list of the differences,
+  *the OTP device* is the process that `File.open/2` starts:
 
-    1. An error is returned to the client. The device continues, with its cursor unchanged. The process that
-       `File.open/2` starts ends on most errors, which also ends its owner.
-    2. Requests that crash that process (an encoding that does not exist, or invalid characters) return
+    1. An error is returned to the client. The device continues, with its cursor unchanged. The OTP device ends on
+       most errors, which also ends its owner.
+    2. Requests that crash the OTP device (an encoding that does not exist, or invalid characters) return
        `{:error, :badarg}`.
-    3. An unknown request returns `{:error, :request}`, as the I/O protocol specifies; that process returns
+    3. An unknown request returns `{:error, :request}`, as the I/O protocol specifies; the OTP device returns
        `{:error, {:request, request}}`. `:get_geometry` returns `{:error, :enotsup}`.
-    4. The device does not read ahead. `:file.truncate/1` truncates at the cursor, whereas that process truncates after
-       the data that it has read ahead. The next read sees what others write to the map. Invalid UTF-8 is an error when
-       it is reached, not up to 8 KiB before.
-    5. An incomplete character at the end of the file is always an error. That process returns `:eof` if it
-       has already read it ahead.
-    6. A function that throws, or asks for more after `:eof`, returns `{:error, function}`. That process uses the
+    4. The device does not read ahead. `:file.truncate/1` truncates at the cursor, whereas the OTP device truncates
+       after the data that it has read ahead. The next read sees what others write to the map. Invalid UTF-8 is an
+       error when it is reached, not up to 8 KiB before.
+    5. An incomplete character at the end of the file is always an error. The OTP device returns `:eof` if it has
+       already read the incomplete character ahead.
+    6. A function that throws, or asks for more after `:eof`, returns `{:error, function}`. The OTP device uses the
        thrown value as the result, or calls the function forever.
-    7. Where maps differ from files: see `Emmap.File`.
-    8. With `binary: true`, the characters that a function in a request returns are a string even at the end of the
-       file. Before OTP 27, that process returned a list.
+    7. With `binary: true`, the characters that a function in a request returns are a string even at the end of the
+       file. Before OTP 27, the OTP device returned a list.
+
+  In addition, maps differ from files as described in `Emmap.File`.
   """
 
   # Without `use GenServer`, whose child_spec/1 names its argument `init_arg`.
@@ -87,7 +89,8 @@ defmodule Emmap.Device do
 
   @typedoc """
     * `:encoding` – `:latin1` (default) or `:unicode`; also the others of `:file.open/2`, such as `{:utf16, :little}`
-    * `:binary` – clients get strings (`true`, the default), or lists of characters, as from Erlang's own devices
+    * `:binary` – whether clients get strings (`true`, the default) or lists of characters (`false`), as from Erlang's
+      own devices
     * `:owner` – the process with which the device ends; by default, the process that starts it
     * `:name` – a name for the device, as for a `GenServer`
   """

@@ -2,8 +2,8 @@ defmodule Emmap.File do
   @moduledoc """
   OTP's file interface: the callbacks that `:file`, `IO` and `File` call on a handle.
 
-  You do not need to call these functions: `:file.pread(mem, 0, 10)` and `Emmap.pread(mem, 0, 10)` do
-  the same. The differences from a raw file are:
+  You do not call this module directly: `:file.pread(mem, 0, 10)` and `Emmap.pread(mem, 0, 10)` do the same. The
+  differences from a raw file are:
 
     * after `close`, calls return `{:error, :closed}`, whereas calls on a raw file return `{:error, :einval}`
     * writing to a read-only map returns `{:error, :eacces}`, whereas writing to a raw file returns `{:error, :ebadf}`
@@ -15,7 +15,7 @@ defmodule Emmap.File do
     * if a write past the end leaves a gap, the blocks of the gap are allocated, unless the map is `:sparse`
     * a read or write that fails does not move the cursor
     * `:file.copy/2` and `:file.copy/3` between two maps return the error of the source or the destination, and write
-      nothing in place of lost pages. At the end of the source, `bytes` in `{:ok, bytes}` may be less than requested
+      nothing in place of lost pages. If the source ends early, the count in `{:ok, count}` is less than requested
     * any process may use a handle, whereas a raw file raises `:not_on_controlling_process`
   """
 

@@ -59,7 +59,7 @@ defmodule Emmap.Inspection do
         }
 
   @typedoc """
-  What is known about a file. It consists of maps, lists, atoms, strings and integers.
+  What is known about a file, as maps, lists, atoms, strings and integers.
 
     * `:path`, `:title` – its name as it was given, and a description of its format
     * `:format` – `:counters`, `:predecessor_counters`, `:queue`, `:blocks` or `:plain`
@@ -69,19 +69,18 @@ defmodule Emmap.Inspection do
       `{:error, {:bad_format, why}}`, otherwise `nil`
     * `:size`, `:allocated` – its size, and the size of its blocks on the disk, in bytes; the latter is smaller if the
       file has holes
-    * `:pages` – `:page_size` in bytes; `:count` and `:resident`, how many pages it has and how many of
-      them are in memory; and `:parts`, the same for parts of about equal size, from its start.
-      Counted before anything was read. In a file of more than 4,194,304 pages (16 GiB), pages in a hole
-      count as not in memory. For a file that the user may not write, Linux reports all pages as in memory.
+    * `:pages` – `:page_size` in bytes; `:count` and `:resident`, how many pages it has and how many of them are in
+      memory; and `:parts`, the same for parts of about equal size, from its start. Counted before anything was read.
+      In a file of more than 4,194,304 pages (16 GiB), pages in a hole count as not in memory. For a file that the
+      VM's user may not write to, Linux reports all pages as in memory.
     * `:headers` – for each: `:at`, `:bytes`, `:state` and `:fields`, as in [Formats](formats.md)
     * `:contents` – `nil` if the headers do not describe them. For counters: `:count`, `:named`, `:write_concurrency`,
       `:sum` (not wrapped), `:not_zero` (how many), `:largest`, `:smallest` and the first `:values` as
       `%{key: name_or_index, value: integer}`. For a queue: its `:streams`, `:cursors` and `:segment_count`, its first
-      `:segments`, whether it was `:closed`, and the words
-      `:lock`, `:log`, `:dropped`, `:recoveries`, `:recovered_items`, `:dropped_bytes`, as in [Formats](formats.md).
-      For blocks: `:count`, `:capacity`, `:held`, `:replaced`, `:blocks_checked`, whether they were `:closed`, the first
-      `:groups`, and the words `:lock`, `:log`, `:recoveries`, `:kept`, `:dropped`. For a plain file: its `:first_bytes` in
-      hexadecimal
+      `:segments`, whether it was `:closed`, and the header fields `:lock`, `:log`, `:dropped`, `:recoveries`,
+      `:recovered_items`, `:dropped_bytes`, as in [Formats](formats.md). For blocks: `:count`, `:capacity`, `:held`,
+      `:replaced`, `:blocks_checked`, whether they were `:closed`, the first `:groups`, and the header fields `:lock`,
+      `:log`, `:recoveries`, `:kept`, `:dropped`. For a plain file: its `:first_bytes` in hexadecimal
     * `:problems` – in the order in which they were found
   """
   @type report :: %{
@@ -112,14 +111,15 @@ defmodule Emmap.Inspection do
   Options:
 
   * `values: n` – lists up to `n` counters, segments of a queue or groups of blocks (default 20; `:infinity` lists all)
-  * `parts: n` – counts pages for `n` parts of the file (default 32; at most 1,000)
+  * `parts: n` – divides the file into `n` parts and counts the pages in memory of each (default 32; at most 1,000)
 
   The errors are those of `Emmap.open/2`, such as `:enoent`, `:eacces`, `:eisdir`, `:enodev` (a device, FIFO or socket);
   and `:estale` if the file was truncated while it was read. For a damaged file, the result is a report, not an error.
 
-  For a queue, 8 MiB of records are compared with their checksums, starting with the oldest item; with `values: :infinity`,
-  all of them. For blocks, the same is done from the first block on. If another process changed the file while it was read,
-  it is read again, and problems are then reported as notes.
+  For a queue, 8 MiB of records are compared with their checksums, starting with the oldest item; with
+  `values: :infinity`, all of them. For blocks, the same is done from the first block on. If problems are found and
+  another process has changed the file during the reading, the file is read again, up to twice. If the last reading
+  was also disturbed, its problems are reported as notes.
 
   It reads all counters, in pieces of at most 1 MiB, and their names, of which a file has at most 16 MiB. Of a
   plain file, it reads only the first bytes. Holes are not read, because they are zeros: a small file with a large hole

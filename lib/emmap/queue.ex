@@ -38,8 +38,8 @@ defmodule Emmap.Queue do
     * A queue can be opened in whatever state it was left. After `kill -9`, opening takes constant time. After a reboot,
       opening checks the items that were not synced and drops the incompletely written items at the end; `info/1`
       reports how many bytes.
-    * An item is a term of up to 1 GiB (1,073,741,824 bytes) in the external term format, or a binary with
-      `format: :binary`.
+    * An item is a term of up to 1 GiB (1,073,741,824 bytes) in the external term format, or, with `format: :binary`,
+      a binary.
 
   A queue is `Enumerable`: the functions of `Enum` and `Stream` return the available items, oldest first, without
   removing them. It is `Collectable`: `Enum.into(items, q)` pushes the items.
@@ -80,7 +80,7 @@ defmodule Emmap.Queue do
   `Emmap.Error` on an error. All other functions return it.
 
   A function that finds no item returns `:empty`. System errors are `{:error, reason}` with a POSIX atom or `:closed`.
-  Errors of lost pages, which `Emmap.reattach/1` lists, persist until `reattach/1`. There are also:
+  Errors of lost pages, which `Emmap.reattach/1` lists, persist until `reattach/1` is called. There are also:
 
     * `{:error, :full}` – the queue has reached its `:max_size`
     * `{:error, :gone}` – the receipt is no longer valid
@@ -148,7 +148,7 @@ defmodule Emmap.Queue do
   @doc """
   Opens the queue in a file, and creates the file if it does not exist. The directory must exist.
 
-  Options, which apply to this handle unless noted otherwise:
+  Options, with their defaults. They apply to this handle unless noted otherwise:
 
     * `format: :term` – items are terms. With `:binary`, items are binaries, stored as they are
     * `direct: false` – with `true` and `format: :binary`, payloads are live binaries: see "Live payloads"
@@ -277,11 +277,13 @@ defmodule Emmap.Queue do
 
   Options:
 
-    * `durable: true` – returns once the item is on the disk. One sync serves all processes that wait
+    * `durable: true` – returns only once the item is on the disk; the default is the option of `open/2`. All waiting
+      processes share one sync
     * `id: {producer, number}` – drops the item, and returns `:duplicate`, if this producer has already pushed this
       number or a higher one. `producer` is any term. A queue remembers up to 1,024 producers; a push by another one
       returns `{:error, :eusers}`
-    * `timeout: :infinity` – with `full: :block`, how many milliseconds to wait for space before `{:error, :full}`
+    * `timeout: milliseconds` – with `full: :block`, how long to wait for space before `{:error, :full}` is returned;
+      the default is `:infinity`
 
   Raises `ArgumentError` if the queue has `format: :binary` and the item is not a binary. For an item larger than 1 GiB,
   the result is `{:error, :emsgsize}`.
@@ -460,7 +462,8 @@ defmodule Emmap.Queue do
   end
 
   @doc """
-  Removes up to `:max_items` items (default 1,000) of up to `:max_bytes` (default 1 MiB) in total.
+  Removes and returns up to `:max_items` items (default 1,000), with a total size of at most `:max_bytes` (default 1
+  MiB).
 
   Returns `{:ok, items}`, oldest first and with at least one item, or `:empty`.
 
@@ -538,15 +541,15 @@ defmodule Emmap.Queue do
   @doc """
   Checks out the oldest item, and returns `{:ok, item, receipt}`.
 
-  The item stays in the queue until `ack/3`, and no other process gets it in the meantime. It is available
+  The item stays in the queue until `ack/3` is called, and no other process gets it in the meantime. It is available
   again, at its place in the order, after `nack/2`, or when this process, its VM or its program ends.
 
   With `:max_items` or `:max_bytes`, it returns a batch, `{:ok, [{item, receipt}]}`, like `pop_many/2`. `:timeout`
   (default 0) is how many milliseconds to wait for the first item.
 
-  On a full disk, at least 24 items of a queue (and of each reader) can be checked out at the same time; beyond that, the
-  result may be `{:error, :enospc}`. An item that has used up its `:max_attempts` is then delivered again, because it
-  cannot be set aside.
+  On a full disk, at least 24 items of a queue (and of each reader) can be checked out at the same time; beyond that,
+  the result may be `{:error, :enospc}`. On a full disk, an item that has used up its `:max_attempts` cannot be set
+  aside and is delivered again.
   """
   @doc group: "At-least-once delivery"
   @spec checkout(queue, max_items: pos_integer, max_bytes: pos_integer, timeout: timeout) ::
@@ -596,8 +599,9 @@ defmodule Emmap.Queue do
   @doc """
   Acknowledges the item of a receipt, or of each receipt in a list, so that it is not delivered again.
 
-  Returns `{:error, :gone}` if the receipt is no longer valid, because the item was acknowledged or released before, or
-  dropped to make room. In a list, all valid receipts are acknowledged.
+  Returns `{:error, :gone}` if the receipt is no longer valid, because the item was acknowledged or released before,
+  or dropped to make room. If some receipts of a list are no longer valid, the items of the others are still
+  acknowledged.
 
   With `durable: true`, once the call has returned, the item is not delivered again even after a power failure.
   """
@@ -728,7 +732,7 @@ defmodule Emmap.Queue do
   Space is reused once all readers have passed it, so the slowest reader determines the size of the file. With
   `max_lag:`, in bytes, a reader that falls further behind skips the oldest items, and `info/1` counts them.
 
-  A name has 1 to 62 bytes. A reader is stored in the file and exists until `delete_reader/2`.
+  A name has 1 to 62 bytes. A reader is stored in the file and exists until `delete_reader/2` is called.
   """
   @doc group: "Readers"
   @spec reader(queue, String.t(), max_lag: pos_integer | :infinity) :: {:ok, t} | failure
@@ -798,7 +802,7 @@ defmodule Emmap.Queue do
   end
 
   @doc """
-  Copies all intact items of a damaged queue to the queue in the file `path`. The queue itself is not changed.
+  Copies all intact items of a damaged queue to the queue at `path`. The queue itself is not changed.
 
   Returns `{:ok, %{items: copied, damaged: places}}`, the numbers of copied items and of damaged places.
   """

@@ -22,12 +22,13 @@ defmodule Emmap.Safetensors do
 
   ## Safety
 
-  The header is checked completely before any tensor is returned: its length, the JSON, types, shapes, and that the tensors
-  fill the file without gaps and overlaps, as the format requires. A file that fails a check is not opened.
+  The header is checked completely before any tensor is returned: its length, JSON, types and shapes are checked, and
+  the tensors must fill the file without gaps or overlaps, as the format requires. A file that fails a check is not
+  opened.
 
-  A file must not be overwritten in place while it is open. To replace it, write a new file and rename it to the old name.
-  If a file is truncated, `fetch/3` returns `{:error, :estale}`, and live binaries read zeros there, as with every map: see
-  [Reliability](reliability.md).
+  A file must not be overwritten in place while it is open. To replace it, write a new file and rename it to the old
+  name. If a file is truncated, `fetch/3` returns `{:error, :estale}`, and live binaries read as zeros past the new
+  end, as with every map: see [Reliability](reliability.md).
   """
 
   alias Emmap.{OptionList, Path}
@@ -44,11 +45,14 @@ defmodule Emmap.Safetensors do
           metadata: %{String.t() => String.t()}
         }
   @typedoc """
-  The type of the elements, as Nx names it: `{:f, 32}`. The types that Nx does not have are in `:dtype` of `t:info/0`, and
-  `nil` here.
+  The type of the elements, as Nx names it: `{:f, 32}`. `nil` for a type that Nx does not have; `:dtype` of `t:info/0`
+  then tells which.
   """
   @type type :: {atom, pos_integer} | nil
-  @typedoc "A tensor: the type, its name in the file, the shape, the size in bytes, and the file that has it."
+  @typedoc """
+  What `info/2` returns: the `:type`, its name in the file (`:dtype`), the `:shape`, the `:size` in bytes, and the `:path`
+  of the file that contains the tensor.
+  """
   @type info :: %{
           type: type,
           dtype: String.t(),
@@ -57,14 +61,15 @@ defmodule Emmap.Safetensors do
           path: binary
         }
   @typedoc """
-  What is wrong with a file: it is shorter or longer than its header says (`:length`), the header is not JSON of this format
-  (`:header`), a type is unknown (`:type`), a shape or a range of bytes is not possible (`:tensor`), or an index does not
+  What is wrong with a file: it is shorter or longer than its header says (`:length`), the header is not JSON of this
+  format (`:header`), a type is unknown (`:type`), a shape or byte range is invalid (`:tensor`), or an index does not
   match its files (`:index`).
   """
   @type bad_format :: :length | :header | :type | :tensor | :index
 
   @doc """
-  Opens a `.safetensors` file, or a model in several files by its index, a path that ends in `.json`: `{:ok, st}`.
+  Opens a `.safetensors` file, or, given the path of an index (ending in `.json`), a model in several files. Returns
+  `{:ok, st}`.
 
   Reads the header: the time is proportional to its length, and does not depend on the size of the tensors. The files of an
   index are in the directory of the index.
@@ -79,7 +84,7 @@ defmodule Emmap.Safetensors do
     if String.ends_with?(path, ".json"), do: Index.open(path), else: open_one(path)
   end
 
-  @doc "Same as `open/1`, but returns only the tensors and raises `Emmap.Error` on failure."
+  @doc "Same as `open/1`, but returns only `st` and raises `Emmap.Error` on failure."
   @doc group: "Opening and closing"
   @spec open!(Elixir.Path.t() | :file.name_all()) :: t
   def open!(path) do
@@ -110,7 +115,7 @@ defmodule Emmap.Safetensors do
   end
 
   @doc """
-  Closes the files. Later calls of `fetch/3` return `{:error, :closed}`; live binaries stay valid.
+  Closes the files. Later calls to `fetch/3` return `{:error, :closed}`; live binaries stay valid.
   """
   @doc group: "Opening and closing"
   @spec close(t) :: :ok | Emmap.failure()

@@ -3,16 +3,17 @@ defmodule Emmap.Search do
   Patterns of bytes to search for in a map, used by `Emmap.find/3`, `rfind/3`, `find_all/3` and `count/3`.
 
   A pattern is a binary of at least one byte, a list of such binaries, or the result of `Emmap.compile_pattern/1` for
-  either. For a list, the leftmost match counts, and of those that begin at the same position, the longest. The
-  order of the list does not matter.
+  either. For a list, the leftmost match counts (in `rfind/3`, the one that begins last), and of those that begin at
+  the same position, the longest. The order of the list does not matter.
 
   A list may contain up to 1,048,576 patterns, of at most 1 MiB each and 16 MiB in total. A single pattern may be
   longer.
 
   Preparing patterns takes time in proportion to their bytes. Searching takes time in proportion to the bytes of the
-  map, regardless of the patterns: even if one is the prefix of another, and even if they match everywhere. Both run in
-  steps of a few milliseconds on dirty CPU schedulers, and other work can run between the steps. If the process is
-  killed or the handle is closed, the work ends after the current step.
+  map, regardless of the patterns: even if one is the prefix of another, and even if they match everywhere. Short work
+  runs on the caller's scheduler; longer work runs in steps of a few milliseconds on dirty CPU schedulers, and other
+  work can run between the steps. If the process is killed or the handle is closed, the work ends after the current
+  step.
   """
 
   import Emmap.Waiting, only: [patient: 1]

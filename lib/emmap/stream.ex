@@ -20,9 +20,10 @@ defmodule Emmap.Stream do
       and does not move its cursor, so others may use the handle at the same time.
     * Lines are the same bytes as those of `File.stream!/3`: they include the newline, and CRLF becomes LF. The last
       line may have no newline.
-    * Lines and chunks are **copies**, as `pread/3` returns them: they do not change when the file changes, and do not
-      keep the file mapped. Those of up to 64 bytes are on the heap of the process; longer ones are separate binaries. They
-      are **live** on a `:direct` handle, or with `live: true`: see [Live lines](#module-live-lines).
+    * By default, lines and chunks are **copies**, as `pread/3` returns them: they do not change when the file
+      changes, and do not keep the file mapped. Copies of up to 64 bytes are on the heap of the process; longer ones
+      are separate binaries. On a `:direct` handle, or with `live: true`, lines and chunks are **live** binaries
+      instead: see [Live lines](#module-live-lines).
     * The stream ends where the map ended when the enumeration began, or at `:start` + `:length`. Bytes by which the map
       grows later are not part of the stream. If `Emmap.resize/2` shrinks the map, the stream ends earlier.
     * System errors raise `Emmap.Error`: an error from opening the file; `:closed` if the handle is closed during the
@@ -33,18 +34,19 @@ defmodule Emmap.Stream do
 
   ## What it costs
 
-  One call of native code returns up to 1,024 lines and looks at 128 KiB at most. Longer lines, and chunks of more than
-  64 KiB, are searched and copied on a dirty CPU scheduler, in steps of a few milliseconds. If the process is killed or
-  the handle is closed, this work ends after the current step. Holes of a file read as zeros and contain no newline, so
-  in a line longer than 1 MiB they are skipped (except on FUSE, and in private maps). Pages are read from the disk 8 MiB
-  ahead, on a dirty I/O scheduler. Therefore no scheduler is blocked, regardless of the length of a line and the speed
-  of the disk. During an enumeration, the process has a heap of at least 512 KiB (`:min_heap_size`), which reduces the
-  cost of a line by a third. A process whose `:max_heap_size` is less than 16 times that keeps its heap, and gets
-  smaller batches: 10,000 words are enough for short lines.
+  One call of native code returns up to 1,024 lines and looks at 128 KiB at most. Longer lines, and chunks of more
+  than 64 KiB, are searched and copied on a dirty CPU scheduler, in steps of a few milliseconds. If the process is
+  killed or the handle is closed, this work ends after the current step. Holes of a file read as zeros and contain no
+  newline, so in a line longer than 1 MiB they are skipped (except on FUSE, and in private maps). Pages are read from
+  the disk 8 MiB ahead, on a dirty I/O scheduler. Therefore no scheduler is blocked, regardless of the length of a
+  line and the speed of the disk. During an enumeration, the process has a heap of at least 512 KiB
+  (`:min_heap_size`), which reduces the cost of a line by a third. If the `:max_heap_size` leaves the process less
+  than 8 MiB to grow by, its heap is left as it is and the batches are smaller; for short lines, a `:max_heap_size` of
+  10,000 words is enough.
 
-  Memory use stays flat: a stream of a path unmaps the pages behind it, so that they are left to the page cache. When
-  its enumeration ends, the file is released: its descriptor, its pages, and its disk space if it was deleted. (With
-  `live: true`, the pages stay until the last live line is collected.)
+  Memory use stays flat: a stream of a path unmaps the pages that it has already read, and leaves them to the page
+  cache. When its enumeration ends, the file is released: its descriptor, its pages, and its disk space if it was
+  deleted. (With `live: true`, the pages stay until the last live line is collected.)
 
   `Enum.count/1` of lines is one search for newlines, on dirty CPU schedulers. For chunks, it is a division.
 
@@ -114,9 +116,9 @@ defmodule Emmap.Stream do
   (`File.stream!/3` would empty the file first). A file that does not exist is created. `:start` and
   `:length` have no effect.
 
-  Each element is copied when it is collected, so a live line is written as it is at that time. If an element is a live
-  binary whose pages were lost, `Emmap.Error` is raised with the error of the map of that binary. The elements are
-  written in blocks of 64 KiB and at the end, even if the enumeration raises.
+  Each element is copied when it is collected, so a live line is written as it is at that time. If an element is a
+  live binary whose pages were lost, `Emmap.Error` is raised with the error of that binary's map. The elements are
+  written in blocks of 64 KiB; the rest is written at the end, even if the enumeration raises.
 
   For a path, or a handle opened with `:append`, each block goes to the end of the file, even if others append at the
   same time. For any other handle, only one process should append at a time, because each block is written where the

@@ -12,8 +12,8 @@ defmodule Emmap.Typed do
   Python or Rust on the same machine. `{type, :big}` and `{type, :little}` are the same on every
   machine; use them for files that are moved between machines. `{type, :native}` is the same as the type alone.
 
-  A float can have any bits when it is read. Every bit pattern that is a NaN is returned as `:nan`, and `:nan` is
-  written as the default quiet NaN.
+  Any bit pattern can be read as a float. Every NaN is returned as `:nan`, and `:nan` is written as the default quiet
+  NaN.
   """
 
   @names [:u8, :i8, :u16, :i16, :u32, :i32, :u64, :i64, :f32, :f64]

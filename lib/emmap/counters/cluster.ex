@@ -16,7 +16,7 @@ defmodule Emmap.Counters.Cluster do
       iex> Cluster.leave(:web)
       :ok
 
-  If a named node is unreachable, its count is missing from the sum, and the result shows this:
+  If a node of the cluster is unreachable, its count is missing from the sum, and the result shows this:
 
       iex> alias Emmap.Counters.Cluster
       iex> {:ok, counters} = Emmap.Counters.open(Path.join(System.tmp_dir!(), "emmap_api.cnt"), 1)
@@ -49,9 +49,14 @@ defmodule Emmap.Counters.Cluster do
   @typedoc "The name of the cluster, the same on all its nodes."
   @type name :: term
   @typedoc """
-  Why a node's count is missing: the node is unreachable (`:noconnection`), did not reply in time (`:timeout`), has not
-  joined (`:not_joined`), its counters are `:closed` or `:estale`, Emmap is missing there or is a different version
-  (`:undef`), or it failed in an unexpected way.
+  Why a node's count is missing:
+
+    * `:noconnection` – the node is unreachable
+    * `:timeout` – it did not reply in time
+    * `:not_joined` – it has not joined
+    * `:closed`, `:estale` or another reason of `Emmap.reattach/1` – its counters are closed, or cannot be read
+    * `:undef` – Emmap is missing there, or is a different version
+    * `{:failed, reason}` – it failed in an unexpected way
   """
   @type why :: :noconnection | :timeout | :not_joined | :closed | :undef | atom | {:failed, term}
   @typedoc "The nodes whose counts are missing from a sum, and why."
@@ -69,13 +74,13 @@ defmodule Emmap.Counters.Cluster do
   # Joining
 
   @doc """
-  Makes `counters`, a handle or the name that counters were started with, this node's part of the cluster `name`.
+  Joins the cluster called `name`, with `counters` as this node's part of it.
 
-  The option `:nodes` names the nodes of the cluster.
+  `counters` is what `Emmap.Counters.open/3` returned, or the `:name` of started counters.
 
-  They need not be running. Joining again replaces the counters and the nodes. The counters are kept in
-  `:persistent_term` until `leave/1`. Joining again and leaving cause a garbage collection of all
-  processes.
+  The option `:nodes` lists the nodes of the cluster, which need not be running. Joining again replaces the counters
+  and the nodes. The counters are kept in `:persistent_term` until `leave/1` is called. Joining again and leaving
+  cause a garbage collection of all processes.
   """
   @doc group: "Joining"
   @spec join(name, Counters.counters(), nodes: [node]) :: :ok
@@ -145,7 +150,7 @@ defmodule Emmap.Counters.Cluster do
   Sums a counter over all nodes: `{:ok, sum}`, or `{:partial, sum, [{node, why}]}` with the nodes whose
   counts are missing.
 
-  Options: `:timeout` in milliseconds (5000); `:nodes` to ask other nodes than those named at `join/3`, for example
+  Options: `:timeout`, in milliseconds (5000); `:nodes`, to ask nodes other than those named in `join/3`, for example
   on a node that has not joined itself.
   """
   @doc group: "Summing"
@@ -158,7 +163,7 @@ defmodule Emmap.Counters.Cluster do
   end
 
   @doc """
-  Sums all counters over all nodes, as `sum/3` does: a map by name or index.
+  Sums all counters over all nodes, as `sum/3` does, and returns the sums in a map by name or index.
 
   Names are atoms if this node has opened them as atoms, otherwise strings.
   """

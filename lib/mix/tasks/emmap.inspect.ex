@@ -7,7 +7,7 @@ defmodule Mix.Tasks.Emmap.Inspect do
       mix emmap.inspect FILE...
 
   Recognizes counter files (also those of saleyn/emmap, the earlier library), queues and blocks; anything else is a
-  plain file. Prints the size, the blocks on the disk, a bar that shows how much of the file is in memory, the headers,
+  plain file. Prints the size, the disk space used, a bar that shows how much of the file is in memory, the headers,
   the values, and the problems with their positions. It changes nothing, and programs may use the files at the same
   time.
 
