@@ -34,7 +34,7 @@ defmodule Bench.Run do
     end
 
     took = System.monotonic_time(:second) - begun
-    machine = machine ++ [{"load when it ended", Machine.load()}, {"took", "#{took} s"}]
+    machine = machine ++ [{"load at the end", Machine.load()}, {"took", "#{took} s"}]
     whole = if only == [], do: machine
     Results.folder() |> Summary.write(whole) |> headlines(before)
     IO.puts("\n#{took} s; the results are in #{Path.relative_to_cwd(Results.folder())}/")

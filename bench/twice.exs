@@ -34,7 +34,7 @@ defmodule Bench.Twice do
       if rows == [],
         do: ".",
         else:
-          ", and these by more:\n\n" <>
+          ". The others differ by more:\n\n" <>
             Results.table(["ratio", ">first", ">second", ">differs by"], rows)
 
     File.write!(Path.join(__DIR__, "results/twice.md"), text <> rest <> "\n")

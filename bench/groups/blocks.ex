@@ -148,7 +148,7 @@ defmodule Bench.Groups.Blocks do
       ),
       if(cub == [], do: Bench.Outside.missing("CubDB"), else: []),
       {:note,
-       "**With a sync of each.** `Blocks.sync/1` syncs twice, the data and then what says that it is there, as a power failure may come between; CubDB appends, and syncs once."},
+       "**With a sync of each.** `Blocks.sync/1` syncs twice: first the data, and then the record that the data is valid, because the power can fail in between. CubDB appends and syncs once."},
       durable,
       {:note, "**Large blocks, live and copied.**"},
       sizes(folder)

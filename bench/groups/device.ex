@@ -18,7 +18,8 @@ defmodule Bench.Groups.Device do
 
   def run(folder) do
     [
-      {:note, "A request to a device is a message to a process and back, which takes most of it."}
+      {:note,
+       "A request to a device is a message to a process and a reply, and this exchange accounts for most of the time."}
       | for({name, most, request} <- @requests, do: measure(folder, name, most, request))
     ]
   end

@@ -34,8 +34,7 @@ defmodule Bench.Groups.Growth do
 
     [
       {:note,
-       "Each call is measured at each size, and the expected curve starts where the measured one does: flat, where the cost must not depend on the size. In each plot a dashed curve is the expected one of " <>
-         "the curve of its colour."},
+       "Each call is measured at each size. The expected curve starts at the first measured point and is flat if the cost should not depend on the size. In each plot, the dashed curve in the same color is the expected one."},
       table(curves),
       for(
         {name, {title, caption}} <- plots(),

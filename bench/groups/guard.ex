@@ -48,7 +48,7 @@ defmodule Bench.Groups.Guard do
 
     [
       {:note,
-       "What lets a truncation not kill the VM is one look at a flag of the map in each call: no more than the noise of these figures."},
+       "The guard keeps a truncation from ending the VM. In each call it costs one check of a flag, which is less than the noise of this measurement."},
       comparisons,
       headline(
         "hot calls with the guard, compared with #{labels[last]}: the worst",

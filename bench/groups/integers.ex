@@ -83,8 +83,7 @@ defmodule Bench.Groups.Integers do
 
     [
       {:note,
-       "Counters are words of a file: an add survives `kill -9`, and programs in any language add to the same words. `:atomics`, `:counters` and `:ets` are gone with the VM. " <>
-         "The physical limit is a locked instruction and the call of a function of the VM: `:atomics.add`. A NIF adds the way to the library (\"a C NIF that does nothing\") and, for the floor, its argument and result."},
+       "Counters are words of a file: an add survives `kill -9`, and programs in any language can add to the same words. `:atomics`, `:counters` and `:ets` are lost with the VM. The lower bound is one locked instruction (about 5 ns) plus one call of a function built into the VM: `:atomics.add`. A NIF call costs more (see \"a C NIF that does nothing\"); the floor also converts its arguments and result."},
       adds,
       headline(adds, :floor, "Counters.add, compared with the floor", {:at_most, 1.0}),
       headline(
@@ -103,7 +102,7 @@ defmodule Bench.Groups.Integers do
       ),
       gets,
       {:note,
-       "**All schedulers add to one counter.** On a core with two threads, adds to one line cost no more than adds to two, and there is nothing to gain."},
+       "**All schedulers add to one counter.** If both schedulers are threads of one core, they share its cache. Adding to the same cache line then costs no more than adding to different ones, and `write_concurrency` gains nothing."},
       all
     ]
   end
@@ -141,7 +140,7 @@ defmodule Bench.Groups.Integers do
       {[],
        [
          {:note,
-          "Mnesia is missing here, and was left out (Debian: `apt-get install erlang-mnesia`)."}
+          "Mnesia was not installed for this run, so it is left out (Debian: `apt-get install erlang-mnesia`)."}
        ]}
     end
   end

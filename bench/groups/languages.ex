@@ -28,14 +28,14 @@ defmodule Bench.Groups.Languages do
     [
       {:note,
        "**On the BEAM.** `saleyn/emmap` is the predecessor, in C++; `iommap` is in C. " <>
-         "[Compared with](../guides/compared-with.md) says what else they differ in: most of all, what a truncation of a mapped file does to the VM."},
+         "[Compared with](../guides/compared-with.md) describes the other differences. The most important one is what a truncation of a mapped file does to the VM."},
       predecessor(folder),
       iommap(folder),
       {:note,
-       "**In Python**, compared with the same call here; most of what these take is Python itself. LMDB and SQLite with one transaction and without a sync, which is as good as it gets."},
+       "**In Python.** The first row of each group is the Emmap call in Elixir. The others were called from Python, whose own overhead dominates. LMDB and SQLite ran in a single transaction without a sync, which is their fastest mode."},
       python(folder),
       {:note,
-       "**In Rust**: the core of this library, without the BEAM, in one program with redb 2 (10,000 values in each transaction, no sync) and yaque 0.6."},
+       "**In Rust.** One program compares the Rust core of Emmap, without the BEAM, with redb 2 (10,000 values in each transaction, no sync) and yaque 0.6."},
       rust()
     ]
   end

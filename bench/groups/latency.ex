@@ -5,7 +5,7 @@ defmodule Bench.Groups.Latency do
   alias Bench.{Plot, Ticker}
   alias Emmap.{Blocks, Queue}
 
-  def title, do: "Latency of others"
+  def title, do: "Latency of other processes"
 
   def run(folder) do
     path = text(folder, 268_435_456)
@@ -36,7 +36,7 @@ defmodule Bench.Groups.Latency do
        fn -> [_] = Enum.to_list(Emmap.stream!(files.line)) end},
       {"sync of #{bytes(div(size, 4))}",
        fn -> (:ok = Emmap.fill(scratch, 0, div(size, 4), 9)) && (:ok = Emmap.sync(scratch)) end},
-      {"open and close, over and over",
+      {"open and close, repeatedly",
        fn -> for _ <- 1..500, do: Emmap.close(Emmap.open!(files.small)) end},
       {"durable pushes",
        fn -> for _ <- 1..50, do: :ok = Queue.push(files.queue, "x", durable: true) end},
@@ -65,8 +65,7 @@ defmodule Bench.Groups.Latency do
 
     [
       {:note,
-       "A process sleeps for a millisecond, over and over, while one, two or four processes call a long operation, over and over: by how much its worst tick was late, in the calmest of three rounds, and the worst but a thousandth of the ticks of all rounds. A sleep of 1 ms " <>
-         "ends up to 1 ms late by itself; \"nothing\" shows it. No call of the library may delay another process by more than 20 ms."},
+       "A process repeatedly sleeps for 1 ms, while one, two or four other processes repeatedly call a long operation. The last column is the maximum lateness of a wake-up in the best of three rounds. The column p99.9 covers the wake-ups of all three rounds, so it can be larger. A sleep of 1 ms can end up to 1 ms late on an idle machine: see \"nothing\". The target is that no call delays another process by more than 20 ms. Larger figures in the last column miss the target: see [Targets](#targets)."},
       {:table, ["meanwhile", ">at once", ">takes", ">p99.9 late by", ">worst late by"],
        for(
          {name, together, worst, p999, time} <- rows,
@@ -79,7 +78,7 @@ defmodule Bench.Groups.Latency do
          ]
        )},
       {:plot, "latency", bars(rows)},
-      headline("ms by which a ticker was late, the worst of all", worst / 1.0e6, {:at_most, 20})
+      headline("lateness of a 1 ms timer, worst case, in ms", worst / 1.0e6, {:at_most, 20})
     ]
   end
 
@@ -95,7 +94,7 @@ defmodule Bench.Groups.Latency do
          )}
       end
 
-    Plot.bars("The worst tick of a process that sleeps for 1 ms, late by", groups)
+    Plot.bars("Maximum lateness of a process that sleeps for 1 ms", groups)
   end
 
   defp files(folder, text) do

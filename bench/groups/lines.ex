@@ -31,8 +31,7 @@ defmodule Bench.Groups.Lines do
 
     [
       {:note,
-       "A live line is a binary of 3 to 8 words that points into the file; a copy is 30 to 60 bytes more to write, and to collect. The physical limit is to read the memory once, " <>
-         "as `wc -l` does. `Emmap.count/2`, which the stream's count is, does the same with wider instructions."},
+       "A live line is a binary of 3 to 8 words that points into the file. A copied line needs 30 to 60 more bytes, which must be written and garbage-collected. The lower bound is to read the memory once, as `wc -l` does. `Enum.count/1` on a stream calls `Emmap.count/2`, which does the same with wider instructions."},
       counted,
       visited,
       headline(
@@ -55,7 +54,7 @@ defmodule Bench.Groups.Lines do
       ),
       memory(text(folder, 268_435_456)),
       {:note,
-       "**With the work of the README's example**: each line is split, its number converted, and summed by station. The work itself is most of it."},
+       "**With the work of the README's example**: each line is split, its number is converted, and the numbers are summed by station. This work takes most of the time."},
       compare(
         "#{bytes(amount(16_777_216))} of rows, split, converted, summed",
         rows,
@@ -172,9 +171,9 @@ defmodule Bench.Groups.Lines do
 
     {:table,
      [
-       "memory at its most, in addition",
-       ">of the VM",
-       ">of the program, pages of files not counted"
+       "additional peak memory",
+       ">VM",
+       ">OS process, without file pages"
      ], rows}
   end
 

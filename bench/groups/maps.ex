@@ -53,7 +53,7 @@ defmodule Bench.Groups.Maps do
 
     [
       {:note,
-       "A call looks at its own map only. A write from a live binary asks which map its bytes are of, and that is a search that looks at 14 entries of 10,000."},
+       "A call uses only its own map. A write whose data is a live binary must also find the map that the data belongs to. This is a binary search: 14 steps for 10,000 maps."},
       comparisons,
       headline(
         "hot calls with 10,000 maps open, compared with one: the worst",
@@ -66,7 +66,7 @@ defmodule Bench.Groups.Maps do
         {:at_most, 1.05}
       ),
       {:note,
-       "**Memory of a map**, beyond what the kernel has of it, which is a file, a mapping and page tables: the bytes of the program that are no pages of a file. 2 KB of it are the lock, 16 words that share no cache line, nor a pair of lines; a map with `:nolock` has none."},
+       "**Memory used by each map**, not counting pages of the file or what the kernel keeps (an open file, a mapping, page tables). The lock takes 2 KB of it: 16 words, each on its own pair of cache lines. A map with `:nolock` has no lock."},
       memory
     ]
   end
@@ -165,8 +165,8 @@ defmodule Bench.Groups.Maps do
 
     header = [
       "one of #{thousands(count)} maps",
-      ">all of the program",
-      ">of it in the VM's heaps",
+      ">total",
+      ">of which in VM heaps",
       ">open files"
     ]
 
@@ -176,7 +176,11 @@ defmodule Bench.Groups.Maps do
          {label, program, vm, files} <- rows,
          do: [label, "#{thousands(program)} B", "#{thousands(vm)} B", thousands(files)]
        )},
-      headline("bytes of one of 10,000 maps, beyond the kernel's", worst / 1, {:at_most, 2048})
+      headline(
+        "memory per map in bytes, with 10,000 maps open, excluding kernel memory",
+        worst / 1,
+        {:at_most, 2048}
+      )
     ]
   end
 

@@ -21,7 +21,7 @@ defmodule Bench.Groups.Open do
             side(:floor, "the bare system calls", &floor(name, &1)),
             side(
               :on_scheduler,
-              "the same without the way to the scheduler",
+              "the same, without switching schedulers",
               &on_scheduler(name, &1)
             ),
             side(:raw, ":file.open raw, :file.close", &raw(path, [:read, :raw, :binary], &1)),
@@ -32,7 +32,8 @@ defmodule Bench.Groups.Open do
       end
 
     [
-      {:note, "A map costs its system calls, and the way to a scheduler that may wait and back."},
+      {:note,
+       "Opening a map costs its system calls, plus switching to a dirty scheduler and back."},
       opens,
       for(
         %{name: name} = one <- opens,

@@ -107,8 +107,7 @@ defmodule Bench.Groups.Queue do
 
     items = [
       {:note,
-       "A push is in the file when the call has returned, and survives `kill -9`. `:queue` and `:ets` are memory of the VM; `disk_log` and `dets` write when they choose to. The physical limit is to write " <>
-         "the bytes and their checksum once."},
+       "When a push has returned, the item is in the file and survives `kill -9`. `:queue` and `:ets` are kept in the memory of the VM; `disk_log` and `dets` buffer their writes. The lower bound is to write the bytes and their checksum once."},
       both,
       headline(
         both,
@@ -134,14 +133,15 @@ defmodule Bench.Groups.Queue do
         do: [],
         else:
           {:note,
-           "Mnesia is missing here, and was left out (Debian: `apt-get install erlang-mnesia`)."}
+           "Mnesia was not installed for this run, so it is left out (Debian: `apt-get install erlang-mnesia`)."}
       ),
       if(replayq?(), do: [], else: Bench.Outside.missing("replayq")),
-      {:note, "**Ways to take, and batches**; each figure is of one item."},
+      {:note,
+       "**Ways to take items, and batches.** Each figure is the total for the number of items in the first column."},
       taking(q),
       live(folder),
       {:note,
-       "**Durable**: the call returns when the disk has it. Callers that wait share one sync."},
+       "**Durable pushes** return once the item is on the disk. Callers that wait at the same time share one sync."},
       durably(folder),
       waiting(folder)
     ]
@@ -247,7 +247,7 @@ defmodule Bench.Groups.Queue do
 
     # Each round takes or adds all of them: the time of one is that of the round divided by their number.
     compare(
-      "10,000 items, in and out",
+      "10,000 items",
       [
         all.(:pop, "pop", filled, fn -> pop(q, batches * 1000) end),
         all.(:checkout, "checkout and ack", filled, fn -> checkout_ack(q, batches * 1000) end),
@@ -346,7 +346,7 @@ defmodule Bench.Groups.Queue do
     median = trips |> Enum.sort() |> Enum.at(div(length(trips), 2))
 
     rows =
-      [["wake of a pop that waits in another VM, median of #{length(trips)}", time(median)]] ++
+      [["time to wake a pop that waits in another VM, median of #{length(trips)}", time(median)]] ++
         futex() ++
         [["CPU of a pop that waits for 2 s", if(used, do: "#{used} ms", else: "not known")]]
 
@@ -373,7 +373,7 @@ defmodule Bench.Groups.Queue do
 
       [
         [
-          "wake of a thread by a futex, the same",
+          "time to wake a thread with a futex, median",
           time((nanoseconds |> String.trim() |> String.to_integer()) / 2)
         ]
       ]

@@ -39,22 +39,21 @@ defmodule Bench.Groups.Reads do
 
     [
       {:note,
-       "`Emmap.pread/3` copies out of the map, as the floor does: a bare C NIF that has no lock, no close, no growth and no guard. The physical limit " <>
-         "of a large read is the copy itself (`memcpy`, which is all that the floor does); a live binary is not copied, and takes the same time at every size."},
+       "`Emmap.pread/3` copies out of the map, as the floor does. The lower bound of a large read is the copy itself (`memcpy`, and the floor does nothing else). A live binary is not copied, so reading one takes the same time for every size."},
       small,
       {:plot, "reads", Bench.Results.bars("Reads", small ++ large)},
       headlines(small, views, files),
       {:note,
-       "**Live binaries.** A view makes a term of 3 to 8 words, and touches no byte of the file."},
+       "**Live binaries.** A view creates a term of 3 to 8 words and does not read the file."},
       views,
       {:note,
-       "**Through `:file`.** OTP's own dispatch takes 10 to 15 ns of each call, so the floor is called through `:file`, too."},
+       "**Through `:file`.** OTP's dispatch takes 10 to 15 ns of each call, so the floor is called through `:file` too."},
       files,
       {:note,
-       "**Large reads.** Beyond 64 KB a copy runs on a dirty scheduler, and beyond the caches it takes what the memory takes."},
+       "**Large reads.** Copies of more than 64 KB run on a dirty scheduler. Copies larger than the CPU caches are limited by memory bandwidth."},
       large,
       {:note,
-       "**All schedulers.** Time of a call of each of #{System.schedulers_online()} processes, divided by their number."},
+       "**All schedulers.** #{System.schedulers_online()} processes call at once. The figure is the elapsed time divided by the number of calls of all processes."},
       both,
       beside,
       cold(folder, path, size)
@@ -156,9 +155,9 @@ defmodule Bench.Groups.Reads do
     writer = spawn_link(fn -> write_on(mem, data) end)
 
     comparison =
-      compare("pread of 64 B, next to a busy writer", [
-        side(:emmap, "of another page", &pread(mem, 8192, 64, &1)),
-        side(:same, "of the page that is written", &pread(mem, 4096, 64, &1))
+      compare("pread of 64 B, while another process writes", [
+        side(:emmap, "to a different page", &pread(mem, 8192, 64, &1)),
+        side(:same, "to the same page", &pread(mem, 4096, 64, &1))
       ])
 
     Process.unlink(writer)
@@ -221,8 +220,7 @@ defmodule Bench.Groups.Reads do
     ]
 
     note =
-      "**Cold.** The page cache has been told to forget the file (`posix_fadvise`). A fault reads what is around the page, too, which helps " <>
-        "reads from front to back and costs those at random: `Emmap.advise(mem, 0, size, :random)` switches it off."
+      "**Cold.** The page cache has been told to forget the file (`posix_fadvise`). A page fault also reads the neighboring pages, which speeds up sequential reads and slows down random ones. `Emmap.advise(mem, 0, size, :random)` switches this off."
 
     [{:note, note}, random, compare("cold: #{bytes(size)} from front to back", whole, seconds: 3)]
   end

@@ -52,7 +52,7 @@ defmodule Bench.Groups.Search do
 
     [
       {:note,
-       "`grep` counts the lines that match, and `Emmap.count/2` the matches, which is more where a line has several. The physical limit is to read the memory once, as a count of newlines does."},
+       "`grep` counts the lines that match. `Emmap.count/2` counts the matches, of which a line can have several. The lower bound is to read the memory once, as a count of newlines does."},
       large,
       for(
         {comparison, {name, _}} <- Enum.zip(large, @patterns),
@@ -66,7 +66,7 @@ defmodule Bench.Groups.Search do
       ),
       backwards,
       {:note,
-       "**Small searches**, in 64 KB. `:binary.match/2` needs a binary, here one that is there already."},
+       "**Small searches**, in 64 KB. `:binary.match/2` needs a binary. Here it already exists, so creating it is not measured."},
       small(folder)
     ]
   end

@@ -71,7 +71,7 @@ defmodule Bench.Groups.Typed do
 
     [
       {:note,
-       "`Emmap.get/3` and `Emmap.put/4` make no binary; `:file` and the bit syntax have to."},
+       "`Emmap.get/3` and `Emmap.put/4` create no binary. With `:file`, a binary has to be created and matched."},
       gets,
       puts,
       headline(

@@ -49,8 +49,7 @@ defmodule Bench.Groups.Whole do
 
     [
       {:note,
-       "The file is in the page cache. A live binary takes as long as its reader: opening does not depend on the size, and nothing is copied. `File.read!/1` copies " <>
-         "all of it into memory that the system has to clear first. The physical limit of the sums is the sum itself: that of all bytes takes longer than the copy that is saved, so no way to read the file could be three times as fast."},
+       "The file is in the page cache. With a live binary, the time is that of the reader alone: opening takes the same time for any size, and nothing is copied. `File.read!/1` copies the whole file into memory that the system has to clear first. The lower bound of the sums is the time of the sum itself. Summing all bytes takes longer than the copy that a live binary saves, so no way to read the file could be three times as fast."},
       rows,
       all,
       opens,
@@ -111,9 +110,9 @@ defmodule Bench.Groups.Whole do
 
     {:table,
      [
-       "memory at its most, in addition",
-       ">of the VM",
-       ">of the program, pages of files not counted"
+       "additional peak memory",
+       ">VM",
+       ">OS process, without file pages"
      ], rows}
   end
 

@@ -53,7 +53,7 @@ defmodule Bench.Groups.Writes do
 
     [
       {:note,
-       "A write is a copy into the map: it is in the file when the call has returned, and survives `kill -9`. On the disk it is after a `sync`, whose time is the disk's."},
+       "A write is a copy into the map. When the call has returned, the data is in the file and survives `kill -9`. It reaches the disk only with a `sync`, which takes as long as the disk needs."},
       small,
       {:plot, "writes", Bench.Results.bars("Writes", small ++ large)},
       for(
@@ -74,11 +74,12 @@ defmodule Bench.Groups.Writes do
           )
       ),
       {:note,
-       "**Large writes, appends, and all schedulers.** An append takes the lock of the file, for others may append to it, too, makes the file longer, and then copies, each time by way of a dirty scheduler; a raw file leaves all of that to one system call. Many small appends belong in one `write`, or in a queue."},
+       "**Large writes, appends, and all schedulers.** An append runs on a dirty scheduler. It locks the file, because other programs may append to it too, extends the file, and copies the data. A raw file does all of this in one system call. Combine many small appends into one `write`, or use a queue."},
       large,
       append,
       all,
-      {:note, "**With a sync of each write.** What remains is the disk."},
+      {:note,
+       "**With a sync of each write.** Most of the time is spent in the disk. The time of a single sync varies widely, so compare the quartiles too."},
       durable
     ]
   end

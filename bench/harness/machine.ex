@@ -9,7 +9,7 @@ defmodule Bench.Machine do
       {"memory", memory()},
       {"system", "#{system()}, #{file_system(folder)}"},
       {"versions", "OTP #{System.otp_release()}, Elixir #{System.version()}, #{rust()}"},
-      {"load when it began", load()}
+      {"load at the start", load()}
     ]
   end
 

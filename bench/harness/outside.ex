@@ -50,5 +50,7 @@ defmodule Bench.Outside do
   end
 
   def missing(what),
-    do: {:note, "#{what} is missing here, and was left out (`bench/others/get` brings it)."}
+    do:
+      {:note,
+       "#{what} was not installed for this run, so it is left out (`bench/others/get` installs it)."}
 end

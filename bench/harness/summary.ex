@@ -23,28 +23,28 @@ defmodule Bench.Summary do
 
   # The same, where the other is the least that it can cost, and why.
   @limits [
-    {"reads", "pread of 64 B", "Emmap.pread", "the floor", "the call of a NIF, and a binary"},
+    {"reads", "pread of 64 B", "Emmap.pread", "the floor", "a NIF call, and a binary"},
     {"reads", "pread of 64 KB", "Emmap.pread", "the floor", "`memcpy`"},
     {"reads", "pread of 1 GB", "Emmap.pread", "the floor (memcpy)",
      "`memcpy`, and clearing new pages"},
     {"reads", "a live binary of 4 KB", "Emmap.view", "the floor's view",
-     "the call of a NIF, and a term"},
-    {"writes", "pwrite of 64 B", "Emmap.pwrite", "the floor", "the call of a NIF"},
+     "a NIF call, and a term"},
+    {"writes", "pwrite of 64 B", "Emmap.pwrite", "the floor", "a NIF call"},
     {"writes", "pwrite of 64 KB", "Emmap.pwrite", "the floor", "`memcpy`"},
     {"writes", "pwrite of 64 B and a sync", "Emmap.pwrite, Emmap.datasync",
      "raw :file.pwrite, :file.datasync", "the disk"},
     {"integers", "add 1", "Emmap.patomic :add", "the floor",
-     "the call of a NIF, a locked instruction, a tuple"},
+     "a NIF call, a locked instruction, a tuple"},
     {"integers", "add 1", "Emmap.Counters.add by index", ":atomics.add",
      "a locked instruction, called inside the VM"},
     {"lines", "1 GB", "Enum.count(Emmap.stream!)", "wc -l", "reading the memory once"},
     {"search", "count absent", "Emmap.count", "grep -cF",
-     "reading the memory once, and comparing"},
+     "reading the memory once and comparing"},
     {"whole", "copy of", ":file.write of a live binary", "cp", "the system's copy"},
     {"open", "open and close []", "Emmap.open, Emmap.close", "the bare system calls",
-     "the system, from a dirty scheduler"},
+     "the system calls, from a dirty scheduler"},
     {"queue", "push and pop a term", "Emmap.Queue", "term_to_binary and back, nothing else",
-     "making bytes of a term and back"}
+     "encoding and decoding the term"}
   ]
 
   @doc "Writes them. Returns the headlines."
@@ -80,14 +80,21 @@ defmodule Bench.Summary do
 
         [
           text,
-          Bench.digits(ratio),
+          exact(ratio, wanted),
           "#{String.replace(sense, "_", " ")} #{Bench.digits(wanted)}",
           met,
           group
         ]
       end
 
-    Results.table(["ratio of least times", ">measured", ">wanted", "reached", "group"], rows)
+    Results.table(["comparison", ">measured", ">target", "met", "group"], rows)
+  end
+
+  # More digits where the rounded figures would be the same.
+  defp exact(ratio, wanted) do
+    if ratio != wanted and Bench.digits(ratio) == Bench.digits(wanted),
+      do: Bench.decimals(ratio, 3),
+      else: Bench.digits(ratio)
   end
 
   # Those that were measured.
@@ -112,7 +119,7 @@ defmodule Bench.Summary do
         ]
       end
 
-    Results.table(["", ">takes", "the limit is", ">which takes", ">distance"], rows)
+    Results.table(["", ">takes", "lower bound", ">time of the bound", ">distance"], rows)
   end
 
   defp readme(shown) do

@@ -143,13 +143,13 @@ defmodule Bench.Survive.Run do
 
   defp write(rows, missing, power) do
     header = [
-      "1,000 acknowledged",
-      "each is",
-      ">takes",
-      ">there after `kill -9`",
-      ">after a power failure",
-      "and with a sync before it",
-      ">there"
+      "1,000 operations of",
+      "operation",
+      ">time",
+      ">kept after `kill -9`",
+      ">kept after a power failure",
+      "its sync",
+      ">kept after that sync and a power failure"
     ]
 
     table = Results.table(header, rows)
@@ -157,9 +157,13 @@ defmodule Bench.Survive.Run do
     left_out =
       if missing == [],
         do: "",
-        else: "\nMissing here, and left out: #{Enum.join(missing, ", ")}.\n"
+        else: "\nNot installed for this run, and left out: #{Enum.join(missing, ", ")}.\n"
 
-    why = with {:error, why} <- power, do: "\nNo power failures here: #{why}.\n", else: (_ -> "")
+    why =
+      with {:error, why} <- power,
+           do: "\nThe power failures were not tested: #{why}.\n",
+           else: (_ -> "")
+
     File.write!(Path.join(Results.folder(), "survive.md"), table <> "\n" <> left_out <> why)
     IO.puts("the table is in #{Path.relative_to_cwd(Results.folder())}/survive.md")
   end
