@@ -14,7 +14,7 @@ defmodule Emmap.Options do
   @sharing [
     shared: "(default) writes change the file and are visible to everyone who has it mapped",
     private:
-      "copy-on-write: writes stay in this map and never reach the file, which does not grow either; pages that were not written may still change with the file",
+      "copy-on-write: writes stay in this map and never change the file or its size; pages that were not written may still change with the file",
     anon:
       "memory without a file, zeroed, readable and writable; needs `{:size, n}` and takes no path"
   ]
@@ -48,7 +48,7 @@ defmodule Emmap.Options do
     huge_1gb: "huge pages of 1 GiB; otherwise the same as `:huge_2mb`",
     shared_validate: "shared, and the kernel refuses flags that it does not know",
     sync:
-      "with `:shared_validate`, on persistent memory: blocks are durable when they are written to (MAP_SYNC); the data in them still needs `sync`"
+      "with `:shared_validate`, on persistent memory: the allocation of a block is durable before it can be written to (MAP_SYNC); the data in it still needs a sync"
   ]
   @macos [nocache: "pages are not kept in the page cache (MAP_NOCACHE)"]
 
@@ -57,14 +57,16 @@ defmodule Emmap.Options do
     offset: {:size, "the map begins `n` bytes into the file; any `n`, page-aligned or not"},
     length:
       {:size,
-       "the map is `n` bytes long; 0 means everything up to the end of the file. The map never grows by writes past its end; `resize/2` and `grow/1` extend it only if it covers the whole file. With `:write`, a shorter file is extended to `:offset` + `n`; without it, the map covers the bytes that exist"},
+       "the map is `n` bytes long; 0 means everything up to the end of the file. A write past its end never makes the map grow; `resize/2` and `grow/1` extend it only if it covers the whole file. With `:write`, a shorter file is extended to `:offset` + `n`; without it, the map covers the bytes that exist"},
     max_size:
       {:size,
-       "the map never grows beyond `n` bytes; needs `:write` (or `:anon`) and the whole file"},
+       "the map never grows beyond `n` bytes; needs `:write` (or `:anon`), and a map of the whole file"},
     max_inc_size:
       {:size, "`grow/1` doubles the map, but adds at most `n` bytes (default 64 MiB)"},
     chmod: {:mode, "the exact mode of a new file (default: 0666 minus the umask)"},
-    address: {:size, "maps at this address if it is free; page-aligned"}
+    address:
+      {:size,
+       "maps at this address, which must be page-aligned, if it is free, otherwise at another one"}
   ]
 
   @groups [

@@ -7,7 +7,7 @@ defmodule :emmap do
       ok = emmap:pwrite(Mem, 100, <<"hello">>),
       ok = file:close(Mem).
 
-  ## Block storage
+  ## Block stores
 
   `init_block_storage/2` and the functions after it store fixed-size blocks in a map. Their names, results and *file
   format* are those of saleyn/emmap, the earlier library that Emmap replaces. Its files can be used without conversion,
@@ -35,9 +35,9 @@ defmodule :emmap do
 
   ## Errors
 
-  Incorrect use by the caller (an unknown option, a term that is not a handle) raises an exception of class `error`. Its
-  reason is the Elixir exception `ArgumentError`, a map with the key `message`. In the functions of block storage, the
-  reason is `badarg`, as in saleyn/emmap.
+  Incorrect use by the caller (an unknown option, a term that is not a handle) raises an exception of class `error`.
+  Its reason is the Elixir exception `ArgumentError`, a map with the key `message`. In the functions of block stores,
+  the reason is `badarg`, as in saleyn/emmap.
   """
 
   import Emmap.BadArgument, only: [badarg: 3]
@@ -67,14 +67,18 @@ defmodule :emmap do
   The most common options:
 
     * `[]`: shared and read-only
-    * `write`; or `create`, which implies it, with `{size, N}`
+    * `write`: the map can be written to
+    * `create`: creates the file if necessary; implies `write`; usually with `{size, N}`
     * `append`: every write goes to the end of the file, even if other handles and programs append at the same time; implies
       `write`
     * `direct`: reads, and lines of `fold_lines/3`, are live binaries and copy nothing
-    * `private`; `fixed_size`; `{max_size, N}`
+    * `private`: writes stay in this map and never change the file
+    * `fixed_size`: the map never changes its size
+    * `{max_size, N}`: the map never grows beyond `N` bytes
 
-  `h('Elixir.Emmap.Options')` shows all of them, and `ht('Elixir.Emmap.Options', option)` their types. The errors are those
-  of `Emmap.open/2`. With `anon`, no file is opened, and the name is ignored. `fit` has the meaning described in `open/4`.
+  In the Erlang shell, `h('Elixir.Emmap.Options')` shows all of them, and `ht('Elixir.Emmap.Options', option)` their
+  types. The errors are those of `Emmap.open/2`. With `anon`, no file is opened, and the name is ignored. `fit` has
+  the meaning described in `open/4`.
   """
   @spec open(:file.name_all() | Emmap.open_file(), Emmap.Options.t()) ::
           {:ok, mem} | Emmap.failure()
@@ -97,8 +101,9 @@ defmodule :emmap do
   of the file when it is opened. Otherwise they return `{error, enospc}`. `append` does not accept an offset or length other
   than 0.
 
-  With `fit` and an offset of 0, the map has at least `length` bytes, and covers all of a longer file, as in saleyn/emmap.
-  (In `Emmap.open/2`, `fit` truncates such a file. In this module, only `truncate` and `resize/2` truncate.)
+  With `fit` and an offset of 0, the map has at least `length` bytes, and covers all of a longer file, as in
+  saleyn/emmap. (In `Emmap.open/2`, `fit` truncates such a file. In this module, only the option `truncate`,
+  `truncate/1` and `resize/2` shorten a file.)
   """
   @spec open(
           :file.name_all() | Emmap.open_file(),
@@ -322,9 +327,9 @@ defmodule :emmap do
   @doc """
   Folds over the lines of a map or a file, as `Emmap.stream!/3` returns them, with `Fun(Line, Acc)`.
 
-  Lines are copies. On a map opened with `direct`, they are live binaries: copy a line (`binary:copy/1`) before you keep
-  it or pass it to a [function that reads twice](live-binaries.md#functions-that-read-twice). For copies from such a
-  map, use `'Elixir.Emmap':'stream!'(Mem, [{copy, true}])` and Elixir's `Enum`. System errors raise
+  Lines are copies, except on a map opened with `direct`, where they are live binaries: copy a line (`binary:copy/1`)
+  before you keep it or pass it to a [function that reads twice](live-binaries.md#functions-that-read-twice). For
+  copies from such a map, use `'Elixir.Emmap':'stream!'(Mem, [{copy, true}])` and Elixir's `Enum`. System errors raise
   `'Elixir.Emmap.Error'`.
   """
   @spec fold_lines(mem | :file.name_all(), (binary, acc -> acc), acc) :: acc when acc: term
@@ -458,7 +463,7 @@ defmodule :emmap do
   @most_blocks 262_144
   @most_block_bytes 0xFFFF_FFFF
 
-  @typedoc "The address of a block in a block storage: 0 to 262,143."
+  @typedoc "The address of a block in a block store: 0 to 262,143."
   @type address :: non_neg_integer
 
   @doc """
@@ -497,7 +502,7 @@ defmodule :emmap do
   @spec read_block(mem, address) :: binary | :eof | Emmap.failure()
   def read_block(mem, address) when is_integer(address) and address >= 0 do
     case patient(Native.block_storage_read(ref!(mem), address)) do
-      :badarg -> badarg([mem, address], 1, "the map is too short for a block storage")
+      :badarg -> badarg([mem, address], 1, "the map is too short for a block store")
       result -> result
     end
   end
@@ -509,7 +514,7 @@ defmodule :emmap do
   @spec free_block(mem, address) :: boolean | Emmap.failure()
   def free_block(mem, address) when is_integer(address) and address >= 0 do
     case patient(Native.block_storage_free(ref!(mem), address)) do
-      :badarg -> badarg([mem, address], 1, "the map is too short for a block storage")
+      :badarg -> badarg([mem, address], 1, "the map is too short for a block store")
       result -> result
     end
   end
@@ -527,15 +532,16 @@ defmodule :emmap do
   def read_blocks(mem) do
     case patient(Native.block_storage_read_from(ref!(mem), 0, @most_blocks, 0)) do
       {blocks, _} when is_list(blocks) -> blocks
-      :badarg -> badarg([mem], 1, "the map is too short for a block storage")
+      :badarg -> badarg([mem], 1, "the map is too short for a block store")
       error -> error
     end
   end
 
   @doc """
-  Returns the next `count` blocks (or fewer) in file order, starting at `start`, and the place to continue.
+  Returns up to `count` blocks from `start` on, and the place to continue from.
 
-  The result is `{[{Address, Data}], Continuation | eof}`. *Within the returned list, the blocks are in reverse order.*
+  The result is `{[{Address, Data}], Continuation | eof}`. *Successive calls follow the file order, but the blocks
+  within a returned list are in reverse order.*
 
   Begin with 0, and pass each continuation as the next `start`, until it is `eof`. The list may be shorter than `count`. It
   is empty only together with `eof`.
@@ -545,7 +551,7 @@ defmodule :emmap do
   def read_blocks(mem, start, count)
       when is_integer(start) and start >= 0 and is_integer(count) and count > 0 do
     case patient(Native.block_storage_read_from(ref!(mem), start, count, 0)) do
-      :badarg -> badarg([mem, start, count], 1, "the map is too short for a block storage")
+      :badarg -> badarg([mem, start, count], 1, "the map is too short for a block store")
       result -> result
     end
   end
@@ -567,15 +573,15 @@ defmodule :emmap do
   @spec repair_block_storage(mem) :: :ok | Emmap.failure()
   def repair_block_storage(mem) do
     case patient(Native.block_storage_repair(ref!(mem), 0, @most_blocks)) do
-      :badarg -> badarg([mem], 1, "the map is too short for a block storage")
+      :badarg -> badarg([mem], 1, "the map is too short for a block store")
       {:error, _} = error -> error
       _ -> :ok
     end
   end
 
   @doc """
-  Same as `repair_block_storage/1`, but in steps. Checks `count` places from `start`, and returns the place to continue,
-  or `eof`.
+  Same as `repair_block_storage/1`, but in steps. Checks `count` places from `start` on, and returns the place to
+  continue from, or `eof`.
 
   Begin with 0.
   """
@@ -583,7 +589,7 @@ defmodule :emmap do
   def repair_block_storage(mem, start, count)
       when is_integer(start) and start >= 0 and is_integer(count) and count > 0 do
     case patient(Native.block_storage_repair(ref!(mem), start, count)) do
-      :badarg -> badarg([mem, start, count], 1, "the map is too short for a block storage")
+      :badarg -> badarg([mem, start, count], 1, "the map is too short for a block store")
       result -> result
     end
   end
@@ -637,7 +643,8 @@ defmodule :emmap do
   def read_counter(counters, key), do: Emmap.Counters.get(counters, key)
 
   @doc """
-  Folds over all counters in one read, with `Fun(IndexOrName, Value, Acc)`, which returns the next `Acc`.
+  Folds over all counters, reading one after the other, with `Fun(IndexOrName, Value, Acc)`, which returns the next
+  `Acc`.
   """
   @spec fold_counters(counters, (Emmap.Counters.key(), integer, acc -> acc), acc) :: acc
         when acc: term
@@ -671,12 +678,13 @@ defmodule :emmap do
   # Inspecting
 
   @doc """
-  Same as `Emmap.Inspection.file/2`: returns the contents of a file, and whether it is intact, as a map. Changes nothing.
+  Same as `Emmap.Inspection.file/2`: returns `{ok, Report}`, which describes the contents of a file and tells whether
+  it is intact. Changes nothing.
   """
   @spec inspect_file(:file.name_all()) :: {:ok, Emmap.Inspection.report()} | Emmap.failure()
   def inspect_file(file), do: Emmap.Inspection.file(file)
 
-  @doc "Prints the result of `inspect_file/1`: `ok`."
+  @doc "Prints the result of `inspect_file/1` as text, and returns `ok`."
   @spec print_file(:file.name_all()) :: :ok | Emmap.failure()
   def print_file(file) do
     with {:ok, report} <- inspect_file(file), do: IO.puts(Emmap.Inspection.text(report))

@@ -15,10 +15,12 @@ defmodule :emmap_queue do
   The predecessor is `emmap_queue` of saleyn/emmap. Its queue is a list of terms in a map of at most 4 GiB, changed by
   one process.
 
-    * This queue is *shared*: any number of processes, VMs and programs can use it at once. The predecessor's queue is
-      private unless it is opened with `shared`, so nothing reaches the file. The option `private` raises an error here.
-    * *Its files have a different format and cannot be opened*: `{error, {bad_format, predecessor}}`. One
-      VM cannot load both libraries, so pop the items with the predecessor into a file, and push them here.
+    * This queue is *shared*: any number of processes, VMs and programs can use it at once. Unless it is opened with
+      `shared`, the predecessor's queue is private: nothing reaches the file. The option `private` raises an error
+      here.
+    * *Files of the predecessor have a different format and cannot be opened*: `{error, {bad_format, predecessor}}`.
+      One VM cannot load both libraries, so pop the items in a VM with the predecessor, save them in a file, and push
+      them from another VM with this module.
     * Every item has a checksum. A damaged item raises an error when it is read, and the next call returns the item after it.
     * `length/1` and `is_empty/1` take constant time. The predecessor's `length/1` reads all items.
     * Space is reused as soon as it is free. `purge/1`, `pop_and_purge/1` and `try_pop_and_purge/2` exist for
@@ -80,7 +82,7 @@ defmodule :emmap_queue do
     * `auto_unlink`: `close/1` deletes the file
     * `safe`: terms are decoded as with `binary_to_term(Binary, [safe])`
     * those of `Emmap.Queue.open/2`, such as `{durable, true}` and `{max_size, Bytes}`
-    * `create`, `read`, `write`, `shared`, `direct`, `lock`, `nolock`: accepted without effect
+    * the atoms `create`, `read`, `write`, `shared`, `direct`, `lock`, `nolock`: accepted, but have no effect
 
   The reasons are those of `Emmap.Queue.open/2`, and `{bad_format, predecessor}` for a queue of the predecessor.
   """
@@ -170,8 +172,8 @@ defmodule :emmap_queue do
   @doc """
   Returns positions in the stream of all items ever pushed, and the size of the file, in bytes.
 
-  The keys are `head`, the oldest item that was not acknowledged; `tail` and `next_tail`, the position of the next item;
-  and the `size` of the file. `tail - head` equals `Emmap.Queue.bytes/1`.
+  The keys are `head`, the position of the oldest item that was not acknowledged; `tail` and `next_tail`, both the
+  position of the next item; and `size`, the size of the file. `tail - head` equals `Emmap.Queue.bytes/1`.
   """
   @spec metadata(queue) :: %{
           head: non_neg_integer,
@@ -186,7 +188,9 @@ defmodule :emmap_queue do
 
   # Pushing and popping
 
-  @doc "Adds a term, and returns `ok`, or `{error, full}` with `fixed_size`."
+  @doc """
+  Adds a term, and returns `ok`, or `{error, full}` if the queue has reached its `fixed_size` or `max_size`.
+  """
   @spec push(queue, term) :: :ok | :duplicate | Queue.failure()
   def push(queue, term), do: Queue.push(queue, term)
 
@@ -331,23 +335,27 @@ defmodule :emmap_queue do
   def start_link(name, filename, size, options) when is_list(options),
     do: :gen_server.start_link({:local, name}, __MODULE__, {filename, size, options}, [])
 
-  @doc "Same as `push/2`, but run by the server process `server`."
+  @doc "Same as `push/2`, but run by the process `server`."
   @spec enqueue(server, term) :: :ok | Queue.failure()
   def enqueue(server, term), do: call(server, {:push, term})
 
-  @doc "Same as `pop/1`, but run by the server process `server`."
+  @doc "Same as `pop/1`, but run by the process `server`."
   @spec dequeue(server) :: term | nil
   def dequeue(server), do: call(server, :pop)
 
-  @doc "Same as `try_pop/2`, but run by the server process `server`. If the function raises, the caller raises, and the server continues."
+  @doc """
+  Same as `try_pop/2`, but run by the process `server`.
+
+  If the function raises, the exception is raised in the caller, and the server continues.
+  """
   @spec try_dequeue(server, (term -> result)) :: result | nil when result: term
   def try_dequeue(server, fun) when is_function(fun, 1), do: call(server, {:try_pop, fun})
 
-  @doc "Same as `peek_front/1`, but run by the server process `server`."
+  @doc "Same as `peek_front/1`, but run by the process `server`."
   @spec inspect(server) :: term | nil
   def inspect(server), do: call(server, :peek)
 
-  @doc "Same as `metadata/1`, but run by the server process `server`."
+  @doc "Same as `metadata/1`, but run by the process `server`."
   @spec info(server) :: map
   def info(server), do: call(server, :info)
 
