@@ -166,6 +166,8 @@ defmodule Emmap.SafetensorsTest do
            ""},
           {:tensor, [{"a", "F4", [3], {0, 2}}], "12"},
           {:type, [{"a", "F31", [2], {0, 8}}], data},
+          {:header, [{"a", "F32", List.duplicate(1, 65), {0, 4}}], "1234"},
+          {:header, [{"a", "U8", List.duplicate(0xFFFFFFFFFFFFFFFF, 100_000), {0, 4}}], "1234"},
           {:header, [{"a", "F32", [-2], {0, 8}}], data},
           {:header, [{"a", "F32", [2.0], {0, 8}}], data},
           {:header, [{"a", "F32", [2], {-8, 0}}], data},

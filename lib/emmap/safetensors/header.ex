@@ -100,12 +100,15 @@ defmodule Emmap.Safetensors.Header do
     end)
   end
 
-  # Integers of any size: no arithmetic here can overflow.
+  # Integers of any size: no arithmetic here can overflow. Tuples have a limit, and no library has tensors of more dimensions.
+  @most_dimensions 64
+
   defp tensor({:object, fields}, path, start) do
     with %{"dtype" => dtype, "shape" => shape, "data_offsets" => [first, last]} <-
            Map.new(fields),
          true <- is_binary(dtype) and is_list(shape),
-         true <- Enum.all?([first, last | shape], &(is_integer(&1) and &1 >= 0)) do
+         true <- Enum.all?([first, last | shape], &(is_integer(&1) and &1 >= 0)),
+         true <- length(shape) <= @most_dimensions do
       case @types do
         %{^dtype => {bits, type}} ->
           if Enum.product([bits | shape]) == (last - first) * 8 do
