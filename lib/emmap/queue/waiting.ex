@@ -44,7 +44,7 @@ defmodule Emmap.Queue.Waiting do
     end
   end
 
-  @doc "Waits until everything that was done so far is on the disk. One sync serves all processes that wait."
+  @doc "Waits until everything that was done so far is on the disk. All waiting processes share one sync."
   @spec durable(reference) :: :ok | {:error, term}
   def durable(ref) do
     with {:ok, ticket} <- Native.queue_durable(ref) do
