@@ -1,6 +1,6 @@
 defmodule Emmap.Error do
   @moduledoc """
-  Raised when the system refuses an operation or a handle is closed, by functions that do not return `{:error, reason}`.
+  Raised by functions that do not return `{:error, reason}`, if the system refuses an operation or the handle is closed.
 
   These are the functions that end in `!`, streams, counters, and functions of queues and blocks that return a plain
   value, such as `Emmap.Queue.length/1` and `Emmap.Blocks.count/1`.

@@ -103,7 +103,8 @@ defmodule Emmap.BadDays.BlocksTest do
     end
   end
 
-  test "5: a file of blocks deleted: its users go on, and a new open makes a new file", context do
+  test "5: a file of blocks deleted: open handles keep working, and the next open creates a new file",
+       context do
     assert {{:ok, 1}, true, 0, {:ok, 0}} =
              child(
                context,

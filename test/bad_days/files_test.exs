@@ -2,7 +2,7 @@ defmodule Emmap.BadDays.FilesTest do
   # What is opened, and how.
   use Emmap.Test.BadDay
 
-  test "20: not a regular file, and nothing hangs", context do
+  test "20: opening something that is not a regular file does not hang", context do
     assert %{
              directory: {:error, :eisdir},
              directory_write: {:error, :eisdir},

@@ -184,7 +184,8 @@ defmodule Emmap.BadDays.QueuesTest do
     end
   end
 
-  test "5: a queue's file deleted: its users go on, and a new open makes a new queue", context do
+  test "5: a queue's file deleted: open handles keep working, and the next open creates a new queue",
+       context do
     assert {:ok, {:ok, 1}, :ok, 0, :ok, {:ok, 2}} =
              child(
                context,

@@ -16,7 +16,7 @@ defmodule Emmap.BadDays.WrittenTest do
   end
   """
 
-  test "37: written while a term is decoded", context do
+  test "37: a live binary is written while a term is decoded", context do
     answers =
       child(
         context,
@@ -41,7 +41,7 @@ defmodule Emmap.BadDays.WrittenTest do
     assert answers -- [{:error, :ebadmsg}, {:ok, 100_000}] == []
   end
 
-  test "37: written while a string is read", context do
+  test "37: a live binary is written while a string is read", context do
     answers =
       child(
         context,
@@ -63,7 +63,7 @@ defmodule Emmap.BadDays.WrittenTest do
     assert answers -- [{:error, :ebadmsg}, {:ok, 1}] == []
   end
 
-  test "37: written while a device reads it", context do
+  test "37: a live binary is written while a device reads it", context do
     answers =
       child(
         context,
@@ -87,7 +87,7 @@ defmodule Emmap.BadDays.WrittenTest do
     assert true in answers and answers -- [true, false] == []
   end
 
-  test "37: written while a device writes it", context do
+  test "37: a live binary is written while a device writes it", context do
     answers =
       child(
         context,
@@ -110,7 +110,7 @@ defmodule Emmap.BadDays.WrittenTest do
     assert answers == [[:ok, :ok, :ok]]
   end
 
-  test "37: written while it is a search pattern", context do
+  test "37: a live binary is written while it is a search pattern", context do
     answers =
       child(
         context,

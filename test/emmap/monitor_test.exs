@@ -196,7 +196,7 @@ defmodule Emmap.MonitorTest do
 
       assert text(event) ==
                "Emmap: pages of #{path} were lost, the first at byte 8192: the file was truncated. " <>
-                 "Calls on the map return {error, estale} until it is reattached."
+                 "Calls on the map return the error estale until it is reattached."
 
       assert nil == logged(path, @never)
       File.write!(path, :binary.copy("0", 4 * 4096))

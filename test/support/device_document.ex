@@ -42,8 +42,8 @@ defmodule Emmap.Test.DeviceDocument do
     """
     # Requests to a device
 
-    This page lists the requests that a device handles, most of them with several arguments. Each was sent both to a process
-    started by `File.open/2` and to a device started by `Emmap.device/2`. The replies were recorded on OTP #{:erlang.system_info(:otp_release)}.
+    This page lists the requests that a device handles, most of them with several sets of arguments. Each was
+    sent both to a process started by `File.open/2` and to a device started by `Emmap.device/2`. The replies were recorded on OTP #{:erlang.system_info(:otp_release)}.
     `mix test test/emmap/device_protocol_test.exs` sends the requests again, and compares the replies, the bytes of the file and
     the cursor. The test fails if this page is out of date. With `EMMAP_WRITE_DOCS=1`, the test rewrites this page.
 
@@ -53,8 +53,8 @@ defmodule Emmap.Test.DeviceDocument do
     The second column shows the contents of the file and the options of the device, if they are not the defaults: “lists” means
     `binary: false`, and “read-only” means a file and a map that were opened only for reading. By default, the file contains
     `#{code(inspect(DeviceTable.text()))}`. A dagger (†) means that the process that `File.open/2` started has ended. A device
-    ends only when it is closed. The last column refers to the numbered differences in the documentation of `Emmap.Device`. The
-    reply can be the same in both columns while the file or the cursor differs.
+    ends only when it is closed. The last column refers to the numbered differences in the documentation of `Emmap.Device`. “The
+    same” refers to the reply only: if a difference is numbered, the file or the cursor differs.
     """
   end
 

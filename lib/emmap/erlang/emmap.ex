@@ -1,6 +1,6 @@
 defmodule :emmap do
   @moduledoc """
-  `Emmap` for Erlang, with the same maps and almost the same options and results; differences are noted below.
+  `Emmap` for Erlang, with the same maps and almost the same options and results.
 
       {ok, Mem} = emmap:open("data.bin", [read, write, direct]),
       {ok, Bin} = file:pread(Mem, 100, 40),

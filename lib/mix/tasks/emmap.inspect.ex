@@ -2,7 +2,7 @@ defmodule Mix.Tasks.Emmap.Inspect do
   @shortdoc "Shows the contents of a mapped file, and whether it is intact"
 
   @moduledoc """
-  Shows the contents of files that Emmap maps, and whether they are intact.
+  Shows the contents of counter, queue and block files, and whether they are intact.
 
       mix emmap.inspect FILE...
 

@@ -259,7 +259,7 @@ impl LogEntry {
 }
 
 const FORMAT: &str = "Emmap: pages of ~ts were lost, the first at byte ~b: ~ts. \
-                      Calls on the map return {error, ~p} until it is reattached.";
+                      Calls on the map return the error ~p until it is reattached.";
 
 // `{:ok, reference}`; a map that has a fault by now is told of at once. Sends at most one message.
 #[rustler::nif(schedule = "Normal")]
