@@ -63,10 +63,9 @@ defmodule Emmap.Device do
        already read the incomplete character ahead.
     6. A function that throws, or asks for more after `:eof`, returns `{:error, function}`. The OTP device uses the
        thrown value as the result, or calls the function forever.
-    7. With `binary: true`, the characters that a function in a request returns are a string even at the end of the
+    7. Maps differ from files as described in `Emmap.File`.
+    8. With `binary: true`, the characters that a function in a request returns are a string even at the end of the
        file. Before OTP 27, the OTP device returned a list.
-
-  In addition, maps differ from files as described in `Emmap.File`.
   """
 
   # Without `use GenServer`, whose child_spec/1 names its argument `init_arg`.
