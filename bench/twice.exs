@@ -28,7 +28,7 @@ defmodule Bench.Twice do
       end
 
     text =
-      "Of #{length(differences)} headline ratios of two runs, one after the other, #{length(same)} differ by 15 % or less"
+      "Of the #{length(differences)} measurements in [Targets](#targets), #{length(same)} differ by 15 % or less between two runs, one after the other"
 
     rest =
       if rows == [],

@@ -23,8 +23,8 @@ defmodule Emmap do
 
     * A handle belongs to no process: any process on the node can use it.
     * Positions and sizes are in bytes. Positions count from 0.
-    * Functions return what `:file` returns: `:ok`, `{:ok, result}`, `:eof` or `{:error, posix_atom}`. After
-      `close/1`, every call returns `{:error, :closed}`, including a second `close/1`. Incorrect use (an unknown
+    * Functions return what `:file` returns: `:ok`, `{:ok, result}`, `:eof` or `{:error, posix_atom}`. After `close/1`, every call fails with `:closed`, including a second `close/1`: functions that end in `!` raise
+      `Emmap.Error`, and the others return `{:error, :closed}` (`pwrite/2`: `{:error, {0, :closed}}`). Incorrect use (an unknown
       option, a term that is not a handle of this node) raises `ArgumentError`. Where `:file` returns an error instead
       of raising, this module returns it too: `{:error, :einval}` for a negative position, and `{:error, :badarg}` for
       a `pread/2` list with an element that is not a range, or for data that is not iodata.
@@ -32,18 +32,19 @@ defmodule Emmap do
       `pread/3` and `pwrite/3` on the same map. (If a process is killed during a write of more than 1 MiB, only part
       of the data may have been written.)
     * A shared, writable map of a whole file grows when it is written past its end, unless it was opened with
-      `:fixed_size` or `:length`. On other maps, a write past the end returns `{:error, :enospc}`. Growing does not move
+      `:fixed_size` or `:length`. On other writable maps, and on anonymous memory, a write past the end returns `{:error, :enospc}`. Growing does not move
       live binaries (see below).
     * With `:append`, every write goes to the end of the file.
-    * A read or write that fails does not move the cursor. If growing fails, the size of the file does not change; some
-      blocks past its end may stay allocated (see
+    * A read or write that fails does not move the cursor. If growing fails, the size of the file does not change
+      (except with `:append`); some blocks past its end may stay allocated (see
       [What a failure leaves behind](reliability.md#what-a-failure-leaves-behind)).
     * Written data survives the death of the VM, because the pages belong to the kernel. It survives a power
       failure once `sync/1` has returned `:ok`.
     * Closing the last handle on a map releases the file descriptor and, if no live binary of the map was ever made, the
       pages. Otherwise the pages are released when the last live binary is collected. Garbage collection closes a handle
       that was not closed.
-    * Copies of up to 64 KiB run on the caller's scheduler. Longer copies, and everything that may wait for a disk, run
+    * Copies of up to 64 KiB run on the caller's scheduler, and wait there if the disk has to read a page first (`prefetch/3`
+      avoids this). Longer copies, and everything that may wait for a disk, run
       on a dirty I/O scheduler. A call that has to wait for another call, or for a lock that another program holds,
       suspends only the calling process and occupies no scheduler. The VM can be stopped at any time, even while calls
       are running.
@@ -68,7 +69,7 @@ defmodule Emmap do
 
   See the guide [Live binaries](live-binaries.md). A live binary keeps its pages mapped until it is collected, even
   after `close/1`; in that case, `close/1` releases only the file descriptor. The results of `view/3`, and of `read/2`,
-  `pread/3` and `read_line/1` on a `:direct` handle, are live however short they are. A *part* of at most 64 bytes that
+  `pread/3` and `read_line/1` on a `:direct` handle, are live however short they are. (A line that ends in CRLF is a copy.) A *part* of at most 64 bytes that
   is taken out of a live binary by matching or `binary_part/3` is an ordinary copy, and so is the result of
   `:binary.copy/1`. Do not use a live binary as a key of a map or of an ETS table.
 
@@ -541,6 +542,8 @@ defmodule Emmap do
   """
   @doc group: "Reading"
   @spec view(t | open_file | Path.t() | :file.name_all()) :: {:ok, binary} | failure
+  def view(source)
+
   def view(handle(_) = mem) do
     with {:ok, size} <- size(mem),
          :eof <- view(mem, 0, size),
@@ -753,7 +756,7 @@ defmodule Emmap do
   follows the file (`tail -f`) reads the data when it arrives, and never zeros in its place. On a handle opened with
   `:append`, the data goes to the end of the file, no matter what `position` is.
 
-  If growing fails, nothing is written; see [What a failure leaves behind](reliability.md#what-a-failure-leaves-behind).
+  If growing fails, nothing is written, except that a write with `:append` may leave its first bytes; see [What a failure leaves behind](reliability.md#what-a-failure-leaves-behind).
   If pages of the map are lost during a write, part of the data may be in the file. Errors:
 
     * `:eacces` – the map is read-only
@@ -1328,7 +1331,8 @@ defmodule Emmap do
   @doc """
   Repairs a map after its file was truncated, or after its disk was full, failed or refused writes.
 
-  Once a call has returned such an error, every call returns it until `reattach/1` is called.
+  Once a call has returned the error of a lost page, every later call that reads or writes the map returns the same error, even for
+  other pages, until `reattach/1` is called. `info/1` shows it as `:fault`.
 
   It looks at the same file again, even if the file was renamed, and maps the lost pages again at the same addresses,
   so live binaries show what the file contains now. A map of a whole file adopts the current size of the file. This

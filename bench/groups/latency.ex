@@ -65,7 +65,7 @@ defmodule Bench.Groups.Latency do
 
     [
       {:note,
-       "A process repeatedly sleeps for 1 ms, while one, two or four other processes repeatedly call a long operation. The last column is the maximum lateness of a wake-up in the best of three rounds. The column p99.9 covers the wake-ups of all three rounds, so it can be larger. A sleep of 1 ms can end up to 1 ms late on an idle machine: see \"nothing\". The target is that no call delays another process by more than 20 ms. Larger figures in the last column miss the target: see [Targets](#targets)."},
+       "A process repeatedly sleeps for 1 ms, while one, two or four other processes repeatedly call a long operation. The last column is the maximum lateness of a wake-up in the best of three rounds. The column p99.9 covers the wake-ups of all three rounds, so it can be larger. Even on an idle machine, a sleep of 1 ms often ends about 1 ms late: see \"nothing\". The target is that no call delays another process by more than 20 ms. Larger figures in the last column miss the target: see [Targets](#targets)."},
       {:table, ["meanwhile", ">at once", ">takes", ">p99.9 late by", ">worst late by"],
        for(
          {name, together, worst, p999, time} <- rows,

@@ -1,7 +1,7 @@
 defmodule Emmap.Blocks do
   @moduledoc """
-  A block store: fixed-size blocks in a file. The address of a block never changes. Any number of processes, VMs and
-  programs can use the file at once, and it is intact after `kill -9`.
+  A block store: fixed-size blocks in a file. The address of a block never changes. Any number of processes, in several VMs and programs (on Linux, up
+  to 64), can use the file at once, and it is intact after `kill -9`.
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_doc.blocks")
       iex> _ = File.rm(path)
@@ -144,7 +144,8 @@ defmodule Emmap.Blocks do
   def open!(path, options \\ []), do: path |> open(options) |> Structure.opened!(:blocks, path)
 
   @doc """
-  Closes the block store for all processes that hold this handle. Each later call returns `{:error, :closed}`.
+  Closes the block store for all processes that hold this handle. Each later call fails with `:closed`: functions that return a plain value raise
+  `Emmap.Error`, and the others return `{:error, :closed}`.
 
   When the last handle in a VM is closed, the file is first synced; if that fails, its error is returned.
   """

@@ -22,12 +22,12 @@ defmodule Emmap.Counters do
   ## The contract
 
     * Counters are 64-bit signed integers. They wrap as `:atomics` do, so an add never overflows.
-    * Every change is atomic and sequentially consistent for all processes of this node, other
+    * Without write concurrency, every change is atomic and sequentially consistent for all processes of this node, other
       VMs, and programs in other languages that use atomic instructions ([Formats](formats.md) describes the file).
     * A change whose call has returned survives the death of the process and of the VM. It survives a power failure
       once `sync/1` has returned `:ok`. A change whose call has not returned is made either completely or not at all,
-      with two exceptions: `reset/1` changes one counter after the other; and with write concurrency, a `put/3` or
-      `reset/2` is atomic only for each cache line, not as a whole.
+      with two exceptions: `reset/1` changes one counter after the other; and with write concurrency (see below), a
+      `put/3` or `reset/2` changes the copies of a counter, one for each scheduler, one after the other.
     * A counter is identified by its index, from 0, or by its name. A counter that does not exist, or
       a value that does not fit in 64 bits, raises `ArgumentError`, as with `:atomics`. (`counters[key]` returns
       `nil` instead, as `Access` does.)
@@ -185,8 +185,8 @@ defmodule Emmap.Counters do
   `Emmap.reattach/1`.
 
   Returns `{:error, {:bad_format, why}}` if the file does not contain these counters at the same positions and under the
-  same names. Every other call then raises `Emmap.Error` with `:estale` until the file contains them and `reattach/1`
-  has returned `:ok`.
+  same names. Functions that read or change counters then raise `Emmap.Error` with `:estale`, and `info/1` and `sync/1` return it, until the
+  file contains them and `reattach/1` has returned `:ok`.
   """
   @doc group: "Opening and closing"
   @spec reattach(counters) :: :ok | {:error, reason | :closed}

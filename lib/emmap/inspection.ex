@@ -77,9 +77,9 @@ defmodule Emmap.Inspection do
     * `:contents` – `nil` if the headers do not describe them. For counters: `:count`, `:named`, `:write_concurrency`,
       `:sum` (not wrapped), `:not_zero` (how many), `:largest`, `:smallest` and the first `:values` as
       `%{key: name_or_index, value: integer}`. For a queue: its `:streams`, `:cursors` and `:segment_count`, its first
-      `:segments`, whether it was `:closed`, and the header fields `:lock`, `:log`, `:dropped`, `:recoveries`,
+      `:segments`, whether it was `:closed`, and the fields of the control area `:lock`, `:log`, `:dropped`, `:recoveries`,
       `:recovered_items`, `:dropped_bytes`, as in [Formats](formats.md). For blocks: `:count`, `:capacity`, `:held`,
-      `:replaced`, `:blocks_checked`, whether they were `:closed`, the first `:groups`, and the header fields `:lock`,
+      `:replaced`, `:blocks_checked`, whether they were `:closed`, the first `:groups`, and the fields of the control area `:lock`,
       `:log`, `:recoveries`, `:kept`, `:dropped`. For a plain file: its `:first_bytes` in hexadecimal
     * `:problems` – in the order in which they were found
   """

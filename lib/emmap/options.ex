@@ -94,8 +94,8 @@ defmodule Emmap.Options do
   an `ArgumentError` that names the option and lists the valid ones. `:append` contradicts `:private`, `:anon`,
   `:fixed_size`, `:fit`, `:sparse`, `:size`, `:offset`, `:length`, `:max_size`, `:max_inc_size` and `:shared_validate`.
 
-  `:size`, `:length` with `:write`, `:truncate` and `:fit` change the size of the file under a lock that other maps of it
-  also take. If another program has the whole file locked, such an open waits for 2 seconds and then returns
+  `:size`, `:truncate`, `:fit`, and `:length` if it is combined with `:write`, change the size of the file under a lock that
+  other maps of it also take. If another program has the whole file locked, such an open waits for 2 seconds and then returns
   `{:error, :ebusy}`.
 
       iex> Emmap.open("data.bin", [:raed])

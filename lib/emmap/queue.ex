@@ -1,7 +1,7 @@
 defmodule Emmap.Queue do
   @moduledoc """
-  A queue in a file: first in, first out. Any number of processes, VMs and programs can use it at once, and it survives
-  `kill -9`.
+  A queue in a file: first in, first out. Any number of processes, in several VMs and programs (on Linux, up to 64), can use it
+  at once, and it survives `kill -9`.
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_doc.queue")
       iex> _ = File.rm(path)
@@ -213,7 +213,8 @@ defmodule Emmap.Queue do
   defp unless_infinity(number, _instead), do: number
 
   @doc """
-  Closes the queue for all processes that hold this handle. Each later call returns `{:error, :closed}`.
+  Closes the queue for all processes that hold this handle. Each later call fails with `:closed`: functions
+  that return a plain value raise `Emmap.Error`, and the others return `{:error, :closed}`.
 
   Items that these processes have checked out are available to others. All items are in the file; to have them on the
   disk, call `sync/1` first. Live payloads do not change.
@@ -243,7 +244,7 @@ defmodule Emmap.Queue do
 
     * `:path`, `:size` (of the file, in bytes), `:faults` (how often a lost page was accessed)
     * `:length`, `:checked_out`, `:dead_letters` – numbers of items; `:bytes` – see `bytes/1`
-    * `:tail` – the position of the next item, in bytes from the first item ever pushed
+    * `:tail` – the position that the next pushed item will have, in bytes from the first item ever pushed
     * `:pinned` – bytes of the file that live payloads of any VM keep from being reused: from the oldest of them to `:tail`
     * `:dropped` – the number of items dropped by `full: :drop_oldest`
     * `:readers` – a map for each reader: `:name`, `:length`, `:checked_out`, `:max_lag` (0 for none), `:lost` (items

@@ -15,8 +15,8 @@ defmodule Emmap.Stream do
 
   ## The contract
 
-    * A stream of a *path* maps the file at each enumeration, read-only, and closes it afterwards,
-      even if the enumeration is halted or raises. A stream of a *handle* reads the handle's map
+    * A stream that `Emmap.stream!/3` made of a *path* maps the file at each enumeration, read-only, and closes it
+      afterwards, even if the enumeration is halted or raises. (`Emmap.chunks!/3` maps a path once, for all its streams.) A stream of a *handle* reads the handle's map
       and does not move its cursor, so others may use the handle at the same time.
     * Lines are the same bytes as those of `File.stream!/3`: they include the newline, and CRLF becomes LF. The last
       line may have no newline.

@@ -1,6 +1,7 @@
 defmodule Emmap.BlocksTest do
   use ExUnit.Case, async: true
 
+  import Emmap.Test.Resources, only: [eventually: 2]
   alias Emmap.Blocks
   alias Emmap.Test.ChildVM
 
@@ -419,7 +420,8 @@ defmodule Emmap.BlocksTest do
       assert capacity < 1.3 * count
       # 68.5 bytes for each, slots and the control area, and a group that has just begun.
       assert size < 69 * capacity + 1_000_000
-      assert :erlang.memory(:total) - memory < 200_000_000
+      # Other tests run meanwhile, and what they use comes and goes.
+      assert eventually(fn -> :erlang.memory(:total) - memory < 200_000_000 end, 120_000)
       assert Blocks.check(blocks) == {:ok, %{blocks: count, damaged: []}}
       assert {:ok, ^count} = {:ok, Enum.count(blocks)}
     end

@@ -1,6 +1,7 @@
 defmodule Emmap.QueueBatchesTest do
   # Many items in one call, and waiting without CPU.
   use ExUnit.Case, async: true
+  import Emmap.Test.Resources, only: [eventually: 2]
   alias Emmap.Queue
 
   @moduletag :tmp_dir
@@ -100,16 +101,21 @@ defmodule Emmap.QueueBatchesTest do
     assert {:ok, %{checked_out: 0, length: 0}} = Queue.info(q)
   end
 
+  defp nothing_done?(pid, milliseconds) do
+    before = Process.info(pid, [:status, :reductions])
+    Process.sleep(milliseconds)
+    before[:status] == :waiting and Process.info(pid, [:status, :reductions]) == before
+  end
+
   test "a process that waits does nothing until there is an item for it", %{q: q} do
     {:ok, reader} = Queue.reader(q, "behind")
     # There were items, and a reader has some.
     for n <- 1..10, do: :ok = Queue.push(q, "#{n}")
     {:ok, _} = Queue.pop_many(q)
     waiting = Task.async(fn -> Queue.pop(q, 10_000) end)
-    Process.sleep(50)
-    {:reductions, before} = Process.info(waiting.pid, :reductions)
-    Process.sleep(100)
-    assert {:reductions, ^before} = Process.info(waiting.pid, :reductions)
+    # On a busy machine it takes a while until it waits.
+    assert eventually(fn -> nothing_done?(waiting.pid, 50) end, 9_000)
+    assert nothing_done?(waiting.pid, 100)
     :ok = Queue.push(q, "for the one who waits")
     assert Task.await(waiting) == {:ok, "for the one who waits"}
     assert Queue.length(reader) == 11

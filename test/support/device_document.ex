@@ -52,8 +52,8 @@ defmodule Emmap.Test.DeviceDocument do
 
     The second column shows the contents of the file and the options of the device, if they are not the defaults: “lists” means
     `binary: false`, and “read-only” means a file and a map that were opened only for reading. By default, the file contains
-    `#{code(inspect(DeviceTable.text()))}`. A dagger (†) means that the process that `File.open/2` started has ended. A device
-    ends only when it is closed. The last column refers to the numbered differences in the documentation of `Emmap.Device`. “The
+    `#{code(inspect(DeviceTable.text()))}`. A dagger (†) means that the process that `File.open/2` started has ended. No request ends
+    a device, except one that closes it. The last column refers to the numbered differences in the documentation of `Emmap.Device`. “The
     same” refers to the reply only: if a difference is numbered, the file or the cursor differs.
     """
   end

@@ -28,7 +28,7 @@ defmodule Emmap.Counters.Cluster do
 
   ## The contract
 
-    * Adding costs one more look-up in `:persistent_term` than `Emmap.Counters.add/3`, and needs no other node: each
+    * `add/3` costs one more look-up in `:persistent_term` than `Emmap.Counters.add/3`, and needs no other node: each
       node adds to its own file. Therefore nothing is lost while nodes are unreachable. The counts of a node survive its
       death, and are in the sums again once the node has joined again.
     * `sum/3` asks all nodes that were named in `join/3` on this node, and those that were named in `join/3` on any node

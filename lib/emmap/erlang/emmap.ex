@@ -350,7 +350,9 @@ defmodule :emmap do
   @operations [:add, :sub, :and, :or, :xor, :xchg]
 
   for operation <- @operations do
-    @doc "Same as `patomic(Mem, Position, #{operation}, Value)`. Returns `{ok, Old}`."
+    # Three of them are reserved words in Erlang.
+    atom = if operation in [:and, :or, :xor], do: "'#{operation}'", else: operation
+    @doc "Same as `patomic(Mem, Position, #{atom}, Value)`. Returns `{ok, Old}`."
     @spec unquote(:"patomic_#{operation}")(mem, non_neg_integer, integer) ::
             {:ok, integer} | Emmap.failure()
     # A call through `Emmap` would take a tenth of the time more. The native code has no `sub`.

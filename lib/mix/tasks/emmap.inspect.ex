@@ -24,7 +24,7 @@ defmodule Mix.Tasks.Emmap.Inspect do
 
     * 0 – all files are intact
     * 1 – a file is damaged
-    * 2 – a file could not be read: it does not exist, is not a regular file, or has a version or byte order that this
+    * 2 – a file could not be read (it does not exist, or is not a regular file), or it has a version or byte order that this
       version of Emmap does not know
 
   For several files, the exit status is the highest of these. Your application is not started. Without Mix, in a
