@@ -100,11 +100,16 @@ impl Queue {
         let shared = Mapped::new(region);
         let presence = Presence::enter(file.as_fd(), &shared, &participant::PLACE)?;
         let first = presence.add_user();
-        let entered = enter_as(&presence, region, layout, &shared, file.as_fd());
-        drop(lock);
-        if let Err(error) = entered {
+        if let Err(error) = enter_as(&presence, region, layout, &shared, file.as_fd()) {
             presence.remove_user();
             return Err(error);
+        }
+        // Before the next handle can open the file. It then waits here until this one has cleaned up.
+        let entering = presence.clone();
+        let cleaning = first.then(|| entering.entering());
+        drop(lock);
+        if cleaning.is_none() {
+            drop(entering.entering());
         }
         let queue = Queue {
             presence,

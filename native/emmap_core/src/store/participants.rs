@@ -44,6 +44,7 @@ pub struct Presence {
     /// The process that took the slot.
     process: u32,
     turn: Mutex<()>,
+    entering: Mutex<()>,
     /// How many handles wait for each of the events of a structure.
     waiting: Mutex<[usize; EVENTS]>,
     /// How many handles this program has open.
@@ -103,6 +104,7 @@ impl Presence {
                     process,
                     waiting: Mutex::new([0; EVENTS]),
                     turn: Mutex::new(()),
+                    entering: Mutex::new(()),
                     users: AtomicUsize::new(0),
                     pins: Pins::default(),
                 });
@@ -126,6 +128,12 @@ impl Presence {
     /// Held by the thread of this program that uses something that a slot has only once. For a thread that may wait.
     pub fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Held by the first handle while it ends what an earlier program left in the slot. The other handles of this program
+    /// pass it before their first call: what they had done in between would end, too.
+    pub fn entering(&self) -> MutexGuard<'_, ()> {
+        self.entering.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The positions that live binaries of this program show, also after its last handle was closed.
