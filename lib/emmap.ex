@@ -335,10 +335,13 @@ defmodule Emmap do
 
   defp opened!({:ok, mem}, _path), do: mem
 
-  defp opened!({:error, reason}, file) when is_nil(file) or is_descriptor(file),
+  defp opened!({:error, reason}, file), do: not_opened!(reason, file)
+
+  @spec not_opened!(reason, term) :: no_return
+  defp not_opened!(reason, file) when is_nil(file) or is_descriptor(file),
     do: raise(Emmap.Error, op: :open, path: nil, reason: reason)
 
-  defp opened!({:error, reason}, path),
+  defp not_opened!(reason, path),
     do: raise(Emmap.Error, op: :open, path: Emmap.Path.bytes!(path), reason: reason)
 
   defp do_open(file, options), do: do_open(Options.request!(file, options))
@@ -562,7 +565,7 @@ defmodule Emmap do
   def view!(source) do
     case view(source) do
       {:ok, binary} -> binary
-      error -> opened!(error, if(match?(handle(_), source), do: nil, else: source))
+      {:error, reason} -> not_opened!(reason, source)
     end
   end
 

@@ -162,8 +162,16 @@ defmodule Emmap.Safetensors do
     end
   end
 
-  defp bytes(mem, %{position: position, size: size}, true), do: Emmap.pread(mem, position, size)
-  defp bytes(mem, %{position: position, size: size}, _), do: Emmap.view(mem, position, size)
+  defp bytes(mem, %{position: position, size: size}, copy?) do
+    read = if copy?, do: &Emmap.pread/3, else: &Emmap.view/3
+
+    case read.(mem, position, size) do
+      {:ok, bytes} when byte_size(bytes) == size -> {:ok, bytes}
+      {:error, _} = error -> error
+      # The file was truncated, and its map reattached.
+      _shorter -> {:error, :estale}
+    end
+  end
 
   defimpl Inspect do
     def inspect(%{path: path, tensors: tensors}, _options),

@@ -33,8 +33,13 @@ defmodule Emmap.StructureOwner do
   @doc "The structure that was started with a name."
   @spec named!(module, atom) :: Structure.t()
   def named!(module, name) do
-    find(module, name) ||
-      raise ArgumentError, "no #{inspect(module)} is started with the name #{inspect(name)}"
+    case find(module, name) do
+      nil ->
+        raise ArgumentError, "no #{inspect(module)} is started with the name #{inspect(name)}"
+
+      structure ->
+        structure
+    end
   end
 
   @doc "The structure that was started with a name, or `nil`."

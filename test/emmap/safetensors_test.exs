@@ -131,6 +131,11 @@ defmodule Emmap.SafetensorsTest do
     File.write!(path, "short")
     assert {:error, :estale} = Safetensors.fetch(st, "a", copy: true)
     assert {:error, :estale} = Safetensors.fetch(st, "a")
+
+    # Shorter, and mapped again.
+    :ok = Emmap.reattach(Map.fetch!(st.files, path))
+    assert {:error, :estale} = Safetensors.fetch(st, "a")
+    assert {:error, :estale} = Safetensors.fetch(st, "a", copy: true)
   end
 
   test "the first tensor of 4 GB costs neither time nor memory", %{tmp_dir: directory} do
