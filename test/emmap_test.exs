@@ -393,7 +393,12 @@ defmodule EmmapTest do
 
     test "open/3 closes the map after the function, whatever it does", %{path: path} do
       test = self()
-      keep = fn mem -> send(test, {:mem, mem}) && Emmap.pread(mem, 0, 3) end
+
+      keep = fn mem ->
+        send(test, {:mem, mem})
+        Emmap.pread(mem, 0, 3)
+      end
+
       kept = fn -> receive do: ({:mem, mem} -> Emmap.pread(mem, 0, 3)) end
 
       assert {:ok, {:ok, "012"}} = Emmap.open(path, [], keep)
@@ -402,7 +407,11 @@ defmodule EmmapTest do
       assert {:error, :closed} = kept.()
 
       for act <- [&raise/1, &throw/1, &exit/1] do
-        assert "stop" = catch_thrown(fn -> Emmap.open(path, [], &(keep.(&1) && act.("stop"))) end)
+        assert "stop" =
+                 catch_thrown(fn ->
+                   Emmap.open(path, [], fn mem -> {keep.(mem), act.("stop")} end)
+                 end)
+
         assert {:error, :closed} = kept.()
       end
 

