@@ -4,7 +4,7 @@ defmodule Bench.Summary do
 
   alias Bench.{Plot, Results}
 
-  # Group, comparison (how its name begins), the side of ours, the one that it is compared with, and what both do.
+  # Group, comparison (how its name begins), our side, the one that it is compared with, and what both do.
   @shown [
     {"reads", "pread of 64 B", "Emmap.pread", "raw :file.pread", "`pread` of 64 B"},
     {"reads", "a live binary of 4 KB", "Emmap.pread, :direct", "raw :file.pread, a copy",

@@ -1,6 +1,6 @@
 defmodule Bench.Survive.Contenders do
   @moduledoc false
-  # Who acknowledges operations, how many of them are there afterwards, and how each brings them to the disk.
+  # The contenders that acknowledge operations, how many of these are there afterwards, and how each syncs them.
   @compile {:no_warn_undefined, [:mnesia, :replayq, CubDB]}
 
   alias Emmap.{Blocks, Counters, Queue}
