@@ -144,7 +144,7 @@ defmodule Bench.Plot do
     end)
   end
 
-  # Labels that would lie on each other move apart, in the order of their curves' ends: down, and up again where there is no room.
+  # Labels that would lie on each other move apart, in the order of their curves' ends: down, and up again where they do not fit.
   defp apart(labels) do
     {named, others} =
       labels

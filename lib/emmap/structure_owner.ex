@@ -49,20 +49,32 @@ defmodule Emmap.StructureOwner do
   @impl true
   def init({module, open, name}) do
     Process.flag(:trap_exit, true)
+    owner = name && :persistent_term.get({__MODULE__, module, name}, nil)
 
-    case open.() do
-      {:ok, structure} ->
-        if name, do: :persistent_term.put({module, name}, structure)
-        {:ok, {module, structure, name}}
-
-      {:error, reason} ->
-        {:stop, reason}
-    end
+    # Another file under the same name would take the calls of this one.
+    if owner && Process.alive?(owner),
+      do: {:stop, {:already_started, owner}},
+      else: start(module, open.(), name)
   end
+
+  defp start(module, {:ok, structure}, name) do
+    if name do
+      :persistent_term.put({module, name}, structure)
+      :persistent_term.put({__MODULE__, module, name}, self())
+    end
+
+    {:ok, {module, structure, name}}
+  end
+
+  defp start(_module, {:error, reason}, _name), do: {:stop, reason}
 
   @impl true
   def terminate(_reason, {module, structure, name}) do
-    if name, do: :persistent_term.erase({module, name})
+    if name do
+      :persistent_term.erase({module, name})
+      :persistent_term.erase({__MODULE__, module, name})
+    end
+
     module.close(structure)
   end
 end

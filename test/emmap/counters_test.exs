@@ -695,6 +695,16 @@ defmodule Emmap.CountersTest do
     # The report of a process that did not start.
     :ok = :logger.add_primary_filter(__MODULE__, {&not_of_owner/2, []})
     on_exit(fn -> :logger.remove_primary_filter(__MODULE__) end)
+    # A second owner of a name must not take the calls of the first, nor end its name.
+    {:ok, owner} = Counters.start_link(path: path, counters: 1, name: :owned)
+    other = [path: path <> ".other", counters: 1, name: :owned]
+    assert {:error, {:already_started, ^owner}} = Counters.start_link(other)
+    refute File.exists?(path <> ".other")
+    assert :ok = Counters.add(:owned, 0, 1)
+    GenServer.stop(owner)
+    {:ok, owner} = Counters.start_link(other)
+    GenServer.stop(owner)
+
     none = Path.join(path <> ".none", "file")
     assert {:error, :enoent} = Counters.start_link(path: none, counters: 1)
   end
