@@ -198,6 +198,8 @@ defmodule Bench.Groups.Queue do
 
   defp mnesia(folder) do
     Application.put_env(:mnesia, :dir, String.to_charlist(Path.join(folder, "mnesia")))
+    # Otherwise, Mnesia writes a dump to the working directory when it is stopped by force.
+    Application.put_env(:mnesia, :core_dir, String.to_charlist(folder))
 
     if mnesia?() do
       :stopped = :mnesia.stop()
