@@ -123,6 +123,7 @@ defmodule Bench.Groups.Integers do
   defp mnesia(folder) do
     directory = Path.join(folder, "mnesia")
     Application.put_env(:mnesia, :dir, String.to_charlist(directory))
+    Application.put_env(:mnesia, :core_dir, String.to_charlist(directory))
 
     if Bench.Outside.otp?(:mnesia) do
       :stopped = :mnesia.stop()

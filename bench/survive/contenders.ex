@@ -127,6 +127,7 @@ defmodule Bench.Survive.Contenders do
 
   defp mnesia(folder, copies) do
     Application.put_env(:mnesia, :dir, charlist(folder, "mnesia"))
+    Application.put_env(:mnesia, :core_dir, charlist(folder, ""))
     :mnesia.stop()
     :ok = :mnesia.create_schema([node()])
     :ok = :mnesia.start()
@@ -229,6 +230,7 @@ defmodule Bench.Survive.Contenders do
 
   defp here(name, folder) when name in [:mnesia_ram, :mnesia_disc, :mnesia_only] do
     Application.put_env(:mnesia, :dir, charlist(folder, "mnesia"))
+    Application.put_env(:mnesia, :core_dir, charlist(folder, ""))
     :mnesia.stop()
     :ok = :mnesia.start()
     :ok = :mnesia.wait_for_tables([:survive], 20_000)
