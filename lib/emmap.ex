@@ -44,7 +44,7 @@ defmodule Emmap do
       pages. Otherwise the pages are released when the last live binary is collected. Garbage collection closes a handle
       that was not closed.
     * Copies of up to 64 KiB run on the caller's scheduler, and wait there if the disk has to read a page first (`prefetch/3`
-      avoids this). Longer copies, and everything that may wait for a disk, run
+      avoids this). Longer copies, and everything else that may wait for a disk, run
       on a dirty I/O scheduler. A call that has to wait for another call, or for a lock that another program holds,
       suspends only the calling process and occupies no scheduler. The VM can be stopped at any time, even while calls
       are running.
@@ -1180,9 +1180,9 @@ defmodule Emmap do
   @doc """
   Prepares a pattern for many searches. Any process on this node can use the result.
 
-  Preparing one binary takes less than a microsecond. Preparing a list takes about one microsecond and 100 bytes of
-  memory for each of its bytes. A list may contain up to 1,048,576 patterns, of at most 1 MiB each and 16 MiB in total;
-  above that, the call raises `ArgumentError`. A single binary may have any length.
+  Preparing one binary of up to 1 KiB takes less than a microsecond. Preparing a list takes about one microsecond and
+  100 bytes of memory for each of its bytes. A list may contain up to 1,048,576 patterns, of at most 1 MiB each and 16
+  MiB in total; above that, the call raises `ArgumentError`. A single binary may have any length.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 32])
       iex> Emmap.pwrite(mem, 0, "GET /index")
@@ -1297,8 +1297,8 @@ defmodule Emmap do
   than the map; `:eio`, `:enospc`, `:edquot` or `:erofs` if the disk does not accept the data; and the reasons
   for lost pages that `reattach/1` lists.
 
-  After a sync has failed, every later sync returns the same error until `reattach/1` is called. The kernel reports
-  pages that it could not write only once, so a later `:ok` would not mean that the data is on the disk.
+  After a sync has failed, every later sync returns the same error until `reattach/1` is called. The kernel reports a
+  page that it could not write, but only once, so a later `:ok` would not mean that the data is on the disk.
   """
   @doc group: "Durability"
   @spec sync(t, :sync | :async | {position, non_neg_integer}) :: :ok | failure
@@ -1466,7 +1466,7 @@ defmodule Emmap do
   Tells the kernel how a range will be used.
 
   A `count` of 0 means everything up to the end. On every system, the advice can be `:normal`, `:sequential`,
-  `:random`, `:no_reuse`, `:will_need` or `:dont_need`. An unknown advice returns `{:error, :einval}`.
+  `:random`, `:no_reuse`, `:will_need` or `:dont_need`. An unknown advice value returns `{:error, :einval}`.
 
   `:dont_need` releases memory; written data is kept, even in a private map.
 

@@ -28,7 +28,7 @@ defmodule Bench.Groups.Languages do
     [
       {:note,
        "**On the BEAM.** `saleyn/emmap` is the predecessor, in C++; `iommap` is in C. " <>
-         "[Compared with](../guides/compared-with.md) describes the other differences. The most important one is what a truncation of a mapped file does to the VM."},
+         "[Emmap and the alternatives](../guides/compared-with.md) describes the other differences. The most important one is what a truncation of a mapped file does to the VM."},
       predecessor(folder),
       iommap(folder),
       {:note,

@@ -44,7 +44,7 @@ defmodule Bench.Groups.Reads do
       {:plot, "reads", Bench.Results.bars("Reads", small ++ large)},
       headlines(small, views, files),
       {:note,
-       "**Live binaries.** A view creates a term of 3 to 8 words and does not read the file."},
+       "**Live binaries.** A view creates a term of 6 to 10 words and does not read the file."},
       views,
       {:note,
        "**Through `:file`.** OTP's dispatch takes 10 to 15 ns of each call, so the floor is called through `:file` too."},

@@ -79,7 +79,7 @@ defmodule Bench.Groups.Writes do
       append,
       all,
       {:note,
-       "**With a sync of each write.** Most of the time is spent in the disk. The time of a single sync varies widely, so compare the quartiles too."},
+       "**With a sync of each write.** Most of the time is spent in system calls and in the disk. After a sync, the first store to a page causes a page fault, in which the file system records a change of the file; a store and `msync` in a C program take as long as Emmap. Syncing after each small write is therefore faster with a raw file. The time of a single sync varies widely, so compare the quartiles too."},
       durable
     ]
   end

@@ -1,7 +1,8 @@
 defmodule Emmap.Blocks do
   @moduledoc """
-  A block store: fixed-size blocks in a file. The address of a block never changes. Any number of processes, in several VMs and programs (on Linux, up
-  to 64), can use the file at once, and it is intact after `kill -9`.
+  A block store: fixed-size blocks in a file. The address of a block changes only in `compact/2`. Any number of
+  processes, in several VMs and programs (on Linux, up to 64), can use the file at once, and it is intact after `kill
+  -9`.
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_doc.blocks")
       iex> _ = File.rm(path)
@@ -34,7 +35,7 @@ defmodule Emmap.Blocks do
       stored since the last sync are gone, and `info/1` counts them. A block that was replaced since then has either its
       old or its new data, never parts of both. A block that was freed since then may be in use again.
     * A block that a sync has covered keeps its place on the disk until the next sync: if it is freed, its address is not
-      reused before that. If `sync/1` is never called, every address can be reused immediately.
+      reused before that. The address of a block that no sync has covered can be reused immediately.
     * `count/1` is always exact, even after participants have died.
     * Each block has a checksum. A call that reads a damaged block returns `{:error, {:corrupt, address}}`. The other
       blocks stay readable. Reads take no lock.

@@ -40,11 +40,11 @@ defmodule Emmap.Counters do
   ## Write concurrency
 
   With `write_concurrency: true`, a *new* file has a separate copy of every counter for each scheduler. Adds from
-  different cores then do not wait for each other, and `get/2` computes the sum. As with OTP's `:counters`, `get/2`
-  and `put/3` may miss adds that run at the same time. Functions that need the previous value (`next/3`, `exchange/3`,
-  `compare_exchange/4`, `add_get/3`, `sub_get/3`) raise `ArgumentError`. The option is stored in the file and applies
-  to everyone who opens it later. Sixteen counters share a cache line of 128 bytes, so they take 128 bytes per
-  scheduler instead of 128 bytes in total.
+  different cores then do not wait for each other, and `get/2` computes the sum. As with OTP's `:counters`, `get/2` and
+  `put/3` may miss adds that run at the same time. Functions that need the previous value (`next/3`, `exchange/3`,
+  `compare_exchange/4`, `add_get/3`, `sub_get/3`) raise `ArgumentError`. The option is stored in the file and applies to
+  everyone who opens it later. Sixteen counters share 128 bytes (one cache line or, on x86-64, two), so they take 128
+  bytes per scheduler instead of 128 bytes in total.
   """
 
   import Emmap.Waiting, only: [patient: 1]

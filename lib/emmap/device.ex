@@ -61,8 +61,8 @@ defmodule Emmap.Device do
        error when it is reached, not up to 8 KiB before.
     5. An incomplete character at the end of the file is always an error. The OTP device returns `:eof` if it has
        already read the incomplete character ahead.
-    6. A function that throws, or asks for more after `:eof`, returns `{:error, function}`. The OTP device uses the
-       thrown value as the result, or calls the function forever.
+    6. If the function of a request throws, or asks for more after `:eof`, the request returns `{:error, function}`,
+       where `function` is its name. The OTP device uses the thrown value as the result, or calls the function forever.
     7. Maps differ from files as described in `Emmap.File`.
     8. With `binary: true`, the characters that a function in a request returns are a string even at the end of the
        file. Before OTP 27, the OTP device returned a list.

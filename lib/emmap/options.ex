@@ -57,7 +57,7 @@ defmodule Emmap.Options do
     offset: {:size, "the map begins `n` bytes into the file; any `n`, page-aligned or not"},
     length:
       {:size,
-       "the map is `n` bytes long; 0 means everything up to the end of the file. A write past its end never makes the map grow; `resize/2` and `grow/1` extend it only if it covers the whole file. With `:write`, a shorter file is extended to `:offset` + `n`; without it, the map covers the bytes that exist"},
+       "the map is `n` bytes long; 0 means everything up to the end of the file. A write past its end never makes the map grow; `resize/2` and `grow/1` extend it only if it covers the whole file. With `:write` and without `:private`, a shorter file is extended to `:offset` + `n`; otherwise, the map covers the bytes that exist"},
     max_size:
       {:size,
        "the map never grows beyond `n` bytes; needs `:write` (or `:anon`), and a map of the whole file"},
@@ -94,7 +94,7 @@ defmodule Emmap.Options do
   an `ArgumentError` that names the option and lists the valid ones. `:append` contradicts `:private`, `:anon`,
   `:fixed_size`, `:fit`, `:sparse`, `:size`, `:offset`, `:length`, `:max_size`, `:max_inc_size` and `:shared_validate`.
 
-  `:size`, `:truncate`, `:fit`, and `:length` if it is combined with `:write`, change the size of the file under a lock that
+  `:size`, `:truncate`, `:fit`, and `:length` if it is combined with `:write` and not with `:private`, change the size of the file under a lock that
   other maps of it also take. If another program has the whole file locked, such an open waits for 2 seconds and then returns
   `{:error, :ebusy}`.
 
