@@ -108,7 +108,8 @@ defmodule Emmap do
     Native,
     Options,
     Pieces,
-    Search
+    Search,
+    Word
   }
 
   # Only for `inspect/1`: `Emmap.Handle` has the shape of a handle.
@@ -978,6 +979,62 @@ defmodule Emmap do
   @spec patomic_write(t, position, integer) :: :ok | failure
   def patomic_write(handle(ref), position, value), do: Native.atomic_write(ref, position, value)
   def patomic_write(mem, _position, _value), do: none!(mem)
+
+  @doc """
+  Waits until the integer at `position` differs from `expected`, and returns the new value: `{:ok, value}`.
+
+  The integer may be changed by any process or program that maps the file. `wait/4` notices a change when the one that
+  made it calls `notify/2` afterwards; `patomic/4`, `patomic_write/3` and other writes do not notify by themselves. If
+  the integer differs from `expected` at the time of the call, it returns immediately. It does not return for a
+  notification without a change, and it may miss a value that was replaced by `expected` again: use a number that only
+  grows.
+
+  `timeout` is in milliseconds, or `:infinity`. The process waits in a `receive` for a message with a unique reference,
+  whatever the length of its mailbox: it uses no CPU time, it can be killed, and no message is left in its mailbox. One
+  native thread of the VM waits on behalf of all processes, for up to 63 integers; further threads are started for more
+  integers. (Before Linux 5.16, each integer needs a thread. On systems other than Linux, the thread checks the integer
+  every 5 milliseconds.) Also works on a read-only map.
+
+  Errors:
+
+    * `{:error, :etimedout}` – the time has passed
+    * `{:error, :closed}` – the handle is closed, before the call or while it waits
+    * `{:error, :estale}` – the file was truncated. While the call waits, a truncated file is noticed as with `monitor/1`
+    * `{:error, :einval}` – `position` is not a multiple of 8, or not inside the map (any more)
+    * `{:error, :eagain}` – no thread could be started
+
+  [Sharing](sharing.md#waiting-for-a-change) describes how programs in other languages wait and notify.
+
+      iex> {:ok, mem} = Emmap.open([:anon, size: 64])
+      iex> task = Task.async(fn -> Emmap.wait(mem, 8, 0, 5_000) end)
+      iex> Emmap.patomic(mem, 8, :add, 7)
+      {:ok, 0}
+      iex> Emmap.notify(mem, 8)
+      :ok
+      iex> Task.await(task)
+      {:ok, 7}
+      iex> Emmap.wait(mem, 8, 7, 10)
+      {:error, :etimedout}
+  """
+  @doc group: "Atomic integers"
+  @spec wait(t, position, integer, timeout) :: {:ok, integer} | failure
+  def wait(mem, position, expected, timeout \\ :infinity)
+
+  def wait(handle(ref), position, expected, timeout),
+    do: Word.wait(ref, position, expected, timeout)
+
+  def wait(mem, _position, _expected, _timeout), do: none!(mem)
+
+  @doc """
+  Wakes all processes and programs that wait for the integer at `position` to change: see `wait/4`.
+
+  To be called after the change. Costs one system call, whether or not any process waits. Returns `:ok`. Also works on a
+  read-only map. Other errors are as with `patomic/4`.
+  """
+  @doc group: "Atomic integers"
+  @spec notify(t, position) :: :ok | failure
+  def notify(handle(ref), position), do: Native.word_notify(ref, position)
+  def notify(mem, _position), do: none!(mem)
 
   # Bytes and numbers
 

@@ -405,6 +405,14 @@ defmodule Emmap.Native do
   @spec live() :: {non_neg_integer, non_neg_integer}
   def live(), do: not_loaded()
 
+  # Waiting for a word of a map: see native/emmap_nif/src/words.rs.
+  @spec word_wait(handle, integer, integer, reference) :: integer | {:ok, reference} | failure
+  def word_wait(_handle, _position, _expected, _tag), do: not_loaded()
+  @spec word_cancel(reference) :: boolean
+  def word_cancel(_waiter), do: not_loaded()
+  @spec word_notify(handle, integer) :: :ok | failure
+  def word_notify(_handle, _position), do: not_loaded()
+
   # Blocks: see native/emmap_nif/src/blocks/.
 
   @type blocks_failure :: failure | {:error, {:corrupt, non_neg_integer}}

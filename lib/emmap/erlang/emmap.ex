@@ -392,6 +392,18 @@ defmodule :emmap do
   @spec patomic_write_integer(mem, non_neg_integer, integer) :: :ok | Emmap.failure()
   def patomic_write_integer(mem, position, value), do: Emmap.patomic_write(mem, position, value)
 
+  @doc "Same as `Emmap.wait/4`, without a timeout. Returns `{ok, Value}`."
+  @spec wait(mem, non_neg_integer, integer) :: {:ok, integer} | Emmap.failure()
+  defdelegate wait(mem, position, expected), to: Emmap
+
+  @doc "Same as `Emmap.wait/4`. Returns `{ok, Value}`, or `{error, etimedout}` after `Timeout` milliseconds."
+  @spec wait(mem, non_neg_integer, integer, timeout) :: {:ok, integer} | Emmap.failure()
+  defdelegate wait(mem, position, expected, timeout), to: Emmap
+
+  @doc "Same as `Emmap.notify/2`."
+  @spec notify(mem, non_neg_integer) :: :ok | Emmap.failure()
+  defdelegate notify(mem, position), to: Emmap
+
   # Searching
 
   @doc "Same as `Emmap.find/3`. Returns `{ok, {Position, Length}}` or `nomatch`."

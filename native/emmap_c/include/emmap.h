@@ -329,6 +329,20 @@ int64_t emmap_map_size(const emmap_map *map);
  */
 int64_t emmap_map_pread(const emmap_map *map, uint64_t position, void *buffer, size_t count);
 
+/*
+ * Waits until the signed 64-bit integer at `position`, in the byte order of the machine, differs from `expected`, and stores it
+ * in `*value` unless `value` is NULL. The integer may be changed by any program, which must then call emmap_map_notify() or
+ * Emmap.notify/2. The call may miss a value that was replaced by `expected` again. Waits for at most `timeout_ms`
+ * milliseconds; negative: indefinitely.
+ *
+ * Returns 0. -ETIMEDOUT: the time has passed. -EINVAL: `position` is not a multiple of 8, or not inside the map.
+ */
+int emmap_map_wait(const emmap_map *map, uint64_t position, int64_t expected, int32_t timeout_ms, int64_t *value);
+
+/* Wakes all programs and processes of Elixir that wait for the integer at `position` to change. To be called after the change.
+ * Returns 0. -EINVAL: as with emmap_map_wait(). */
+int emmap_map_notify(const emmap_map *map, uint64_t position);
+
 #ifdef __cplusplus
 }
 #endif

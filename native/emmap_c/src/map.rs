@@ -1,9 +1,10 @@
 //! Maps for reading.
 
 use std::ffi::{c_char, c_int};
+use std::time::Duration;
 
 use emmap_core::region::{Read, Wait};
-use emmap_core::{Errno, Options, Region};
+use emmap_core::{word_waits, Errno, Options, Region};
 
 use crate::boundary::{call, handle, path, return_handle, take_handle};
 
@@ -73,5 +74,41 @@ pub unsafe extern "C" fn emmap_map_pread(
                 Read::Busy => Err(Errno::BUSY),
             }
         })
+    })
+}
+
+/// # Safety
+/// As the header says.
+#[no_mangle]
+pub unsafe extern "C" fn emmap_map_wait(
+    map: *const emmap_map,
+    position: u64,
+    expected: i64,
+    timeout_ms: i32,
+    value: *mut i64,
+) -> c_int {
+    call(|| {
+        // SAFETY: the caller's promise.
+        let region = &unsafe { handle(map)? }.region;
+        // A negative time is not a time.
+        let timeout = u64::try_from(timeout_ms).ok().map(Duration::from_millis);
+        let changed = word_waits::wait(region, position, expected, timeout)?;
+        let changed = changed.ok_or(Errno(libc::ETIMEDOUT))?;
+        if !value.is_null() {
+            // SAFETY: the caller's promise.
+            unsafe { value.write(changed) };
+        }
+        Ok(0)
+    })
+}
+
+/// # Safety
+/// As the header says.
+#[no_mangle]
+pub unsafe extern "C" fn emmap_map_notify(map: *const emmap_map, position: u64) -> c_int {
+    call(|| {
+        // SAFETY: the caller's promise.
+        let region = &unsafe { handle(map)? }.region;
+        word_waits::notify(region, position).map(|()| 0)
     })
 }

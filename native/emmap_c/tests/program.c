@@ -468,6 +468,15 @@ static void mapping(void) {
     SAME(emmap_map_pread(map, 30000, buffer, 16), 0);
     SAME(emmap_map_pread(map, UINT64_MAX, buffer, 16), 0);
     SAME(emmap_map_pread(map, 0, NULL, 1), -EINVAL);
+    int64_t word = 1;
+    SAME(emmap_map_wait(map, 24, 1, -1, &word), 0);
+    SAME(memcmp(&word, "45678901", 8), 0);
+    SAME(emmap_map_wait(map, 24, 1, 0, NULL), 0);
+    SAME(emmap_map_wait(map, 24, word, 10, NULL), -ETIMEDOUT);
+    SAME(emmap_map_wait(map, 25, 0, 10, &word), -EINVAL);
+    SAME(emmap_map_wait(map, 29996, 0, 10, &word), -EINVAL);
+    SAME(emmap_map_notify(map, 24), 0);
+    SAME(emmap_map_notify(map, 30000), -EINVAL);
     /* The guard: this would be SIGBUS. */
     SAME(truncate(in_directory("file"), 0), 0);
     SAME(emmap_map_pread(map, 13, buffer, 5), -ESTALE);

@@ -31,6 +31,7 @@
 //! | [`byte_search`] | finds and counts one byte in raw memory |
 //! | [`lines`] | splits memory into lines |
 //! | [`search`] | finds and counts patterns of bytes |
+//! | [`word_waits`] | waits until a word of a map changes |
 //! | [`typed`] | numbers of any size and byte order |
 
 // A build for loom compiles the modules only as a part of its test (tests/loom.rs).
@@ -70,6 +71,7 @@ pub mod store;
 pub mod striped;
 pub mod sync;
 pub mod typed;
+pub mod word_waits;
 
 pub use errno::{Errno, Result};
 pub use options::Options;

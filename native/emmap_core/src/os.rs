@@ -19,7 +19,7 @@ pub use byte_lock::*;
 pub use descriptor::{access_of, path_of, reopen_as};
 pub use file::*;
 pub use file_lock::{with_file_lock, Courtesy, FileLock};
-pub use futex::{futex_wait, futex_wake};
+pub use futex::{futex_wait, futex_wait_any, futex_wake, has_futex_wait_any, Expected, MOST_WORDS};
 pub use map_flags::{HugePage, MapFlags, Sharing, NO_RESERVE};
 pub use memory_advice::{advise_memory, MemoryAdvice};
 pub use mmap::*;

@@ -4,6 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use emmap_core::os::{Advice, MemoryAdvice};
 use emmap_core::region::Info;
+use emmap_core::word_waits::WAITS;
 use emmap_core::Region;
 use emmap_core::{fault, guard, source};
 use rustler::types::atom;
@@ -27,10 +28,13 @@ fn on_size<'a>(
     handle: &HandleRef,
     act: impl FnOnce(&Region) -> emmap_core::Result<()>,
 ) -> Term<'a> {
-    on_region(env, handle, |region| {
+    let done = on_region(env, handle, |region| {
         check_turn(handle.0)?;
         act(region)
-    })
+    });
+    // Words that waiters wait for may not be in the map any more.
+    WAITS.look();
+    done
 }
 
 fn on_region<'a>(

@@ -4,7 +4,7 @@
 //! in a hash map and counts a reference: together 35 ns in a call whose work takes 5. A hot
 //! NIF is a raw C function that decodes its arguments in place. It still catches panics, which costs nothing
 //! until one happens. Only [`crate::io`], [`crate::atomics`], [`crate::counters`], [`crate::lines`],
-//! [`crate::queue`], [`crate::search`] and [`crate::typed`] are written in this way.
+//! [`crate::queue`], [`crate::search`], [`crate::typed`] and [`crate::words`] are written in this way.
 
 mod arguments;
 mod results;

@@ -6,7 +6,7 @@
 //! - *cold* ones ([`open`], [`control`], [`metadata`], [`monitors`], [`json`]) are plain `#[rustler::nif]`, on a dirty scheduler when they
 //!   can wait for a disk;
 //! - *hot* ones ([`io`], [`atomics`], [`counters`], [`lines`], [`queue`], [`blocks`], [`block_storage`], [`search`],
-//!   [`typed`]) are declared with [`hot::hot_nif`], which explains why.
+//!   [`typed`], [`words`]) are declared with [`hot::hot_nif`], which explains why.
 
 mod atomics;
 mod block_storage;
@@ -30,6 +30,7 @@ mod search;
 mod terms;
 mod typed;
 mod waiting;
+mod words;
 
 use rustler::{Env, Term};
 
@@ -46,6 +47,7 @@ fn load(env: Env, settings: Term) -> bool {
     queue::keep_type();
     search::keep_type();
     lines::keep_type();
+    words::keep_type();
     !guarded || emmap_core::guard::install().is_ok()
 }
 

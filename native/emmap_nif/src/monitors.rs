@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use emmap_core::word_waits::WAITS;
 use emmap_core::{news, Errno, Region};
 use rustler::sys::enif_whereis_pid;
 use rustler::types::atom;
@@ -147,7 +148,13 @@ struct LogEntry {
     reason: Errno,
 }
 
+/// Waiters for words of a map hear of its faults, too.
+pub fn listen() {
+    start();
+}
+
 fn tell_all() {
+    WAITS.look();
     let _sending = lock(&SENDING);
     let mut to_log = Vec::new();
     let mut to_tell = Vec::new();

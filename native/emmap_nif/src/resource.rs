@@ -28,7 +28,8 @@ use emmap_core::cursor::Cursor;
 use emmap_core::queue::Pin;
 use emmap_core::search::Patterns;
 use emmap_core::striped::CACHE_LINE;
-use emmap_core::Region;
+use emmap_core::word_waits::{Keeper, WAITS};
+use emmap_core::{Errno, Region};
 use rustler::sys::{
     enif_alloc_resource, enif_get_resource, enif_keep_resource, enif_make_resource,
     enif_make_resource_binary, enif_open_resource_type, enif_release_resource, ErlNifEnv,
@@ -237,6 +238,8 @@ impl Handle {
         let (mapping, region) = unsafe { (&*self.mapping, &*self.region) };
         let last = self.closing.close(&mapping.open_handles);
         let last = last.ok_or(Failure::Closed)?;
+        // Before the pages are released: threads wait for words in them.
+        WAITS.end(ptr::from_ref(self) as usize, Errno::CLOSED);
         if last {
             region.release();
         }
@@ -249,6 +252,46 @@ impl Handle {
         // In this order: see `emmap_core::region::release`.
         region.lend();
         !self.closing.is_closed()
+    }
+}
+
+/// A handle that is kept alive by this value.
+pub struct KeptHandle(*const Handle);
+
+// SAFETY: a handle is a resource of the VM, which any thread may keep and release, and use: it is `Sync`.
+unsafe impl Send for KeptHandle {}
+// SAFETY: as above.
+unsafe impl Sync for KeptHandle {}
+
+impl KeptHandle {
+    /// A handle that a term of the caller refers to.
+    pub fn of(handle: &Handle) -> KeptHandle {
+        // SAFETY: every `Handle` that can be borrowed is in a resource, which is alive; `drop` releases it.
+        unsafe { enif_keep_resource(ptr::from_ref(handle).cast()) };
+        KeptHandle(handle)
+    }
+
+    fn handle(&self) -> &Handle {
+        // SAFETY: the handle is kept, so it is alive.
+        unsafe { &*self.0 }
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.handle().closing.is_closed()
+    }
+}
+
+impl Keeper for KeptHandle {
+    fn region(&self) -> &Region {
+        // SAFETY: the handle keeps its mapping, whose region lives until its destructor.
+        unsafe { &*self.handle().region }
+    }
+}
+
+impl Drop for KeptHandle {
+    fn drop(&mut self) {
+        // SAFETY: it was kept in `of`.
+        unsafe { enif_release_resource(self.0.cast()) };
     }
 }
 

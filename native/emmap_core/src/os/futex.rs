@@ -48,3 +48,94 @@ pub fn futex_wait(word: &AtomicU32, value: u32, timeout: Option<Duration>) -> bo
 
 #[cfg(not(target_os = "linux"))]
 pub fn futex_wake(_word: &AtomicU32) {}
+
+/// A word, and the value that it has as long as a wait continues.
+#[derive(Clone, Copy)]
+pub struct Expected {
+    pub word: *const AtomicU32,
+    pub value: u32,
+}
+
+/// For how many words [`futex_wait_any`] waits at most.
+pub const MOST_WORDS: usize = 128;
+
+/// Whether the system has [`futex_wait_any`] (Linux 5.16, and not every sandbox permits it).
+#[cfg(target_os = "linux")]
+pub fn has_futex_wait_any() -> bool {
+    static KNOWN: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    // Without words, the call is refused, but not as an unknown one.
+    *KNOWN.get_or_init(|| wait_any(&[]) == Err(Errno::INVAL))
+}
+
+/// Waits until somebody calls [`futex_wake`] on one of the words, which does not happen where one of them has another value
+/// already. It may return early.
+///
+/// # Safety
+/// The words must stay mapped during the call.
+#[cfg(target_os = "linux")]
+pub unsafe fn futex_wait_any(words: &[Expected]) -> crate::Result<()> {
+    let entries: Vec<Entry> = words.iter().take(MOST_WORDS).map(Entry::of).collect();
+    match wait_any(&entries) {
+        Err(Errno(libc::EAGAIN | libc::EINTR)) => Ok(()),
+        waited => waited,
+    }
+}
+
+/// `struct futex_waitv` of the kernel.
+#[cfg(target_os = "linux")]
+#[repr(C)]
+struct Entry {
+    value: u64,
+    address: u64,
+    flags: u32,
+    reserved: u32,
+}
+
+#[cfg(target_os = "linux")]
+impl Entry {
+    fn of(expected: &Expected) -> Entry {
+        /// `FUTEX_32`. Other programs map the words, so they are not private ones.
+        const BITS_32: u32 = 2;
+        Entry {
+            value: u64::from(expected.value),
+            address: expected.word as usize as u64,
+            flags: BITS_32,
+            reserved: 0,
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn wait_any(entries: &[Entry]) -> crate::Result<()> {
+    /// `futex_waitv`, the same on all processors of Rust's standard library.
+    const NUMBER: libc::c_long = 449;
+    let (none, unlimited) = (0usize, std::ptr::null::<libc::timespec>());
+    // SAFETY: the entries outlive the call. The kernel reads the words, and returns EFAULT where none is mapped.
+    let waited = unsafe {
+        let count = entries.len();
+        libc::syscall(
+            NUMBER,
+            entries.as_ptr(),
+            count,
+            none,
+            unlimited,
+            libc::CLOCK_MONOTONIC,
+        )
+    };
+    match waited {
+        -1 => Err(Errno::last()),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub fn has_futex_wait_any() -> bool {
+    false
+}
+
+/// # Safety
+/// None here: there is no such call.
+#[cfg(not(target_os = "linux"))]
+pub unsafe fn futex_wait_any(_words: &[Expected]) -> crate::Result<()> {
+    Err(crate::Errno(libc::ENOSYS))
+}
