@@ -2,6 +2,7 @@
 //! [`store`](crate::store) creates, opens and grows them. `docs/formats.md` describes the format for
 //! readers in other languages.
 
+pub mod dynamic;
 pub mod format;
 mod grid;
 mod names;

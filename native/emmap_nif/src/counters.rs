@@ -1,10 +1,14 @@
-//! The NIFs of counters: the hot ones work on one counter, the cold ones on a file or on all counters.
+//! The NIFs of counters: the hot ones work on one counter, the cold ones on a file or on all counters. [`dynamic`] has those of
+//! counters whose names appear at run time.
+
+mod dynamic;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::Ordering::SeqCst;
 
+use emmap_core::counters::dynamic::is_dynamic;
 use emmap_core::counters::{self, BadFormat, Error, Grid, OtherNames, Refused, Request};
 use emmap_core::{Errno, Region};
 use rustler::sys::ErlNifTerm;
@@ -41,6 +45,9 @@ mod reasons {
         length,
         checksum,
         names,
+        dynamic,
+        not_dynamic,
+        max_names,
     }
 }
 
@@ -160,6 +167,9 @@ fn counters_open<'a>(env: Env<'a>, path: Binary<'a>, wanted: Wanted) -> Term<'a>
             let reference = new_structure(env, opened.region, |_| Structure::Counters(grid));
             let names = opened.layout.names;
             (atom::ok(), reference, grid.count(), grid.stripes(), names).encode(env)
+        }
+        Err(Error::BadFormat(BadFormat::Kind)) if is_dynamic(path) => {
+            (atom::error(), reasons::dynamic()).encode(env)
         }
         Err(error) => failed(env, error),
     }

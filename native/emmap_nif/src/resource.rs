@@ -23,6 +23,7 @@ use std::sync::Arc;
 use emmap_core::blocks::Blocks;
 use emmap_core::buffer::Buffer;
 use emmap_core::closing::{Closing, OpenHandles};
+use emmap_core::counters::dynamic::Dynamic;
 use emmap_core::counters::Grid;
 use emmap_core::cursor::Cursor;
 use emmap_core::queue::Pin;
@@ -96,6 +97,7 @@ pub enum Structure {
     None,
     /// Where the counters are.
     Counters(Grid),
+    Dynamic(Arc<Dynamic>),
     Queue(ResourceArc<OpenQueue>),
     Blocks(Arc<Blocks>),
 }
@@ -162,6 +164,15 @@ impl Handle {
     pub fn counters(&self) -> Result<&Grid, &'static ArgumentError> {
         match &self.structure {
             Structure::Counters(grid) => Ok(grid),
+            _ => Err(&NOT_A_HANDLE),
+        }
+    }
+
+    /// The dynamic counters, on a handle of their file.
+    #[inline(always)]
+    pub fn dynamic(&self) -> Result<&Dynamic, &'static ArgumentError> {
+        match &self.structure {
+            Structure::Dynamic(dynamic) => Ok(dynamic),
             _ => Err(&NOT_A_HANDLE),
         }
     }

@@ -1,5 +1,7 @@
 //! The format of a counter file. Every number is checked before it is used in arithmetic.
 
+use std::path::Path;
+
 use super::names::{self, encoded, Claim};
 use super::{Error, OtherNames, Request};
 use crate::atomics::WORD;
@@ -28,7 +30,7 @@ pub const PREDECESSOR: [u8; 8] = *b"EMMAP01\n";
 const PREDECESSOR_COUNT: u64 = 8;
 const PREDECESSOR_DATA: u64 = 16;
 
-const MAX_STRIPES: u32 = 1024;
+pub(super) const MAX_STRIPES: u32 = 1024;
 const MAX_NAME_BYTES: u64 = 1024;
 const COUNTERS_PER_LINE: u64 = (CACHE_LINE / WORD) as u64;
 
@@ -57,6 +59,12 @@ pub struct Head {
     data_offset: u64,
     names_length: u64,
     names_crc: u32,
+}
+
+/// Whether the file at `path` begins as a file of counters does whose names are given when it is opened.
+pub fn is_fixed(path: &Path) -> bool {
+    let start = store::open::start_of(path);
+    start.is_some_and(|start| start == MAGIC || start == PREDECESSOR)
 }
 
 /// The position of counter `index` in its first stripe. A line has sixteen counters, and is

@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::create::{create, fill_empty, is_begun, Naming};
+use super::medium::read_up_to;
 use super::{grow, BadFormat, Error, Medium, Structure};
 use crate::mapped_file::Identity;
 use crate::{os, Errno, Options, Region, Result};
@@ -112,6 +113,21 @@ fn open_or_create<S: Structure>(
         let region = Region::of_file(file.into(), path, &options)?;
         return Ok(Opened { region, layout });
     }
+}
+
+/// The first bytes of a file, which tell what it contains; `None` if there is no file that has so many.
+pub fn start_of(path: &Path) -> Option<[u8; 8]> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)
+        .ok()?;
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
+    let mut start = [0; 8];
+    let got = read_up_to(&file, 0, &mut start).ok()?;
+    (got == start.len()).then_some(start)
 }
 
 fn open_existing(path: &Path) -> Result<Option<File>> {

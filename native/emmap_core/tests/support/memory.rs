@@ -89,6 +89,24 @@ impl Memory {
         image
     }
 
+    /// As [`Memory::image`], but of the writes to one piece, those are left that came before some moment: a file system writes
+    /// a piece as it is in memory.
+    #[allow(dead_code)] // not every structure needs it
+    pub fn image_of_pieces(&self, random: &mut Random) -> Vec<u8> {
+        let mut image = self.durable.borrow().clone();
+        let share = [1, 8, 15][random.below(3) as usize];
+        let mut is_later = std::collections::HashSet::new();
+        for (at, data) in self.pending.borrow().iter() {
+            // Each write may be the first that is lost, and then all later ones of its piece are.
+            if is_later.contains(&(at / PIECE)) || random.below(16) >= share {
+                is_later.insert(at / PIECE);
+                continue;
+            }
+            image[*at..at + data.len()].copy_from_slice(data);
+        }
+        image
+    }
+
     fn change(&self, at: u64, data: &[u8]) -> Result<()> {
         if self.stores.get() >= self.stop.get() {
             return Err(KILLED);
