@@ -45,22 +45,61 @@ defmodule Emmap.Counters do
   `compare_exchange/4`, `add_get/3`, `sub_get/3`) raise `ArgumentError`. The option is stored in the file and applies to
   everyone who opens it later. Sixteen counters share 128 bytes (one cache line or, on x86-64, two), so they take 128
   bytes per scheduler instead of 128 bytes in total.
+
+  ## Names that appear at run time
+
+  With `dynamic: true`, the first call that changes a counter adds it. This is for names that are not known in advance,
+  such as the path of a request, from several processes, VMs and programs at once:
+
+      iex> path = Path.join(System.tmp_dir!(), "emmap_doc_dynamic.cnt")
+      iex> _ = File.rm(path)
+      iex> {:ok, c} = Emmap.Counters.open(path, dynamic: true)
+      iex> Emmap.Counters.add(c, "GET /users", 1)
+      :ok
+      iex> Emmap.Counters.add(c, "GET /users", 1)
+      :ok
+      iex> Emmap.Counters.to_map(c)
+      %{"GET /users" => 2}
+      iex> c["POST /users"]
+      nil
+
+    * A counter is identified by its name only. Every function that changes a counter adds it if it does not exist, with
+      the value 0 before the change. `get/2` of a name that does not exist raises `ArgumentError`.
+    * A name is found without a lock, in about the time of `add/3` with a fixed name. A new name is added under the lock
+      of the file. Each name exists once, whichever program dies at any moment. Counters cannot be removed.
+    * `to_map/1`, `to_list/1`, `info/1` and the functions of `Enum` read the counters in the order in which they were
+      added. Names are strings, except for those that were given to `open/3` as atoms.
+    * `sync/1` covers the names that exist when it is called, and their values. After a power failure, a counter that was
+      added later may be missing.
+    * `max_names: 100_000` limits the number of names, so that names from outside do not fill the disk. A call that would
+      add another raises `Emmap.Error` with `:max_names`. The limit applies to the program that sets it, and is not stored
+      in the file. If the disk is full, the call raises `Emmap.Error` with `:enospc`. Existing counters can still be used.
+    * The file remembers that it is dynamic. If it is opened without the option, existing names and those given to
+      `open/3` can be used, and other names raise `ArgumentError`. A file without the option cannot become dynamic.
+    * At most 64 programs can have the file open at the same time. `open/3` of another returns `{:error, :eusers}`.
+    * A counter takes 128 bytes, or 128 bytes per scheduler with write concurrency. A name of more than 104 bytes takes
+      further 128 bytes for each 128 bytes.
   """
 
   import Emmap.Waiting, only: [patient: 1]
+  alias Emmap.Counters.Dynamic
   alias Emmap.{Native, OptionList, Structure, StructureOwner}
 
   @enforce_keys [:ref, :path, :count, :stripes]
-  defstruct [:ref, :path, :count, :stripes, :names, indices: %{}]
+  defstruct [:ref, :path, :count, :stripes, :names, dynamic: false, indices: %{}]
 
-  @typedoc "A set of opened counters, valid in every process of this node. `:path`, `:count` and `:names` may be read."
+  @typedoc """
+  A set of opened counters, valid in every process of this node. `:path`, `:count`, `:names` and `:dynamic` may be read.
+  If `:dynamic` is true, `:count` and `:names` are `nil`, because they change: see `info/1`.
+  """
   @type t :: %__MODULE__{
           ref: reference,
           path: binary,
-          count: non_neg_integer,
+          count: non_neg_integer | nil,
           stripes: pos_integer,
           names: [name] | nil,
-          indices: %{name => non_neg_integer}
+          dynamic: boolean,
+          indices: %{name => non_neg_integer | name}
         }
   @typedoc "A set of opened counters, or the name that it was started with: see `start_link/1`."
   @type counters :: t | atom
@@ -69,7 +108,11 @@ defmodule Emmap.Counters do
   @typedoc "An index from 0, or a name."
   @type key :: non_neg_integer | name
   @typedoc "See `open/3`."
-  @type option :: {:create, boolean} | {:write_concurrency, boolean}
+  @type option ::
+          {:create, boolean}
+          | {:write_concurrency, boolean}
+          | {:dynamic, boolean}
+          | {:max_names, pos_integer}
   @typedoc "Why a file could not be opened: see `open/3`."
   @type bad_format :: :kind | :version | :endianness | :length | :checksum | :names
   @typedoc "Why counters could not be opened: see `open/3`."
@@ -77,10 +120,15 @@ defmodule Emmap.Counters do
           :file.posix()
           | {:bad_format, bad_format}
           | {:other_names, %{asked: [name], file: [String.t()]}}
+          | :dynamic
+          | :not_dynamic
+          | :max_names
 
   @options [
     create: {&is_boolean/1, "true | false"},
-    write_concurrency: {&is_boolean/1, "true | false"}
+    write_concurrency: {&is_boolean/1, "true | false"},
+    dynamic: {&is_boolean/1, "true | false"},
+    max_names: {&__MODULE__.max_names?/1, "a positive integer"}
   ]
 
   # Up to this many, reading all counters takes less time than a switch to another scheduler.
@@ -116,11 +164,18 @@ defmodule Emmap.Counters do
     * `create: true` – with `false`, the file must exist, or the result is `{:error, :enoent}`. (Missing counters are
       still added to an existing file.)
     * `write_concurrency: false` – with `true`, for a new file: see "Write concurrency" in `Emmap.Counters`
+    * `dynamic: false` – with `true`, names are added when they are used: see "Names that appear at run time" in
+      `Emmap.Counters`. Names need not be given: `open(path, dynamic: true)`.
+    * `max_names: 100_000` – this program adds no name to a dynamic file that has so many
 
   Errors: those of `Emmap.open/2`; `:estale` (the file was truncated while it was read); and the following, which leave
   the file unchanged:
 
     * `{:other_names, %{asked: names, file: names}}` – the file has different names, or no names
+    * `:not_dynamic` – `dynamic: true` was given, and the file has counters without this option
+    * `:dynamic` – a number of counters was given, and the file is dynamic
+    * `:max_names` – the file is dynamic, and would have more names than `max_names:` allows. Some of the given
+      names may have been added.
     * `{:bad_format, why}` – not a counter file (`:kind`), of an unknown `:version`, from a machine of the
       other `:endianness`, shorter than its header says (`:length`), or damaged (`:checksum`, `:names`)
 
@@ -131,12 +186,27 @@ defmodule Emmap.Counters do
   @doc group: "Opening and closing"
   @spec open(Path.t() | :file.name_all(), non_neg_integer | [name], [option]) ::
           {:ok, t} | {:error, reason}
-  def open(path, count_or_names, options \\ []) do
-    path = Emmap.Path.bytes!(path)
-    {count, asked} = wanted!(count_or_names)
-    wanted = Map.merge(options!(options), %{count: count, names: Enum.map(asked, &to_string/1)})
+  def open(path, count_or_names, options \\ [])
 
+  def open(path, [{option, _} | _] = options, []) when is_atom(option),
+    do: open(path, [], options)
+
+  def open(path, count_or_names, options) do
+    path = Emmap.Path.bytes!(path)
+    given = options!(options)
+    {count, asked} = wanted!(count_or_names, given.adds)
+    wanted = Map.merge(given, %{count: count, names: Enum.map(asked, &to_string/1)})
+
+    if given.adds,
+      do: Dynamic.open(path, asked, wanted),
+      else: open_fixed(path, asked, wanted)
+  end
+
+  defp open_fixed(path, asked, %{count: count} = wanted) do
     case Structure.open(path, &patient(Native.counters_open(&1, wanted)), &opened(&1, &2, asked)) do
+      {:error, :dynamic} when count == 0 ->
+        Dynamic.open(path, asked, %{wanted | existing: true})
+
       {:error, {:other_names, in_file}} ->
         {:error, {:other_names, %{asked: asked, file: in_file}}}
 
@@ -190,8 +260,11 @@ defmodule Emmap.Counters do
   """
   @doc group: "Opening and closing"
   @spec reattach(counters) :: :ok | {:error, reason | :closed}
-  def reattach(counters) do
-    counters = counters!(counters)
+  def reattach(counters), do: counters |> counters!() |> reattached()
+
+  defp reattached(%{dynamic: true} = counters), do: Dynamic.reattach(counters)
+
+  defp reattached(counters) do
     names = Enum.map(counters.names || [], &to_string/1)
     Structure.reattach(counters, &patient(Native.counters_reattach(&1, names)))
   end
@@ -199,26 +272,39 @@ defmodule Emmap.Counters do
   @doc """
   Returns the state of the counters as a map.
 
-  Its keys are `:path`, `:count`, `:names` (or `nil`), `:write_concurrency`, `:size` (of the file, in bytes), and
-  `:faults` (how often a lost page of the counters was accessed).
+  Its keys are `:path`, `:count`, `:names` (or `nil`), `:write_concurrency`, `:dynamic`, `:size` (of the file, in bytes), and
+  `:faults` (how often a lost page of the counters was accessed). Dynamic counters also have `:max_names`, `:recoveries`
+  (how often the names were examined after a reboot, and when the file was created) and `:dropped` (how many incomplete
+  names the last of these recoveries found). For these, all names are read.
   """
   @doc group: "Opening and closing"
   @spec info(counters) ::
           {:ok,
            %{
+             optional(:max_names | :recoveries | :dropped) => non_neg_integer,
              path: binary,
              count: non_neg_integer,
              names: [name] | nil,
              write_concurrency: boolean,
+             dynamic: boolean,
              size: non_neg_integer,
              faults: non_neg_integer
            }}
           | Emmap.failure()
-  def info(counters) do
-    %{count: count, names: names, stripes: stripes} = counters = counters!(counters)
+  def info(counters), do: counters |> counters!() |> described()
 
+  defp described(%{dynamic: true} = counters), do: Dynamic.info(counters)
+
+  defp described(%{count: count, names: names, stripes: stripes} = counters) do
     with {:ok, of_file} <- Structure.info(counters) do
-      {:ok, Map.merge(of_file, %{count: count, names: names, write_concurrency: stripes > 1})}
+      of_counters = %{
+        count: count,
+        names: names,
+        write_concurrency: stripes > 1,
+        dynamic: false
+      }
+
+      {:ok, Map.merge(of_file, of_counters)}
     end
   end
 
@@ -227,6 +313,8 @@ defmodule Emmap.Counters do
   @doc "Adds `n`."
   @doc group: "Counting"
   @spec add(counters, key, integer) :: :ok
+  def add(%__MODULE__{dynamic: true} = counters, key, n), do: Dynamic.add(counters, key, n)
+
   def add(%__MODULE__{ref: ref, indices: indices} = counters, key, n) do
     index =
       case indices do
@@ -257,6 +345,7 @@ defmodule Emmap.Counters do
   @doc group: "Counting"
   @spec get(counters, key) :: integer
   def get(counters, key)
+  def get(%__MODULE__{dynamic: true} = counters, key), do: Dynamic.get(counters, key)
 
   def get(%__MODULE__{ref: ref} = counters, index) when is_integer(index) do
     case Native.counter_get(ref, index) do
@@ -274,6 +363,9 @@ defmodule Emmap.Counters do
   @doc group: "Counting"
   @spec put(counters, key, integer) :: :ok
   def put(counters, key, value)
+
+  def put(%__MODULE__{dynamic: true} = counters, key, value),
+    do: Dynamic.put(counters, key, value)
 
   def put(%__MODULE__{ref: ref} = counters, index, value) when is_integer(index) do
     case Native.counter_put(ref, index, value) do
@@ -309,6 +401,7 @@ defmodule Emmap.Counters do
   @doc group: "Counting"
   @spec next(counters, key, integer) :: integer
   def next(counters, key, n \\ 1)
+  def next(%__MODULE__{dynamic: true} = counters, key, n), do: Dynamic.next(counters, key, n)
 
   def next(%__MODULE__{ref: ref} = counters, index, n) when is_integer(index) do
     case Native.counter_next(ref, index, n) do
@@ -327,6 +420,9 @@ defmodule Emmap.Counters do
   @spec exchange(counters, key, integer) :: integer
   def exchange(counters, key, value)
 
+  def exchange(%__MODULE__{dynamic: true} = counters, key, value),
+    do: Dynamic.exchange(counters, key, value)
+
   def exchange(%__MODULE__{ref: ref} = counters, index, value) when is_integer(index) do
     case Native.counter_exchange(ref, index, value) do
       old when is_integer(old) -> old
@@ -343,6 +439,9 @@ defmodule Emmap.Counters do
   @doc group: "Counting"
   @spec compare_exchange(counters, key, integer, integer) :: :ok | integer
   def compare_exchange(counters, key, expected, new)
+
+  def compare_exchange(%__MODULE__{dynamic: true} = counters, key, expected, new),
+    do: Dynamic.compare_exchange(counters, key, expected, new)
 
   def compare_exchange(%__MODULE__{ref: ref} = counters, index, expected, new)
       when is_integer(index) do
@@ -361,6 +460,8 @@ defmodule Emmap.Counters do
   @doc "Sets all counters to 0, one after the other."
   @doc group: "Counting"
   @spec reset(counters) :: :ok
+  def reset(%__MODULE__{dynamic: true} = counters), do: Dynamic.reset(counters)
+
   def reset(%__MODULE__{count: count} = counters),
     do: Enum.each(0..(count - 1)//1, &put(counters, &1, 0))
 
@@ -383,6 +484,9 @@ defmodule Emmap.Counters do
   """
   @doc group: "Reading all"
   @spec to_list(counters) :: [integer]
+  def to_list(%__MODULE__{dynamic: true} = counters),
+    do: for({_name, value} <- Dynamic.to_pairs(counters), do: value)
+
   def to_list(%__MODULE__{ref: ref, count: count, stripes: stripes} = counters) do
     # Long reads run on a dirty scheduler.
     if count * stripes <= @few,
@@ -442,6 +546,8 @@ defmodule Emmap.Counters do
 
   @doc false
   @spec to_pairs(counters) :: [{key, integer}]
+  def to_pairs(%__MODULE__{dynamic: true} = counters), do: Dynamic.to_pairs(counters)
+
   def to_pairs(%__MODULE__{names: nil} = counters),
     do: counters |> to_list() |> Enum.with_index(fn value, index -> {index, value} end)
 
@@ -462,7 +568,8 @@ defmodule Emmap.Counters do
   The options are those of `open/3`, and:
 
     * `:path` – the file, required
-    * `:counters` – how many counters, or their names, like the second argument of `open/3`; required
+    * `:counters` – how many counters, or their names, like the second argument of `open/3`; required, except with
+      `dynamic: true`
     * `:name` – an atom that each function accepts instead of the counters, at the cost of a look-up in
       `:persistent_term`
 
@@ -478,7 +585,7 @@ defmodule Emmap.Counters do
   @spec start_link(keyword) :: GenServer.on_start()
   def start_link(options) do
     OptionList.once!(options)
-    {wanted, options} = Keyword.pop(options, :counters)
+    {wanted, options} = Keyword.pop(options, :counters, if(options[:dynamic], do: []))
 
     unless wanted,
       do: raise(ArgumentError, "counters: is required, how many counters or their names")
@@ -494,6 +601,8 @@ defmodule Emmap.Counters do
   # Access: `counters[0]`, `counters[:name]`.
 
   @doc false
+  def fetch(%__MODULE__{dynamic: true} = counters, key), do: Dynamic.fetch(counters, key)
+
   def fetch(%__MODULE__{} = counters, key) do
     case index(counters, key) do
       nil -> :error
@@ -539,15 +648,16 @@ defmodule Emmap.Counters do
     raise ArgumentError, "no counter #{inspect(key)}: there are #{inspect(names)}"
   end
 
+  @doc false
   @spec failed!(t, atom, key | nil, {:error, term}) :: no_return
-  defp failed!(counters, _op, key, {:error, :no_counter}), do: no_counter!(counters, key)
+  def failed!(counters, _op, key, {:error, :no_counter}), do: no_counter!(counters, key)
 
-  defp failed!(_counters, _op, _key, {:error, :write_concurrency}) do
+  def failed!(_counters, _op, _key, {:error, :write_concurrency}) do
     raise ArgumentError,
           "these counters have write_concurrency: the value before or after a change is not available"
   end
 
-  defp failed!(counters, op, _key, {:error, reason}),
+  def failed!(counters, op, _key, {:error, reason}),
     do: Structure.failed!(counters, :counters, op, reason)
 
   defp wrapped(n) when n >= -0x8000_0000_0000_0000 and n <= 0x7FFF_FFFF_FFFF_FFFF, do: n
@@ -558,6 +668,15 @@ defmodule Emmap.Counters do
   end
 
   # Arguments of open
+
+  defp wanted!([], true), do: {0, []}
+
+  defp wanted!(count, true) when is_integer(count) do
+    raise ArgumentError,
+          "with dynamic: true, counters have names: give a list of names or nothing, got #{count}"
+  end
+
+  defp wanted!(count_or_names, _dynamic), do: wanted!(count_or_names)
 
   defp wanted!(count) when is_integer(count) and count >= 0 and count < 0x0100_0000_0000_0000,
     do: {count, []}
@@ -602,9 +721,14 @@ defmodule Emmap.Counters do
 
     %{
       stripes: if(spread?, do: max(:erlang.system_info(:schedulers), 2), else: 1),
-      existing: not Map.get(given, :create, true)
+      existing: not Map.get(given, :create, true),
+      adds: Map.get(given, :dynamic, false),
+      max_names: Map.get(given, :max_names, Dynamic.max_names())
     }
   end
+
+  @doc false
+  def max_names?(most), do: is_integer(most) and most > 0 and most < 0x1_0000_0000_0000
 
   # Names as they were given at open. Further names in the file stay strings, so that no atoms are created.
   defp names(_asked, []), do: nil
@@ -618,12 +742,16 @@ defmodule Emmap.Counters do
 
   defimpl Enumerable do
     alias Emmap.Counters
+    alias Emmap.Counters.Dynamic
 
     # A file may have more counters than fit in memory as a list, so each function reads at most
     # one batch ahead.
 
+    def count(%{dynamic: true} = counters), do: {:ok, Dynamic.count(counters)}
     def count(%{count: count}), do: {:ok, count}
     def member?(_counters, _value), do: {:error, __MODULE__}
+
+    def slice(%{dynamic: true}), do: {:error, __MODULE__}
 
     def slice(%{count: count} = counters) do
       {:ok, count,
@@ -632,6 +760,9 @@ defmodule Emmap.Counters do
          from, length, step -> Counters.steps(counters, from, length, step)
        end}
     end
+
+    def reduce(%{dynamic: true} = counters, acc, fun),
+      do: next([], %{counters: counters, from: 0}, acc, fun)
 
     def reduce(%{names: names} = counters, acc, fun),
       do: next([], %{counters: counters, from: 0, names: names}, acc, fun)
@@ -643,6 +774,14 @@ defmodule Emmap.Counters do
 
     defp next([element | elements], rest, {:cont, acc}, fun),
       do: next(elements, rest, fun.(element, acc), fun)
+
+    defp next([], %{from: nil}, {:cont, acc}, _fun), do: {:done, acc}
+
+    defp next([], %{counters: %{dynamic: true} = counters, from: from} = rest, acc, fun) do
+      size = Emmap.HeapRoom.batch(Dynamic.batch())
+      {elements, from} = Dynamic.part(counters, from, size)
+      next(elements, %{rest | from: from}, acc, fun)
+    end
 
     defp next([], %{counters: %{count: count}, from: from}, {:cont, acc}, _fun)
          when from >= count,
@@ -660,11 +799,11 @@ defmodule Emmap.Counters do
   defimpl Inspect do
     import Inspect.Algebra
 
-    def inspect(%{names: names, path: path} = counters, opts) do
+    def inspect(%{names: names, path: path, dynamic: dynamic} = counters, opts) do
       elements = shown(counters, opts.limit)
 
       values =
-        if names,
+        if names || dynamic,
           do: container_doc("", elements, "", opts, &pair/2, separator: ","),
           else: to_doc(elements, %{opts | charlists: :as_lists})
 
@@ -676,6 +815,7 @@ defmodule Emmap.Counters do
 
     # One more than is shown, so that "..." follows.
     defp shown(counters, :infinity), do: Enum.to_list(counters)
+    defp shown(%{dynamic: true} = counters, limit), do: Enum.take(counters, limit + 1)
     defp shown(counters, limit), do: Emmap.Counters.part(counters, 0, limit + 1)
 
     defp pair({name, value}, _opts), do: "#{name}: #{value}"

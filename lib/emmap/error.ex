@@ -44,6 +44,16 @@ defmodule Emmap.Error do
   defp describe(:blocks, {:other_block_size, size}), do: "its blocks have #{size} bytes"
   defp describe(:blocks, {:corrupt, address}), do: "block #{address} is damaged"
   defp describe(:counters, {:other_names, names}), do: other_names(names)
+
+  defp describe(:counters, :dynamic),
+    do: "its counters are dynamic: they have names, and not a number"
+
+  defp describe(:counters, :not_dynamic),
+    do: "it was created without dynamic: true, and its counters cannot become dynamic"
+
+  defp describe(:counters, :max_names),
+    do: "it has as many names as max_names: allows"
+
   defp describe(_kind, :closed), do: "it is closed"
 
   defp describe(_kind, :estale),

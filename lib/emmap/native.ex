@@ -178,6 +178,36 @@ defmodule Emmap.Native do
   @type queue_item :: binary | {binary}
   @type queue_failure :: failure | {:error, {:corrupt, non_neg_integer} | :full | :gone}
 
+  # Of dynamic counters: as above, with a name instead of an index. Moved to dirty I/O if a counter has to be added and another
+  # program has the lock, or the file has no room.
+  @type refused_name :: refused | {:error, :max_names} | waits
+  @spec dynamic_add(handle, binary, integer) :: :ok | refused_name
+  def dynamic_add(_handle, _name, _value), do: not_loaded()
+  @spec dynamic_next(handle, binary, integer) :: integer | refused_name
+  def dynamic_next(_handle, _name, _value), do: not_loaded()
+  @spec dynamic_get(handle, binary) :: integer | refused_name
+  def dynamic_get(_handle, _name), do: not_loaded()
+  @spec dynamic_put(handle, binary, integer) :: :ok | refused_name
+  def dynamic_put(_handle, _name, _value), do: not_loaded()
+  @spec dynamic_exchange(handle, binary, integer) :: integer | refused_name
+  def dynamic_exchange(_handle, _name, _value), do: not_loaded()
+
+  @spec dynamic_compare_exchange(handle, binary, integer, integer) ::
+          :ok | integer | refused_name
+  def dynamic_compare_exchange(_handle, _name, _expected, _new), do: not_loaded()
+
+  @spec dynamic_open(binary, map) ::
+          {:ok, handle, pos_integer} | {:error, Emmap.Counters.reason()} | waits
+  def dynamic_open(_path, _wanted), do: not_loaded()
+  # At most `most` counters from a place on, and the next place.
+  @spec dynamic_entries(handle, non_neg_integer, non_neg_integer) ::
+          {:ok, [{String.t(), integer}], non_neg_integer | nil} | failure | waits
+  def dynamic_entries(_handle, _from, _most), do: not_loaded()
+  @spec dynamic_info(handle) :: {:ok, map} | failure
+  def dynamic_info(_handle), do: not_loaded()
+  @spec dynamic_reattach(handle) :: :ok | {:error, Emmap.Counters.reason() | :closed} | waits
+  def dynamic_reattach(_handle), do: not_loaded()
+
   @spec counters_open(binary, map) ::
           {:ok, handle, non_neg_integer, pos_integer, [String.t()]}
           | failure

@@ -247,14 +247,14 @@ defmodule Emmap.Counters.Cluster do
   @spec answer_add(name, Counters.key(), term) :: answer
   def answer_add(name, key, n) do
     answering(name, fn counters ->
-      if has?(counters, key), do: added(counters, key, n), else: :none
+      if adds?(counters, key), do: added(counters, key, n), else: :none
     end)
   end
 
   defp added(counters, key, n) do
     Counters.add(counters, key, n)
   rescue
-    ArgumentError -> :badarg
+    ArgumentError -> if has?(counters, key), do: :badarg, else: :none
   end
 
   defp answering(name, answer) do
@@ -266,8 +266,13 @@ defmodule Emmap.Counters.Cluster do
     error in Emmap.Error -> {:error, error.reason}
   end
 
+  defp has?(%{dynamic: true} = counters, key), do: Counters.fetch(counters, key) != :error
   defp has?(%{count: count}, index) when is_integer(index), do: index in 0..(count - 1)//1
   defp has?(%{indices: indices}, name), do: is_map_key(indices, name)
+
+  # Adding to an unknown name may add the counter, and otherwise raises.
+  defp adds?(%{dynamic: true}, key), do: is_binary(key)
+  defp adds?(counters, key), do: has?(counters, key)
 
   defp portable(key) when is_integer(key), do: key
   defp portable(key) when is_atom(key) or is_binary(key), do: to_string(key)
@@ -278,6 +283,10 @@ defmodule Emmap.Counters.Cluster do
 
   # The names as this node has them, by the names that the nodes use.
   defp names_here(%Counters{names: [_ | _] = names}), do: Map.new(names, &{to_string(&1), &1})
+
+  defp names_here(%Counters{dynamic: true, indices: indices}),
+    do: for({text, atom} <- indices, is_binary(text), into: %{}, do: {text, atom})
+
   defp names_here(_counters), do: %{}
 
   defp joined(name) do

@@ -12,6 +12,7 @@ fn request(most_names: u64) -> Request {
     Request {
         stripes: 1,
         existing: false,
+        adds: true,
         most_names,
     }
 }

@@ -72,9 +72,11 @@ fn on_counter<S: Scheduler>(
     })?;
     match found {
         Ok(result) => Ok(result),
-        Err(Found::Absent) if !adds => Err(Early::Reason(reasons::no_counter())),
+        Err(Found::Absent) if !(adds && dynamic.adds()) => {
+            Err(Early::Reason(reasons::no_counter()))
+        }
         Err(_) => {
-            let at = find_slowly(dynamic, region, S::WAIT, &name, adds)?;
+            let at = find_slowly(dynamic, region, S::WAIT, &name, adds && dynamic.adds())?;
             region.writing(|| act(region, dynamic, at))
         }
     }
@@ -180,6 +182,7 @@ struct Wanted<'a> {
     names: Vec<Binary<'a>>,
     stripes: u32,
     existing: bool,
+    adds: bool,
     max_names: u64,
 }
 
@@ -192,6 +195,7 @@ fn dynamic_open<'a>(env: Env<'a>, path: Binary<'a>, wanted: Wanted<'a>) -> Term<
     let request = Request {
         stripes: wanted.stripes,
         existing: wanted.existing,
+        adds: wanted.adds,
         most_names: wanted.max_names,
     };
     let opened = interruptible(env, || {

@@ -26,6 +26,8 @@ pub struct Request {
     pub stripes: u32,
     /// The file must exist.
     pub existing: bool,
+    /// Whether a call with an unknown name adds a counter.
+    pub adds: bool,
     /// This program adds no counter to a file that has so many.
     pub most_names: u64,
 }
@@ -34,6 +36,7 @@ pub struct Request {
 pub struct Dynamic {
     presence: Arc<Presence>,
     geometry: Geometry,
+    adds: bool,
     most_names: u64,
 }
 
@@ -86,6 +89,7 @@ impl Dynamic {
         let dynamic = Dynamic {
             presence,
             geometry: layout.geometry,
+            adds: request.adds,
             most_names: request.most_names,
         };
         dynamic.make_valid(region, false)?;
@@ -144,6 +148,12 @@ impl Dynamic {
         let shared = Mapped::new(region);
         exclusive::release_own(&shared, layout::LOCK, self.presence.owner())?;
         Ok(self.make_valid(region, true)?)
+    }
+
+    /// Whether a call with an unknown name adds a counter.
+    #[inline(always)]
+    pub fn adds(&self) -> bool {
+        self.adds
     }
 
     pub fn geometry(&self) -> &Geometry {
