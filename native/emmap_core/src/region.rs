@@ -149,7 +149,8 @@ impl Region {
         let hot = Hot {
             extent: Extent::new(range.position_zero(&shape), plan.len),
             fault,
-            lock: options.lock.then(Box::default),
+            // Without writes, copies need no order.
+            lock: (shape.locking && (shape.writable || shape.appends)).then(Box::default),
             writable: AtomicBool::new(shape.writable),
             grows: shape.grows,
             appends: AtomicBool::new(shape.appends),

@@ -152,7 +152,7 @@ impl Region {
             resizable: self.shape.resizable && self.writable(),
             grows: self.shape.grows && self.writable(),
             appends: self.appends(),
-            locking: self.hot.lock.is_some(),
+            locking: self.shape.locking,
             auto_unlink: self.shape.auto_unlink,
             tag: self.shape.tag,
             max_size: Some(self.limit_of_room(self.known.room()))

@@ -20,6 +20,8 @@ pub(super) struct Shape {
     pub pinned: bool,
     /// Writes go to the end of the file, through the file.
     pub appends: bool,
+    /// Copies are atomic with respect to each other.
+    pub locking: bool,
     pub auto_unlink: bool,
     pub tag: u64,
     protection: AtomicI32,
@@ -61,6 +63,7 @@ impl Shape {
             follows: file_size.is_some() && whole_file && length.is_none() && !options.fixed_size,
             pinned: options.fixed || file_size.is_none(),
             appends: options.append,
+            locking: options.lock,
             auto_unlink: options.auto_unlink,
             tag: options.tag,
             protection: AtomicI32::new(protection),
