@@ -18,6 +18,7 @@
 //! | [`reservation`] | a range of addresses, owned and released |
 //! | [`address_range`] | a range of addresses that shows the file |
 //! | [`extent`] | where the map is and how long it is |
+//! | [`first_write`] | the lock of a map, once something was written |
 //! | [`lock`] | makes copies atomic with respect to each other |
 //! | [`access`] | no access without a check for lost pages |
 //! | [`copy`] | bytes in and out |
@@ -36,6 +37,7 @@ mod address_range;
 mod copy;
 mod durability;
 mod extent;
+mod first_write;
 mod holes;
 mod info;
 mod lock;
@@ -66,7 +68,7 @@ use crate::{os, Errno, Options, Result};
 use address_range::AddressRange;
 use durability::Failed;
 use extent::Extent;
-use lock::CopyLock;
+use first_write::LockOfFirstWrite;
 use plan::plan_and_map;
 use read_only::SlowWrites;
 use release::FileSlot;
@@ -98,7 +100,9 @@ pub struct Region {
 struct Hot {
     extent: Extent,
     fault: Box<Fault>,
-    lock: Option<Box<CopyLock>>,
+    lock: LockOfFirstWrite,
+    /// Whether writes take the lock. Without writes, copies need no order.
+    locks: bool,
     // As in the shape, until the map is made read-only.
     writable: AtomicBool,
     grows: bool,
@@ -149,8 +153,8 @@ impl Region {
         let hot = Hot {
             extent: Extent::new(range.position_zero(&shape), plan.len),
             fault,
-            // Without writes, copies need no order.
-            lock: (shape.locking && (shape.writable || shape.appends)).then(Box::default),
+            lock: LockOfFirstWrite::default(),
+            locks: shape.locking && (shape.writable || shape.appends),
             writable: AtomicBool::new(shape.writable),
             grows: shape.grows,
             appends: AtomicBool::new(shape.appends),

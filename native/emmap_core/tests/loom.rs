@@ -14,6 +14,8 @@ mod errno;
 mod extent;
 #[path = "../src/fault.rs"]
 mod fault;
+#[path = "../src/region/first_write.rs"]
+mod first_write;
 #[path = "../src/region/lock.rs"]
 mod lock;
 #[path = "../src/guard/slot.rs"]
@@ -31,6 +33,8 @@ mod model_closing;
 mod model_extent;
 #[path = "loom/fault.rs"]
 mod model_fault;
+#[path = "loom/first_write.rs"]
+mod model_first_write;
 #[path = "loom/lock.rs"]
 mod model_lock;
 #[path = "loom/region.rs"]

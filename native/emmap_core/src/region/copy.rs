@@ -67,9 +67,9 @@ impl Region {
     /// `out` must have room for `count` bytes, outside of this region.
     #[inline(always)]
     pub unsafe fn copy_out(&self, start: usize, count: usize, out: *mut u8, wait: Wait) -> Read {
-        let Some(lock) = &self.hot.lock else {
+        let Some(lock) = self.hot.lock.existing() else {
             // SAFETY: the caller's promise.
-            return Read::Done(unsafe { self.copy_out_once(start, count, out) });
+            return unsafe { self.copy_out_unlocked(start, count, out, wait) };
         };
         if wait == Wait::No {
             if let Some(quiet) = lock.quiet(start, count) {
@@ -82,6 +82,27 @@ impl Region {
         }
         // SAFETY: the caller's promise.
         unsafe { self.copy_out_striped(lock, start, count, out, wait) }
+    }
+
+    /// As [`Region::copy_out`], for a map that nothing was written to.
+    ///
+    /// # Safety
+    /// As [`Region::copy_out`].
+    #[inline(always)]
+    unsafe fn copy_out_unlocked(
+        &self,
+        start: usize,
+        count: usize,
+        out: *mut u8,
+        wait: Wait,
+    ) -> Read {
+        // SAFETY: the caller's promise.
+        let got = unsafe { self.copy_out_once(start, count, out) };
+        match self.hot.lock.written() {
+            None => Read::Done(got),
+            // SAFETY: the caller's promise.
+            Some(lock) => unsafe { self.copy_out_striped(lock, start, count, out, wait) },
+        }
     }
 
     /// As [`Region::copy_out`], for several stripes, or if a writer was in the way the first time.
@@ -187,8 +208,9 @@ impl Region {
             // SAFETY: `start + MOST` is inside the map (1: Alive).
             Some(unsafe { self.pointer(start).cast::<[u8; MOST]>().read() })
         };
-        let Some(lock) = &self.hot.lock else {
-            return read();
+        let Some(lock) = self.hot.lock.existing() else {
+            let bytes = read()?;
+            return self.hot.lock.written().is_none().then_some(bytes);
         };
         let quiet = lock.quiet(position as usize, MOST)?;
         let bytes = read()?;
@@ -263,7 +285,7 @@ impl Region {
         write: impl FnOnce(usize) -> Result<Written>,
     ) -> Result<Written> {
         let _slow = self.check_write(wait)?;
-        let _turn = match (&self.hot.lock, wait) {
+        let _turn = match (self.lock_of_writers(), wait) {
             (None, _) => None,
             // A position past the end of all addresses is in no stripe, and is not written to.
             (Some(lock), Wait::No) => match lock.try_write_one(position as usize, count) {
@@ -285,7 +307,7 @@ impl Region {
         wait: Wait,
         write: impl FnOnce(usize) -> Result<Written>,
     ) -> Result<Written> {
-        if let (Some(lock), Wait::No) = (&self.hot.lock, wait) {
+        if let (Some(lock), Wait::No) = (self.lock_of_writers(), wait) {
             if let Some(_turn) = lock.try_write_two(position as usize, count) {
                 return self.at(position, count, write);
             }
@@ -302,7 +324,7 @@ impl Region {
         wait: Wait,
         write: impl FnOnce() -> Result<Written>,
     ) -> Result<Written> {
-        let _turn = match (&self.hot.lock, wait) {
+        let _turn = match (self.lock_of_writers(), wait) {
             (None, _) => None,
             (Some(lock), Wait::Yes) => match lock.write_within(stripes, patience::of_copies()) {
                 None => return Ok(Written::Busy),
@@ -314,6 +336,12 @@ impl Region {
             },
         };
         write()
+    }
+
+    /// `None` for a map without a lock.
+    #[inline(always)]
+    pub(super) fn lock_of_writers(&self) -> Option<&CopyLock> {
+        self.hot.locks.then(|| self.hot.lock.needed())
     }
 
     /// Runs `write` with the address of `position`, if all of `count` bytes are inside the map. The lock must be held.

@@ -162,7 +162,7 @@ impl Region {
 
     /// Waits until no copy is running, and lets none begin.
     pub(super) fn hold_off_copies(&self) -> Result<Option<WriteGuard<'_>>> {
-        match &self.hot.lock {
+        match self.lock_of_writers() {
             None => Ok(None),
             Some(lock) => match lock.write_within(Stripes::ALL, patience::of_copies()) {
                 None => Err(Errno::WAIT_SIZE),
