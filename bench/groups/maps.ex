@@ -66,7 +66,7 @@ defmodule Bench.Groups.Maps do
         {:at_most, 1.05}
       ),
       {:note,
-       "**Memory used by each map**, not counting pages of the file or what the kernel keeps (an open file, a mapping, page tables). The lock takes 2 KB of it: 16 words, each on its own pair of cache lines. A map with `:nolock` has no lock."},
+       "**Memory used by each map**, not counting pages of the file or what the kernel keeps (an open file, a mapping, page tables). The first write creates the lock of a map, which takes 2 KB more: 16 words, each on its own pair of cache lines."},
       memory
     ]
   end
