@@ -8,7 +8,7 @@ defmodule Emmap.Error do
   `reason` is the reason that the function without `!` returns in `{:error, reason}`: a POSIX name such as `:enoent` or
   `:eacces`; `:closed`; or a tuple such as `{:bad_format, why}`. Incorrect use by the caller raises `ArgumentError`
   instead. `kind` is the kind of the file: `:counters`, `:queue`, `:blocks`,
-  `:safetensors`, or `nil` for any other file.
+  `:safetensors`, `:array`, `:npy`, or `nil` for any other file.
 
       iex> Emmap.open!("no/such/file")
       ** (Emmap.Error) could not open "no/such/file": no such file or directory
@@ -24,7 +24,7 @@ defmodule Emmap.Error do
           op: atom,
           path: Path.t() | nil,
           reason: term,
-          kind: :counters | :queue | :blocks | :safetensors | nil
+          kind: :counters | :queue | :blocks | :safetensors | :array | :npy | nil
         }
 
   @impl true
@@ -38,6 +38,9 @@ defmodule Emmap.Error do
 
   defp describe(:safetensors, {:bad_format, :index}),
     do: "it is not a valid index of safetensors files"
+
+  defp describe(:array, {:bad_format, :length}),
+    do: "it is shorter than the elements that it should have"
 
   defp describe(kind, {:bad_format, :kind}), do: "it is not a #{file(kind)}"
   defp describe(kind, {:bad_format, why}), do: "it is not a valid #{file(kind)} (#{why})"
@@ -87,6 +90,8 @@ defmodule Emmap.Error do
   defp file(:queue), do: "queue file"
   defp file(:blocks), do: "file of blocks"
   defp file(:safetensors), do: "safetensors file"
+  defp file(:array), do: "array"
+  defp file(:npy), do: ".npy file"
   defp file(nil), do: "file of this format"
 
   defp other_names(%{asked: [], file: file}),

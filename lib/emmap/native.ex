@@ -137,6 +137,35 @@ defmodule Emmap.Native do
           | waits
   def search_count(_handle, _patterns, _from, _read, _stop), do: not_loaded()
 
+  # On the caller's scheduler, or moved to a dirty one: dirty CPU for many elements, dirty I/O for those that have to be read
+  # from the disk, and for an append.
+  # `{first, stride, field, count, type}`: the count is -1 for all, and the type a code, or the negative number of bytes.
+  @type column ::
+          {non_neg_integer, pos_integer, non_neg_integer, integer, integer}
+  # `{next, state}` instead of a result is where to continue. 16 bytes are a native integer of 128 bits.
+  @spec array_sum(handle, column, non_neg_integer, binary) ::
+          number | atom | <<_::128>> | {pos_integer, binary} | failure
+  def array_sum(_handle, _column, _from, _state), do: not_loaded()
+
+  @spec array_min(handle, column, non_neg_integer, binary) ::
+          number | atom | {pos_integer, binary} | failure
+  def array_min(_handle, _column, _from, _state), do: not_loaded()
+
+  @spec array_max(handle, column, non_neg_integer, binary) ::
+          number | atom | {pos_integer, binary} | failure
+  def array_max(_handle, _column, _from, _state), do: not_loaded()
+  # `-1 - index` if the element at the index is not equal.
+  @spec array_search(handle, column, number | atom | binary, 0..1) :: integer | failure
+  def array_search(_handle, _column, _key, _after_equal), do: not_loaded()
+  @spec array_pick(handle, column, [integer]) :: {[number | atom], [integer]} | failure | waits
+  def array_pick(_handle, _column, _indices), do: not_loaded()
+  @spec array_pack(handle, column, non_neg_integer, non_neg_integer) :: binary | failure
+  def array_pack(_handle, _column, _from, _count), do: not_loaded()
+
+  @spec array_append(handle, non_neg_integer, pos_integer, binary) ::
+          non_neg_integer | failure | waits
+  def array_append(_handle, _first, _stride, _data), do: not_loaded()
+
   # Hot, without a lock.
   @spec atomic_add(handle, integer, integer) :: integer | failure
   def atomic_add(_handle, _position, _value), do: not_loaded()

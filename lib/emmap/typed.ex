@@ -47,6 +47,15 @@ defmodule Emmap.Typed do
             "alone or as {type, :big | :little | :native}"
   end
 
+  @doc false
+  @spec name(0..41) :: name
+  def name(code), do: Enum.at(@names, rem(code, 16))
+
+  @doc false
+  @spec type(16..41) :: t
+  def type(code) when code < 32, do: {name(code), :little}
+  def type(code), do: {name(code), :big}
+
   # The names of the types in Nx, Rust, C, NumPy and others.
   @spec meant(term) :: String.t()
   defp meant({name, order}) when order in @orders, do: meant(name)

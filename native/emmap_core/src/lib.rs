@@ -32,6 +32,7 @@
 //! | [`lines`] | splits memory into lines |
 //! | [`search`] | finds and counts patterns of bytes |
 //! | [`word_waits`] | waits until a word of a map changes |
+//! | [`array`] | sums and searches over columns of numbers |
 //! | [`typed`] | numbers of any size and byte order |
 
 // A build for loom compiles the modules only as a part of its test (tests/loom.rs).
@@ -41,6 +42,7 @@
 compile_error!("emmap needs POSIX memory maps and signals: Windows has neither");
 
 pub mod arena;
+pub mod array;
 pub mod atomics;
 pub mod block_storage;
 pub mod blocks;

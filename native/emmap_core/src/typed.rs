@@ -69,6 +69,11 @@ impl Type {
         self.kind
     }
 
+    /// Whether its byte order is not that of this machine.
+    pub fn is_swapped(self) -> bool {
+        self.big != cfg!(target_endian = "big") && self.size > 1
+    }
+
     /// In bytes.
     #[inline]
     pub fn size(self) -> usize {

@@ -3,7 +3,7 @@
 //! `#[rustler::nif]` collects its arguments in a `Vec`, and a `ResourceArc` argument looks up its type
 //! in a hash map and counts a reference: together 35 ns in a call whose work takes 5. A hot
 //! NIF is a raw C function that decodes its arguments in place. It still catches panics, which costs nothing
-//! until one happens. Only [`crate::io`], [`crate::atomics`], [`crate::counters`], [`crate::lines`],
+//! until one happens. Only [`crate::array`], [`crate::io`], [`crate::atomics`], [`crate::counters`], [`crate::lines`],
 //! [`crate::queue`], [`crate::search`], [`crate::typed`] and [`crate::words`] are written in this way.
 
 mod arguments;

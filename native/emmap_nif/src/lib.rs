@@ -5,9 +5,10 @@
 //!
 //! - *cold* ones ([`open`], [`control`], [`metadata`], [`monitors`], [`json`]) are plain `#[rustler::nif]`, on a dirty scheduler when they
 //!   can wait for a disk;
-//! - *hot* ones ([`io`], [`atomics`], [`counters`], [`lines`], [`queue`], [`blocks`], [`block_storage`], [`search`],
+//! - *hot* ones ([`io`], [`array`], [`atomics`], [`counters`], [`lines`], [`queue`], [`blocks`], [`block_storage`], [`search`],
 //!   [`typed`], [`words`]) are declared with [`hot::hot_nif`], which explains why.
 
+mod array;
 mod atomics;
 mod block_storage;
 mod blocks;

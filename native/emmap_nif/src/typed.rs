@@ -91,7 +91,7 @@ fn read_again<S: Scheduler>(
 }
 
 #[inline(always)]
-fn number(call: &Call, number: Number) -> ErlNifTerm {
+pub fn number(call: &Call, number: Number) -> ErlNifTerm {
     match number {
         Number::Unsigned(value) => call.uint64(value),
         Number::Signed(value) => call.sint64(value),
@@ -147,8 +147,14 @@ fn float(call: &Call) -> Option<f64> {
     }
     let term = call.argument(3);
     if term == terms::nan().as_c_arg() {
-        Some(f64::NAN)
-    } else if term == terms::infinity().as_c_arg() {
+        return Some(f64::NAN);
+    }
+    infinite(term)
+}
+
+/// An infinity as the atom that stands for it.
+pub fn infinite(term: ErlNifTerm) -> Option<f64> {
+    if term == terms::infinity().as_c_arg() {
         Some(f64::INFINITY)
     } else if term == terms::neg_infinity().as_c_arg() {
         Some(f64::NEG_INFINITY)

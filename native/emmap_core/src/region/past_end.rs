@@ -146,6 +146,61 @@ impl Region {
         })
     }
 
+    /// Writes `count` bytes after the last whole record of the file, whose records of `stride` bytes begin at `first`, and
+    /// takes its size. Returns the position where it wrote. Blocks on the disk.
+    ///
+    /// The file grows as the bytes arrive in it, in order. After a crash, its size therefore tells how many records are
+    /// whole. The next call overwrites the rest of an incomplete one.
+    ///
+    /// # Safety
+    /// `data` must have `count` readable bytes.
+    pub unsafe fn append_records(
+        &self,
+        first: u64,
+        stride: u64,
+        data: *const u8,
+        count: usize,
+    ) -> Result<u64> {
+        self.check_writable()?;
+        if !self.shape.grows || stride == 0 {
+            return Err(Errno::NOSPC);
+        }
+        self.sized(Copies::GoOn, |ranges| {
+            self.check_writable()?;
+            let file = self.file()?.ok_or(Errno::NOTSUP)?;
+            if self.shape.page != os::page_size() {
+                // hugetlbfs does not support writes, and its files have whole pages.
+                return Err(Errno::NOTSUP);
+            }
+            let on_disk = self.check_size_under(ranges)?.unwrap_or(0);
+            let whole = on_disk.saturating_sub(first) / stride * stride;
+            let position = first.checked_add(whole).ok_or(Errno::INVAL)?;
+            let end = crate::bounds::checked_end(position, count as u64)?;
+            if end > self.shape.max_size {
+                return Err(Errno::NOSPC);
+            }
+            // If others have appended, the map shows their records, too.
+            let (bytes, len) = self.whole_pages(end.max(on_disk))?;
+            // Addresses first, because they can be refused, and the file must not have changed then.
+            let successor = self.successor(ranges, bytes)?;
+            self.check_mappable(ranges, bytes)?;
+            let mut reached = on_disk;
+            // SAFETY: the caller's promise.
+            let written = unsafe {
+                with_bytes(Source::Bytes(data), count, |data, done, count| {
+                    file.write_past_end(reached, position + done, data, count)?;
+                    reached = reached.max(position + done + count as u64);
+                    Ok(())
+                })
+            };
+            written
+                .and_then(|()| self.map_more(ranges, successor, bytes))
+                .inspect_err(|_| file.take_back(reached, on_disk))?;
+            self.publish(ranges, len);
+            Ok(position)
+        })
+    }
+
     /// How many bytes to map for a file of `size` bytes, and the resulting length of the map.
     fn whole_pages(&self, size: u64) -> Result<(usize, usize)> {
         let len = usize::try_from(size).map_err(|_| Errno::NOMEM)?;
@@ -222,4 +277,44 @@ fn buffer(count: usize) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(count).map_err(|_| Errno::NOMEM)?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Options;
+
+    #[test]
+    fn records_are_appended_after_the_last_whole_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("records");
+        let options = Options {
+            path: Some(path.clone()),
+            write: true,
+            create: true,
+            ..Options::default()
+        };
+        let open = || Region::open(&options).unwrap();
+        let append = |region: &Region, bytes: &[u8]| {
+            // SAFETY: the slice has that many bytes.
+            unsafe { region.append_records(2, 4, bytes.as_ptr(), bytes.len()) }
+        };
+        let (one, two) = (open(), open());
+        assert_eq!(append(&one, b"aaaa"), Ok(2));
+        assert_eq!(append(&two, b"bbbbcccc"), Ok(6));
+        assert_eq!((one.len(), two.len()), (6, 14));
+        // What a crash in the middle of a record leaves.
+        let mut file = std::fs::OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .unwrap();
+        std::io::Write::write_all(&mut file, b"xxx").unwrap();
+        assert_eq!(append(&one, b"dddd"), Ok(14));
+        assert_eq!(std::fs::read(&path).unwrap(), b"\0\0aaaabbbbccccdddd");
+        assert_eq!(one.len(), 18);
+        // A file that is longer than what was written stays so.
+        std::io::Write::write_all(&mut file, b"eeeef").unwrap();
+        assert_eq!(append(&two, b""), Ok(22));
+        assert_eq!(two.len(), 23);
+    }
 }

@@ -7,9 +7,9 @@ use emmap_core::buffer::Buffer;
 use emmap_core::queue::Pin;
 use emmap_core::Region;
 use rustler::sys::{
-    enif_make_double, enif_make_int64, enif_make_list_from_array, enif_make_new_binary,
-    enif_make_resource_binary, enif_make_sub_binary, enif_make_tuple_from_array, enif_make_uint64,
-    enif_raise_exception, ErlNifEnv, ErlNifTerm,
+    enif_make_double, enif_make_int64, enif_make_list_cell, enif_make_list_from_array,
+    enif_make_new_binary, enif_make_resource_binary, enif_make_sub_binary,
+    enif_make_tuple_from_array, enif_make_uint64, enif_raise_exception, ErlNifEnv, ErlNifTerm,
 };
 use rustler::types::atom;
 use rustler::{Encoder, Env};
@@ -83,6 +83,13 @@ impl Call {
     pub fn list(&self, terms: &[ErlNifTerm]) -> ErlNifTerm {
         // SAFETY: terms of this environment; a call makes far fewer than 2^32.
         unsafe { enif_make_list_from_array(self.env, terms.as_ptr(), terms.len() as c_uint) }
+    }
+
+    /// A list that begins with `head`.
+    #[inline(always)]
+    pub fn cons(&self, head: ErlNifTerm, tail: ErlNifTerm) -> ErlNifTerm {
+        // SAFETY: two terms of this environment, of which `tail` is a list.
+        unsafe { enif_make_list_cell(self.env, head, tail) }
     }
 
     /// A new binary of `count` bytes, and where to write them. Up to 64 bytes it lies on the heap
