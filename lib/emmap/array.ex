@@ -751,7 +751,7 @@ defmodule Emmap.Array do
     stride == Form.size(form) ||
       raise ArgumentError, "the elements of a column have gaps: use to_binary/1"
 
-    Form.native?(form) ||
+    is_tuple(form) or Form.native?(form) ||
       raise ArgumentError, "the numbers are in another byte order: use to_binary/1"
 
     size = count(array) * stride

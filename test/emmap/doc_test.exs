@@ -1,6 +1,7 @@
 defmodule Emmap.DocTest do
   use ExUnit.Case, async: true
   doctest Emmap
+  doctest Emmap.Array
   doctest Emmap.Blocks
   doctest Emmap.Counters
   doctest Emmap.Counters.Cluster

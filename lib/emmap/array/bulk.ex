@@ -72,10 +72,10 @@ defmodule Emmap.Array.Bulk do
   def step(%{stride: stride}), do: max(div(@piece, stride), 1)
 
   @doc false
-  # Every `step`th element.
+  # `count` elements, of which each is `step` after the one before.
   @spec steps(Array.t(), non_neg_integer, non_neg_integer, pos_integer) :: [Array.element()]
   def steps(array, from, count, step),
-    do: for(index <- from..(from + count - 1)//step, do: Array.at(array, index))
+    do: for(n <- 0..(count - 1)//1, do: Array.at(array, from + n * step))
 
   # Writes of a piece each: a long write would keep others waiting.
   @joined 65_536

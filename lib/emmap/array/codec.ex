@@ -128,9 +128,14 @@ defmodule Emmap.Array.Codec do
       do: <<unquote(infinity + sign)::unquote(specs[:bits])>>
 
     def encode!(unquote(code), value) when is_number(value) do
-      <<value::unquote(specs[:float])>>
+      bytes = <<value::unquote(specs[:float])>>
+      <<bits::unquote(specs[:bits])>> = bytes
+
+      # Out of range: some versions of OTP write infinity, and others raise.
+      if Bitwise.band(bits, unquote(infinity)) == unquote(infinity),
+        do: wrong!(unquote(code), value),
+        else: bytes
     rescue
-      # Out of range: a finite number has no bytes.
       ArgumentError -> wrong!(unquote(code), value)
     end
   end

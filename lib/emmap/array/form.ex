@@ -19,11 +19,9 @@ defmodule Emmap.Array.Form do
              <<0, 1>> -> 32
            end)
 
-  @doc "Whether the byte order of a form is that of the machine."
-  @spec native?(t) :: boolean
-  def native?(code) when is_integer(code), do: code - rem(code, 16) == @native or size(code) == 1
-  def native?({:bytes, _}), do: true
-  def native?({:record, fields, _}), do: Enum.all?(fields, fn {_, _, form} -> native?(form) end)
+  @doc "Whether the byte order of a number is that of the machine."
+  @spec native?(16..41) :: boolean
+  def native?(code), do: code - rem(code, 16) == @native or size(code) == 1
 
   @doc "The form of a type. Raises `ArgumentError` if it is not one."
   @spec of!(term) :: t

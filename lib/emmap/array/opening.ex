@@ -88,19 +88,23 @@ defmodule Emmap.Array.Opening do
     %{array | at: reading(array)}
   end
 
-  @doc false
-  # What `at/2` needs, in one tuple. Without a number of records, the end of the map is the limit; any integer is less than
-  # `:infinity`. That is not enough for a column of records, because the last one may be incomplete.
+  # The largest integer that the VM compares in one instruction.
+  @open_end 0x07FF_FFFF_FFFF_FFFF
+
+  @doc """
+  What `Emmap.Array.at/2` needs, in one tuple. Without a number of records, the end of the map is the limit. That is not enough for a
+  column of records, of which the last one may be incomplete.
+  """
   @spec reading(map) :: tuple
   def reading(%{mem: handle(ref), form: form, first: first, stride: stride, field: field} = array) do
     limit =
       cond do
         array.fixed != nil -> array.fixed
-        is_tuple(form) or stride == Form.size(form) -> :infinity
+        is_tuple(form) or stride == Form.size(form) -> min(@open_end, div(@most - first, stride))
         true -> 0
       end
 
-    {fast(form), ref, first + field, stride, limit}
+    {fast(form), ref, first + field, stride, min(limit, @open_end)}
   end
 
   @native if(<<1::native-16>> == <<1, 0>>, do: 16, else: 32)
