@@ -1,7 +1,7 @@
 # What the pages are made of, for `make docs` and for `mix docs`.
 guides = ~w(
   getting-started live-binaries sharing crash-and-durability choosing-options streams-and-large-files
-  counters queues blocks from-erlang from-other-languages coming-from-saleyn-emmap compared-with limits
+  counters queues blocks records-and-lookup-tables from-erlang from-other-languages coming-from-saleyn-emmap compared-with limits
 )
 
 groups = [
@@ -67,7 +67,7 @@ groups = [
     "Streams and devices": [Emmap.Stream, Emmap.Device],
     Counters: [Emmap.Counters, Emmap.Counters.Cluster],
     "Queues and blocks": [Emmap.Queue, Emmap.Blocks],
-    Tensors: [Emmap.Safetensors],
+    "Arrays and tensors": [Emmap.Array, Emmap.Safetensors],
     Files: [Emmap.Inspection],
     Erlang: [:emmap, :emmap_queue]
   ],

@@ -7,7 +7,7 @@ defmodule DocsTest do
 
   test "docs/nx.md, up to where Nx takes over", %{tmp_dir: directory} do
     blocks = Regex.scan(~r/^```elixir\n(.*?)^```/ms, File.read!("docs/nx.md"))
-    assert length(blocks) == 4
+    assert length(blocks) == 6
     code = Enum.map_join(blocks, "\n", &List.last/1)
 
     # What Nx would be given: the bytes, the type and the shape are those of the file.
