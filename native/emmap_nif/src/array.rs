@@ -344,8 +344,8 @@ fn packed<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     if S::WAIT == Wait::No && spread > INLINE_BYTES {
         return Err(Early::Again);
     }
-    // SAFETY: there is room for `count` elements.
     let fill = |at: *mut u8| {
+        // SAFETY: there is room for `count` elements, in a buffer or a new binary.
         let copy = || unsafe { pack(region, &column, of, from, count, at) };
         let done = region.reading(|| match S::WAIT {
             Wait::Yes => call.interruptible(copy),

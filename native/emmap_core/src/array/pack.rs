@@ -96,8 +96,8 @@ mod tests {
         let region = map(&[9, 0, 1, 9, 9, 2, 3, 9, 9, 4, 5, 9, 9]);
         let column = Column::new(0, 4, 1, 2, None).unwrap();
         let mut out = [0; 6];
-        // SAFETY: room for three elements.
         let big = Type::of_code(32 + 2);
+        // SAFETY: room for three elements.
         let done = unsafe { pack(&region, &column, big, 0, 9, out.as_mut_ptr()) };
         let wanted: Vec<u8> = [0x0001u16, 0x0203, 0x0405]
             .iter()

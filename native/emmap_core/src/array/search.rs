@@ -113,9 +113,10 @@ fn numbers<T: Element + Into<K>, K: Copy + PartialOrd>(
     let swapped = of.is_swapped();
     // One base for all: it has room for these elements, also after a growth.
     let base = region.base().cast_const();
-    // SAFETY: an element of the column, inside the map.
-    let read =
-        |index: usize| -> K { unsafe { T::read(base.add(all.position(index)), swapped) }.into() };
+    let read = |index: usize| -> K {
+        // SAFETY: an element of the column, inside the map.
+        unsafe { T::read(base.add(all.position(index)), swapped) }.into()
+    };
     let prefetch = |index: usize| prefetch(base.wrapping_add(all.position(index)));
     match after_equal {
         true => partition(all.count, |index| read(index) <= key, prefetch, go_on),
