@@ -131,6 +131,8 @@ defmodule Emmap.Device do
   @doc group: "Starting"
   @spec child_spec([option | {:mem, Emmap.t()}]) :: Supervisor.child_spec()
   def child_spec(options) do
+    OptionList.once!(options)
+
     %{
       id: Keyword.get(options, :name, __MODULE__),
       start: {__MODULE__, :start_link, [options]},

@@ -26,6 +26,7 @@ defmodule Emmap.StructureOwner do
 
   @spec child_spec(module, keyword) :: Supervisor.child_spec()
   def child_spec(module, options) do
+    OptionList.once!(options)
     id = options[:name] || options[:path]
     %{id: {module, id}, start: {module, :start_link, [options]}}
   end
@@ -49,9 +50,19 @@ defmodule Emmap.StructureOwner do
   @impl true
   def init({module, open, name}) do
     Process.flag(:trap_exit, true)
-    owner = name && :persistent_term.get({__MODULE__, module, name}, nil)
 
-    # Another file under the same name would take the calls of this one.
+    if name,
+      do: alone({module, name}, fn -> start_named(module, open, name) end),
+      else: start(module, open.(), nil)
+  end
+
+  # Of several owners that start at once, each finds those before it.
+  defp alone(id, start), do: :global.trans({{__MODULE__, id}, self()}, start, [node()])
+
+  # Another file under the same name would take the calls of this one.
+  defp start_named(module, open, name) do
+    owner = :persistent_term.get({__MODULE__, module, name}, nil)
+
     if owner && Process.alive?(owner),
       do: {:stop, {:already_started, owner}},
       else: start(module, open.(), name)

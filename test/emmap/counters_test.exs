@@ -691,6 +691,11 @@ defmodule Emmap.CountersTest do
       assert_raise ArgumentError, message, fn -> Counters.start_link(options) end
     end
 
+    for module <- [Counters, Emmap.Queue, Emmap.Blocks, Emmap.Device],
+        wrong <- [:metrics, nil, [1]] do
+      assert_raise ArgumentError, ~r/a keyword list/, fn -> module.child_spec(wrong) end
+    end
+
     Process.flag(:trap_exit, true)
     # The report of a process that did not start.
     :ok = :logger.add_primary_filter(__MODULE__, {&not_of_owner/2, []})
@@ -705,8 +710,27 @@ defmodule Emmap.CountersTest do
     {:ok, owner} = Counters.start_link(other)
     GenServer.stop(owner)
 
+    # Each takes long enough to be overtaken.
+    for _ <- 1..10 do
+      racers = for n <- 1..4, do: Task.async(fn -> start_one(path, n) end)
+
+      results = Enum.map(racers, &Task.await/1)
+      assert [_] = for({:ok, _} = started <- results, do: started)
+      assert 3 = Enum.count(results, &match?({:error, {:already_started, _}}, &1))
+      assert :ok = Counters.add(:raced, 0, 1)
+      for {:ok, owner} <- results, do: GenServer.stop(owner)
+    end
+
     none = Path.join(path <> ".none", "file")
     assert {:error, :enoent} = Counters.start_link(path: none, counters: 1)
+  end
+
+  # Its owner must outlive the task.
+  defp start_one(path, n) do
+    Process.flag(:trap_exit, true)
+
+    with {:ok, owner} <- Counters.start_link(path: "#{path}.#{n}", counters: 1, name: :raced),
+         do: Process.unlink(owner) && {:ok, owner}
   end
 
   defp not_of_owner(event, _) do
