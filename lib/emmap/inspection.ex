@@ -25,6 +25,7 @@ defmodule Emmap.Inspection do
   alias Emmap.Inspection.{
     BlocksFile,
     CounterFile,
+    DynamicCounterFile,
     Json,
     Plain,
     PredecessorCounters,
@@ -38,6 +39,7 @@ defmodule Emmap.Inspection do
   @formats [
     predecessor_counters: PredecessorCounters,
     counters: CounterFile,
+    dynamic_counters: DynamicCounterFile,
     queue: QueueFile,
     blocks: BlocksFile,
     plain: Plain
@@ -62,7 +64,7 @@ defmodule Emmap.Inspection do
   What is known about a file, as maps, lists, atoms, strings and integers.
 
     * `:path`, `:title` – its name as it was given, and a description of its format
-    * `:format` – `:counters`, `:predecessor_counters`, `:queue`, `:blocks` or `:plain`
+    * `:format` – `:counters`, `:dynamic_counters`, `:predecessor_counters`, `:queue`, `:blocks` or `:plain`
     * `:status` – `:damaged` if it has a problem of severity `:damage`, otherwise `:unknown` if it has one of severity
       `:unknown`, otherwise `:intact`
     * `:bad_format` – the reason if `Emmap.Counters.open/3`, `Emmap.Queue.open/2` or `Emmap.Blocks.open/2` returns
@@ -76,7 +78,8 @@ defmodule Emmap.Inspection do
     * `:headers` – for each: `:at`, `:bytes`, `:state` and `:fields`, as in [Formats](formats.md)
     * `:contents` – `nil` if the headers do not describe them. For counters: `:count`, `:named`, `:write_concurrency`,
       `:sum` (not wrapped), `:not_zero` (how many), `:largest`, `:smallest` and the first `:values` as
-      `%{key: name_or_index, value: integer}`. For a queue: its `:streams`, `:cursors` and `:segment_count`, its first
+      `%{key: name_or_index, value: integer}`. For dynamic counters also `:end`, and the fields of the control area
+      `:lock`, `:log`, `:recoveries`, `:dropped`. For a queue: its `:streams`, `:cursors` and `:segment_count`, its first
       `:segments`, whether it was `:closed`, and the fields of the control area `:lock`, `:log`, `:dropped`, `:recoveries`,
       `:recovered_items`, `:dropped_bytes`, as in [Formats](formats.md). For blocks: `:count`, `:capacity`, `:held`,
       `:replaced`, `:blocks_checked`, whether they were `:closed`, the first `:groups`, and the fields of the control area `:lock`,
@@ -86,7 +89,8 @@ defmodule Emmap.Inspection do
   @type report :: %{
           path: binary,
           title: String.t(),
-          format: :counters | :predecessor_counters | :queue | :blocks | :plain,
+          format:
+            :counters | :dynamic_counters | :predecessor_counters | :queue | :blocks | :plain,
           status: :intact | :unknown | :damaged,
           bad_format: Emmap.Counters.bad_format() | nil,
           size: non_neg_integer,

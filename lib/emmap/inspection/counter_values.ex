@@ -22,6 +22,10 @@ defmodule Emmap.Inspection.CounterValues do
     stop = place.at + div(count + @per_line - 1, @per_line) * @line * stripes
     pieces = Source.pieces(source, place.at, min(stop, source.size), @line * stripes)
     total = Enum.reduce(pieces, start, &add_all(&1, &2, place, limit))
+    summary(total, count, names)
+  end
+
+  defp summary(total, count, names) do
     key = keys(names)
 
     %{
@@ -33,6 +37,14 @@ defmodule Emmap.Inspection.CounterValues do
       smallest: extreme(total.smallest, key),
       values: total.listed |> Enum.reverse() |> Enum.map(&extreme(&1, key))
     }
+  end
+
+  @doc "As `summary/4`, of names and values that were already read."
+  @spec of_list([{String.t(), integer}], non_neg_integer | :infinity) :: map
+  def of_list(pairs, limit) do
+    start = %{index: 0, sum: 0, not_zero: 0, largest: nil, smallest: nil, listed: []}
+    total = Enum.reduce(pairs, start, fn {_name, value}, total -> add(value, 1, total, limit) end)
+    summary(total, length(pairs), Enum.map(pairs, &elem(&1, 0)))
   end
 
   defp keys(nil), do: & &1
