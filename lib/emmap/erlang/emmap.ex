@@ -627,6 +627,17 @@ defmodule :emmap do
   @spec open_counters(:file.name_all(), non_neg_integer | [atom]) :: counters
   def open_counters(file, count), do: Emmap.Counters.open!(file, count)
 
+  @doc """
+  Opens counters with the options of `Emmap.Counters.open/3`. Raises an error on failure.
+
+  `open_counters(File, [], [{dynamic, true}])` opens counters whose names appear at run time. Their names are binaries:
+  `inc_counter(C, <<"GET /users">>)`.
+  """
+  @spec open_counters(:file.name_all(), non_neg_integer | [atom | binary], [
+          Emmap.Counters.option()
+        ]) :: counters
+  def open_counters(file, count, options), do: Emmap.Counters.open!(file, count, options)
+
   @doc "Same as `Emmap.Counters.close/1`."
   @spec close_counters(counters) :: :ok | Emmap.failure()
   def close_counters(counters), do: Emmap.Counters.close(counters)

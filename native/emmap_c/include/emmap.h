@@ -20,7 +20,7 @@
  *   All threads may use a handle at once. When a handle is closed, no other function may be using it, then or later.
  *
  * Processes
- *   After fork(), the handles of queues belong to the parent: in the child, their functions return -EBADF. The child must
+ *   After fork(), the handles of queues, blocks and dynamic counters belong to the parent: in the child, their functions return -EBADF. The child must
  *   open the file again. (A child of vfork() or posix_spawn() that calls exec need not do anything.)
  */
 #ifndef EMMAP_H
@@ -306,6 +306,53 @@ int emmap_counters_get(const emmap_counters *counters, uint64_t index, int64_t *
 
 /* Returns 0 once everything that any program has added so far is on the disk. */
 int emmap_counters_sync(const emmap_counters *counters);
+
+/* ------------------------------------------------------------------------------ Counters whose names appear at run time */
+
+/*
+ * An open file of counters that Emmap.Counters opens with `dynamic: true`: each has a name, and is added by the first call
+ * that adds to it. Names are UTF-8 strings of at most 1,024 bytes. Adding to an existing counter takes no lock.
+ */
+typedef struct emmap_dynamic emmap_dynamic;
+
+/* The room that a name takes, with its NUL. */
+#define EMMAP_NAME_BYTES 1025
+
+/*
+ * Opens the counters of the file at `path`. The file is created if it does not exist, unless `flags` is EMMAP_EXISTING.
+ * This program adds no counter to a file that has `max_names` of them; 0 means 100,000. `*dynamic` is NULL after an error.
+ *
+ * Returns 0. -EUSERS: 64 programs have the file open. -EPROTO: it is of another kind, also if its counters are not dynamic.
+ */
+int emmap_dynamic_open(const char *path, uint32_t flags, uint64_t max_names, emmap_dynamic **dynamic);
+
+/* Closes the handle. Returns 0. */
+int emmap_dynamic_close(emmap_dynamic *dynamic);
+
+/* Returns how many counters there are. */
+int64_t emmap_dynamic_count(const emmap_dynamic *dynamic);
+
+/*
+ * Adds to the counter with this name, which is added if it does not exist. The value wraps around.
+ *
+ * Returns 0. -EDQUOT: there are `max_names` counters. -EILSEQ: the name is not UTF-8. -EINVAL: it is too long. -ENOSPC: the
+ * disk is full.
+ */
+int emmap_dynamic_add(const emmap_dynamic *dynamic, const char *name, int64_t value);
+
+/* Stores the value of a counter in `*value`. Returns 0. -ENOENT: the counter does not exist. */
+int emmap_dynamic_get(const emmap_dynamic *dynamic, const char *name, int64_t *value);
+
+/*
+ * Stores the name and the value of the next counter in `name`, which has room for EMMAP_NAME_BYTES, and `*value`. Counters
+ * are in the order in which they were added. `*place` must be 0 for the first counter, and is changed for the next call.
+ *
+ * Returns 1, or 0 after the last counter.
+ */
+int emmap_dynamic_next(const emmap_dynamic *dynamic, uint64_t *place, char *name, int64_t *value);
+
+/* Returns 0 once everything that any program has added so far is on the disk. */
+int emmap_dynamic_sync(const emmap_dynamic *dynamic);
 
 /* -------------------------------------------------------------------------------------------------------------- Maps */
 

@@ -8,6 +8,7 @@
 //! | [`queue`] | queues |
 //! | [`blocks`] | blocks |
 //! | [`counters`] | counters |
+//! | [`dynamic`] | counters whose names appear at run time |
 //! | [`map`] | maps for reading |
 
 #![allow(non_camel_case_types)] // the names of C
@@ -15,6 +16,7 @@
 mod blocks;
 mod boundary;
 mod counters;
+mod dynamic;
 mod fork;
 mod map;
 mod queue;

@@ -60,6 +60,7 @@ fn the_header_declares_what_there_is_and_the_program_uses_it() {
         "src/blocks.rs",
         "src/queue.rs",
         "src/counters.rs",
+        "src/dynamic.rs",
         "src/map.rs",
     ]
     .map(read);

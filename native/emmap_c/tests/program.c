@@ -453,6 +453,53 @@ static void counting(void) {
     SAME(emmap_counters_close(counters), 0);
 }
 
+static void counting_by_name(void) {
+    emmap_dynamic *dynamic = NULL;
+    int64_t value = 0;
+    char name[EMMAP_NAME_BYTES];
+    SAME(emmap_dynamic_open(in_directory("dynamic"), EMMAP_EXISTING, 0, &dynamic), -ENOENT);
+    SAME(emmap_dynamic_open(in_directory("dynamic"), 8, 0, &dynamic), -EINVAL);
+    SAME(emmap_dynamic_open(in_directory("counters"), 0, 0, &dynamic), -EPROTO);
+    SAME(emmap_dynamic_open(in_directory("dynamic"), 0, 3, &dynamic), 0);
+    SAME(emmap_dynamic_count(dynamic), 0);
+    SAME(emmap_dynamic_get(dynamic, "GET /users", &value), -ENOENT);
+    SAME(emmap_dynamic_add(dynamic, "GET /users", 40), 0);
+    SAME(emmap_dynamic_add(dynamic, "GET /users", 2), 0);
+    SAME(emmap_dynamic_add(dynamic, "", -1), 0);
+    SAME(emmap_dynamic_add(dynamic, "\xff", 1), -EILSEQ);
+    memset(name, 'x', sizeof name);
+    name[sizeof name - 1] = 0;
+    SAME(emmap_dynamic_add(dynamic, name, 7), 0);
+    SAME(emmap_dynamic_add(dynamic, "a fourth", 1), -EDQUOT);
+    SAME(emmap_dynamic_add(dynamic, NULL, 1), -EINVAL);
+    SAME(emmap_dynamic_get(dynamic, "GET /users", NULL), -EINVAL);
+    SAME(emmap_dynamic_get(dynamic, "GET /users", &value), 0);
+    SAME(value, 42);
+    SAME(emmap_dynamic_sync(dynamic), 0);
+    SAME(emmap_dynamic_close(dynamic), 0);
+    SAME(emmap_dynamic_open(in_directory("dynamic"), EMMAP_EXISTING, 0, &dynamic), 0);
+    SAME(emmap_dynamic_count(dynamic), 3);
+    uint64_t place = 0;
+    SAME(emmap_dynamic_next(dynamic, &place, name, &value), 1);
+    SAME(strcmp(name, "GET /users"), 0);
+    SAME(value, 42);
+    SAME(emmap_dynamic_next(dynamic, &place, name, &value), 1);
+    SAME(strlen(name), 0);
+    SAME(emmap_dynamic_next(dynamic, &place, name, &value), 1);
+    SAME(strlen(name), EMMAP_NAME_BYTES - 1);
+    SAME(value, 7);
+    SAME(emmap_dynamic_next(dynamic, &place, name, &value), 0);
+    SAME(emmap_dynamic_next(dynamic, &place, name, &value), 0);
+    SAME(emmap_dynamic_next(dynamic, NULL, name, &value), -EINVAL);
+    pid_t child = fork();
+    if (child == 0) _exit(emmap_dynamic_add(dynamic, "a child", 1) == -EBADF ? 0 : 1);
+    int status = 0;
+    SAME(waitpid(child, &status, 0), child);
+    SAME(status, 0);
+    SAME(emmap_dynamic_close(dynamic), 0);
+    SAME(emmap_dynamic_close(NULL), -EINVAL);
+}
+
 static void mapping(void) {
     FILE *file = fopen(in_directory("file"), "w");
     for (int i = 0; i < 3000; i++) fputs("0123456789", file);
@@ -498,6 +545,7 @@ int main(int count, char **arguments) {
     damage();
     storing();
     counting();
+    counting_by_name();
     /* Nothing above takes a signal. */
     struct sigaction same;
     sigaction(SIGBUS, NULL, &same);
