@@ -532,3 +532,6 @@ fn errno_of(stop: Stop) -> Errno {
         Stop::Corrupt(_) | Stop::Gone => Errno::IO,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -116,6 +116,17 @@ impl Presence {
         Err(Errno(libc::EUSERS))
     }
 
+    /// As if another program had opened the file.
+    #[cfg(test)]
+    pub fn of_another_program<S: Shared>(
+        fd: BorrowedFd,
+        shared: &S,
+        place: &Place,
+    ) -> Result<Presence> {
+        let identity = Identity::of(&os::stat(fd)?);
+        Presence::take_slot(fd, (identity, std::process::id()), shared, place)
+    }
+
     pub fn owner(&self) -> Owner {
         self.owner
     }
@@ -134,6 +145,12 @@ impl Presence {
     /// pass it before their first call: what they had done in between would end, too.
     pub fn entering(&self) -> MutexGuard<'_, ()> {
         self.entering.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether no handle is cleaning up.
+    #[cfg(test)]
+    pub fn is_entered(&self) -> bool {
+        self.entering.try_lock().is_ok()
     }
 
     /// The positions that live binaries of this program show, also after its last handle was closed.
