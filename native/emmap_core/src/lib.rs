@@ -25,6 +25,7 @@
 //! | [`counters`] | files of persistent counters |
 //! | [`queue`] | files of queues |
 //! | [`blocks`] | files of blocks |
+//! | [`table`] | files of tables |
 //! | [`block_storage`] | the predecessor's block storage, in any map |
 //! | [`buffer`] | memory for a large copy |
 //! | [`cursor`] | the file position of a handle |
@@ -72,6 +73,7 @@ pub mod source;
 pub mod store;
 pub mod striped;
 pub mod sync;
+pub mod table;
 pub mod typed;
 pub mod word_waits;
 

@@ -212,7 +212,7 @@ impl NewFile<'_> {
 /// A file without a name in the directory of `path`, if the system supports this: if the process is killed,
 /// nothing is left behind.
 #[cfg(target_os = "linux")]
-fn nameless(path: &Path) -> Option<File> {
+pub(crate) fn nameless(path: &Path) -> Option<File> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -224,15 +224,15 @@ fn nameless(path: &Path) -> Option<File> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn nameless(_path: &Path) -> Option<File> {
+pub(crate) fn nameless(_path: &Path) -> Option<File> {
     None
 }
 
-fn descriptor_path(file: &File) -> PathBuf {
+pub(crate) fn descriptor_path(file: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
-fn directory_of(path: &Path) -> &Path {
+pub(crate) fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -293,7 +293,7 @@ impl Medium for NewFile<'_> {
 }
 
 /// Creates a name for the file to which the link `from` leads, unless the name exists.
-fn link(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn link(from: &Path, to: &Path) -> Result<()> {
     let name = |path: &Path| CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::INVAL);
     let (from, to) = (name(from)?, name(to)?);
     let (here, follow) = (libc::AT_FDCWD, libc::AT_SYMLINK_FOLLOW);
@@ -302,7 +302,7 @@ fn link(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Names a file that already has another name, unless the new name exists.
-fn name_new(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn name_new(from: &Path, to: &Path) -> Result<()> {
     let linked = std::fs::hard_link(from, to).map_err(Errno::from);
     match linked {
         // Not every file system has hard links. rename cannot refuse to overwrite, so this checks first.
