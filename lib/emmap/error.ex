@@ -7,7 +7,7 @@ defmodule Emmap.Error do
 
   `reason` is the reason that the function without `!` returns in `{:error, reason}`: a POSIX name such as `:enoent` or
   `:eacces`; `:closed`; or a tuple such as `{:bad_format, why}`. Incorrect use by the caller raises `ArgumentError`
-  instead. `kind` is the kind of the file: `:counters`, `:queue`, `:blocks`,
+  instead. `kind` is the kind of the file: `:counters`, `:queue`, `:blocks`, `:table`,
   `:safetensors`, `:array`, `:npy`, or `nil` for any other file.
 
       iex> Emmap.open!("no/such/file")
@@ -24,7 +24,7 @@ defmodule Emmap.Error do
           op: atom,
           path: Path.t() | nil,
           reason: term,
-          kind: :counters | :queue | :blocks | :safetensors | :array | :npy | nil
+          kind: :counters | :queue | :blocks | :table | :safetensors | :array | :npy | nil
         }
 
   @impl true
@@ -46,6 +46,12 @@ defmodule Emmap.Error do
   defp describe(kind, {:bad_format, why}), do: "it is not a valid #{file(kind)} (#{why})"
   defp describe(:blocks, {:other_block_size, size}), do: "its blocks have #{size} bytes"
   defp describe(:blocks, {:corrupt, address}), do: "block #{address} is damaged"
+  defp describe(:table, {:corrupt, position}), do: "it is damaged at position #{position}"
+  defp describe(:table, {:duplicate, key}), do: "two records have the key #{inspect(key)}"
+
+  defp describe(:table, :collisions),
+    do: "too many keys have similar hashes; build it again, without seed: or with another one"
+
   defp describe(:counters, {:other_names, names}), do: other_names(names)
 
   defp describe(:counters, :dynamic),
@@ -89,6 +95,7 @@ defmodule Emmap.Error do
   defp file(:counters), do: "counter file"
   defp file(:queue), do: "queue file"
   defp file(:blocks), do: "file of blocks"
+  defp file(:table), do: "table file"
   defp file(:safetensors), do: "safetensors file"
   defp file(:array), do: "array"
   defp file(:npy), do: ".npy file"

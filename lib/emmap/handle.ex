@@ -30,8 +30,10 @@ defmodule Emmap.Handle do
   def new(ref, root),
     do: {:file_descriptor, Emmap.File, {ref, wrap(root), %{:__struct__ => Emmap, :ref => ref}}}
 
-  defp wrap(nil), do: nil
-  defp wrap(root), do: fn -> root end
+  @doc "A root binary, or `nil`, in the form in which it is stored."
+  @spec wrap(binary | nil) :: (() -> binary) | nil
+  def wrap(nil), do: nil
+  def wrap(root), do: fn -> root end
 
   @doc "The root binary of a handle, or `nil`."
   @spec root((() -> binary) | nil) :: binary | nil
@@ -64,7 +66,8 @@ defmodule Emmap.Handle do
         "not a handle, but the error of a file that could not be opened: #{inspect(error)}"
       )
 
-  def none!(%{__struct__: module}) when module in [Emmap.Counters, Emmap.Queue, Emmap.Blocks] do
+  def none!(%{__struct__: module})
+      when module in [Emmap.Counters, Emmap.Queue, Emmap.Blocks, Emmap.Table] do
     raise ArgumentError,
           "not a handle of Emmap.open, but of #{inspect(module)}: call the functions of #{inspect(module)}"
   end

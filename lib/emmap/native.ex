@@ -472,6 +472,46 @@ defmodule Emmap.Native do
   @spec word_notify(handle, integer) :: :ok | failure
   def word_notify(_handle, _position), do: not_loaded()
 
+  # Tables: see native/emmap_nif/src/table/.
+
+  @type table_failure :: failure | {:error, {:corrupt, non_neg_integer}}
+  @type table_reason :: failure | {:error, {:bad_format, atom}}
+
+  @spec table_open(binary) :: {:ok, handle, root, map} | table_reason | waits
+  def table_open(_path), do: not_loaded()
+  @spec table_reattach(handle) :: :ok | table_reason | waits
+  def table_reattach(_handle), do: not_loaded()
+  # Hot: on the caller's scheduler, or on dirty I/O for the copy of a long value.
+  @spec table_get(handle, root, binary) :: binary | nil | table_failure
+  def table_get(_handle, _root, _key), do: not_loaded()
+  @spec table_has(handle, binary) :: boolean | table_failure
+  def table_has(_handle, _key), do: not_loaded()
+  @spec table_seek(handle, binary) :: non_neg_integer | table_failure
+  def table_seek(_handle, _key), do: not_loaded()
+
+  @spec table_walk(handle, root, non_neg_integer, pos_integer, 0..5, binary) ::
+          {[binary | {binary, binary}], non_neg_integer | nil} | table_failure
+  def table_walk(_handle, _root, _position, _most, _what, _bound), do: not_loaded()
+
+  @type table_place ::
+          {non_neg_integer, non_neg_integer, non_neg_integer, non_neg_integer, non_neg_integer}
+  @spec table_check(handle, table_place) :: :ok | table_place | table_failure
+  def table_check(_handle, _place), do: not_loaded()
+
+  @type table_unbuilt :: failure | {:error, :collisions | {:duplicate, binary}}
+  @spec table_build(binary, map) :: {:ok, reference} | failure
+  def table_build(_path, _wanted), do: not_loaded()
+  @spec table_add(reference, [binary]) :: [binary] | table_unbuilt
+  def table_add(_building, _records), do: not_loaded()
+
+  @spec table_advance(reference, boolean) ::
+          {:ok, {non_neg_integer, non_neg_integer, pos_integer}}
+          | {atom, non_neg_integer, non_neg_integer}
+          | table_unbuilt
+  def table_advance(_building, _last), do: not_loaded()
+  @spec table_end(reference) :: :ok
+  def table_end(_building), do: not_loaded()
+
   # Blocks: see native/emmap_nif/src/blocks/.
 
   @type blocks_failure :: failure | {:error, {:corrupt, non_neg_integer}}

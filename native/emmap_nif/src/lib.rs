@@ -6,7 +6,7 @@
 //! - *cold* ones ([`open`], [`control`], [`metadata`], [`monitors`], [`json`]) are plain `#[rustler::nif]`, on a dirty scheduler when they
 //!   can wait for a disk;
 //! - *hot* ones ([`io`], [`array`], [`atomics`], [`counters`], [`lines`], [`queue`], [`blocks`], [`block_storage`], [`search`],
-//!   [`typed`], [`words`]) are declared with [`hot::hot_nif`], which explains why.
+//!   [`table`], [`typed`], [`words`]) are declared with [`hot::hot_nif`], which explains why.
 
 mod array;
 mod atomics;
@@ -28,6 +28,7 @@ mod panics;
 mod queue;
 mod resource;
 mod search;
+mod table;
 mod terms;
 mod typed;
 mod waiting;
@@ -49,6 +50,7 @@ fn load(env: Env, settings: Term) -> bool {
     search::keep_type();
     lines::keep_type();
     words::keep_type();
+    table::keep_type();
     !guarded || emmap_core::guard::install().is_ok()
 }
 

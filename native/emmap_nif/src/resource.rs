@@ -29,6 +29,7 @@ use emmap_core::cursor::Cursor;
 use emmap_core::queue::Pin;
 use emmap_core::search::Patterns;
 use emmap_core::striped::CACHE_LINE;
+use emmap_core::table::Layout;
 use emmap_core::word_waits::{Keeper, WAITS};
 use emmap_core::{Errno, Region};
 use rustler::sys::{
@@ -100,6 +101,7 @@ pub enum Structure {
     Dynamic(Arc<Dynamic>),
     Queue(ResourceArc<OpenQueue>),
     Blocks(Arc<Blocks>),
+    Table(Box<Layout>),
 }
 
 /// A region that is kept alive by this value.
@@ -191,6 +193,15 @@ impl Handle {
     pub fn blocks(&self) -> Result<&Blocks, &'static ArgumentError> {
         match &self.structure {
             Structure::Blocks(blocks) => Ok(blocks),
+            _ => Err(&NOT_A_HANDLE),
+        }
+    }
+
+    /// Where the parts of the table are, on a handle of a table's file.
+    #[inline(always)]
+    pub fn table(&self) -> Result<&Layout, &'static ArgumentError> {
+        match &self.structure {
+            Structure::Table(layout) => Ok(layout),
             _ => Err(&NOT_A_HANDLE),
         }
     }
@@ -358,6 +369,16 @@ pub fn new_structure<'a>(
     structure: impl FnOnce(KeptRegion) -> Structure,
 ) -> Term<'a> {
     first_handle(env, region, false, structure).reference
+}
+
+/// As [`new_structure`]; if `direct`, with a root for long live binaries.
+pub fn new_structure_with_root<'a>(
+    env: Env<'a>,
+    region: Region,
+    direct: bool,
+    structure: Structure,
+) -> NewHandle<'a> {
+    first_handle(env, region, direct, |_| structure)
 }
 
 fn first_handle<'a>(
