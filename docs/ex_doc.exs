@@ -26,6 +26,9 @@ groups = [
   "Blocks",
   "The whole file",
   "State and maintenance",
+  "Building",
+  "Lookups",
+  "Many records",
   "Tensors",
   "Supervision",
   "Reading all",
@@ -67,6 +70,7 @@ groups = [
     "Streams and devices": [Emmap.Stream, Emmap.Device],
     Counters: [Emmap.Counters, Emmap.Counters.Cluster],
     "Queues and blocks": [Emmap.Queue, Emmap.Blocks],
+    Tables: [Emmap.Table],
     "Arrays and tensors": [Emmap.Array, Emmap.Safetensors],
     Files: [Emmap.Inspection],
     Erlang: [:emmap, :emmap_queue]

@@ -14,7 +14,7 @@ defmodule Emmap.Inspection do
       iex> Emmap.Inspection.text(report) =~ "counters, version 1, intact"
       true
 
-  Counter files (also those of saleyn/emmap, the earlier library), queues and blocks are recognized by their first
+  Counter files (also those of saleyn/emmap, the earlier library), queues, blocks and tables are recognized by their first
   bytes, even if one bit of these is wrong. Anything else is a plain file. Others may use the file at the same time.
   """
 
@@ -31,6 +31,7 @@ defmodule Emmap.Inspection do
     PredecessorCounters,
     QueueFile,
     Source,
+    TableFile,
     Text
   }
 
@@ -42,6 +43,7 @@ defmodule Emmap.Inspection do
     dynamic_counters: DynamicCounterFile,
     queue: QueueFile,
     blocks: BlocksFile,
+    table: TableFile,
     plain: Plain
   ]
 
@@ -64,11 +66,11 @@ defmodule Emmap.Inspection do
   What is known about a file, as maps, lists, atoms, strings and integers.
 
     * `:path`, `:title` – its name as it was given, and a description of its format
-    * `:format` – `:counters`, `:dynamic_counters`, `:predecessor_counters`, `:queue`, `:blocks` or `:plain`
+    * `:format` – `:counters`, `:dynamic_counters`, `:predecessor_counters`, `:queue`, `:blocks`, `:table` or `:plain`
     * `:status` – `:damaged` if it has a problem of severity `:damage`, otherwise `:unknown` if it has one of severity
       `:unknown`, otherwise `:intact`
-    * `:bad_format` – the reason if `Emmap.Counters.open/3`, `Emmap.Queue.open/2` or `Emmap.Blocks.open/2` returns
-      `{:error, {:bad_format, why}}`, otherwise `nil`
+    * `:bad_format` – the reason if `Emmap.Counters.open/3`, `Emmap.Queue.open/2`, `Emmap.Blocks.open/2` or `Emmap.Table.open/2`
+      returns `{:error, {:bad_format, why}}`, otherwise `nil`
     * `:size`, `:allocated` – its size, and the size of its blocks on the disk, in bytes; the latter is smaller if the
       file has holes
     * `:pages` – `:page_size` in bytes; `:count` and `:resident`, how many pages it has and how many of them are in
@@ -83,14 +85,22 @@ defmodule Emmap.Inspection do
       `:segments`, whether it was `:closed`, and the fields of the control area `:lock`, `:log`, `:dropped`, `:recoveries`,
       `:recovered_items`, `:dropped_bytes`, as in [Formats](formats.md). For blocks: `:count`, `:capacity`, `:held`,
       `:replaced`, `:blocks_checked`, whether they were `:closed`, the first `:groups`, and the fields of the control area `:lock`,
-      `:log`, `:recoveries`, `:kept`, `:dropped`. For a plain file: its `:first_bytes` in hexadecimal
+      `:log`, `:recoveries`, `:kept`, `:dropped`. For a table: `:count`, the `:format` of keys and values, whether it is
+      `:sorted`, `:records_size` and `:index_size` in bytes, `:blocks_checked`, whether those were all blocks (`:all_checked`), and the first
+      `:keys` as `%{at: position, key: key, bytes: length_of_the_value}`. For a plain file: its `:first_bytes` in hexadecimal
     * `:problems` – in the order in which they were found
   """
   @type report :: %{
           path: binary,
           title: String.t(),
           format:
-            :counters | :dynamic_counters | :predecessor_counters | :queue | :blocks | :plain,
+            :counters
+            | :dynamic_counters
+            | :predecessor_counters
+            | :queue
+            | :blocks
+            | :table
+            | :plain,
           status: :intact | :unknown | :damaged,
           bad_format: Emmap.Counters.bad_format() | nil,
           size: non_neg_integer,
@@ -114,14 +124,14 @@ defmodule Emmap.Inspection do
 
   Options:
 
-  * `values: n` – lists up to `n` counters, segments of a queue or groups of blocks (default 20; `:infinity` lists all)
+  * `values: n` – lists up to `n` counters, segments of a queue, groups of blocks or keys of a table (default 20; `:infinity` lists all)
   * `parts: n` – divides the file into `n` parts and counts the pages in memory of each (default 32; at most 1,000)
 
   The errors are those of `Emmap.open/2`, such as `:enoent`, `:eacces`, `:eisdir`, `:enodev` (a device, FIFO or socket);
   and `:estale` if the file was truncated while it was read. For a damaged file, the result is a report, not an error.
 
   For a queue, 8 MiB of records are compared with their checksums, starting with the oldest item; with
-  `values: :infinity`, all of them. For blocks, the same is done from the first block on. If problems are found and
+  `values: :infinity`, all of them. For blocks, the same is done from the first block on, and for a table with 8 MiB of the file. If problems are found and
   another process has changed the file during the reading, the file is read again, up to twice. If the last reading
   was also disturbed, its problems are reported as notes.
 

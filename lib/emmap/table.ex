@@ -103,7 +103,7 @@ defmodule Emmap.Table do
   @typedoc "A value: a binary, or a term if the table was built so."
   @type value :: term
   @typedoc "Why a file is not opened: see `open/2`."
-  @type bad_format :: :kind | :version | :length | :checksum | :content
+  @type bad_format :: :kind | :version | :length | :checksum
   @typedoc "Why a file is not opened: a POSIX atom, or what is wrong with its contents."
   @type reason :: :file.posix() | {:bad_format, bad_format}
   @typedoc "What keys and values are: see `build/3`."
@@ -146,8 +146,8 @@ defmodule Emmap.Table do
       `:error` returns `{:error, {:duplicate, key}}`
     * `replace: true` – an existing file is replaced. With `false`, the result is `{:error, :eexist}`
     * `:progress` – a function that is called in the calling process with a map: the `:phase`, how many records are `:done`,
-      and the `:total`, or `nil` while the enumerable is being read. It is called at the start of each phase, and then
-      every 100 milliseconds
+      and the `:total`, or `nil` while the enumerable is being read. It is called when a phase has begun, and then every
+      100 milliseconds. Phases that take a few milliseconds may be left out
     * `memory: 67_108_864` – about how many bytes of native memory the build uses, from 16 MiB to 2 GiB. More memory makes
       builds that need more than 256 times as much a little faster
     * `:seed` – of the hash function, an integer of 64 bits. By default, it is random, so that nobody can choose keys
@@ -185,7 +185,7 @@ defmodule Emmap.Table do
 
     * those of `Emmap.open/2`
     * `{:bad_format, why}` – the file is not a table (`:kind`), has an unknown version (`:version`), is shorter or longer
-      than its header says (`:length`), its header is damaged (`:checksum`), or describes what no table has (`:content`)
+      than its header says (`:length`), or its header is damaged (`:checksum`)
   """
   @doc group: "Opening and closing"
   @spec open(Path.t() | :file.name_all(), [{:safe, boolean}]) :: {:ok, t} | {:error, reason}

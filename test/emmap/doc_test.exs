@@ -9,6 +9,7 @@ defmodule Emmap.DocTest do
   doctest Emmap.Error
   doctest Emmap.Queue
   doctest Emmap.Stream
+  doctest Emmap.Table
 
   test "every NIF says its scheduler, and every stub has a NIF" do
     sources = Path.wildcard("native/emmap_nif/src/**/*.rs") -- ["native/emmap_nif/src/panics.rs"]

@@ -10,7 +10,6 @@ mod reasons {
     rustler::atoms! {
         corrupt,
         bad_format,
-        content,
         duplicate,
         collisions,
         last,

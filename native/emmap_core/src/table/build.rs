@@ -186,7 +186,11 @@ impl<F: Files> Builder<F> {
     ///
     /// # Safety
     /// Both must have as many readable bytes as given, until this returns.
-    pub unsafe fn add(&mut self, key: (*const u8, usize), value: (*const u8, usize)) -> std::result::Result<Added, Error> {
+    pub unsafe fn add(
+        &mut self,
+        key: (*const u8, usize),
+        value: (*const u8, usize),
+    ) -> std::result::Result<Added, Error> {
         if key.1 > MOST_KEY || value.1 as u64 >= MOST_VALUE {
             return Err(Errno(libc::EFBIG).into());
         }
@@ -255,7 +259,10 @@ impl<F: Files> Builder<F> {
     fn steps(&mut self, until: Instant) -> std::result::Result<Progress, Error> {
         loop {
             let progress = self.step(until)?;
-            let waits = matches!(progress.phase, Phase::Adding | Phase::Publishing | Phase::Done);
+            let waits = matches!(
+                progress.phase,
+                Phase::Adding | Phase::Publishing | Phase::Done
+            );
             if waits || Instant::now() >= until {
                 return Ok(progress);
             }
@@ -268,7 +275,9 @@ impl<F: Files> Builder<F> {
         match &mut self.state {
             State::Adding => {
                 let files = &mut self.files;
-                let ready = self.records.advance(self.finished, until, || files.spill())?;
+                let ready = self
+                    .records
+                    .advance(self.finished, until, || files.spill())?;
                 if ready && self.finished {
                     self.state = State::Merging;
                 }
@@ -288,9 +297,17 @@ impl<F: Files> Builder<F> {
                 if self.index(until)? {
                     self.end_of_index()?;
                     self.state = State::Publishing;
-                    return Ok(progress(Phase::Publishing, self.layout.count, self.layout.count));
+                    return Ok(progress(
+                        Phase::Publishing,
+                        self.layout.count,
+                        self.layout.count,
+                    ));
                 }
-                Ok(progress(Phase::Indexing, self.entries.taken(), self.layout.count))
+                Ok(progress(
+                    Phase::Indexing,
+                    self.entries.taken(),
+                    self.layout.count,
+                ))
             }
             State::Publishing => {
                 let target = self.files.target();
@@ -350,10 +367,11 @@ impl<F: Files> Builder<F> {
         if item.apart {
             let (head, place) = item.bytes.split_last_chunk::<8>().ok_or(Errno::IO)?;
             self.output.write(target, head)?;
-            self.values.copy_to(u64::from_le_bytes(*place), value_len, |piece| {
-                interrupt::check()?;
-                self.output.write(target, piece)
-            })?;
+            self.values
+                .copy_to(u64::from_le_bytes(*place), value_len, |piece| {
+                    interrupt::check()?;
+                    self.output.write(target, piece)
+                })?;
         } else {
             self.output.write(target, item.bytes)?;
         }
@@ -361,7 +379,8 @@ impl<F: Files> Builder<F> {
         self.layout.longest_value = self.layout.longest_value.max(value_len);
         if self.options.flags.sorted && self.last_mark.is_none_or(|last| at - last >= STRIDE) {
             self.last_mark = Some(at);
-            self.marks.append(&at.to_le_bytes(), || self.files.spill())?;
+            self.marks
+                .append(&at.to_le_bytes(), || self.files.spill())?;
         }
         self.entries.add(Item {
             bytes: &Entries::encode(hash, at),
@@ -378,7 +397,9 @@ impl<F: Files> Builder<F> {
         self.output.pad(target, 8)?;
         self.layout.marks = self.output.position();
         self.layout.mark_count = self.marks.len() / 8;
-        self.marks.copy_to(0, self.marks.len(), |piece| self.output.write(target, piece))?;
+        self.marks.copy_to(0, self.marks.len(), |piece| {
+            self.output.write(target, piece)
+        })?;
         self.marks.clear();
         self.output.pad(target, super::layout::BUCKET)?;
         self.layout.buckets = self.output.position();

@@ -71,7 +71,7 @@ impl Layout {
             }
             (place.before, place.record) = (record.at, record.end());
             place.count += 1;
-            if place.count % 64 == 0 && Instant::now() >= until {
+            if place.count.is_multiple_of(64) && Instant::now() >= until {
                 return Progress::Paused(place);
             }
         }

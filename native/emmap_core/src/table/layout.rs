@@ -1,7 +1,7 @@
 //! The header of a table's file: see "Table" in `docs/formats.md`.
 
 use crate::store::header::{put, u32_at, u64_at};
-use crate::store::{checksum, medium, BadFormat, Error, Medium};
+use crate::store::{medium, BadFormat, Error, Medium};
 
 const MAGIC: [u8; 8] = *b"EMMAPTBL";
 const VERSION: u32 = 1;
@@ -36,9 +36,7 @@ pub struct Flags {
 
 impl Flags {
     fn bits(self) -> u32 {
-        u32::from(self.term_keys)
-            | u32::from(self.term_values) << 1
-            | u32::from(self.sorted) << 2
+        u32::from(self.term_keys) | u32::from(self.term_values) << 1 | u32::from(self.sorted) << 2
     }
 
     fn of_bits(bits: u32) -> Option<Flags> {
@@ -93,14 +91,13 @@ impl Layout {
         if header.len() < HEADER {
             return Err(BadFormat::Length);
         }
-        // Later versions also have their version here.
+        if crc32fast::hash(&header[..CRC]) != u32_at(header, CRC) {
+            return Err(BadFormat::Checksum);
+        }
         if u32_at(header, 8) != VERSION {
             return Err(BadFormat::Version);
         }
-        if checksum::append(0, &header[..CRC]) != u32_at(header, CRC) {
-            return Err(BadFormat::Checksum);
-        }
-        let flags = Flags::of_bits(u32_at(header, 12)).ok_or(BadFormat::Content)?;
+        let flags = Flags::of_bits(u32_at(header, 12)).ok_or(BadFormat::Checksum)?;
         let word = |number: usize| u64_at(header, 16 + 8 * number);
         let layout = Layout {
             flags,
@@ -119,7 +116,8 @@ impl Layout {
         };
         match layout.is_sound() {
             true => Ok(layout),
-            false => Err(BadFormat::Content),
+            // No build writes such numbers.
+            false => Err(BadFormat::Checksum),
         }
     }
 
@@ -145,14 +143,15 @@ impl Layout {
         for (number, word) in words.into_iter().enumerate() {
             put(&mut header, 16 + 8 * number, word);
         }
-        let crc = checksum::append(0, &header[..CRC]);
+        let crc = crc32fast::hash(&header[..CRC]);
         header[CRC..].copy_from_slice(&crc.to_le_bytes());
         header
     }
 
     /// Whether the parts follow each other as a build writes them. Then no later sum of them overflows.
     fn is_sound(&self) -> bool {
-        let end_of = |start: u64, count: u64, size: u64| start.checked_add(count.checked_mul(size)?);
+        let end_of =
+            |start: u64, count: u64, size: u64| start.checked_add(count.checked_mul(size)?);
         let parts = || {
             let marks_end = end_of(self.marks, self.mark_count, 8)?;
             let buckets_end = end_of(self.buckets, self.bucket_count, BUCKET)?;

@@ -30,7 +30,9 @@ impl Layout {
     pub fn find(&self, memory: Memory, key: &[u8], most: u64) -> Found {
         let hash = hash(self.seed, key);
         let home = self.home(hash);
-        let past = home.saturating_add(self.longest_probe).min(self.bucket_count);
+        let past = home
+            .saturating_add(self.longest_probe)
+            .min(self.bucket_count);
         let mut bucket = home;
         loop {
             let at = self.buckets + bucket * BUCKET;
@@ -39,7 +41,8 @@ impl Layout {
             };
             for number in 0..SLOTS {
                 // SAFETY: inside the bucket, which is readable (the Memory invariant).
-                let slot = u64::from_le(unsafe { slots.cast::<u64>().add(number).read_unaligned() });
+                let slot =
+                    u64::from_le(unsafe { slots.cast::<u64>().add(number).read_unaligned() });
                 if slot == 0 {
                     return Found::Absent;
                 }

@@ -70,7 +70,8 @@ impl<'a> Memory<'a> {
         // SAFETY: every word below is inside `count` readable bytes.
         let word = |start: usize| unsafe { at.add(start).cast::<u64>().read_unaligned() };
         // SAFETY: as above.
-        let own = |start: usize| unsafe { bytes.as_ptr().add(start).cast::<u64>().read_unaligned() };
+        let own =
+            |start: usize| unsafe { bytes.as_ptr().add(start).cast::<u64>().read_unaligned() };
         if count < 8 {
             // SAFETY: as above.
             let same = |n: usize| unsafe { at.add(n).read() } == bytes[n];

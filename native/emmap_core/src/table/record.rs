@@ -104,7 +104,10 @@ impl Record {
         let (mut crc, mut done) = (self.crc_of_key(key), 0);
         while done < self.value_len {
             let some = (self.value_len - done).min(piece.len());
-            if memory.copy(self.value + done as u64, &mut piece[..some]).is_none() {
+            if memory
+                .copy(self.value + done as u64, &mut piece[..some])
+                .is_none()
+            {
                 return false;
             }
             crc = checksum::append(crc, &piece[..some]);
@@ -117,7 +120,9 @@ impl Record {
 #[cold]
 fn short_head(memory: Memory, at: u64, head: &mut [u8; MOST_HEAD]) -> Option<()> {
     // As many bytes as there are. A record has at least six.
-    (6..MOST_HEAD).rev().find_map(|count| memory.copy(at, &mut head[..count]))
+    (6..MOST_HEAD)
+        .rev()
+        .find_map(|count| memory.copy(at, &mut head[..count]))
 }
 
 /// The LEB128 number at a place. `None`: it does not end, or is not in its shortest form.

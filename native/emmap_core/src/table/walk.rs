@@ -27,7 +27,9 @@ impl Layout {
         }
         match Record::read(memory, at, self.records_end) {
             // The key and the value are inside the map, which may have become shorter than the file was.
-            Some(record) if memory.at(record.key, 0).is_some() && memory.at(record.end(), 0).is_some() => {
+            Some(record)
+                if memory.at(record.key, 0).is_some() && memory.at(record.end(), 0).is_some() =>
+            {
                 Step::Record(record)
             }
             _ => Step::Corrupt(at),
@@ -45,7 +47,11 @@ impl Layout {
             Step::End => Ok(None),
             Step::Corrupt(at) => Err(at),
         };
-        let order = |record: &Record| memory.order(record.key, record.key_len, key).ok_or(record.at);
+        let order = |record: &Record| {
+            memory
+                .order(record.key, record.key_len, key)
+                .ok_or(record.at)
+        };
         // The number of marks whose records are before the key.
         let (mut low, mut high) = (0, self.mark_count);
         while low < high {

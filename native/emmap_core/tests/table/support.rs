@@ -106,7 +106,11 @@ pub fn options(sorted: bool, memory: usize) -> Options {
 pub type Pair = (Vec<u8>, Vec<u8>);
 
 /// Builds a table of these records, in many short steps.
-pub fn build<F: Files>(options: Options, files: F, records: &[Pair]) -> std::result::Result<Built, Error> {
+pub fn build<F: Files>(
+    options: Options,
+    files: F,
+    records: &[Pair],
+) -> std::result::Result<Built, Error> {
     let mut builder = Builder::new(options, files);
     for (key, value) in records {
         let (key, value) = ((key.as_ptr(), key.len()), (value.as_ptr(), value.len()));

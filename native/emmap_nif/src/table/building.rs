@@ -12,7 +12,9 @@ use emmap_core::table::build::{Added, Builder, Duplicates, Error, Options, Phase
 use emmap_core::table::Flags;
 use emmap_core::Errno;
 use rustler::types::atom;
-use rustler::{Atom, Binary, Encoder, Env, NewBinary, NifMap, NifResult, Resource, ResourceArc, Term};
+use rustler::{
+    Atom, Binary, Encoder, Env, NewBinary, NifMap, NifResult, Resource, ResourceArc, Term,
+};
 
 use super::reasons;
 use crate::interrupting::interruptible;

@@ -271,7 +271,12 @@ fn walk<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
                 },
                 _ => key_term,
             };
-            bytes += record.key_len + if table.layout.flags.term_values { record.value_len } else { COPIED };
+            bytes += record.key_len
+                + if table.layout.flags.term_values {
+                    record.value_len
+                } else {
+                    COPIED
+                };
             items.push(item);
             at = record.end();
         }

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Instant;
 
-use emmap_core::store::{BadFormat, Error};
+use emmap_core::store::Error;
 use emmap_core::table::check::{Place, Progress};
 use emmap_core::table::{self, Memory};
 use emmap_core::Errno;
@@ -62,15 +62,10 @@ fn table_open<'a>(env: Env<'a>, path: Binary<'a>) -> Term<'a> {
 fn why_not_open<'a>(env: Env<'a>, error: Error) -> Term<'a> {
     match error {
         Error::Posix(error) => Failure::from(error).encode(env),
-        Error::BadFormat(bad) => (atom::error(), (reasons::bad_format(), why(bad))).encode(env),
+        Error::BadFormat(bad) => {
+            (atom::error(), (reasons::bad_format(), counters::why(bad))).encode(env)
+        }
         Error::Mismatch(never) => match never {},
-    }
-}
-
-fn why(bad: BadFormat) -> rustler::Atom {
-    match bad {
-        BadFormat::Content => reasons::content(),
-        bad => counters::why(bad),
     }
 }
 

@@ -27,7 +27,9 @@ pub struct Index {
 impl IndexWriter {
     pub fn new(count: u64) -> IndexWriter {
         IndexWriter {
-            homes: (count / BUCKETS_FOR * BUCKETS + (count % BUCKETS_FOR * BUCKETS).div_ceil(BUCKETS_FOR)).max(1),
+            homes: (count / BUCKETS_FOR * BUCKETS
+                + (count % BUCKETS_FOR * BUCKETS).div_ceil(BUCKETS_FOR))
+            .max(1),
             bucket: 0,
             slots: [0; SLOTS],
             used: 0,
@@ -68,7 +70,11 @@ impl IndexWriter {
         Ok(())
     }
 
-    pub fn finish(&mut self, output: &mut Output, medium: &mut impl Medium) -> Result<Index, Error> {
+    pub fn finish(
+        &mut self,
+        output: &mut Output,
+        medium: &mut impl Medium,
+    ) -> Result<Index, Error> {
         while self.bucket < self.homes || self.used > 0 {
             self.write(output, medium)?;
         }

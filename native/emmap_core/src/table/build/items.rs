@@ -64,7 +64,9 @@ impl Entries {
 
     pub fn decode(bytes: &[u8]) -> (u64, u64) {
         let word = |start: usize| {
-            let word = bytes.get(start..start + 8).and_then(|word| word.try_into().ok());
+            let word = bytes
+                .get(start..start + 8)
+                .and_then(|word| word.try_into().ok());
             u64::from_le_bytes(word.unwrap_or_default())
         };
         (word(0), word(8))
@@ -80,7 +82,9 @@ pub fn prefix(item: Item) -> [u8; PREFIX] {
 
 /// The length of the item after a prefix, and whether its value is apart.
 pub fn parse_prefix(bytes: &[u8]) -> (usize, bool) {
-    let prefix = bytes.get(..PREFIX).and_then(|prefix| prefix.try_into().ok());
+    let prefix = bytes
+        .get(..PREFIX)
+        .and_then(|prefix| prefix.try_into().ok());
     let number = u32::from_le_bytes(prefix.unwrap_or_default());
     ((number >> 1) as usize, number & 1 == 1)
 }

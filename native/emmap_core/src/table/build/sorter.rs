@@ -27,7 +27,10 @@ enum State<M> {
     /// Items are added.
     Open,
     /// The items in memory are being written from this one on, to a run that begins here.
-    Writing { next: usize, start: u64 },
+    Writing {
+        next: usize,
+        start: u64,
+    },
     /// All runs of a level are being merged to one run of this level, which begins here.
     Joining {
         merge: Merge<M>,
@@ -183,7 +186,11 @@ impl<M: Medium> Sorter<M> {
     }
 
     /// A level, with a new file if it has none.
-    fn level(&mut self, number: usize, create: impl FnOnce() -> Result<M>) -> Result<&mut Level<M>> {
+    fn level(
+        &mut self,
+        number: usize,
+        create: impl FnOnce() -> Result<M>,
+    ) -> Result<&mut Level<M>> {
         if self.levels.len() <= number {
             self.levels.resize_with(number + 1, || None);
         }

@@ -53,13 +53,18 @@ impl<M: Medium> Spool<M> {
         let end = from + count;
         let mut piece = Vec::new();
         while let Some(file) = self.file.as_ref().filter(|_| from < end.min(self.written)) {
-            piece.resize((end.min(self.written) - from).min(BUFFER as u64) as usize, 0);
+            piece.resize(
+                (end.min(self.written) - from).min(BUFFER as u64) as usize,
+                0,
+            );
             file.read_at(from, &mut piece)?;
             write(&piece)?;
             from += piece.len() as u64;
         }
         match from < end {
-            true => write(&self.buffer[(from - self.written) as usize..(end - self.written) as usize]),
+            true => {
+                write(&self.buffer[(from - self.written) as usize..(end - self.written) as usize])
+            }
             false => Ok(()),
         }
     }
