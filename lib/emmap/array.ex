@@ -306,36 +306,32 @@ defmodule Emmap.Array do
       :f64 -> number(patient(Native.get_f64(ref, start + index * stride)), array)
       :u64 -> number(patient(Native.get_u64(ref, start + index * stride)), array)
       :i64 -> number(patient(Native.get_i64(ref, start + index * stride)), array)
-      nil -> decoded(array, index)
+      {:column, column} -> number(patient(Native.array_at(ref, column, index)), array)
+      nil -> Bulk.one(array, index)
       code -> number(patient(Native.typed_get(ref, start + index * stride, code)), array)
     end
   end
 
   def at(%__MODULE__{} = array, index) do
-    index = flat!(array, index)
-    count = count(array)
-
-    cond do
-      # `at/2` above, or a column of an array with an open end.
-      index in 0..(count - 1)//1 -> decoded(array, index)
-      index < 0 and index + count >= 0 -> decoded(array, index + count)
-      true -> nil
+    case flat!(array, index) do
+      # Past the end of every file.
+      index when index >= @past_end -> nil
+      index when index >= 0 -> within(array, index)
+      index -> within(array, index + count(array))
     end
   end
 
   def at(other, _index), do: array!(other)
 
+  defp within(%{at: {_, _, _, _, limit}} = array, index) when index >= 0 and index < limit,
+    do: at(array, index)
+
+  defp within(_array, _index), do: nil
+
   defp number(value, _array) when is_number(value), do: value
   defp number(:eof, _array), do: nil
   defp number({:error, _} = error, array), do: failed!(array, :read, error)
-  defp number(not_finite, _array), do: not_finite
-
-  defp decoded(array, index) do
-    case Bulk.part(array, index, 1) do
-      [element] -> element
-      [] -> nil
-    end
-  end
+  defp number(not_finite_or_nil, _array), do: not_finite_or_nil
 
   defp flat!(_array, index) when is_integer(index), do: index
 

@@ -157,6 +157,10 @@ defmodule Emmap.Native do
   # `-1 - index` if the element at the index is not equal.
   @spec array_search(handle, column, number | atom | binary, 0..1) :: integer | failure
   def array_search(_handle, _column, _key, _after_equal), do: not_loaded()
+
+  @spec array_at(handle, column, non_neg_integer) ::
+          number | atom | failure | waits
+  def array_at(_handle, _column, _index), do: not_loaded()
   @spec array_pick(handle, column, [integer]) :: {[number | atom], [integer]} | failure | waits
   def array_pick(_handle, _column, _indices), do: not_loaded()
   @spec array_pack(handle, column, non_neg_integer, non_neg_integer) :: binary | failure

@@ -242,17 +242,12 @@ defmodule Emmap.ArrayNpyTest do
     end
 
     test "names create no atoms", %{tmp_dir: directory} do
-      before = :erlang.system_info(:atom_count)
-
-      for n <- 1..200 do
+      for n <- 1..20 do
         name = "field_#{n}_#{System.unique_integer([:positive])}"
         path = write(directory, header("[('#{name}', '<f8')]", "(1,)"), <<0::64>>)
         assert %{^name => 0.0} = path |> Array.open!(:npy) |> Array.at(0)
-        File.rm!(path)
+        assert_raise ArgumentError, fn -> String.to_existing_atom(name) end
       end
-
-      # Other tests may create some.
-      assert :erlang.system_info(:atom_count) - before < 100
     end
 
     test "damaged headers: an error of the format, or elements inside the file", %{

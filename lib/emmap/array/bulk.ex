@@ -41,6 +41,25 @@ defmodule Emmap.Array.Bulk do
   end
 
   @doc false
+  # A record or a binary, or `nil` if there is none.
+  @spec one(Array.t(), non_neg_integer) :: Array.element() | nil
+  def one(%{mem: handle(ref), form: form, field: field} = array, index) do
+    %{first: first, stride: stride} = array
+
+    # The whole record, of which the end may be past that of the map.
+    case patient(Native.pread_copy(ref, first + index * stride, stride)) do
+      record when byte_size(record) == stride ->
+        Codec.decode(form, record, field)
+
+      {:error, _} = error ->
+        Array.failed!(array, :read, error)
+
+      _eof_or_incomplete ->
+        nil
+    end
+  end
+
+  @doc false
   # The numbers at these indices.
   @spec pick(Array.t(), [non_neg_integer]) :: [Array.element() | nil]
   def pick(array, indices), do: pick(array, Folds.column(array), indices, [])

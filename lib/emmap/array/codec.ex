@@ -24,30 +24,42 @@ defmodule Emmap.Array.Codec do
        ]}
     end
 
-  @doc "The element at the beginning of `bytes`."
-  @spec decode(Form.t(), binary) :: Emmap.Array.element()
-  for {code, spec} <- integers do
-    def decode(unquote(code), <<value::unquote(spec), _::binary>>), do: value
-  end
+  @doc "The element at position `at` of `bytes`."
+  @spec decode(Form.t(), binary, non_neg_integer) :: Emmap.Array.element()
+  def decode(form, bytes, at \\ 0)
 
-  for {code, bits, specs} <- floats do
-    def decode(unquote(code), <<value::unquote(specs[:float]), _::binary>>), do: value
-
-    def decode(unquote(code), <<bits::unquote(specs[:bits]), _::binary>>),
-      do: not_finite(unquote(bits), bits)
+  # A function for each number, whose pattern is then the only one that is tried.
+  for number <- integers ++ floats, code = elem(number, 0) do
+    def decode(unquote(code), bytes, at), do: unquote(:"one_#{code}")(bytes, at)
   end
 
   # Copied, so that it does not keep the bytes of other elements.
-  def decode({:bytes, n}, bytes), do: :binary.copy(binary_part(bytes, 0, n))
+  def decode({:bytes, n}, bytes, at), do: :binary.copy(binary_part(bytes, at, n))
 
-  def decode({:record, fields, _size}, bytes),
-    do: :maps.from_list(for field <- fields, do: pair(field, bytes))
+  def decode({:record, fields, _size}, bytes, at), do: :maps.from_list(pairs(fields, bytes, at))
 
-  defp pair({name, 0, form}, bytes), do: {name, decode(form, bytes)}
+  defp pairs([{name, offset, form} | fields], bytes, at),
+    do: [{name, decode(form, bytes, at + offset)} | pairs(fields, bytes, at)]
 
-  defp pair({name, at, form}, bytes) do
-    <<_::binary-size(at), rest::binary>> = bytes
-    {name, decode(form, rest)}
+  defp pairs([], _bytes, _at), do: []
+
+  for {code, spec} <- integers do
+    defp unquote(:"one_#{code}")(bytes, at) do
+      <<_::binary-size(at), value::unquote(spec), _::binary>> = bytes
+      value
+    end
+  end
+
+  for {code, bits, specs} <- floats do
+    defp unquote(:"one_#{code}")(bytes, at) do
+      case bytes do
+        <<_::binary-size(at), value::unquote(specs[:float]), _::binary>> ->
+          value
+
+        <<_::binary-size(at), bits::unquote(specs[:bits]), _::binary>> ->
+          not_finite(unquote(bits), bits)
+      end
+    end
   end
 
   @doc "All elements in `bytes`, which follow each other without gaps."
@@ -63,7 +75,7 @@ defmodule Emmap.Array.Codec do
   def decode_all({:bytes, n}, bytes), do: for(<<part::binary-size(n) <- bytes>>, do: copy(part))
 
   def decode_all({:record, _, size} = form, bytes),
-    do: for(<<record::binary-size(size) <- bytes>>, do: decode(form, record))
+    do: for(at <- 0..(byte_size(bytes) - size)//size, do: decode(form, bytes, at))
 
   defp copy(part), do: :binary.copy(part)
 
@@ -93,11 +105,7 @@ defmodule Emmap.Array.Codec do
   @doc "All values of a column in `bytes`, which are whole records of `stride` bytes."
   @spec decode_column(Form.t(), binary, non_neg_integer, pos_integer) :: [Emmap.Array.element()]
   def decode_column(form, bytes, at, stride) do
-    size = Form.size(form)
-    rest = stride - at - size
-
-    for <<_::binary-size(at), value::binary-size(size), _::binary-size(rest) <- bytes>>,
-      do: decode(form, value)
+    for record <- 0..(byte_size(bytes) - stride)//stride, do: decode(form, bytes, record + at)
   end
 
   @doc "An element as bytes. Raises `ArgumentError` if it is not one of this form."

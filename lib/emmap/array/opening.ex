@@ -5,7 +5,7 @@ defmodule Emmap.Array.Opening do
   import Emmap.Handle, only: [handle: 1]
 
   alias Emmap.Array
-  alias Emmap.Array.{Form, Npy}
+  alias Emmap.Array.{Folds, Form, Npy}
   alias Emmap.OptionList
 
   @options [
@@ -92,20 +92,20 @@ defmodule Emmap.Array.Opening do
   @open_end 0x07FF_FFFF_FFFF_FFFF
 
   @doc """
-  What `Emmap.Array.at/2` needs, in one tuple. Without a number of records, the end of the map is the limit. That is not enough for a
-  column of records, of which the last one may be incomplete.
+  What `Emmap.Array.at/2` needs, in one tuple. Without a number of records, the end of the map is the limit.
   """
   @spec reading(map) :: tuple
-  def reading(%{mem: handle(ref), form: form, first: first, stride: stride, field: field} = array) do
-    limit =
-      cond do
-        array.fixed != nil -> array.fixed
-        is_tuple(form) or stride == Form.size(form) -> min(@open_end, div(@most - first, stride))
-        true -> 0
-      end
-
-    {fast(form), ref, first + field, stride, min(limit, @open_end)}
+  def reading(%{mem: handle(ref), first: first, stride: stride, field: field} = array) do
+    limit = array.fixed || div(@most - first, stride)
+    {kind(array), ref, first + field, stride, min(limit, @open_end)}
   end
+
+  # A field of the last record may be inside the map, while the record is not.
+  defp kind(%{fixed: nil, form: form, stride: stride} = array) when is_integer(form) do
+    if stride == Form.size(form), do: fast(form), else: {:column, Folds.column(array)}
+  end
+
+  defp kind(%{form: form}), do: fast(form)
 
   @native if(<<1::native-16>> == <<1, 0>>, do: 16, else: 32)
   defp fast(code) when code == @native + 9, do: :f64

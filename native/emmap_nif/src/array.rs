@@ -30,6 +30,7 @@ hot_nif!("array_sum" / 4 = total, DirtyCpu);
 hot_nif!("array_min" / 4 = least, DirtyCpu);
 hot_nif!("array_max" / 4 = greatest, DirtyCpu);
 hot_nif!("array_search" / 4 = search, DirtyIo);
+hot_nif!("array_at" / 3 = at, DirtyIo);
 hot_nif!("array_pick" / 3 = pick, DirtyIo);
 hot_nif!("array_pack" / 4 = packed, DirtyIo);
 hot_nif!("array_append" / 4 = append, DirtyIo);
@@ -89,6 +90,7 @@ fn decode(env: *mut rustler::sys::ErlNifEnv, term: ErlNifTerm) -> Option<Typed> 
     }
 }
 
+#[inline(always)]
 fn numbers_of(call: &Call) -> Result<(Column, Type), Early> {
     match column(call)? {
         (column, Some(of)) => Ok((column, of)),
@@ -260,6 +262,21 @@ fn key(call: &Call, column: &Column, of: Option<Type>) -> Result<Key, Early> {
         (_, Some(value)) => Ok(Key::Integer(value.into())),
         _ => Err(wrong),
     }
+}
+
+// array_at(handle, column, index): the number, or `nil` if there is none.
+#[inline(always)]
+fn at<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
+    let region = call.handle()?.region()?;
+    let (column, of) = numbers_of(call)?;
+    let index = call.position(2)?;
+    region.reading(|| {
+        if index >= column.of(region)?.count as u64 {
+            return Ok(atom::nil().as_c_arg());
+        }
+        let position = column.first + index * column.stride + column.field;
+        one::<S>(call, region, position, of)
+    })
 }
 
 // array_pick(handle, column, indices): {values, rest}: the numbers at the first indices, in reverse order, and `nil` where there is
