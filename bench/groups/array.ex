@@ -25,17 +25,22 @@ defmodule Bench.Groups.Array do
   def title, do: "Arrays"
 
   def run(folder) do
-    count = amount(100_000_000)
-    path = sorted(Path.join(folder, "sorted"), count)
+    path = sorted(Path.join(folder, "sorted"), amount(100_000_000))
     mem = Emmap.open!(path)
     {:ok, array} = Array.of(mem, :f64)
-    figures = numpy(path)
+    numpy = numpy(path)
 
-    items =
-      [one(path, mem), records(folder)] ++
-        whole(array, figures) ++ sorted_column(array, path, figures)
+    items = [
+      one(path, mem),
+      records(folder),
+      whole(array, :sum, &Array.sum/1, numpy, 1.3),
+      whole(array, :min, &Array.min/1, numpy, 1.5),
+      sorted_column(array, path, numpy),
+      appends(folder)
+    ]
 
-    items ++ [appends(folder)]
+    if numpy, do: Port.close(numpy)
+    items ++ if(numpy, do: [], else: [Outside.missing("NumPy")])
   end
 
   # Sorted, with the number i * 0.5 at i.
@@ -120,103 +125,67 @@ defmodule Bench.Groups.Array do
     ]
   end
 
-  defp whole(array, figures) do
-    # As many rounds as NumPy, which has read the file before, too.
-    rounds = rounds()
-    sums = for(_ <- 1..rounds, do: timed(fn -> Array.sum(array) end))
-    leasts = for(_ <- 1..rounds, do: timed(fn -> Array.min(array) end))
+  defp whole(array, what, act, numpy, most) do
     count = thousands(Array.count(array))
+    # In turns, because the machine may be slow for a while.
+    rounds = for _ <- 1..rounds(), do: {timed(fn -> act.(array) end), numpy && asked(numpy, what)}
+    {ours, theirs} = Enum.unzip(rounds)
 
-    for {what, key, times} <- [{"sum", :sum, sums}, {"min", :min, leasts}] do
-      case figures do
-        %{^key => theirs} ->
-          comparison =
-            Comparison.of(
-              "#{what} of #{count} :f64",
-              [emmap: "Emmap.Array.#{what}", numpy: "NumPy, memmap"],
-              %{emmap: times, numpy: theirs}
-            )
+    if numpy do
+      comparison =
+        Comparison.of(
+          "#{what} of #{count} :f64",
+          [emmap: "Emmap.Array.#{what}", numpy: "NumPy, memmap"],
+          %{emmap: ours, numpy: theirs}
+        )
 
-          wanted = if key == :sum, do: {:at_most, 1.3}, else: {:at_most, 1.5}
-
-          [
-            comparison,
-            headline(
-              comparison,
-              :numpy,
-              "Emmap.Array.#{what} of #{count} :f64, compared with NumPy's",
-              wanted
-            )
-          ]
-
-        %{} ->
-          [
-            Comparison.of("#{what} of #{count} :f64", [emmap: "Emmap.Array.#{what}"], %{
-              emmap: times
-            }),
-            Outside.missing("NumPy")
-          ]
-      end
+      text = "Emmap.Array.#{what} of #{count} :f64, compared with NumPy's"
+      [comparison, headline(comparison, :numpy, text, {:at_most, most})]
+    else
+      Comparison.of("#{what} of #{count} :f64", [emmap: "Emmap.Array.#{what}"], %{emmap: ours})
     end
   end
 
-  defp sorted_column(array, path, figures) do
+  defp sorted_column(array, path, numpy) do
     count = Array.count(array)
     keys = List.to_tuple(for _ <- 1..@keys, do: :rand.uniform() * count * 0.5)
     open = fn -> :file.open(path, [:read, :raw, :binary]) |> elem(1) end
 
-    ours =
-      compare(
-        "binary search in #{thousands(count)} :f64",
-        [
-          side(:emmap, "Emmap.Array.binary_search", &search(array, keys, &1)),
-          side(:raw, "the same with raw :file.pread", &raw_search(&1, count, keys, &2),
-            setup: open,
-            teardown: &:file.close/1
-          )
-        ],
-        # Longer than the keys that the caches of the processor have from the round before.
-        round: 20_000_000,
-        seconds: 5
-      )
+    sides =
+      [emmap: "Emmap.Array.binary_search"] ++
+        if(numpy,
+          do: [search: "NumPy, searchsorted of many", one: "NumPy, searchsorted of one"],
+          else: []
+        ) ++ [raw: "the same with raw :file.pread"]
 
-    theirs =
-      for {key, label} <- [
-            search: "NumPy, searchsorted of many",
-            one: "NumPy, searchsorted of one"
-          ],
-          times = figures[key],
-          do: {key, label, times}
+    rounds =
+      for _ <- 1..rounds() do
+        Map.new(sides, fn
+          {:emmap, label} ->
+            {:emmap, Comparison.round(side(:emmap, label, &search(array, keys, &1)), 20_000)}
 
-    least = Comparison.least(ours, :emmap)
+          {:raw, label} ->
+            options = [setup: open, teardown: &:file.close/1]
+            side = side(:raw, label, &raw_search(&1, count, keys, &2), options)
+            {:raw, Comparison.round(side, 100)}
 
-    compared =
-      if theirs != [] do
-        Comparison.of(
-          "binary search, and NumPy's",
-          [
-            {:emmap, "Emmap.Array.binary_search"}
-            | for({key, label, _} <- theirs, do: {key, label})
-          ],
-          Map.new([
-            {:emmap, Enum.take(ours.times.emmap, rounds())}
-            | for({key, _, times} <- theirs, do: {key, times})
-          ])
-        )
-      else
-        []
+          {key, _} ->
+            {key, asked(numpy, key)}
+        end)
       end
 
+    times = for {key, _} <- sides, into: %{}, do: {key, Enum.map(rounds, & &1[key])}
+    comparison = Comparison.of("binary search in #{thousands(count)} :f64", sides, times)
+
     [
-      ours,
-      compared,
+      comparison,
       headline(
         "Emmap.Array.binary_search in #{thousands(count)} :f64, in µs",
-        least / 1000,
+        Comparison.least(comparison, :emmap) / 1000,
         {:at_most, 2.0}
       ),
       headline(
-        ours,
+        comparison,
         :raw,
         "a binary search with raw :file.pread, compared with Emmap.Array.binary_search",
         {:at_least, 20}
@@ -275,24 +244,32 @@ defmodule Bench.Groups.Array do
     System.monotonic_time(:nanosecond) - begun
   end
 
-  defp rounds, do: if(quick?(), do: 3, else: 15)
+  defp rounds, do: if(quick?(), do: 3, else: 25)
 
+  # A program that waits for what to do, or nil.
   defp numpy(path) do
-    arguments = [path, "#{rounds()}", "#{amount(100_000)}"]
+    script = Path.expand("../others/array.py", __DIR__)
 
-    case Outside.python(Path.expand("../others/array.py", __DIR__), arguments) do
-      {:ok, output} ->
-        names = %{"sum" => :sum, "min" => :min, "search" => :search, "search one" => :one}
+    with python when python != nil <- Outside.python(),
+         options = [:binary, :exit_status, line: 1000, args: [script, path]],
+         port = Port.open({:spawn_executable, python}, options),
+         "ready" <- line(port) do
+      port
+    else
+      _ -> nil
+    end
+  end
 
-        output
-        |> String.split("\n", trim: true)
-        |> Enum.group_by(
-          &Map.fetch!(names, hd(String.split(&1, ";"))),
-          &(&1 |> String.split(";") |> List.last() |> Float.parse() |> elem(0))
-        )
+  defp asked(numpy, what) do
+    Port.command(numpy, "#{what}\n")
+    {time, _} = numpy |> line() |> Float.parse()
+    time
+  end
 
-      {:missing, _} ->
-        %{}
+  defp line(port) do
+    receive do
+      {^port, {:data, {:eol, line}}} -> line
+      {^port, {:exit_status, _}} -> nil
     end
   end
 end
