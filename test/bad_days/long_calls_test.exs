@@ -102,6 +102,10 @@ defmodule Emmap.BadDays.LongCallsTest do
   blocks
   """
 
+  @numbers "Emmap.Array.of!((#{@zeros}), :f64)"
+
+  @column "Emmap.Array.column(Emmap.Array.of!((#{@zeros}), a: :f64, b: {:f64, :big}, pad: 4), :b)"
+
   @calls [
     {"an rfind of patterns of which one is a prefix of another", @alike,
      "Emmap.rfind(elem(data, 0), elem(data, 1))"},
@@ -133,6 +137,9 @@ defmodule Emmap.BadDays.LongCallsTest do
     {"a pwrite of 300 MB", "{(#{@zeros}), :binary.copy(\"x\", 300_000_000)}",
      "Emmap.pwrite(elem(data, 0), 0, elem(data, 1))"},
     {"a copy of 1 GB", @zeros, "Emmap.copy(data, 0, 500_000_000, 1_000_000_000)"},
+    {"a sum of 250,000,000 numbers", @numbers, "Emmap.Array.sum(data)"},
+    {"a copy of a column of 100,000,000 numbers", @column, "Emmap.Array.to_binary(data)"},
+    {"a read of all numbers of an array", @numbers, "Enum.sum(data)"},
     {"a read of 4,000,000 counters", @many_counters, "Emmap.Counters.to_list(data)"},
     {"a reset of 4,000,000 counters", @many_counters, "Emmap.Counters.reset(data)"},
     {"an open of counters with 300,000 names", @many_names, "Emmap.Counters.open!(data, 1)"},

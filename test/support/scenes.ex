@@ -103,6 +103,10 @@ defmodule Emmap.Test.Scenes do
         set: &mapped(&1, [:append]),
         rules: @appending
       ),
+      scene("a record appended", &Emmap.Array.append(&1, "0123456789"), set: &records/1),
+      scene("records appended over a page", &Emmap.Array.append(&1, ten_times(1_000)),
+        set: &records/1
+      ),
       scene("fill that grows", &Emmap.fill(&1, 9_990, 5_000, ?z)),
       scene("copy that grows", &Emmap.copy(&1, 0, 9_990, 5_000)),
       scene("write at the cursor that grows", fn mem ->
@@ -198,6 +202,13 @@ defmodule Emmap.Test.Scenes do
       )
     ]
   end
+
+  defp records(file) do
+    {:ok, array} = Emmap.Array.of(mapped(file, [:write]), {:bytes, 10})
+    array
+  end
+
+  defp ten_times(count), do: List.duplicate("0123456789", count)
 
   # A link to a file that is not there.
   defp dangling(file) do
