@@ -15,7 +15,7 @@ defmodule Emmap.Inspection do
       true
 
   Counter files (also those of saleyn/emmap, the earlier library), queues, blocks and tables are recognized by their first
-  bytes, even if one bit of these is wrong. Anything else is a plain file. Others may use the file at the same time.
+  bytes, even if one bit of these is wrong. `.npy` and `.safetensors` files are recognized, too. Anything else is a plain file. Others may use the file at the same time.
   """
 
   import Emmap.Handle, only: [handle: 1]
@@ -27,9 +27,11 @@ defmodule Emmap.Inspection do
     CounterFile,
     DynamicCounterFile,
     Json,
+    NpyFile,
     Plain,
     PredecessorCounters,
     QueueFile,
+    SafetensorsFile,
     Source,
     TableFile,
     Text
@@ -44,6 +46,8 @@ defmodule Emmap.Inspection do
     queue: QueueFile,
     blocks: BlocksFile,
     table: TableFile,
+    npy: NpyFile,
+    safetensors: SafetensorsFile,
     plain: Plain
   ]
 
@@ -66,11 +70,11 @@ defmodule Emmap.Inspection do
   What is known about a file, as maps, lists, atoms, strings and integers.
 
     * `:path`, `:title` – its name as it was given, and a description of its format
-    * `:format` – `:counters`, `:dynamic_counters`, `:predecessor_counters`, `:queue`, `:blocks`, `:table` or `:plain`
+    * `:format` – `:counters`, `:dynamic_counters`, `:predecessor_counters`, `:queue`, `:blocks`, `:table`, `:npy`, `:safetensors` or `:plain`
     * `:status` – `:damaged` if it has a problem of severity `:damage`, otherwise `:unknown` if it has one of severity
       `:unknown`, otherwise `:intact`
-    * `:bad_format` – the reason if `Emmap.Counters.open/3`, `Emmap.Queue.open/2`, `Emmap.Blocks.open/2` or `Emmap.Table.open/2`
-      returns `{:error, {:bad_format, why}}`, otherwise `nil`
+    * `:bad_format` – the reason if `Emmap.Counters.open/3`, `Emmap.Queue.open/2`, `Emmap.Blocks.open/2`, `Emmap.Table.open/2`,
+      `Emmap.Array.open/3` or `Emmap.Safetensors.open/1` returns `{:error, {:bad_format, why}}`, otherwise `nil`
     * `:size`, `:allocated` – its size, and the size of its blocks on the disk, in bytes; the latter is smaller if the
       file has holes
     * `:pages` – `:page_size` in bytes; `:count` and `:resident`, how many pages it has and how many of them are in
@@ -87,7 +91,9 @@ defmodule Emmap.Inspection do
       `:replaced`, `:blocks_checked`, whether they were `:closed`, the first `:groups`, and the fields of the control area `:lock`,
       `:log`, `:recoveries`, `:kept`, `:dropped`. For a table: `:count`, the `:format` of keys and values, whether it is
       `:sorted`, `:records_size` and `:index_size` in bytes, `:blocks_checked`, whether those were all blocks (`:all_checked`), and the first
-      `:keys` as `%{at: position, key: key, bytes: length_of_the_value}`. For a plain file: its `:first_bytes` in hexadecimal
+      `:keys` as `%{at: position, key: key, bytes: length_of_the_value}`. For a `.npy` file: the `:count` of elements, the `:stride` from
+      one to the next and the position of the `:first` in bytes, the `:fields` as `%{name: name, type: type}`, and the first `:values` as text. For a
+      `.safetensors` file: the `:count` and the `:bytes` of all tensors, its `:metadata` as `%{key: key, value: value}`, and the first `:tensors`. For a plain file: its `:first_bytes` in hexadecimal
     * `:problems` – in the order in which they were found
   """
   @type report :: %{
@@ -100,9 +106,11 @@ defmodule Emmap.Inspection do
             | :queue
             | :blocks
             | :table
+            | :npy
+            | :safetensors
             | :plain,
           status: :intact | :unknown | :damaged,
-          bad_format: Emmap.Counters.bad_format() | nil,
+          bad_format: atom | nil,
           size: non_neg_integer,
           allocated: non_neg_integer | nil,
           pages: map,

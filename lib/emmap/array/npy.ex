@@ -115,7 +115,10 @@ defmodule Emmap.Array.Npy do
   end
 
   defp shown(descr) when is_binary(descr), do: descr
-  defp shown({:list, fields}), do: "record of #{length(fields)} fields"
+
+  defp shown({:list, fields}),
+    do: "record of #{Enum.count(fields, &(not match?({:tuple, ["" | _]}, &1)))} fields"
+
   defp shown(_other), do: ""
 
   defp type(descr) do

@@ -2,12 +2,12 @@ defmodule Mix.Tasks.Emmap.Inspect do
   @shortdoc "Shows the contents of a mapped file, and whether it is intact"
 
   @moduledoc """
-  Shows the contents of counter, queue, block and table files, and whether they are intact.
+  Shows the contents of counter, queue, block, table, `.npy` and `.safetensors` files, and whether they are intact.
 
       mix emmap.inspect FILE...
 
-  Recognizes counter files (also those of saleyn/emmap, the earlier library), queues, blocks and tables; anything else is a
-  plain file. Prints the size, the disk space used, a bar that shows how much of the file is in memory, the headers,
+  Recognizes counter files (also those of saleyn/emmap, the earlier library), queues, blocks, tables, `.npy` and
+  `.safetensors` files; anything else is a plain file. Prints the size, the disk space used, a bar that shows how much of the file is in memory, the headers,
   the values, and the problems with their positions. It changes nothing, and programs may use the files at the same
   time.
 
@@ -17,7 +17,7 @@ defmodule Mix.Tasks.Emmap.Inspect do
       `t:Emmap.Inspection.report/0`. For a file that could not be read, the object has the keys `"error"` (the reason)
       and `"message"`.
     * `--help` – prints this text
-    * `--values N` – lists up to `N` counters, queue segments, groups of blocks or keys of a table. `N` is a number (20 by default) or
+    * `--values N` – lists up to `N` counters, queue segments, groups of blocks, keys of a table, elements or tensors. `N` is a number (20 by default) or
       `all`
 
   ## Exit status
