@@ -19,6 +19,8 @@ groups = [
   "Joining",
   "Counting",
   "Summing",
+  "Locking",
+  "Publishing",
   "Pushing",
   "Popping",
   "At-least-once delivery",
@@ -71,6 +73,7 @@ groups = [
     Counters: [Emmap.Counters, Emmap.Counters.Cluster],
     "Queues and blocks": [Emmap.Queue, Emmap.Blocks],
     Tables: [Emmap.Table],
+    "Replacing and locking": [Emmap.Snapshot, Emmap.Mutex],
     "Arrays and tensors": [Emmap.Array, Emmap.Safetensors],
     Files: [Emmap.Inspection],
     Erlang: [:emmap, :emmap_queue]

@@ -8,7 +8,7 @@ defmodule Emmap.Error do
   `reason` is the reason that the function without `!` returns in `{:error, reason}`: a POSIX name such as `:enoent` or
   `:eacces`; `:closed`; or a tuple such as `{:bad_format, why}`. Incorrect use by the caller raises `ArgumentError`
   instead. `kind` is the kind of the file: `:counters`, `:queue`, `:blocks`, `:table`,
-  `:safetensors`, `:array`, `:npy`, or `nil` for any other file.
+  `:safetensors`, `:array`, `:npy`, `:mutex`, `:snapshot`, or `nil` for any other file.
 
       iex> Emmap.open!("no/such/file")
       ** (Emmap.Error) could not open "no/such/file": no such file or directory
@@ -24,7 +24,17 @@ defmodule Emmap.Error do
           op: atom,
           path: Path.t() | nil,
           reason: term,
-          kind: :counters | :queue | :blocks | :table | :safetensors | :array | :npy | nil
+          kind:
+            :counters
+            | :queue
+            | :blocks
+            | :table
+            | :safetensors
+            | :array
+            | :npy
+            | :mutex
+            | :snapshot
+            | nil
         }
 
   @impl true
@@ -99,6 +109,8 @@ defmodule Emmap.Error do
   defp file(:safetensors), do: "safetensors file"
   defp file(:array), do: "array"
   defp file(:npy), do: ".npy file"
+  defp file(:mutex), do: "mutex file"
+  defp file(:snapshot), do: "control file of a snapshot"
   defp file(nil), do: "file of this format"
 
   defp other_names(%{asked: [], file: file}),

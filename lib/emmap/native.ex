@@ -515,6 +515,54 @@ defmodule Emmap.Native do
   def table_advance(_building, _last), do: not_loaded()
   @spec table_end(reference) :: :ok
   def table_end(_building), do: not_loaded()
+  # Locks that processes hold: see native/emmap_nif/src/locks.rs.
+  @type bad_file :: failure | {:error, {:bad_format, atom}}
+  @spec mutex_open(binary, boolean) :: {:ok, reference} | bad_file
+  def mutex_open(_path, _existing), do: not_loaded()
+
+  @spec lock_request(reference, reference, boolean) ::
+          :ok | :abandoned | :taken | {:wait, pos_integer} | failure
+  def lock_request(_lock, _tag, _waits), do: not_loaded()
+  @spec lock_cancel(reference, pos_integer) :: boolean
+  def lock_cancel(_lock, _number), do: not_loaded()
+  @spec lock_forget(reference, pos_integer) :: :ok
+  def lock_forget(_lock, _number), do: not_loaded()
+  @spec lock_release(reference, boolean) :: :ok | failure
+  def lock_release(_lock, _clean), do: not_loaded()
+  @spec lock_close(reference) :: :ok | failure
+  def lock_close(_lock), do: not_loaded()
+  @spec lock_info(reference) :: {:ok, map} | failure
+  def lock_info(_lock), do: not_loaded()
+
+  # Snapshots: see native/emmap_nif/src/snapshot.rs.
+  @spec snapshot_open(binary, boolean) :: {:ok, reference, reference} | bad_file
+  def snapshot_open(_path, _existing), do: not_loaded()
+  @spec snapshot_close(reference) :: :ok | failure
+  def snapshot_close(_snapshot), do: not_loaded()
+  @spec snapshot_current(reference) :: reference | {term} | {:open, pos_integer} | failure
+  def snapshot_current(_snapshot), do: not_loaded()
+  @spec snapshot_generation(reference) :: non_neg_integer | failure
+  def snapshot_generation(_snapshot), do: not_loaded()
+  @spec snapshot_wait(reference, integer, reference) :: integer | {:ok, reference} | failure
+  def snapshot_wait(_snapshot, _number, _tag), do: not_loaded()
+  @spec snapshot_prepare(reference) :: :ok | failure
+  def snapshot_prepare(_snapshot), do: not_loaded()
+  @spec snapshot_version(reference) :: {:ok, map} | bad_file
+  def snapshot_version(_snapshot), do: not_loaded()
+  @spec snapshot_publish(reference, binary, binary, pos_integer, boolean) :: :ok | bad_file
+  def snapshot_publish(_snapshot, _directory, _file, _number, _synced), do: not_loaded()
+  @spec snapshot_tidy(reference, binary) :: :ok | failure
+  def snapshot_tidy(_snapshot, _directory), do: not_loaded()
+
+  @spec snapshot_begin_open(reference, pos_integer, reference) ::
+          :again | :wait | {:ok, reference}
+  def snapshot_begin_open(_snapshot, _number, _tag), do: not_loaded()
+  @spec snapshot_end_open(reference, non_neg_integer, term) :: :ok
+  def snapshot_end_open(_opener, _number, _term), do: not_loaded()
+  @spec snapshot_subscribe(reference) :: {:ok, reference} | failure
+  def snapshot_subscribe(_snapshot), do: not_loaded()
+  @spec snapshot_unsubscribe(reference) :: boolean
+  def snapshot_unsubscribe(_subscription), do: not_loaded()
 
   # Blocks: see native/emmap_nif/src/blocks/.
 

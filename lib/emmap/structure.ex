@@ -7,7 +7,7 @@ defmodule Emmap.Structure do
 
   @type t :: %{:__struct__ => module, :ref => reference, :path => binary, optional(atom) => term}
   # See `Emmap.Error`.
-  @type kind :: :counters | :queue | :blocks | :table
+  @type kind :: :counters | :queue | :blocks | :table | :mutex | :snapshot
 
   @doc """
   Opens a file. `native` gets the path, in the form that the system expects, and returns a tuple that begins with `:ok`.

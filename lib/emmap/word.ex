@@ -7,12 +7,18 @@ defmodule Emmap.Word do
   @longest 0xFFFF_FFFF
 
   @spec wait(reference, integer, integer, timeout) :: {:ok, integer} | Emmap.failure()
-  def wait(ref, position, expected, timeout) do
+  def wait(ref, position, expected, timeout),
+    do: wait(timeout, &Native.word_wait(ref, position, expected, &1))
+
+  @doc "`request` is given the tag of the message."
+  @spec wait(timeout, (reference -> integer | {:ok, reference} | Emmap.failure())) ::
+          {:ok, integer} | Emmap.failure()
+  def wait(timeout, request) do
     timeout!(timeout)
     # Created here, so that the VM does not search the older messages.
     tag = make_ref()
 
-    case Native.word_wait(ref, position, expected, tag) do
+    case request.(tag) do
       {:ok, waiter} ->
         receive do
           {^tag, result} -> result

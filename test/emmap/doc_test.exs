@@ -7,7 +7,9 @@ defmodule Emmap.DocTest do
   doctest Emmap.Counters.Cluster
   doctest Emmap.Device
   doctest Emmap.Error
+  doctest Emmap.Mutex
   doctest Emmap.Queue
+  doctest Emmap.Snapshot
   doctest Emmap.Stream
   doctest Emmap.Table
 

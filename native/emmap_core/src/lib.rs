@@ -26,6 +26,9 @@
 //! | [`queue`] | files of queues |
 //! | [`blocks`] | files of blocks |
 //! | [`table`] | files of tables |
+//! | [`control_file`] | small files with a lock for processes: those of mutexes and snapshots |
+//! | [`process_lock`] | a lock that processes hold for long, and that outlives none of them |
+//! | [`snapshot`] | the control file of a snapshot, with the number of the current version |
 //! | [`block_storage`] | the predecessor's block storage, in any map |
 //! | [`buffer`] | memory for a large copy |
 //! | [`cursor`] | the file position of a handle |
@@ -51,6 +54,7 @@ pub mod bounds;
 pub mod buffer;
 pub mod byte_search;
 pub mod closing;
+pub mod control_file;
 mod copy_up;
 pub mod counters;
 pub mod cursor;
@@ -66,9 +70,11 @@ pub mod opened_file;
 pub mod options;
 pub mod os;
 pub mod patience;
+pub mod process_lock;
 pub mod queue;
 pub mod region;
 pub mod search;
+pub mod snapshot;
 pub mod source;
 pub mod store;
 pub mod striped;

@@ -2,6 +2,7 @@
 
 mod boot;
 mod byte_lock;
+mod death;
 mod descriptor;
 mod file;
 mod file_lock;
@@ -16,6 +17,7 @@ mod tick;
 
 pub use boot::boot_id;
 pub use byte_lock::*;
+pub use death::{DeathNotice, DIED};
 pub use descriptor::{access_of, path_of, reopen_as};
 pub use file::*;
 pub use file_lock::{with_file_lock, Courtesy, FileLock};

@@ -21,7 +21,7 @@ const IDLE: Duration = Duration::from_secs(5);
 const SELDOM: Duration = Duration::from_secs(1);
 
 /// The halves of a word: the least significant one, which is the futex, and the other.
-fn halves(word: &AtomicI64) -> [*const AtomicU32; 2] {
+pub(crate) fn halves(word: &AtomicI64) -> [*const AtomicU32; 2] {
     let first = word.as_ptr().cast_const().cast::<AtomicU32>();
     // Inside of the word.
     let second = first.wrapping_add(1);
@@ -31,7 +31,7 @@ fn halves(word: &AtomicI64) -> [*const AtomicU32; 2] {
     }
 }
 
-fn halves_of(value: i64) -> [u32; 2] {
+pub(crate) fn halves_of(value: i64) -> [u32; 2] {
     [value as u32, (value >> 32) as u32]
 }
 
@@ -434,7 +434,7 @@ impl Waits {
             }
         }
         // SAFETY: `watched` keeps the regions, whose words stay mapped for as long as they live (1: Alive in `region.rs`).
-        match unsafe { os::futex_wait_any(&words) } {
+        match unsafe { os::futex_wait_any(&words, None) } {
             // A page was lost, which the next look finds.
             Ok(()) | Err(Errno(libc::EFAULT)) => (),
             Err(_) => std::thread::sleep(Duration::from_millis(10)),

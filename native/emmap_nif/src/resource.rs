@@ -10,6 +10,7 @@
 //!   from being overwritten.
 //! - A *buffer* is the memory of a large copy.
 //! - *Patterns* are the prepared patterns of a search.
+//! - A *snapshot* is one opened handle of a snapshot.
 //!
 //! This module opens all types itself, without rustler, so that a hot NIF finds its handle without a
 //! look-up by Rust type.
@@ -41,6 +42,7 @@ use rustler::{Decoder, Env, NifResult, ResourceArc, Term};
 
 use crate::monitors;
 use crate::queue::OpenQueue;
+use crate::snapshot;
 use crate::terms::{ArgumentError, Failure, NOT_A_HANDLE};
 
 static MAPPING: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
@@ -49,6 +51,7 @@ static VIEWER: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 static PINNED: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 static BUFFER: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 static PATTERNS: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+static SNAPSHOT: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 
 /// Mappings and handles that were not collected yet, for the tests of lifetimes.
 pub static LIVE_MAPPINGS: AtomicUsize = AtomicUsize::new(0);
@@ -152,7 +155,7 @@ impl Drop for KeptRegion {
 /// The viewer that a thread uses. The address of its stack distinguishes threads well enough (two may share a viewer), and
 /// needs no call, unlike a thread-local variable in a library that is loaded at run time.
 #[inline(always)]
-fn viewer_of_thread() -> usize {
+pub fn viewer_of_thread() -> usize {
     // Multiples of any distance between stacks are spread by the golden ratio.
     const GOLDEN_RATIO: u64 = 0x9E37_79B9_7F4A_7C15;
     let on_stack = 0u8;
@@ -298,6 +301,12 @@ impl KeptHandle {
         unsafe { &*self.0 }
     }
 
+    /// The resource.
+    #[inline(always)]
+    pub fn object(&self) -> *const c_void {
+        self.0.cast()
+    }
+
     pub fn is_closed(&self) -> bool {
         self.handle().closing.is_closed()
     }
@@ -311,6 +320,38 @@ impl Keeper for KeptHandle {
 }
 
 impl Drop for KeptHandle {
+    fn drop(&mut self) {
+        // SAFETY: it was kept in `of`.
+        unsafe { enif_release_resource(self.0.cast()) };
+    }
+}
+
+/// A snapshot that is kept open by this value, although no term refers to it.
+pub struct KeptSnapshot(*const Arc<snapshot::State>);
+
+// SAFETY: a resource of the VM, which any thread may keep and release; the state is `Sync`.
+unsafe impl Send for KeptSnapshot {}
+// SAFETY: as above.
+unsafe impl Sync for KeptSnapshot {}
+
+impl KeptSnapshot {
+    /// # Safety
+    /// `state` must come from [`get_snapshot`].
+    pub unsafe fn of(state: &Arc<snapshot::State>) -> KeptSnapshot {
+        // The resource is an `Option` of it, which begins with it.
+        const { assert!(size_of::<Option<Arc<snapshot::State>>>() == size_of::<usize>()) };
+        // SAFETY: the caller's promise; `drop` releases the resource.
+        unsafe { enif_keep_resource(ptr::from_ref(state).cast()) };
+        KeptSnapshot(state)
+    }
+
+    pub fn state(&self) -> &Arc<snapshot::State> {
+        // SAFETY: the resource is kept, and has its value until its destructor.
+        unsafe { &*self.0 }
+    }
+}
+
+impl Drop for KeptSnapshot {
     fn drop(&mut self) {
         // SAFETY: it was kept in `of`.
         unsafe { enif_release_resource(self.0.cast()) };
@@ -600,6 +641,46 @@ unsafe extern "C" fn drop_patterns(_env: *mut ErlNifEnv, object: *mut c_void) {
     }));
 }
 
+/// The term of an opened snapshot.
+pub fn new_snapshot<'a>(env: Env<'a>, state: Arc<snapshot::State>) -> Term<'a> {
+    // SAFETY: the type was opened at load, for values of type `Option<Arc<State>>`; the reference that allocation gives us is
+    // released when the term has its own.
+    unsafe {
+        let object = alloc(&SNAPSHOT, Some(state)).cast_const().cast();
+        let term = enif_make_resource(env.as_c_arg(), object);
+        enif_release_resource(object);
+        Term::new(env, term)
+    }
+}
+
+/// # Safety
+/// `env` must be the environment of the running NIF and `term` one of its terms.
+#[inline(always)]
+pub unsafe fn get_snapshot<'a>(
+    env: *mut ErlNifEnv,
+    term: ErlNifTerm,
+) -> Option<&'a Arc<snapshot::State>> {
+    let mut object: *const c_void = ptr::null();
+    // SAFETY: as in `get_handle`; nothing changes the value before its destructor.
+    unsafe {
+        let kind = SNAPSHOT.load(Ordering::Relaxed).cast_const().cast();
+        match enif_get_resource(env, term, kind, &mut object) {
+            0 => None,
+            _ => (*object.cast::<Option<Arc<snapshot::State>>>()).as_ref(),
+        }
+    }
+}
+
+unsafe extern "C" fn drop_snapshot(_env: *mut ErlNifEnv, object: *mut c_void) {
+    // SAFETY: the VM calls the destructor once, with an object of this type without a reference.
+    let state = unsafe { object.cast::<Option<Arc<snapshot::State>>>().read() };
+    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        if let Some(state) = state {
+            snapshot::drop_state(state);
+        }
+    }));
+}
+
 unsafe extern "C" fn drop_viewer(_env: *mut ErlNifEnv, object: *mut c_void) {
     // SAFETY: the VM calls the destructor once, with an object of this type without a reference; its reference to the
     // mapping is released exactly here.
@@ -652,7 +733,8 @@ pub fn open_types(env: Env) -> bool {
     let pinned = open(c"emmap_pinned", drop_pinned);
     let buffer = open(c"emmap_buffer", drop_buffer);
     let patterns = open(c"emmap_patterns", drop_patterns);
-    let kinds = [mapping, handle, viewer, pinned, buffer, patterns];
+    let snapshot = open(c"emmap_snapshot", drop_snapshot);
+    let kinds = [mapping, handle, viewer, pinned, buffer, patterns, snapshot];
     if kinds.iter().any(|opened| opened.is_null()) {
         return false;
     }
@@ -662,6 +744,7 @@ pub fn open_types(env: Env) -> bool {
     PINNED.store(pinned.cast_mut().cast(), Ordering::Relaxed);
     BUFFER.store(buffer.cast_mut().cast(), Ordering::Relaxed);
     PATTERNS.store(patterns.cast_mut().cast(), Ordering::Relaxed);
+    SNAPSHOT.store(snapshot.cast_mut().cast(), Ordering::Relaxed);
     keep_types();
     true
 }
@@ -701,6 +784,7 @@ fn keep_types() {
             },
         );
         alloc(&PINNED, Pinned(None));
+        alloc(&SNAPSHOT, None::<Arc<snapshot::State>>);
         if let Ok(buffer) = Buffer::new(1) {
             alloc(&BUFFER, buffer);
         }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use emmap_core::word_waits::{notify, Ticket, Told, Waited, WAITS};
+use emmap_core::word_waits::{notify, Keeper, Ticket, Told, Waited, WAITS};
 use emmap_core::{Errno, Region};
 use rustler::sys::ErlNifTerm;
 use rustler::{Encoder, Env, LocalPid, Monitor, OwnedEnv, Resource, ResourceArc, Term};
@@ -71,22 +71,34 @@ fn wait(call: &Call) -> Result<ErlNifTerm, Early> {
     let kept = Arc::new(KeptHandle::of(handle));
     let closing = kept.clone();
     let owner = std::ptr::from_ref(handle) as usize;
+    let is_open = move || !closing.is_closed();
+    wait_for(call, kept, owner, is_open, (position, expected), 3)
+}
+
+/// Makes the calling process a waiter for a word. Argument `tag` is the tag of the message.
+pub fn wait_for(
+    call: &Call,
+    keeper: Arc<dyn Keeper>,
+    owner: usize,
+    is_open: impl FnOnce() -> bool,
+    word: (u64, i64),
+    tag: usize,
+) -> Result<ErlNifTerm, Early> {
     call.with_env(|env| {
         let pid = env.pid();
         let waiter = ResourceArc::new(WordWaiter {
             ticket: OnceLock::new(),
         });
         // SAFETY: an argument of this call.
-        let tag = unsafe { Term::new(env, call.argument(3)) };
+        let tag = unsafe { Term::new(env, call.argument(tag)) };
         let tell = tell(pid, tag);
         let keeps = waiter.clone();
         let told: Told = Box::new(move |result| {
             tell(result);
             drop(keeps);
         });
-        let is_open = move || !closing.is_closed();
         monitors::listen();
-        match WAITS.wait(kept, (position, expected), owner, is_open, told)? {
+        match WAITS.wait(keeper, word, owner, is_open, told)? {
             Waited::Changed(value) => Ok(call.sint64(value)),
             Waited::Waits(ticket) => {
                 let _ = waiter.ticket.set(ticket);

@@ -64,20 +64,47 @@ pub const MOST_WORDS: usize = 128;
 pub fn has_futex_wait_any() -> bool {
     static KNOWN: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
     // Without words, the call is refused, but not as an unknown one.
-    *KNOWN.get_or_init(|| wait_any(&[]) == Err(Errno::INVAL))
+    *KNOWN.get_or_init(|| wait_any(&[], None) == Err(Errno::INVAL))
 }
 
 /// Waits until somebody calls [`futex_wake`] on one of the words, which does not happen where one of them has another value
-/// already. It may return early.
+/// already; or for `timeout`. It may return early.
 ///
 /// # Safety
 /// The words must stay mapped during the call.
 #[cfg(target_os = "linux")]
-pub unsafe fn futex_wait_any(words: &[Expected]) -> crate::Result<()> {
+pub unsafe fn futex_wait_any(words: &[Expected], timeout: Option<Duration>) -> crate::Result<()> {
     let entries: Vec<Entry> = words.iter().take(MOST_WORDS).map(Entry::of).collect();
-    match wait_any(&entries) {
-        Err(Errno(libc::EAGAIN | libc::EINTR)) => Ok(()),
+    match wait_any(&entries, timeout.map(Time::after)) {
+        Err(Errno(libc::EAGAIN | libc::EINTR | libc::ETIMEDOUT)) => Ok(()),
         waited => waited,
+    }
+}
+
+/// `struct __kernel_timespec`, of CLOCK_MONOTONIC.
+#[cfg(target_os = "linux")]
+#[repr(C)]
+struct Time {
+    seconds: i64,
+    nanoseconds: i64,
+}
+
+#[cfg(target_os = "linux")]
+impl Time {
+    fn after(timeout: Duration) -> Time {
+        let mut now = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // SAFETY: `now` outlives the call.
+        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+        #[allow(clippy::unnecessary_cast)] // 32 bits on some systems
+        let now = Duration::new(now.tv_sec as u64, now.tv_nsec as u32);
+        let end = now.saturating_add(timeout);
+        Time {
+            seconds: i64::try_from(end.as_secs()).unwrap_or(i64::MAX),
+            nanoseconds: end.subsec_nanos().into(),
+        }
     }
 }
 
@@ -106,19 +133,20 @@ impl Entry {
 }
 
 #[cfg(target_os = "linux")]
-fn wait_any(entries: &[Entry]) -> crate::Result<()> {
+fn wait_any(entries: &[Entry], end: Option<Time>) -> crate::Result<()> {
     /// `futex_waitv`, the same on all processors of Rust's standard library.
     const NUMBER: libc::c_long = 449;
-    let (none, unlimited) = (0usize, std::ptr::null::<libc::timespec>());
-    // SAFETY: the entries outlive the call. The kernel reads the words, and returns EFAULT where none is mapped.
+    let no_flags = 0usize;
+    let end = end.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: the entries and the time outlive the call. The kernel reads the words, and returns EFAULT where none is mapped.
     let waited = unsafe {
         let count = entries.len();
         libc::syscall(
             NUMBER,
             entries.as_ptr(),
             count,
-            none,
-            unlimited,
+            no_flags,
+            end,
             libc::CLOCK_MONOTONIC,
         )
     };
@@ -136,6 +164,6 @@ pub fn has_futex_wait_any() -> bool {
 /// # Safety
 /// None here: there is no such call.
 #[cfg(not(target_os = "linux"))]
-pub unsafe fn futex_wait_any(_words: &[Expected]) -> crate::Result<()> {
+pub unsafe fn futex_wait_any(_words: &[Expected], _timeout: Option<Duration>) -> crate::Result<()> {
     Err(crate::Errno(libc::ENOSYS))
 }

@@ -17,6 +17,11 @@ impl Owner {
         Owner(epoch << 8 | u64::from(slot + 1))
     }
 
+    /// The participant that a lock names; `None`: it is free.
+    pub fn of_word(word: u64) -> Option<Owner> {
+        (word != 0).then_some(Owner(word))
+    }
+
     pub fn slot(self) -> u32 {
         ((self.0 & 0xff) as u32).wrapping_sub(1)
     }
