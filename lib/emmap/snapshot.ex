@@ -380,7 +380,8 @@ defmodule Emmap.Snapshot do
          do: result
   end
 
-  # What the lock protects is complete at every moment, so its holder may fail. If the previous one died, it left a file.
+  # What the lock protects is complete at every moment, so its holder may fail. If the previous one died, it may have left
+  # a file, or a word that does not follow the header yet.
   defp build(%{ref: ref, directory: directory}, source, sync?, received) do
     if received == :abandoned, do: Native.snapshot_tidy(ref, directory)
 

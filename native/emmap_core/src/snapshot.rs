@@ -171,7 +171,10 @@ fn publish_named(
 /// Removes the files of versions before the current one, and what publishers left that died. The caller has the lock. Readers keep
 /// the pages of what they have open.
 pub fn tidy(region: &Region, directory: &Path) -> std::result::Result<(), Error> {
-    let current = file_name(in_force(region)?.number);
+    let version = in_force(region)?;
+    // A publisher may have died between the header and the word: readers look at the word.
+    advance(region, version.number)?;
+    let current = file_name(version.number);
     for entry in directory.read_dir().map_err(Errno::from)? {
         let Ok(entry) = entry else { continue };
         let name = entry.file_name();
@@ -188,14 +191,20 @@ pub fn tidy(region: &Region, directory: &Path) -> std::result::Result<(), Error>
 /// disk.
 pub fn publish(region: &Region, version: &Version, synced: bool) -> std::result::Result<(), Error> {
     write(&mut region.clone_file()?, version, synced)?;
-    region.writing(|| {
-        let number = version.number as i64;
-        region
-            .word_mut(VERSION)?
-            .fetch_max(number, Ordering::SeqCst);
-        Ok::<(), Errno>(())
+    Ok(advance(region, version.number)?)
+}
+
+/// Stores the number in the word unless it is there, and wakes everybody who waits for it.
+fn advance(region: &Region, number: u64) -> Result<()> {
+    let number = number as i64;
+    let before = region.writing(|| {
+        let word = region.word_mut(VERSION)?;
+        Ok::<_, Errno>(word.fetch_max(number, Ordering::SeqCst))
     })?;
-    Ok(word_waits::notify(region, VERSION)?)
+    match before < number {
+        true => word_waits::notify(region, VERSION),
+        false => Ok(()),
+    }
 }
 
 /// The number of the current version; 0: there is none.
