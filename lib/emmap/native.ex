@@ -549,8 +549,8 @@ defmodule Emmap.Native do
   def snapshot_prepare(_snapshot), do: not_loaded()
   @spec snapshot_version(reference) :: {:ok, map} | bad_file
   def snapshot_version(_snapshot), do: not_loaded()
-  @spec snapshot_publish(reference, binary, binary, pos_integer, boolean) :: :ok | bad_file
-  def snapshot_publish(_snapshot, _directory, _file, _number, _synced), do: not_loaded()
+  @spec snapshot_publish(reference, binary, binary, boolean) :: {:ok, pos_integer} | bad_file
+  def snapshot_publish(_snapshot, _directory, _file, _synced), do: not_loaded()
   @spec snapshot_tidy(reference, binary) :: :ok | failure
   def snapshot_tidy(_snapshot, _directory), do: not_loaded()
 

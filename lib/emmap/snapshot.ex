@@ -385,20 +385,16 @@ defmodule Emmap.Snapshot do
   defp build(%{ref: ref, directory: directory}, source, sync?, received) do
     if received == :abandoned, do: Native.snapshot_tidy(ref, directory)
 
-    with {:ok, %{generation: generation}} <- Native.snapshot_version(ref) do
-      number = generation + 1
-      # The process of a publisher that died may still write to its file.
-      name = "new-#{number}-#{System.os_time()}-#{System.pid()}-#{System.unique_integer()}"
-      file = Path.join(directory, name)
+    # The process of a publisher that died may still write to its file.
+    name = "new-#{System.os_time()}-#{System.pid()}-#{System.unique_integer()}"
+    file = Path.join(directory, name)
 
-      try do
-        with :ok <- Source.write(source, file),
-             :ok <- Native.snapshot_publish(ref, directory, file, number, sync?),
-             do: {:ok, number}
-      after
-        # Renamed if it was published.
-        _ = :file.delete(file, [:raw])
-      end
+    try do
+      with :ok <- Source.write(source, file),
+           do: Native.snapshot_publish(ref, directory, file, sync?)
+    after
+      # Renamed if it was published.
+      _ = :file.delete(file, [:raw])
     end
   end
 

@@ -128,6 +128,12 @@ impl<W: Send + 'static> ProcessLock<W> {
         &self.region
     }
 
+    /// Held by a thread that changes what the lock protects, and may still do so after its process was killed and has lost the
+    /// lock.
+    pub fn turn(&self) -> MutexGuard<'_, ()> {
+        self.presence.turn()
+    }
+
     fn me(&self) -> Owner {
         self.presence.owner()
     }

@@ -120,15 +120,15 @@ const VERSION_PREFIX: &str = "version-";
 /// Begins the name of a file that becomes a version.
 pub const NEW_PREFIX: &str = "new-";
 
-/// Makes the complete file at `new` the current version. The caller has the lock. If this fails, the version before is current,
+/// Makes the complete file at `new` the current version, and returns its number. The caller has the lock. If this fails, the version before is current,
 /// and neither file exists. Blocks on the disk.
 pub fn publish_file(
     region: &Region,
     directory: &Path,
     new: &Path,
-    number: u64,
     synced: bool,
-) -> std::result::Result<(), Error> {
+) -> std::result::Result<u64, Error> {
+    let number = in_force(region)?.number + 1;
     let file = directory.join(file_name(number));
     let published = publish_named(region, directory, (new, &file), number, synced);
     if published.is_err() {
@@ -138,7 +138,7 @@ pub fn publish_file(
             let _ = std::fs::remove_file(&file);
         }
     }
-    published
+    published.map(|()| number)
 }
 
 fn publish_named(

@@ -375,7 +375,6 @@ fn snapshot_publish<'a>(
     snapshot: Term<'a>,
     directory: Binary<'a>,
     file: Binary<'a>,
-    number: u64,
     synced: bool,
 ) -> NifResult<Term<'a>> {
     let lock = match decoded(env, snapshot)?.lock() {
@@ -385,12 +384,16 @@ fn snapshot_publish<'a>(
     let region = lock.region();
     let publish = || {
         let (directory, file) = (path_of(&directory)?, path_of(&file)?);
-        snapshot::publish_file(region, directory, file, number, synced)?;
+        let _turn = lock.turn();
+        let number = snapshot::publish_file(region, directory, file, synced)?;
         // The version is current; the next publication tries again.
         let _ = snapshot::tidy(region, directory);
-        Ok(())
+        Ok(number)
     };
-    Ok(done(env, publish()))
+    Ok(match publish() {
+        Ok(number) => (atom::ok(), number).encode(env),
+        Err(error) => refused(env, error),
+    })
 }
 
 // The caller has the lock. Removes files.
@@ -405,6 +408,7 @@ fn snapshot_tidy<'a>(
         Err(failure) => return Ok(failure.encode(env)),
     };
     let directory = path_of(&directory).map_err(Error::from);
+    let _turn = lock.turn();
     let tidied = directory.and_then(|directory| snapshot::tidy(lock.region(), directory));
     Ok(done(env, tidied))
 }
