@@ -78,11 +78,11 @@ CHECKS ?=
 deny:
 	cargo deny --locked --manifest-path native/Cargo.toml check $(CHECKS)
 
-# Any options, and any bytes as a counter or queue file, each for so many seconds (needs `cargo install
+# Any options, and any bytes as a file of a structure, each for so many seconds (needs `cargo install
 # cargo-fuzz`). What is worth keeping goes to native/fuzz/corpus, which `cargo test` replays.
 FUZZ_SECONDS ?= 60
 fuzz:
-	cd native && for target in options counters queue blocks; do \
+	cd native && for target in options counters queue blocks table; do \
 	  RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir fuzz $$target -- \
 	    -max_total_time=$(FUZZ_SECONDS) -timeout=20 -max_len=1024 || exit 1; \
 	done

@@ -13,6 +13,7 @@ fn the_corpus() {
     replay("counters", fuzz::counters::run);
     replay("queue", fuzz::queue::run);
     replay("blocks", fuzz::blocks::run);
+    replay("table", fuzz::table::run);
 }
 
 fn replay(target: &str, run: impl Fn(&[u8])) {

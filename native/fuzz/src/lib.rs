@@ -7,6 +7,7 @@
 //! | [`counters`] | any bytes as a counter file |
 //! | [`queue`] | any bytes as a queue file |
 //! | [`blocks`] | any bytes as a file of blocks |
+//! | [`table`] | a changed table, and any bytes as one |
 //! | [`bytes`] | numbers and choices out of bytes |
 //! | [`traces`] | what a run must not leave behind |
 
@@ -15,6 +16,7 @@ pub mod bytes;
 pub mod counters;
 pub mod options;
 pub mod queue;
+pub mod table;
 pub mod traces;
 
 /// Where a run has its files: in memory, where the system has such, for they are synced often.

@@ -10,9 +10,11 @@
 //! | [`counters`] | counters: creation and growth |
 //! | [`number`] | the smallest structure: what one has to supply, and its crashes |
 //! | [`real_file`] | the same structure in a real file |
+//! | [`table`] | tables: a build |
 
 mod counters;
 mod medium;
 mod number;
 mod real_file;
 mod stories;
+mod table;
