@@ -310,7 +310,7 @@ defmodule Emmap.Table do
     end
   end
 
-  def fetch(other, _key), do: table!(other)
+  def fetch(other, _key), do: Structure.refuse!(other, __MODULE__, "a table")
 
   @doc "Returns whether the table has a key."
   @doc group: "Lookups"
@@ -322,7 +322,7 @@ defmodule Emmap.Table do
     end
   end
 
-  def has_key?(other, _key), do: table!(other)
+  def has_key?(other, _key), do: Structure.refuse!(other, __MODULE__, "a table")
 
   @doc "Returns the number of records, in constant time."
   @doc group: "Lookups"

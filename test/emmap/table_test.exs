@@ -173,7 +173,7 @@ defmodule Emmap.TableTest do
         {1, :integer},
         {1.0, :float},
         {"1", :binary},
-        {'1', :charlist},
+        {~c"1", :charlist},
         {big, :map},
         {nil, nil}
       ]
