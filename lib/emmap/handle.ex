@@ -67,7 +67,7 @@ defmodule Emmap.Handle do
       )
 
   def none!(%{__struct__: module})
-      when module in [Emmap.Counters, Emmap.Queue, Emmap.Blocks, Emmap.Table] do
+      when module in [Emmap.Array, Emmap.Counters, Emmap.Queue, Emmap.Blocks, Emmap.Table] do
     raise ArgumentError,
           "not a handle of Emmap.open, but of #{inspect(module)}: call the functions of #{inspect(module)}"
   end

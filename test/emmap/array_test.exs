@@ -117,7 +117,7 @@ defmodule Emmap.ArrayTest do
             {[count: 1, count: 1], ~r/given twice/},
             {[count: 0x2000_0000_0000_0000], ~r/no file has/},
             {[offset: 0x8000_0000_0000_0000], ~r/offset: must be/},
-            {[:wriet], ~r/did you mean :write/}
+            {[:none], ~r/unknown option :none/}
           ] do
         assert_raise ArgumentError, message, fn -> Array.open("no/such/file", :f64, options) end
       end
@@ -648,6 +648,12 @@ defmodule Emmap.ArrayTest do
       assert inspect(numbers(:u8, [65, 66])) == "#Emmap.Array<:u8 {2} [65, 66]>"
       assert inspect(numbers(:u8, Enum.to_list(1..100)), limit: 3) =~ "{100} [1, 2, 3, ...]>"
       assert inspect(numbers([a: :u8], [%{a: 1}])) == "#Emmap.Array<[a: :u8] {1} [%{a: 1}]>"
+    end
+
+    test "an array is not a handle" do
+      assert_raise ArgumentError, ~r/not a handle of Emmap.open, but of Emmap.Array/, fn ->
+        Emmap.get(numbers(:u8, [1]), 0, :u8)
+      end
     end
 
     test "what is no array" do

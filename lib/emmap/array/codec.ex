@@ -13,14 +13,20 @@ defmodule Emmap.Array.Codec do
         {order, base} <- orders,
         do:
           {place + odd + base,
-           quote(do: unquote(sign)() - unquote(order)() - size(unquote(bits)))}
+           quote(
+             do:
+               unquote(Macro.var(sign, nil)) - unquote(Macro.var(order, nil)) -
+                 size(unquote(bits))
+           )}
+
+  size = &Enum.at([1, 1, 2, 2, 4, 4, 8, 8], rem(&1, 16))
 
   floats =
     for {bits, place} <- [{32, 8}, {64, 9}], {order, base} <- orders do
       {place + base, bits,
        [
-         float: quote(do: float - unquote(order)() - size(unquote(bits))),
-         bits: quote(do: unquote(order)() - size(unquote(bits)))
+         float: quote(do: float - unquote(Macro.var(order, nil)) - size(unquote(bits))),
+         bits: quote(do: unquote(Macro.var(order, nil)) - size(unquote(bits)))
        ]}
     end
 
@@ -45,19 +51,16 @@ defmodule Emmap.Array.Codec do
 
   for {code, spec} <- integers do
     defp unquote(:"one_#{code}")(bytes, at) do
-      <<_::binary-size(at), value::unquote(spec), _::binary>> = bytes
+      <<value::unquote(spec)>> = binary_part(bytes, at, unquote(size.(code)))
       value
     end
   end
 
   for {code, bits, specs} <- floats do
     defp unquote(:"one_#{code}")(bytes, at) do
-      case bytes do
-        <<_::binary-size(at), value::unquote(specs[:float]), _::binary>> ->
-          value
-
-        <<_::binary-size(at), bits::unquote(specs[:bits]), _::binary>> ->
-          not_finite(unquote(bits), bits)
+      case binary_part(bytes, at, unquote(div(bits, 8))) do
+        <<value::unquote(specs[:float])>> -> value
+        <<bits::unquote(specs[:bits])>> -> not_finite(unquote(bits), bits)
       end
     end
   end
@@ -72,12 +75,7 @@ defmodule Emmap.Array.Codec do
     def decode_all(unquote(code), bytes), do: unquote(:"all_#{code}")(bytes)
   end
 
-  def decode_all({:bytes, n}, bytes), do: for(<<part::binary-size(n) <- bytes>>, do: copy(part))
-
-  def decode_all({:record, _, size} = form, bytes),
-    do: for(at <- 0..(byte_size(bytes) - size)//size, do: decode(form, bytes, at))
-
-  defp copy(part), do: :binary.copy(part)
+  def decode_all(form, bytes), do: decode_column(form, bytes, 0, Form.size(form))
 
   for {code, spec} <- integers do
     defp unquote(:"all_#{code}")(<<value::unquote(spec), rest::binary>>),

@@ -88,7 +88,7 @@ defmodule Emmap.Array.Literal do
       {number, more} ->
         used = min(byte_size(text), @longest_number + 1) - byte_size(more)
         used <= @longest_number || throw(:invalid)
-        <<_::binary-size(used), rest::binary>> = text
+        rest = binary_part(text, used, byte_size(text) - used)
         # Python 2 wrote 3L.
         rest =
           if match?("L" <> _, rest), do: binary_part(rest, 1, byte_size(rest) - 1), else: rest
