@@ -239,7 +239,7 @@ defmodule Emmap.Array do
     end
   end
 
-  def count(other), do: array!(other)
+  def count(other), do: no_array!(other)
 
   @doc "Returns the shape as Nx and NumPy name it: that of the option or the `.npy` file, or `{count}`."
   @doc group: "Tensors"
@@ -321,7 +321,7 @@ defmodule Emmap.Array do
     end
   end
 
-  def at(other, _index), do: array!(other)
+  def at(other, _index), do: no_array!(other)
 
   defp within(%{at: {_, _, _, _, limit}} = array, index) when index >= 0 and index < limit,
     do: at(array, index)
@@ -404,7 +404,7 @@ defmodule Emmap.Array do
     raise ArgumentError, "indices are a list or a range of integers, got #{inspect(other)}"
   end
 
-  def get_many(other, _indices), do: array!(other)
+  def get_many(other, _indices), do: no_array!(other)
 
   @doc """
   Returns the column of a field: an array of its values, which is a view of the same records. Raises `ArgumentError` if
@@ -419,7 +419,7 @@ defmodule Emmap.Array do
     end
   end
 
-  def column(other, _name), do: array!(other)
+  def column(other, _name), do: no_array!(other)
 
   defp fields(%{form: {:record, fields, _}}),
     do: "there are #{Enum.map_join(fields, ", ", &inspect(elem(&1, 0)))}"
@@ -478,7 +478,7 @@ defmodule Emmap.Array do
           "a slice begins at an integer and has a count of 0 or more, got #{inspect(start)} and #{inspect(count)}"
   end
 
-  def slice(other, _start, _count), do: array!(other)
+  def slice(other, _start, _count), do: no_array!(other)
 
   @doc """
   Splits an array into `n` arrays of about the same size, for `Task.async_stream/3`. There are fewer if there are not so many elements.
@@ -503,7 +503,7 @@ defmodule Emmap.Array do
   def chunks(%__MODULE__{}, n),
     do: raise(ArgumentError, "the number of chunks is 1 or more, got #{inspect(n)}")
 
-  def chunks(other, _n), do: array!(other)
+  def chunks(other, _n), do: no_array!(other)
 
   # Writing
 
@@ -530,7 +530,7 @@ defmodule Emmap.Array do
     write(array, index, value)
   end
 
-  def put(other, _index, _value), do: array!(other)
+  def put(other, _index, _value), do: no_array!(other)
 
   defp write(%{mem: handle(ref), form: form} = array, index, value) when is_integer(form) do
     value = if is_integer(value), do: Typed.value(form, value), else: value
@@ -579,7 +579,7 @@ defmodule Emmap.Array do
     end
   end
 
-  def put_many(other, _pairs), do: array!(other)
+  def put_many(other, _pairs), do: no_array!(other)
 
   @doc """
   Adds an element, or the elements of an enumerable, at the end of the file. Returns `{:ok, index}`, the index of the first
@@ -622,13 +622,14 @@ defmodule Emmap.Array do
   def append(%__MODULE__{}, _elements),
     do: not_appendable!("an array with a fixed number of elements")
 
-  def append(other, _elements), do: array!(other)
+  def append(other, _elements), do: no_array!(other)
 
   defp listed(elements) when is_list(elements), do: elements
   defp listed(%{__struct__: _} = enumerable), do: enumerable
   defp listed(fun) when is_function(fun, 2), do: fun
   defp listed(element), do: [element]
 
+  @spec not_appendable!(String.t()) :: no_return
   defp not_appendable!(what), do: raise(ArgumentError, "#{what} cannot grow")
 
   # The whole column
@@ -761,7 +762,7 @@ defmodule Emmap.Array do
     end
   end
 
-  def view(other), do: array!(other)
+  def view(other), do: no_array!(other)
 
   @doc """
   Returns a copy of all elements, without gaps and in the byte order of the machine: what `Nx.from_binary/2` takes.
@@ -820,7 +821,10 @@ defmodule Emmap.Array do
   end
 
   defp array!(%__MODULE__{} = array), do: array
-  defp array!(other), do: Structure.refuse!(other, __MODULE__, "an array")
+  defp array!(other), do: no_array!(other)
+
+  @spec no_array!(term) :: no_return
+  defp no_array!(other), do: Structure.refuse!(other, __MODULE__, "an array")
 
   @doc false
   def natural?(n), do: is_integer(n) and n >= 0

@@ -52,7 +52,7 @@ defmodule Emmap.Typed do
   def name(code), do: Enum.at(@names, rem(code, 16))
 
   @doc false
-  @spec type(16..41) :: t
+  @spec type(16..41) :: {name, :little | :big}
   def type(code) when code < 32, do: {name(code), :little}
   def type(code), do: {name(code), :big}
 

@@ -147,7 +147,7 @@ defmodule Emmap.Array.Codec do
   end
 
   def encode!({:bytes, n}, value) when is_binary(value) and byte_size(value) <= n,
-    do: [value | :binary.copy(<<0>>, n - byte_size(value))]
+    do: [value, :binary.copy(<<0>>, n - byte_size(value))]
 
   def encode!({:record, fields, size}, %{} = record) when not is_struct(record) do
     {bytes, at} =

@@ -109,5 +109,5 @@ defmodule Emmap.Array.Form do
   @doc "The number that NIFs take for a form that is not a record."
   @spec code(simple) :: integer
   def code(code) when is_integer(code), do: code
-  def code({:bytes, n}), do: -n
+  def code({:bytes, n}) when is_integer(n), do: -n
 end

@@ -35,8 +35,7 @@ defmodule Emmap.Array.Npy do
     with {:ok, size} <- Emmap.size(mem),
          {:ok, start} <- start(mem, at),
          {:ok, version, length, used} <- length_of(start),
-         true <- at + used + length <= size || bad(:length),
-         {:ok, text} <- copy(mem, at + used, length),
+         {:ok, text} <- text(mem, at + used, length, size),
          {:ok, text} <- utf8(version, text),
          {:ok, header} <- parse(text) do
       first = at + used + length
@@ -48,12 +47,15 @@ defmodule Emmap.Array.Npy do
   end
 
   defp start(mem, at) do
-    case copy(mem, at, 12) do
-      {:ok, _} = start -> start
-      :eof -> bad(:magic)
-      error -> error
-    end
+    with :eof <- copy(mem, at, 12), do: bad(:magic)
   end
+
+  defp text(mem, at, length, size) when at + length <= size do
+    # The map became shorter in the meantime.
+    with :eof <- copy(mem, at, length), do: bad(:length)
+  end
+
+  defp text(_mem, _at, _length, _size), do: bad(:length)
 
   defp copy(mem, at, count) do
     case Emmap.pread(mem, at, count) do
