@@ -11,6 +11,7 @@ use std::path::Path;
 fn the_corpus() {
     replay("options", fuzz::options::run);
     replay("counters", fuzz::counters::run);
+    replay("dynamic_counters", fuzz::dynamic_counters::run);
     replay("queue", fuzz::queue::run);
     replay("blocks", fuzz::blocks::run);
     replay("table", fuzz::table::run);

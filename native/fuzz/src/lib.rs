@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | [`options`] | any options on any small file |
 //! | [`counters`] | any bytes as a counter file |
+//! | [`dynamic_counters`] | any bytes in a file of dynamic counters |
 //! | [`queue`] | any bytes as a queue file |
 //! | [`blocks`] | any bytes as a file of blocks |
 //! | [`table`] | a changed table, and any bytes as one |
@@ -14,6 +15,7 @@
 pub mod blocks;
 pub mod bytes;
 pub mod counters;
+pub mod dynamic_counters;
 pub mod options;
 pub mod queue;
 pub mod table;
