@@ -211,21 +211,21 @@ defmodule Emmap.Native do
   @type queue_item :: binary | {binary}
   @type queue_failure :: failure | {:error, {:corrupt, non_neg_integer} | :full | :gone}
 
-  # Of dynamic counters: as above, with a name instead of an index. Moved to dirty I/O if a counter has to be added and another
+  # Of dynamic counters: as above, with a name, or the index of a name that was given at open. Moved to dirty I/O if a counter has to be added and another
   # program has the lock, or the file has no room.
   @type refused_name :: refused | {:error, :max_names} | waits
-  @spec dynamic_add(handle, binary, integer) :: :ok | refused_name
+  @spec dynamic_add(handle, binary | non_neg_integer, integer) :: :ok | refused_name
   def dynamic_add(_handle, _name, _value), do: not_loaded()
-  @spec dynamic_next(handle, binary, integer) :: integer | refused_name
+  @spec dynamic_next(handle, binary | non_neg_integer, integer) :: integer | refused_name
   def dynamic_next(_handle, _name, _value), do: not_loaded()
-  @spec dynamic_get(handle, binary) :: integer | refused_name
+  @spec dynamic_get(handle, binary | non_neg_integer) :: integer | refused_name
   def dynamic_get(_handle, _name), do: not_loaded()
-  @spec dynamic_put(handle, binary, integer) :: :ok | refused_name
+  @spec dynamic_put(handle, binary | non_neg_integer, integer) :: :ok | refused_name
   def dynamic_put(_handle, _name, _value), do: not_loaded()
-  @spec dynamic_exchange(handle, binary, integer) :: integer | refused_name
+  @spec dynamic_exchange(handle, binary | non_neg_integer, integer) :: integer | refused_name
   def dynamic_exchange(_handle, _name, _value), do: not_loaded()
 
-  @spec dynamic_compare_exchange(handle, binary, integer, integer) ::
+  @spec dynamic_compare_exchange(handle, binary | non_neg_integer, integer, integer) ::
           :ok | integer | refused_name
   def dynamic_compare_exchange(_handle, _name, _expected, _new), do: not_loaded()
 

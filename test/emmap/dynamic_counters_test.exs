@@ -250,6 +250,25 @@ defmodule Emmap.DynamicCountersTest do
     assert map_size(Counters.to_map(c)) == 3001
   end
 
+  test "a name that was given is found where it is, also in an older copy of the file", %{
+    path: path
+  } do
+    _ = Counters.open!(path, dynamic: true)
+    older = File.read!(path)
+    c = Counters.open!(path, [:a, :b], dynamic: true)
+    Counters.add(c, :a, 1)
+    other = Counters.open!(path, dynamic: true)
+    File.write!(path, "")
+    File.write!(path, older)
+    assert Counters.reattach(c) == :ok and Counters.reattach(other) == :ok
+    # In the place of :a.
+    Counters.add(other, "z", 7)
+    Counters.add(c, :b, 3)
+    Counters.add(c, :a, 2)
+    assert Enum.to_list(c) == [{"z", 7}, {:b, 3}, {:a, 2}]
+    assert Counters.get(c, :a) == 2 and other["b"] == 3
+  end
+
   test "a copy of the file has the same counters", %{path: path, tmp_dir: directory} do
     c = Counters.open!(path, dynamic: true)
     for n <- 1..2000, do: Counters.add(c, "n#{n}", n)

@@ -1,7 +1,8 @@
 defmodule Emmap.Counters.Dynamic do
   @moduledoc false
   # Counters whose names appear at run time: the part of `Emmap.Counters` that works on them. A name is found by the native
-  # call. `indices` has the atoms that were given when the file was opened, with their strings, and the strings with their atoms.
+  # call. `indices` has the atoms that were given when the file was opened: their index, by which the native call finds the
+  # counter faster, and the strings with their atoms.
 
   import Emmap.Waiting, only: [patient: 1]
   alias Emmap.{Counters, Native, Structure}
@@ -24,7 +25,7 @@ defmodule Emmap.Counters.Dynamic do
   end
 
   defp opened(path, {:ok, ref, stripes}, asked) do
-    texts = for atom <- asked, is_atom(atom), do: {atom, Atom.to_string(atom)}
+    given = asked |> Enum.with_index() |> Enum.filter(fn {name, _index} -> is_atom(name) end)
 
     %Counters{
       ref: ref,
@@ -32,7 +33,7 @@ defmodule Emmap.Counters.Dynamic do
       count: nil,
       stripes: stripes,
       dynamic: true,
-      indices: Map.new(texts ++ Enum.map(texts, fn {atom, text} -> {text, atom} end))
+      indices: Map.new(given ++ for({atom, _index} <- given, do: {Atom.to_string(atom), atom}))
     }
   end
 
@@ -177,22 +178,24 @@ defmodule Emmap.Counters.Dynamic do
 
   # Names
 
-  defp name(_counters, name) when is_binary(name), do: name
-
-  defp name(%{indices: indices}, name) when is_atom(name) do
+  @compile {:inline, name: 2}
+  defp name(%{indices: indices} = counters, name) do
     case indices do
-      %{^name => text} -> text
-      _ when name not in [nil, true, false] -> Atom.to_string(name)
-      _ -> not_a_name!(name)
+      _ when is_binary(name) -> name
+      %{^name => index} -> index
+      _ -> other_name(counters, name)
     end
   end
 
-  defp name(_counters, index) when is_integer(index) do
+  defp other_name(_counters, name) when is_atom(name) and name not in [nil, true, false],
+    do: Atom.to_string(name)
+
+  defp other_name(_counters, index) when is_integer(index) do
     raise ArgumentError,
           "no counter #{index}: counters of a file that was opened with dynamic: true have names, not numbers"
   end
 
-  defp name(_counters, other), do: not_a_name!(other)
+  defp other_name(_counters, other), do: not_a_name!(other)
 
   @spec not_a_name!(term) :: no_return
   defp not_a_name!(other),

@@ -53,7 +53,8 @@ impl From<Stop> for Early {
 static NOT_A_NAME: ArgumentError =
     ArgumentError("a counter's name must be at most 1024 bytes of UTF-8", 1);
 
-/// Runs `act` at the place of the counter whose name is argument 1. With `adds`, it is added if it does not exist.
+/// Runs `act` at the place of the counter whose name, or whose index among the names given at open, is argument 1. With `adds`,
+/// it is added if it does not exist.
 #[inline(always)]
 fn on_counter<S: Scheduler>(
     call: &Call,
@@ -63,20 +64,42 @@ fn on_counter<S: Scheduler>(
     let handle = call.handle()?;
     let dynamic = handle.dynamic()?;
     let region = handle.region()?;
+    if let Some(index) = call.int64(1) {
+        let index = usize::try_from(index).map_err(|_| Early::Raise(&NOT_A_NAME))?;
+        let found = region.writing(|| match dynamic.given(region, index)? {
+            Some(at) => act(region, dynamic, at).map(Some),
+            None => Ok::<_, Early>(None),
+        })?;
+        return match found {
+            Some(result) => Ok(result),
+            None => {
+                let name = dynamic.given_name(index).ok_or(Early::Raise(&NOT_A_NAME))?;
+                by_name::<S>((dynamic, region), &name, adds, act)
+            }
+        };
+    }
     let mut buffer = MaybeUninit::<[u8; MOST_NAME]>::uninit();
     let name = Name::new(name(call, &mut buffer)?, dynamic.geometry())?;
-    let found = region.writing(|| match dynamic.find(region, &name)? {
+    by_name::<S>((dynamic, region), &name, adds, act)
+}
+
+#[inline(always)]
+fn by_name<S: Scheduler>(
+    (dynamic, region): (&Dynamic, &Region),
+    name: &Name,
+    adds: bool,
+    act: impl Fn(&Region, &Dynamic, u64) -> Result<ErlNifTerm, Early>,
+) -> Result<ErlNifTerm, Early> {
+    let adds = adds && dynamic.adds();
+    let found = region.writing(|| match dynamic.find(region, name)? {
         Found::At(at) => act(region, dynamic, at).map(Ok),
-        Found::Absent => Ok(Err(Found::Absent)),
-        unknown => Ok(Err(unknown)),
+        other => Ok::<_, Early>(Err(other)),
     })?;
     match found {
         Ok(result) => Ok(result),
-        Err(Found::Absent) if !(adds && dynamic.adds()) => {
-            Err(Early::Reason(reasons::no_counter()))
-        }
+        Err(Found::Absent) if !adds => Err(Early::Reason(reasons::no_counter())),
         Err(_) => {
-            let at = find_slowly(dynamic, region, S::WAIT, &name, adds && dynamic.adds())?;
+            let at = find_slowly(dynamic, region, S::WAIT, name, adds)?;
             region.writing(|| act(region, dynamic, at))
         }
     }
@@ -199,12 +222,9 @@ fn dynamic_open<'a>(env: Env<'a>, path: Binary<'a>, wanted: Wanted<'a>) -> Term<
         most_names: wanted.max_names,
     };
     let opened = interruptible(env, || {
-        let (region, dynamic) = dynamic::open(path, &request).map_err(WhyNot::Error)?;
-        for name in &wanted.names {
-            // Copied by `Emmap.Counters.open/3`, so it does not change.
-            let name = Name::new(name.as_slice(), dynamic.geometry()).map_err(Stop::from)?;
-            dynamic.find_or_add(&region, Wait::Yes, &name)?;
-        }
+        let (region, mut dynamic) = dynamic::open(path, &request).map_err(WhyNot::Error)?;
+        // Copied by `Emmap.Counters.open/3`, so they do not change.
+        dynamic.give(&region, wanted.names.iter().map(|name| name.as_slice()))?;
         Ok((region, dynamic))
     });
     match opened {

@@ -210,6 +210,13 @@ pub fn has_name<S: Shared>(shared: &S, geometry: &Geometry, at: u64, name: &[u8]
     Ok(shared.load(place)?.to_ne_bytes().starts_with(rest))
 }
 
+/// Whether the entry at `at` is that of a counter with a name of this length and with this hash.
+#[inline(always)]
+pub fn has_hash<S: Shared>(shared: &S, at: u64, length: usize, hash: u64) -> Result<bool> {
+    let word = shared.load(at + DESCRIPTION)?;
+    Ok(word & 0xffff_ffff == described(Kind::Counter, length) && shared.load(at + HASH)? == hash)
+}
+
 #[cold]
 #[inline(never)]
 fn has_long_name<S: Shared>(shared: &S, geometry: &Geometry, at: u64, name: &[u8]) -> Result<bool> {

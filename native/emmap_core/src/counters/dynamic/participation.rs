@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::directory::{self, Found};
-use super::entry::Name;
+use super::entry::{self, Name};
 use super::layout::{self, Geometry, Layout, ENTRIES};
 use super::walk::walk;
 use super::{Locked, Result, Stop};
@@ -38,6 +38,14 @@ pub struct Dynamic {
     geometry: Geometry,
     adds: bool,
     most_names: u64,
+    given: Vec<Given>,
+}
+
+/// A name that was given when the file was opened, so that it is found without its directory.
+struct Given {
+    name: Box<[u8]>,
+    hash: u64,
+    at: u64,
 }
 
 /// Information about a file.
@@ -91,6 +99,7 @@ impl Dynamic {
             geometry: layout.geometry,
             adds: request.adds,
             most_names: request.most_names,
+            given: Vec::new(),
         };
         dynamic.make_valid(region, false)?;
         Ok(dynamic)
@@ -182,6 +191,45 @@ impl Dynamic {
     pub fn find_or_add(&self, region: &Region, wait: Wait, name: &Name) -> Result<u64> {
         self.with(region, wait, |locked| {
             locked.find_or_add(name, self.most_names, wait == Wait::Yes)
+        })
+    }
+
+    /// Adds counters that do not exist. From then on, [`Dynamic::given`] finds them by their index.
+    pub fn give<'a>(
+        &mut self,
+        region: &Region,
+        names: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<()> {
+        for name in names {
+            let name = Name::new(name, &self.geometry)?;
+            let at = self.find_or_add(region, Wait::Yes, &name)?;
+            self.given.push(Given {
+                name: name.bytes.into(),
+                hash: name.hash,
+                at,
+            });
+        }
+        Ok(())
+    }
+
+    /// The place of a name that was given; `None` if the file was replaced by one that has it elsewhere. To be called in
+    /// [`Region::reading`] or [`Region::writing`].
+    #[inline(always)]
+    pub fn given(&self, region: &Region, index: usize) -> crate::Result<Option<u64>> {
+        let Some(given) = self.given.get(index) else {
+            return Ok(None);
+        };
+        // It is outside of the map if the file was replaced by a shorter one.
+        let shared = Mapped::new(region);
+        let is_there = entry::has_hash(&shared, given.at, given.name.len(), given.hash);
+        let is_there = is_there.unwrap_or(false);
+        Ok(is_there.then_some(given.at))
+    }
+
+    pub fn given_name(&self, index: usize) -> Option<Name<'_>> {
+        self.given.get(index).map(|given| Name {
+            bytes: &given.name,
+            hash: given.hash,
         })
     }
 
