@@ -1,7 +1,7 @@
 # What the pages are made of, for `make docs` and for `mix docs`.
 guides = ~w(
   getting-started live-binaries sharing crash-and-durability choosing-options streams-and-large-files
-  counters queues blocks records-and-lookup-tables from-erlang from-other-languages coming-from-saleyn-emmap compared-with limits
+  counters queues blocks records-and-lookup-tables replacing-data from-erlang from-other-languages coming-from-saleyn-emmap compared-with limits
 )
 
 groups = [

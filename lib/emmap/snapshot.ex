@@ -24,7 +24,9 @@ defmodule Emmap.Snapshot do
   A snapshot is a directory. It contains a control file of 16 KiB, and the file of the current version. The versions can be
   anything that is a file: bytes, an array, a table. The option `:open` decides what `current/1` returns:
 
-      {:ok, table} = Emmap.Snapshot.open("geo", open: &Emmap.open(&1, [:direct]))
+      {:ok, geo} = Emmap.Snapshot.open("geo", open: &Emmap.Table.open/1)
+
+  The guide [Replacing data under load](replacing-data.md) shows how.
 
   ## The contract
 
