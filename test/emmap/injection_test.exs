@@ -35,11 +35,11 @@ defmodule Emmap.InjectionTest do
     abort bcmp calloc free malloc realloc posix_memalign memchr memcmp memcpy memmove memset memrchr strlen
     clock_gettime clock_nanosleep nanosleep getenv geteuid getegid getpid gettid getauxval getrandom sched_yield sysconf pause raise
     dl_iterate_phdr dladdr dlopen dlsym sigaction sigaddset sigemptyset sigismember sigpending sigwait
-    munmap poll syscall writev
+    munmap poll syscall writev closedir dirfd
   )
 
   # `poll`, `syscall` (futex and random numbers) and `writev` (to standard error) are the standard library's own; unmapping
-  # what is ours cannot be refused.
+  # what is ours cannot be refused, nor can closing a directory.
 
   test "every system call that the library makes is one that can be made to fail" do
     nm = System.find_executable("nm")

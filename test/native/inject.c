@@ -6,12 +6,14 @@
 //
 // Nothing here allocates or locks: the library calls some of these in a signal handler.
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -24,7 +26,7 @@ enum call {
     OPEN = 1, FSTAT, FTRUNCATE, FALLOCATE, MMAP, MPROTECT, MSYNC, FDATASYNC, FSYNC, FCNTL, CLOSE,
     FSTATVFS, LINKAT, RENAME, MADVISE, MLOCK, SYNC_FILE_RANGE, PWRITE, PREAD, DUP,
     MREMAP, FCHMOD, FCHOWN, UNLINK, WRITE, READ, READLINK, REALPATH, LSEEK, MINCORE, MUNLOCK,
-    FSTATFS, IOCTL, FADVISE, GETRLIMIT, GETCWD, FACCESSAT, DUP3
+    FSTATFS, IOCTL, FADVISE, GETRLIMIT, GETCWD, FACCESSAT, DUP3, OPENDIR, READDIR, FSTATAT, FLOCK
 };
 
 struct control {
@@ -80,6 +82,10 @@ DECLARE(ssize_t, pread64, int, void *, size_t, off64_t)
 DECLARE(int, stat64, const char *, struct stat64 *)
 DECLARE(int, lstat64, const char *, struct stat64 *)
 DECLARE(int, fchmod, int, mode_t)
+DECLARE(DIR *, opendir, const char *)
+DECLARE(struct dirent64 *, readdir64, DIR *)
+DECLARE(int, fstatat64, int, const char *, struct stat64 *, int)
+DECLARE(int, flock, int, int)
 DECLARE(int, fchown, int, uid_t, gid_t)
 DECLARE(int, unlink, const char *)
 DECLARE(ssize_t, write, int, const void *, size_t)
@@ -106,6 +112,7 @@ __attribute__((constructor)) static void load(void)
     FIND(mmap); FIND(mremap); FIND(mprotect); FIND(msync); FIND(fdatasync); FIND(fsync); FIND(fcntl); FIND(close);
     FIND(fstatvfs); FIND(linkat); FIND(rename); FIND(madvise); FIND(mlock); FIND(sync_file_range);
     FIND(pwrite); FIND(pwrite64); FIND(pread); FIND(pread64); FIND(stat64); FIND(lstat64); FIND(fchmod); FIND(fchown);
+    FIND(opendir); FIND(readdir64); FIND(fstatat64); FIND(flock);
     FIND(unlink); FIND(write); FIND(read); FIND(readlink); FIND(realpath); FIND(lseek); FIND(lseek64); FIND(mincore);
     FIND(munlock); FIND(fstatfs); FIND(ioctl); FIND(posix_fadvise); FIND(getrlimit); FIND(getcwd); FIND(faccessat); FIND(dup3);
     const char *path = getenv("EMMAP_INJECT");
@@ -228,6 +235,16 @@ char *getcwd(char *out, size_t size)
     return fails(GETCWD, CALLER) ? NULL : real_getcwd(out, size);
 }
 
+DIR *opendir(const char *path)
+{
+    return fails(OPENDIR, CALLER) ? NULL : real_opendir(path);
+}
+
+struct dirent64 *readdir64(DIR *directory)
+{
+    return fails(READDIR, CALLER) ? NULL : real_readdir64(directory);
+}
+
 #define WRAP(call, type, name, parameters, arguments) \
     type name parameters { return fails(call, CALLER) ? -1 : real_##name arguments; }
 
@@ -266,3 +283,5 @@ WRAP(FSTATFS, int, fstatfs, (int fd, struct statfs *s), (fd, s))
 WRAP(GETRLIMIT, int, getrlimit, (__rlimit_resource_t resource, struct rlimit *limit), (resource, limit))
 WRAP(DUP3, int, dup3, (int from, int to, int flags), (from, to, flags))
 WRAP(FACCESSAT, int, faccessat, (int fd, const char *path, int mode, int flags), (fd, path, mode, flags))
+WRAP(FSTATAT, int, fstatat64, (int fd, const char *path, struct stat64 *s, int flags), (fd, path, s, flags))
+WRAP(FLOCK, int, flock, (int fd, int operation), (fd, operation))
