@@ -63,7 +63,7 @@ fn the_first_handle_keeps_the_others_out_until_it_has_cleaned_up() {
         thread::yield_now();
     }
     let (done, second) = channel();
-    thread::spawn(move || done.send(open(&path, &Request::default()).unwrap()));
+    thread::spawn(move || done.send(open(&path, &Request::default()).unwrap()).is_ok());
     assert_eq!(
         second.recv_timeout(SHORT).err(),
         Some(RecvTimeoutError::Timeout)
@@ -83,7 +83,7 @@ fn a_handle_waits_for_the_clean_up_of_the_first() {
     // As the first handle does during its clean-up.
     let cleaning = queue.presence.entering();
     let (done, second) = channel();
-    thread::spawn(move || done.send(open(&path, &Request::default()).unwrap()));
+    thread::spawn(move || done.send(open(&path, &Request::default()).unwrap()).is_ok());
     assert_eq!(
         second.recv_timeout(SHORT).err(),
         Some(RecvTimeoutError::Timeout)
