@@ -27,11 +27,13 @@ defmodule Emmap.Inspection do
     CounterFile,
     DynamicCounterFile,
     Json,
+    MutexFile,
     NpyFile,
     Plain,
     PredecessorCounters,
     QueueFile,
     SafetensorsFile,
+    SnapshotFile,
     Source,
     TableFile,
     Text
@@ -46,6 +48,8 @@ defmodule Emmap.Inspection do
     queue: QueueFile,
     blocks: BlocksFile,
     table: TableFile,
+    mutex: MutexFile,
+    snapshot: SnapshotFile,
     npy: NpyFile,
     safetensors: SafetensorsFile,
     plain: Plain
@@ -74,7 +78,7 @@ defmodule Emmap.Inspection do
     * `:status` – `:damaged` if it has a problem of severity `:damage`, otherwise `:unknown` if it has one of severity
       `:unknown`, otherwise `:intact`
     * `:bad_format` – the reason if `Emmap.Counters.open/3`, `Emmap.Queue.open/2`, `Emmap.Blocks.open/2`, `Emmap.Table.open/2`,
-      `Emmap.Array.open/3` or `Emmap.Safetensors.open/1` returns `{:error, {:bad_format, why}}`, otherwise `nil`
+      `Emmap.Array.open/3`, `Emmap.Mutex.open/2`, `Emmap.Snapshot.open/2` or `Emmap.Safetensors.open/1` returns `{:error, {:bad_format, why}}`, otherwise `nil`
     * `:size`, `:allocated` – its size, and the size of its blocks on the disk, in bytes; the latter is smaller if the
       file has holes
     * `:pages` – `:page_size` in bytes; `:count` and `:resident`, how many pages it has and how many of them are in
@@ -94,6 +98,7 @@ defmodule Emmap.Inspection do
       `:keys` as `%{at: position, key: key, bytes: length_of_the_value}`. For a `.npy` file: the `:count` of elements, the `:stride` from
       one to the next and the position of the `:first` in bytes, the `:fields` as `%{name: name, type: type}`, and the first `:values` as text. For a
       `.safetensors` file: the `:count` and the `:bytes` of all tensors, its `:metadata` as `%{key: key, value: value}`, and the first `:tensors`. For a plain file: its `:first_bytes` in hexadecimal
+      For a mutex: `:lock`, `:abandoned`. For the control file of a snapshot also `:generation`, the `:bytes` of its file, and `:synced`
     * `:problems` – in the order in which they were found
   """
   @type report :: %{
@@ -106,6 +111,8 @@ defmodule Emmap.Inspection do
             | :queue
             | :blocks
             | :table
+            | :mutex
+            | :snapshot
             | :npy
             | :safetensors
             | :plain,

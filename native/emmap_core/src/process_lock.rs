@@ -365,27 +365,32 @@ impl<W: Send + 'static> ProcessLock<W> {
     }
 
     fn pass_on(self: &Arc<Self>, state: &mut State<W>, clean: bool) -> Result<ToTell<W>> {
-        self.region.writing(|| {
+        let passed = self.region.writing(|| {
             let shared = Mapped::new(&self.region);
             shared.store(ABANDONED, u64::from(!clean))?;
             let mine = 1 << self.me().slot();
             let others_wait = shared.update(WAITING, 0, 0)? & !mine != 0;
-            if !others_wait || state.passed < MOST_PASSED {
-                if let Some(waiter) = state.waiting.pop_front() {
-                    state.holder = Some(waiter.member);
-                    state.passed += 1;
-                    let received = match clean {
-                        true => Received::Clean,
-                        false => Received::Abandoned,
-                    };
-                    return Ok(Some((waiter.who, received)));
-                }
+            if !state.waiting.is_empty() && (!others_wait || state.passed < MOST_PASSED) {
+                return Ok::<_, Errno>(true);
             }
             exclusive::release_own(&shared, LOCK, self.me())?;
             self.wake_programs(&shared)?;
+            Ok(false)
+        })?;
+        // After the check for lost pages: nobody must be forgotten.
+        if !passed {
             self.contend_if_necessary(state)?;
-            Ok(None)
-        })
+            return Ok(None);
+        }
+        Ok(state.waiting.pop_front().map(|waiter| {
+            state.holder = Some(waiter.member);
+            state.passed += 1;
+            let received = match clean {
+                true => Received::Clean,
+                false => Received::Abandoned,
+            };
+            (waiter.who, received)
+        }))
     }
 
     /// A member does not wait any more. `false`: it has, or had, the lock.

@@ -10,11 +10,13 @@
 //! | [`counters`] | counters: creation and growth |
 //! | [`number`] | the smallest structure: what one has to supply, and its crashes |
 //! | [`real_file`] | the same structure in a real file |
+//! | [`snapshot`] | the control file of a snapshot: publications |
 //! | [`table`] | tables: a build |
 
 mod counters;
 mod medium;
 mod number;
 mod real_file;
+mod snapshot;
 mod stories;
 mod table;
