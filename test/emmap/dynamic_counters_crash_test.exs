@@ -126,8 +126,12 @@ defmodule Emmap.DynamicCountersCrashTest do
 
   defp drain(port, data) do
     receive do
-      {^port, {:data, more}} -> drain(port, data <> more)
-      {^port, {:exit_status, status}} -> assert(status == 137) && data
+      {^port, {:data, more}} ->
+        drain(port, data <> more)
+
+      {^port, {:exit_status, status}} ->
+        assert status == 137
+        data
     after
       10_000 -> flunk("the killed VM did not end")
     end
