@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Barrier;
 
 use emmap_core::counters::dynamic::directory::Found;
 use emmap_core::counters::dynamic::{is_dynamic, open, Dynamic, Name, Request, Stop};
@@ -59,15 +60,20 @@ impl Counters {
 fn threads_and_maps_add_the_same_names_at_once() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("counters");
-    const NAMES: u64 = 3000;
+    const NAMES: u64 = 20_000;
+    const THREADS: u64 = 6;
+    let together = Barrier::new(THREADS as usize);
     std::thread::scope(|scope| {
-        for thread in 0..6 {
-            let path = &path;
+        for thread in 0..THREADS {
+            let (path, together) = (&path, &together);
             scope.spawn(move || {
                 let counters = Counters::open(path, &request(u64::MAX));
                 for number in 0..NAMES {
-                    // Each thread begins elsewhere.
-                    let number = (number + thread * 500) % NAMES;
+                    // All add the same new names at the same time, in different orders.
+                    if number.is_multiple_of(10) {
+                        together.wait();
+                    }
+                    let number = number / 10 * 10 + (number + thread / 2 * 5) % 10;
                     counters.add(&format!("GET /users/{number}"), 1).unwrap();
                 }
             });

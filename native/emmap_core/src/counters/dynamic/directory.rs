@@ -38,7 +38,7 @@ enum Place {
     Entry(u64),
     /// A free slot ended the search.
     Free,
-    /// There is no free slot among those that were examined.
+    /// All slots that were examined are in use.
     None,
     /// It is not inside the map.
     Beyond,

@@ -39,7 +39,7 @@ struct Contents {
 }
 
 impl<S: Shared> Locked<'_, S> {
-    /// Rebuilds the state. [`Stop::Grow`]: there is no room for a directory; call it again when there is.
+    /// Rebuilds the state. [`Stop::Grow`]: the file is too short for a directory. Call it again once it is longer.
     pub fn recover(&self, sync: impl FnOnce() -> crate::Result<()>) -> Result<Recovered> {
         let shared = self.shared;
         // From here on, every look-up takes the lock.
