@@ -380,10 +380,12 @@ defmodule Emmap.Table do
 
   @doc false
   @impl Access
+  @spec get_and_update(t, key, term) :: no_return
   def get_and_update(_table, _key, _fun), do: never_changed!()
 
   @doc false
   @impl Access
+  @spec pop(t, key) :: no_return
   def pop(_table, _key), do: never_changed!()
 
   @spec never_changed! :: no_return

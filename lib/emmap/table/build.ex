@@ -143,6 +143,7 @@ defmodule Emmap.Table.Build do
     end
   end
 
+  @spec failed(map, {:error, term}) :: no_return
   defp failed(%{format: format, tag: tag}, {:error, {:duplicate, key}}),
     do: throw({tag, {:error, {:duplicate, Format.decode_key(format, key, [])}}})
 
