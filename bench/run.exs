@@ -9,7 +9,7 @@ defmodule Bench.Run do
   alias Bench.{Machine, Results, Summary}
 
   # In the order of the page; a large file stays in the page cache for the groups that read it.
-  @groups ~w(reads writes integers names typed array snapshot whole lines search queue blocks table device open maps guard growth latency languages)
+  @groups ~w(reads writes integers names typed array snapshot table tensors whole lines search queue blocks device open maps guard growth latency languages)
 
   def run do
     only = System.get_env("ONLY", "") |> String.split([",", " "], trim: true)
