@@ -1,6 +1,6 @@
 defmodule Emmap.Blocks do
   @moduledoc """
-  A block store: fixed-size blocks in a file. The address of a block changes only in `compact/2`. Any number of
+  A block store: fixed-size blocks in a file. The address of a block changes only when the file is compacted. Any number of
   processes, in several VMs and programs (on Linux, up to 64), can use the file at once, and it is intact after `kill
   -9`.
 
