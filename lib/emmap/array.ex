@@ -231,15 +231,19 @@ defmodule Emmap.Array do
   def count(array)
   def count(%__MODULE__{fixed: count}) when count != nil, do: count
 
-  def count(%__MODULE__{mem: handle(ref), first: first, stride: stride} = array) do
+  def count(%__MODULE__{mem: handle(ref)} = array) do
     case Native.size(ref) do
-      {:ok, size} when size > first -> div(size - first, stride)
-      {:ok, _} -> 0
+      {:ok, size} -> whole(array, size)
       error -> failed!(array, :read, error)
     end
   end
 
   def count(other), do: no_array!(other)
+
+  defp whole(%{first: first, stride: stride}, size) when size > first,
+    do: div(size - first, stride)
+
+  defp whole(_array, _size), do: 0
 
   @doc "Returns the shape as Nx and NumPy name it: that of the option or the `.npy` file, or `{count}`."
   @doc group: "Tensors"
@@ -257,31 +261,39 @@ defmodule Emmap.Array do
   def nx_type(array), do: array!(array).nx
 
   @doc """
-  Returns what is known about an array: its `:type`, `:nx_type`, `:shape`, `:count`; the `:order` of the elements of a tensor (`:c`, row-major,
+  Returns `{:ok, map}` with what is known about an array: its `:type`, `:nx_type`, `:shape`, `:count`; the `:order` of the elements of a tensor (`:c`, row-major,
   or `:fortran`, column-major); and, in bytes, the `:offset` of the first element and the `:stride` from one to the next.
   """
   @doc group: "Reading"
-  @spec info(t) :: %{
-          type: type,
-          nx_type: nx_type,
-          shape: tuple,
-          count: non_neg_integer,
-          order: :c | :fortran,
-          offset: non_neg_integer,
-          stride: pos_integer
-        }
+  @spec info(t) ::
+          {:ok,
+           %{
+             type: type,
+             nx_type: nx_type,
+             shape: tuple,
+             count: non_neg_integer,
+             order: :c | :fortran,
+             offset: non_neg_integer,
+             stride: pos_integer
+           }}
+          | Emmap.failure()
   def info(array) do
-    array = array!(array)
+    %{mem: handle(ref)} = array = array!(array)
 
-    %{
-      type: array.type,
-      nx_type: array.nx,
-      shape: shape(array),
-      count: count(array),
-      order: array.order,
-      offset: array.first + array.field,
-      stride: array.stride
-    }
+    with {:ok, size} <- Native.size(ref) do
+      count = array.fixed || whole(array, size)
+
+      {:ok,
+       %{
+         type: array.type,
+         nx_type: array.nx,
+         shape: array.shape || {count},
+         count: count,
+         order: array.order,
+         offset: array.first + array.field,
+         stride: array.stride
+       }}
+    end
   end
 
   # Reading

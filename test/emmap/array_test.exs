@@ -34,7 +34,7 @@ defmodule Emmap.ArrayTest do
           type <- [name, {name, :native}, {name, :little}, {name, :big}],
           offset <- [0, 3] do
         {:ok, array} = Array.of(mem, type, offset: offset)
-        stride = Array.info(array).stride
+        {:ok, %{stride: stride}} = Array.info(array)
         count = div(4000 - offset, stride)
         assert Array.count(array) == count
 
@@ -77,7 +77,7 @@ defmodule Emmap.ArrayTest do
 
     test "records are packed, and bytes are skipped", %{path: path} do
       array = records(path, 3)
-      assert Array.info(array).stride == 25
+      assert {:ok, %{stride: 25}} = Array.info(array)
       assert Array.nx_type(array) == nil
       assert Array.at(array, 2) == %{id: 2, at: 15, name: <<2, 1, 2>>, x: 1.0}
       assert Array.at(array, -3) == record(0)
@@ -204,6 +204,8 @@ defmodule Emmap.ArrayTest do
       assert {:error, :closed} = Array.append(array, record(1))
       assert {:error, :closed} = Array.view(%{array | fixed: 2})
       assert {:error, :closed} = Array.sync(array)
+      assert {:error, :closed} = Array.info(array)
+      assert {:error, :closed} = Array.info(%{array | fixed: 2})
       assert {:error, :closed} = Array.close(array)
       assert inspect(array) =~ "closed"
     end
@@ -584,15 +586,17 @@ defmodule Emmap.ArrayTest do
       assert Enum.to_list(column) == for(n <- 0..3999, do: n * 10 - 5)
       assert Array.nx_type(column) == {:s, 64}
 
-      assert Array.info(column) == %{
-               type: {:i64, :big},
-               nx_type: {:s, 64},
-               shape: {4000},
-               count: 4000,
-               order: :c,
-               offset: 8,
-               stride: 25
-             }
+      assert Array.info(column) ==
+               {:ok,
+                %{
+                  type: {:i64, :big},
+                  nx_type: {:s, 64},
+                  shape: {4000},
+                  count: 4000,
+                  order: :c,
+                  offset: 8,
+                  stride: 25
+                }}
 
       :ok = Array.put(column, 7, -1)
       assert Array.at(array, 7) == %{record(7) | at: -1}

@@ -26,7 +26,7 @@ defmodule Emmap.Inspection.NpyFile do
 
   defp intact(source, array, limit) do
     {:ok, header} = Npy.read(source.mem, 0)
-    info = Array.info(array)
+    {:ok, info} = Array.info(array)
     stop = header.first + info.count * info.stride
 
     rest =
