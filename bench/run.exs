@@ -64,7 +64,7 @@ defmodule Bench.Run do
     for {group, text, ratio, sense, wanted} <- headlines do
       change =
         case before[{group, text}] do
-          nil -> ""
+          none when none in [nil, 0.0] -> ""
           last -> "#{Bench.decimals((ratio / last - 1) * 100, 1)} %"
         end
 

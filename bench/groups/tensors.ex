@@ -146,7 +146,7 @@ defmodule Bench.Groups.Tensors do
                 )
 
         Comparison.of(
-          "the same, in Python",
+          "the same, compared with Python",
           [
             emmap: "Emmap.Safetensors.open, fetch",
             python: "safetensors.safe_open, get_slice (NumPy)"
