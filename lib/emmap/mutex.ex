@@ -32,7 +32,7 @@ defmodule Emmap.Mutex do
   in other files, in a database. Up to 64 VMs can have the file open (on systems other than Linux, one). Maps of other files do
   not know the lock: all who change the data have to use it.
 
-  A lock and unlock that no other process waits for costs about two microseconds, and no system call. To change a single
+  A lock and unlock that no other process waits for costs a few microseconds, and no system call. To change a single
   integer, `Emmap.patomic/4` is faster and needs no lock.
   """
 
