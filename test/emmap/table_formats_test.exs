@@ -74,10 +74,11 @@ defmodule Emmap.TableFormatsTest do
       assert Inspection.json(report) =~ ~s("format":"table")
     end
 
+    @tag timeout: 300_000
     test "finds every damaged byte, as opening and checking do", %{path: path} do
       whole = File.read!(@golden)
 
-      for at <- Enum.concat([0..119, 4096..4200, 4200..(byte_size(whole) - 1)//997]) do
+      for at <- Enum.concat([0..119, 4096..4200//13, 4200..(byte_size(whole) - 1)//4999]) do
         <<start::binary-size(at), byte, rest::binary>> = whole
         File.write!(path, [start, Bitwise.bxor(byte, 1), rest])
         assert {:ok, report} = Inspection.file(path)
