@@ -43,11 +43,11 @@ defmodule Emmap do
     * Closing the last handle on a map releases the file descriptor and, if no live binary of the map was ever made, the
       pages. Otherwise the pages are released when the last live binary is collected. Garbage collection closes a handle
       that was not closed.
-    * Copies of up to 64 KiB run on the caller's scheduler, and wait there if the disk has to read a page first (`prefetch/3`
-      avoids this). Longer copies, and everything else that may wait for a disk, run
-      on a dirty I/O scheduler. A call that has to wait for another call, or for a lock that another program holds,
-      suspends only the calling process and occupies no scheduler. The VM can be stopped at any time, even while calls
-      are running.
+    * Copies of up to 64 KiB run on the caller's scheduler, and wait there if the disk has to read a page first
+      (`prefetch/3` avoids this). Longer copies, and other calls that may wait for a disk, run on a dirty I/O scheduler;
+      long searches, and the long lines and chunks of a stream, on a dirty CPU scheduler. A call that has to wait for
+      another call, or for a lock that another program holds, suspends only the calling process and occupies no
+      scheduler. The VM can be stopped at any time, even while calls are running.
 
   ## Live binaries
 
@@ -1394,12 +1394,13 @@ defmodule Emmap do
   Once a call has returned the error of a lost page, every later call that reads or writes the map returns the same error, even for
   other pages, until `reattach/1` is called. `info/1` shows it as `:fault`.
 
-  It looks at the same file again, even if the file was renamed, and maps the lost pages again at the same addresses,
-  so live binaries show what the file contains now. A map of a whole file adopts the current size of the file. This
+  It looks at the same file again, even if the file was renamed, and maps the lost pages again at the same addresses, so
+  live binaries show what the file contains now. A map of a whole file adopts the current size of the file. This
   includes read-only maps and maps opened with `:append`, which in this way read what others appended. A map of a part
   of a file, or with `:fixed_size`, keeps its size; the result is `{:error, :estale}` while the file is too short. A
-  `:private` map that can be written keeps its written pages and does not grow. If pages were lost whose data is
-  stored nowhere else (see [Reliability](reliability.md#how-it-works)), it returns `{:error, :enomem}`.
+  `:private` map that can be written keeps its written pages and does not grow. If pages of a private or anonymous map
+  were lost that had been written, so that their data is stored nowhere else (see
+  [Reliability](reliability.md#how-it-works)), it returns `{:error, :enomem}`.
 
   Data that existed only in a lost page, such as what was in the truncated part of the file, is gone. A write that
   returned the error of an earlier fault was not done. A write that itself accessed a lost page has lost the data in

@@ -139,7 +139,8 @@ defmodule Emmap.Inspection do
 
   Options:
 
-  * `values: n` – lists up to `n` counters, segments of a queue, groups of blocks or keys of a table (default 20; `:infinity` lists all)
+  * `values: n` – lists up to `n` counters, segments of a queue, groups of blocks, keys of a table, elements of a `.npy`
+    file or tensors (default 20; `:infinity` lists all)
   * `parts: n` – divides the file into `n` parts and counts the pages in memory of each (default 32; at most 1,000)
 
   The errors are those of `Emmap.open/2`, such as `:enoent`, `:eacces`, `:eisdir`, `:enodev` (a device, FIFO or socket);

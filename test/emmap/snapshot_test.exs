@@ -24,7 +24,7 @@ defmodule Emmap.SnapshotTest do
     assert Snapshot.generation(snapshot) == 0
     assert {:ok, 1} = Snapshot.publish(snapshot, "binary")
     assert {:ok, "binary"} = contents(snapshot)
-    assert {:ok, 2} = Snapshot.publish(snapshot, ["io", [?l | "ist"]])
+    assert {:ok, 2} = Snapshot.publish(snapshot, ["io", [?l, "i" | "st"]])
     assert {:ok, "iolist"} = contents(snapshot)
     assert {:ok, 3} = Snapshot.publish(snapshot, &File.write!(&1, "function"))
     assert {:ok, "function"} = contents(snapshot)
