@@ -45,7 +45,11 @@ defmodule Emmap.ProcessLock do
 
   @spec try_lock(reference) :: received | failure
   def try_lock(ref) do
-    with :taken <- Native.lock_request(ref, make_ref(), false), do: {:error, :ebusy}
+    case Native.lock_request(ref, make_ref(), false) do
+      :taken -> {:error, :ebusy}
+      result when result in [:ok, :abandoned] -> result
+      {:error, _} = error -> error
+    end
   end
 
   @doc "`clean?`: what the lock protects is consistent."
