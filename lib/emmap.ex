@@ -986,8 +986,8 @@ defmodule Emmap do
   The integer may be changed by any process or program that maps the file. `wait/4` notices a change when the one that
   made it calls `notify/2` afterwards; `patomic/4`, `patomic_write/3` and other writes do not notify by themselves. If
   the integer differs from `expected` at the time of the call, it returns immediately. It does not return for a
-  notification without a change, and it may miss a value that was replaced by `expected` again: use a number that only
-  grows.
+  notification without a change, and it may miss a change if the integer is soon set back to `expected`: use a number
+  that only grows.
 
   `timeout` is in milliseconds, or `:infinity`. The process waits in a `receive` for a message with a unique reference,
   whatever the length of its mailbox: it uses no CPU time, it can be killed, and no message is left in its mailbox. One
@@ -1028,7 +1028,7 @@ defmodule Emmap do
   @doc """
   Wakes all processes and programs that wait for the integer at `position` to change: see `wait/4`.
 
-  To be called after the change. Costs one system call, whether or not any process waits. Returns `:ok`. Also works on a
+  Call it after the change. Costs one system call, whether or not any process waits. Returns `:ok`. Also works on a
   read-only map. Other errors are as with `patomic/4`.
   """
   @doc group: "Atomic integers"

@@ -80,7 +80,7 @@ defmodule Bench.Groups.Array do
 
     [
       {:note,
-       "An array has a name, bounds and a type. The first comparison shows what these cost in addition to `Emmap.get/3`."},
+       "An array has bounds and a type. The first comparison shows what these cost in addition to `Emmap.get/3`."},
       comparison,
       headline(comparison, :get, "Emmap.Array.at, compared with Emmap.get :f64", {:at_most, 1.3})
     ]

@@ -75,7 +75,7 @@ defmodule Bench.Groups.Names do
 
     [
       {:note,
-       "A dynamic file finds the name in one native call, without a lock: it computes the hash of the name, reads a slot and compares the name. With names given at open, the name is looked up in a map of the handle first."},
+       "A dynamic file finds the name in one native call, without a lock: it computes the hash of the name, reads a slot and compares the name. With names given at open, the name is first looked up in an Elixir map in the handle."},
       adds,
       headline(
         adds,
@@ -101,7 +101,7 @@ defmodule Bench.Groups.Names do
       ),
       gets,
       {:note,
-       "**New names.** A round adds names that do not exist yet, to a new file or table. It includes the growth of the file and of the directory."},
+       "**New names.** A round adds names that do not exist yet, to a new file or table. It includes the growth of the file and of its table of names."},
       new
     ]
   end

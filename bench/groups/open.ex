@@ -33,7 +33,7 @@ defmodule Bench.Groups.Open do
 
     [
       {:note,
-       "Opening a map costs its system calls, switching to a dirty scheduler and back, and the description of the map, its lock and the guard's range."},
+       "Opening a map costs its system calls, switching to a dirty scheduler and back, and the description of the map and of the guard's range."},
       opens,
       for(
         %{name: name} = one <- opens,

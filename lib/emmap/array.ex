@@ -21,8 +21,9 @@ defmodule Emmap.Array do
     * a number: one of the types of `Emmap.get/3` (see `Emmap.Typed`), such as `:f64` or `{:u32, :big}`, or a type of Nx, such as
       `{:f, 64}` or `{:s, 32}`
     * `{:bytes, n}`: a binary of `n` bytes. A shorter one is padded with zeros when it is written
-    * a record: a list of `{name, type}`, and `{name, n}` for `n` bytes that are skipped. It is read as a map. The fields
-      follow each other without gaps, as in a packed struct of C or a dtype of NumPy; add gaps where the other program has them
+    * a record: a list of `{name, type}`, and `{name, n}` for `n` bytes that are skipped. It is read as an Elixir map.
+      The fields follow each other without gaps, as in a packed struct of C or a dtype of NumPy; add gaps where the
+      other program has them
     * `:npy`: a `.npy` file of NumPy, which describes itself
 
   The file has no header (except a `.npy` file), so other programs read and write the same bytes: `numpy.memmap`, `zerocopy` of
@@ -31,22 +32,24 @@ defmodule Emmap.Array do
   ## The contract
 
     * An array is a view of a map: it copies nothing, and any process of this node may use it. Its elements are counted from 0.
-    * Without `:count`, the array ends with the last whole record of the map, and grows with it. `append/2` adds records, from
-      any number of processes, VMs and Emmap programs at the same time. Records that others append are seen after the next
+    * Without `:count`, the array ends with the last whole record of the map, and grows with it. `append/2` adds
+      records, from any number of processes and VMs at the same time. Records that others append are seen after the next
       `append/2` or `reattach/1` of this handle.
     * `at/2`, `put/3`, `get_many/2` and `put_many/2` take the lock of `Emmap.pread/3` (unless the map is `:nolock`), so a
       record is read as a whole with respect to writes through the same handle. Sums and searches do not take it.
-    * Functions that return a plain value raise `Emmap.Error` if the system fails: `:closed`; `:estale` if another program has
-      truncated the file; and the other reasons that `Emmap.reattach/1` lists. Incorrect use raises `ArgumentError`.
-    * Writes survive the end of the VM, including `kill -9`. After a crash in the middle of `append/2`, the file has some of
-      its records, in order and whole; the rest of an incomplete one is not counted, and the next append overwrites it. To
-      survive a power failure, call `sync/1`.
+    * Functions that return a plain value raise `Emmap.Error` with one of these reasons: `:closed`; `:estale` if another
+      program has truncated the file; and the other reasons that `Emmap.reattach/1` lists. Incorrect use raises
+      `ArgumentError`.
+    * Writes survive the end of the VM, including `kill -9`. After a crash in the middle of `append/2`, the file has
+      some of its records, in order and whole. A part of one more record may follow; it is not counted, and the next
+      append overwrites it. To survive a power failure, call `sync/1`.
 
   ## What it costs
 
-  `at/2` of a number takes as long as `Emmap.get/3`. Sums, minima and maxima read the memory once, on dirty CPU schedulers,
-  in steps of 2 milliseconds: a killed process, or `close/1`, ends them after the current step. A binary search reads
-  about log2(n) elements on the scheduler of the caller, and moves to a dirty one if they have to be read from a slow disk.
+  `at/2` of a number takes as long as `Emmap.get/3`. Sums, minima and maxima read the memory once, on dirty CPU
+  schedulers, in steps of 2 milliseconds: if the process is killed, or `close/1` is called, they end after the current
+  step. A binary search reads about log2(n) elements on the scheduler of the caller, and moves to a dirty one if they
+  have to be read from a slow disk.
 
   An array is `Enumerable` (`Enum` functions read ahead 16 KiB at a time) and supports `Access`: `array[5]` is the element,
   or `nil`, and `array[:name]` is a column.
@@ -79,8 +82,8 @@ defmodule Emmap.Array do
   @type nx_type :: {:u | :s | :f | :c, 8 | 16 | 32 | 64 | 128} | nil
   @typedoc """
   What is wrong with a file: it is shorter than its records (`:length`). Of a `.npy` file: it does not begin as one
-  (`:magic`), its version is unknown (`:version`), its header is invalid (`:header`), as is its shape (`:shape`), or its
-  type is one that has no fixed size, such as Python objects (`:type`).
+  (`:magic`), its version is unknown (`:version`), its header is invalid (`:header`), its shape is invalid (`:shape`),
+  or its type has no fixed size, such as Python objects (`:type`).
   """
   @type bad_format :: :length | Npy.bad_format()
   @typedoc "An array. All fields are private."
@@ -205,7 +208,8 @@ defmodule Emmap.Array do
   defp kind(:npy), do: :npy
   defp kind(_type), do: :array
 
-  @doc "Closes the map. Later calls raise `Emmap.Error` with `:closed`; live binaries stay valid."
+  @doc "Closes the map. Each later call fails with `:closed`: functions that return a plain value raise `Emmap.Error`,
+  and the others return `{:error, :closed}`. Live binaries stay valid."
   @doc group: "Opening and closing"
   @spec close(t) :: :ok | Emmap.failure()
   def close(array), do: Emmap.close(array!(array).mem)
@@ -252,7 +256,8 @@ defmodule Emmap.Array do
   def shape(array), do: {count(array)}
 
   @doc """
-  Returns the type of the elements as Nx names it, such as `{:f, 64}`; `nil` for bytes and records.
+  Returns the type of the elements as Nx names it, such as `{:f, 64}`; `nil` for records, and for bytes other than the
+  16-bit floats and complex numbers of a `.npy` file.
 
   Together with `shape/1`, and `view/1` or `to_binary/1`, it makes a tensor: see [Tensors](nx.md).
   """
@@ -368,7 +373,8 @@ defmodule Emmap.Array do
   @doc """
   Returns the elements at several indices, a list or a range, in their order; `nil` where there is none.
 
-  Numbers at any indices take one native call for each thousand. A range with step 1 is read like a file, in pieces.
+  Numbers are read with one native call per thousand indices, whatever the indices are. A range with step 1 is read
+  sequentially, in pieces.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 4])
       iex> :ok = Emmap.pwrite(mem, 0, "abcd")
@@ -463,8 +469,8 @@ defmodule Emmap.Array do
   defp field(_array, _name), do: nil
 
   @doc """
-  Returns `count` elements from `start` on as an array of their own: a view with a fixed number of elements, fewer if there are
-  not so many. A negative `start` counts from the end.
+  Returns the `count` elements that begin at `start` as an array: a view with a fixed number of elements. There are
+  fewer if the array ends earlier. A negative `start` counts from the end.
   """
   @doc group: "Reading"
   @spec slice(t, integer, non_neg_integer) :: t
@@ -493,7 +499,8 @@ defmodule Emmap.Array do
   def slice(other, _start, _count), do: no_array!(other)
 
   @doc """
-  Splits an array into `n` arrays of about the same size, for `Task.async_stream/3`. There are fewer if there are not so many elements.
+  Splits an array into `n` arrays of about the same size, for `Task.async_stream/3`. There are fewer arrays if there are
+  fewer than `n` elements.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 10])
       iex> {:ok, array} = Emmap.Array.of(mem, :u8)
@@ -522,9 +529,9 @@ defmodule Emmap.Array do
   @doc """
   Replaces the element at `index`. Returns `:ok`.
 
-  An index without an element raises `ArgumentError` (`append/2` adds elements), as does a value that the type does not have. A record
-  needs all its fields; to change one, use `column/2`. Bytes that a record skips become zeros. Errors are those of
-  `Emmap.pwrite/3`, such as `:eacces` if the map is read-only.
+  An index without an element raises `ArgumentError` (`append/2` adds elements), as does a value that the type cannot
+  hold. A record needs all its fields; to change one, use `column/2`. Bytes that a record skips become zeros. Errors are
+  those of `Emmap.pwrite/3`, such as `:eacces` if the map is read-only.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 32])
       iex> {:ok, array} = Emmap.Array.of(mem, x: :f32, y: :f32)
@@ -597,14 +604,14 @@ defmodule Emmap.Array do
   Adds an element, or the elements of an enumerable, at the end of the file. Returns `{:ok, index}`, the index of the first
   one.
 
-  Any number of processes, VMs and Emmap programs may append at the same time: the elements of one call follow each
+  Any number of processes and VMs may append at the same time: the elements of one call follow each
   other. If the call fails, nothing is added. All elements are checked before the first is written.
 
   Errors are those of `Emmap.pwrite/3`: `:eacces` if the map was opened without `:write`, or with `:append`; `:enospc` if the disk is full, or the map
   cannot grow; `:enotsup` for anonymous memory and on hugetlbfs. An array with a fixed number of elements (`:count`, `:shape`, a slice, a
   `.npy` file) and a column raise `ArgumentError`.
 
-  The call runs on a dirty I/O scheduler and takes microseconds. To add many elements, pass many at once.
+  The call runs on a dirty I/O scheduler and takes microseconds. To add many elements, pass them all in one call.
 
       iex> path = Path.join(System.tmp_dir!(), "emmap_doc_append.u32")
       iex> _ = File.rm(path)
@@ -647,13 +654,14 @@ defmodule Emmap.Array do
   # The whole column
 
   @doc """
-  Returns the sum of all elements, which must be numbers: of a column, or of the given field.
+  Returns the sum of all elements, which must be numbers. Of records, sum a `column/2`, or use `sum/2`.
 
-  Integers are added exactly, at any size of the sum. Floats are added as 64-bit floats (`:f32` as well), in blocks of 1,024 with sixteen
-  partial sums each, and the blocks with a compensation of rounding errors (Neumaier's), so the error is about that of
-  NumPy's pairwise sum or smaller. The result is the same each time. If an element is NaN, so is the sum (`:nan`). The sum of no elements is 0.
+  Integers are added exactly, however large the sum. Floats are added as 64-bit floats (`:f32` as well), in blocks of
+  1,024 with sixteen partial sums each, and the blocks with a compensation of rounding errors (Neumaier's), so the error
+  is about that of NumPy's pairwise sum or smaller. The result is the same each time. If an element is NaN, so is the
+  sum (`:nan`). The sum of no elements is 0.
 
-  Elements that are written at the same time may be added as they were before or after.
+  An element that is written at the same time is added with either its old or its new value.
   """
   @doc group: "Summing"
   @spec sum(t) :: Typed.number_read()
@@ -674,7 +682,7 @@ defmodule Emmap.Array do
   @spec min(t, name) :: Typed.number_read() | nil
   def min(array, field), do: array |> column(field) |> Folds.min()
 
-  @doc "Returns the greatest element, as `min/1` does the least."
+  @doc "Returns the greatest element. Otherwise the same as `min/1`."
   @doc group: "Summing"
   @spec max(t) :: Typed.number_read() | nil
   def max(array), do: Folds.max(array!(array))
@@ -688,11 +696,12 @@ defmodule Emmap.Array do
 
   @doc """
   Searches for a value in sorted elements (ascending). Returns `{:ok, index}` of the first one that is equal, or
-  `{:none, index}`: the value would have to be inserted there.
+  `{:none, index}`, where `index` is the position at which the value would have to be inserted.
 
-  Elements are numbers or binaries (`{:bytes, n}`, which compare byte by byte; a shorter `value` is padded with zeros). NaN
-  sorts last, as in NumPy. If the elements are not sorted, the result is one of these tuples, without a meaning. The value
-  for a column of floats is a number, `:infinity` or `:neg_infinity`, and is compared as a 64-bit float.
+  Elements are numbers or binaries (`{:bytes, n}`, which compare byte by byte; a shorter `value` is padded with zeros).
+  NaN sorts last, as in NumPy. If the elements are not sorted, the result is still one of these tuples, but it is
+  meaningless. The value for a column of floats is a number, `:infinity` or `:neg_infinity`, and is compared as a 64-bit
+  float.
   """
   @doc group: "Searching"
   @spec binary_search(t, Typed.number_written() | binary) ::
@@ -744,8 +753,9 @@ defmodule Emmap.Array do
   @doc """
   Returns all elements as one live binary, in constant time: `{:ok, binary}`. Errors are those of `Emmap.view/3`.
 
-  The binary is the memory of the file: see "Live binaries" in `Emmap`. A column of records, and numbers that are not in the
-  byte order of the machine, raise `ArgumentError`, because Nx could not read them; use `to_binary/1`.
+  The binary is the memory of the file: see "Live binaries" in `Emmap`. A column, whose values are not contiguous, and
+  numbers that are not in the byte order of the machine raise `ArgumentError`, because Nx could not read them; use
+  `to_binary/1`.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 4])
       iex> {:ok, array} = Emmap.Array.of(mem, :u8, count: 3)
@@ -779,8 +789,8 @@ defmodule Emmap.Array do
   @doc """
   Returns a copy of all elements, without gaps and in the byte order of the machine: what `Nx.from_binary/2` takes.
 
-  Numbers are swapped if they have another byte order; `{:bytes, n}` is copied as it is. Records raise
-  `ArgumentError`: make it of a column. The copy is in the memory of the VM.
+  The bytes of numbers are swapped if they are in the other byte order; `{:bytes, n}` is copied as it is. Records raise
+  `ArgumentError`: pass a column. The copy is in the memory of the VM.
 
       iex> {:ok, mem} = Emmap.open([:anon, size: 12])
       iex> {:ok, array} = Emmap.Array.of(mem, id: :u8, value: {:u16, :big}, pad: 1)

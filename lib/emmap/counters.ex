@@ -67,8 +67,8 @@ defmodule Emmap.Counters do
       the value 0 before the change. `get/2` of a name that does not exist raises `ArgumentError`.
     * A name is found without a lock, in about the time of `add/3` with a fixed name. A new name is added under the lock
       of the file. Each name exists once, whichever program dies at any moment. Counters cannot be removed.
-    * `to_map/1`, `to_list/1`, `info/1` and the functions of `Enum` read the counters in the order in which they were
-      added. Names are strings, except for those that were given to `open/3` as atoms.
+    * `to_list/1`, `info/1` and the functions of `Enum` return the counters in the order in which they were added. Names
+      are strings, except for those that were given to `open/3` as atoms.
     * `sync/1` covers the names that exist when it is called, and their values. After a power failure, a counter that was
       added later may be missing.
     * `max_names: 100_000` limits the number of names, so that names from outside do not fill the disk. A call that would
@@ -78,7 +78,7 @@ defmodule Emmap.Counters do
       `open/3` can be used, and other names raise `ArgumentError`. A file without the option cannot become dynamic.
     * At most 64 programs can have the file open at the same time. `open/3` of another returns `{:error, :eusers}`.
     * A counter takes 128 bytes, or 128 bytes per scheduler with write concurrency. A name of more than 104 bytes takes
-      further 128 bytes for each 128 bytes.
+      another 128 bytes for each 128 bytes, or part of them, beyond the first 104.
   """
 
   import Emmap.Waiting, only: [patient: 1]
@@ -166,7 +166,7 @@ defmodule Emmap.Counters do
     * `write_concurrency: false` – with `true`, for a new file: see "Write concurrency" in `Emmap.Counters`
     * `dynamic: false` – with `true`, names are added when they are used: see "Names that appear at run time" in
       `Emmap.Counters`. Names need not be given: `open(path, dynamic: true)`.
-    * `max_names: 100_000` – this program adds no name to a dynamic file that has so many
+    * `max_names: 100_000` – this program adds no name to a dynamic file that already has this many
 
   Errors: those of `Emmap.open/2`; `:estale` (the file was truncated while it was read); and the following, which leave
   the file unchanged:
@@ -275,7 +275,7 @@ defmodule Emmap.Counters do
   Its keys are `:path`, `:count`, `:names` (or `nil`), `:write_concurrency`, `:dynamic`, `:size` (of the file, in bytes), and
   `:faults` (how often a lost page of the counters was accessed). Dynamic counters also have `:max_names`, `:recoveries`
   (how often the names were examined after a reboot, and when the file was created) and `:dropped` (how many incomplete
-  names the last of these recoveries found). For these, all names are read.
+  names the last of these recoveries found). For dynamic counters, the call reads all names.
   """
   @doc group: "Opening and closing"
   @spec info(counters) ::

@@ -15,25 +15,25 @@ defmodule Emmap.Mutex do
 
   ## The contract
 
-    * At most one process has the lock, of all processes of all VMs that have the file open. The holder is the process that
+    * Of all processes of all VMs that have the file open, at most one has the lock. The holder is the process that
       called `lock/2`; no other process can release it.
-    * If the holder ends without releasing the lock, for whatever reason, the next process receives it as `:abandoned`:
-      `exit/1`, a kill, the death of the VM (`kill -9`), or a reboot. What the lock protects may then be half changed. The
-      process repairs it, and calls `unlock/1`, after which the lock is received as `:ok` again. If it dies too, the next
-      process also receives `:abandoned`.
+    * If the holder ends without releasing the lock, for whatever reason (`exit/1`, a kill, the death of the VM by `kill
+      -9`, or a reboot), the next process receives it as `:abandoned`. What the lock protects may then be half changed.
+      The process repairs it, and calls `unlock/1`, after which the lock is received as `:ok` again. If it dies too, the
+      next process also receives `:abandoned`.
     * Processes of one VM receive the lock in the order in which they asked for it. If processes of several VMs wait, a VM
       passes the lock on among its processes at most 16 times before other VMs can take it.
     * Waiting uses no CPU time: a waiting process is in a `receive` for a message with a unique reference, and can be
       killed. A native thread of its VM sleeps until the lock is released, or its holder's program dies. (Before Linux
-      5.16 and on other systems, it looks every 20 milliseconds.)
+      5.16 and on other systems, it checks every 20 milliseconds.)
     * The lock is not reentrant: if the holder calls `lock/2` again, the result is `{:error, :edeadlk}`.
 
-  The mutex has a file of its own, of 16 KiB, which must not be deleted while it is in use. The data may be anywhere: in maps,
-  in other files, in a database. Up to 64 VMs can have the file open (on systems other than Linux, one). Maps of other files do
-  not know the lock: all who change the data have to use it.
+  The mutex has a file of its own, of 16 KiB, which must not be deleted while it is in use. The data may be anywhere: in
+  maps, in other files, in a database. Up to 64 VMs can have the file open (on systems other than Linux, one). Nothing
+  enforces the lock: every program that changes the data has to use it.
 
-  A lock and unlock that no other process waits for costs a few microseconds, and no system call. To change a single
-  integer, `Emmap.patomic/4` is faster and needs no lock.
+  If no other process waits, a lock and an unlock together cost a few microseconds, and no system call. To change a
+  single integer, `Emmap.patomic/4` is faster and needs no lock.
   """
 
   alias Emmap.{Native, OptionList, ProcessLock, Structure, StructureOwner}
@@ -90,16 +90,16 @@ defmodule Emmap.Mutex do
   def open!(path, options \\ []), do: Structure.opened!(open(path, options), :mutex, path)
 
   @doc """
-  Closes the mutex. If a process received the lock with this handle, it is abandoned; processes that wait with this handle get
-  `{:error, :closed}`.
+  Closes the mutex. If a process holds the lock that it received with this handle, the lock is abandoned; processes that
+  wait with this handle get `{:error, :closed}`.
   """
   @doc group: "Opening and closing"
   @spec close(mutex) :: :ok | {:error, :closed}
   def close(mutex), do: Native.lock_close(ref!(mutex))
 
   @doc """
-  Receives the lock, and waits for it for at most `timeout` milliseconds. Returns `:ok`, or `:abandoned` if its previous holder
-  ended without releasing it.
+  Acquires the lock. Waits for it for at most `timeout` milliseconds. Returns `:ok`, or `:abandoned` if its previous
+  holder ended without releasing it.
 
   Errors:
 
@@ -114,14 +114,15 @@ defmodule Emmap.Mutex do
   def lock(mutex, timeout \\ :infinity), do: ProcessLock.lock(ref!(mutex), timeout)
 
   @doc """
-  Receives the lock if no process has it. Otherwise, the result is `{:error, :ebusy}`. Other results are those of `lock/2`.
+  Acquires the lock if no process has it. Otherwise, the result is `{:error, :ebusy}`. Other results are those of
+  `lock/2`.
   """
   @doc group: "Locking"
   @spec try_lock(mutex) :: received | failure
   def try_lock(mutex), do: ProcessLock.try_lock(ref!(mutex))
 
   @doc """
-  Releases the lock: the data is consistent.
+  Releases the lock. With this call, the holder declares that the data is consistent.
 
   If another process has the lock, or none, the result is `{:error, :eperm}`.
   """
@@ -130,7 +131,7 @@ defmodule Emmap.Mutex do
   def unlock(mutex), do: ProcessLock.unlock(ref!(mutex), true)
 
   @doc """
-  Receives the lock, calls `fun`, and releases the lock. Returns `{:ok, result_of_fun}`.
+  Acquires the lock, calls `fun`, and releases the lock. Returns `{:ok, result_of_fun}`.
 
   A `fun` of one argument gets `:ok` or `:abandoned`, as `lock/2` returns it. If `fun` raises, throws or exits, the lock is
   abandoned, as if the process had died there. Errors are those of `lock/2`; then `fun` is not called.

@@ -1,7 +1,7 @@
 defmodule Emmap.Snapshot do
   @moduledoc """
-  Data that many processes read while it is replaced: a version is published as a whole, and readers get the current one in
-  constant time, without a lock.
+  Data that many processes read while it is being replaced: a version is published as a whole, and readers get the
+  current one in constant time, without a lock.
 
       iex> directory = Path.join(System.tmp_dir!(), "emmap_doc_snapshot")
       iex> _ = File.rm_rf!(directory)
@@ -30,29 +30,31 @@ defmodule Emmap.Snapshot do
 
   ## The contract
 
-    * `current/1` returns the version that was published last, by any VM, or a later one. It takes no lock, and neither a
-      publisher nor another reader delays it. The first call after a publication opens the new file, once for each VM;
-      processes of the same VM that call `current/1` at the same time wait for that.
-    * What a process got stays as it is, also when newer versions are published: handles and live binaries keep the pages of
-      their version. The memory of a version is released with the last process that refers to it. No reader, also not one that
-      was killed or that hangs, delays a publisher or keeps a file.
-    * A version is complete or does not exist: a reader never sees a part of one. If a publisher dies or fails at any moment,
-      the previous version stays current; its unfinished file is removed, by the next publisher if it died.
+    * `current/1` returns the version that was the last one, of any VM, when the call began, or one that was published
+      during the call. It takes no lock, and no publisher delays it. The first call after a publication in each VM opens
+      the new file; processes of that VM that call `current/1` at the same time wait for it.
+    * What a process got stays as it is, even when newer versions are published: handles and live binaries keep the
+      pages of their version. The memory of a version is released with the last process that refers to it. No reader,
+      not even one that was killed or that hangs, delays a publisher or keeps a file from being removed.
+    * A version is complete or does not exist: a reader never sees a part of one. If a publisher dies or fails at any
+      moment, the previous version stays current; its unfinished file is removed: at once if it failed, by the next
+      publisher if it died.
     * Publishers, in any VM, take turns: the whole `publish/3` is done under a lock, which is released when the publisher dies.
-    * A version that was published with `sync: true`, the default, survives a power failure, as does the version before it if the
-      power fails earlier. With `sync: false`, a publication does not wait for the disk: it survives the death of the VM, but
-      after a power failure the snapshot is empty until the next publication.
-    * Versions have increasing numbers, from 1 (*generations*). They do not start again after a reboot.
+    * A version that was published with `sync: true`, the default, survives a power failure once `publish/3` has
+      returned. If the power fails earlier, this version or the one before it survives. With `sync: false`, a
+      publication does not wait for the disk: it survives the death of the VM, but after the machine has restarted, the
+      snapshot is empty until the next publication.
+    * Versions are numbered from 1. The number of a version is its *generation*. The numbering continues after a reboot.
 
   ## Costs
 
-  `current/1` compares a word of the map with the number of the opened version, and copies what `:open` returned, as
-  `:ets.lookup/2` copies: a handle, or a struct that refers to one, takes less than 0.1 µs. So `:open` should return a
-  handle or a struct, and not the data itself.
+  `current/1` compares a word of the control file, which is mapped, with the number of the opened version, and copies
+  what `:open` returned, as `:ets.lookup/2` copies: a handle, or a struct that refers to one, takes less than 0.1 µs. So
+  `:open` should return a handle or a struct, and not the data itself.
 
-  `publish/3` writes a file, and with `sync: true` waits for the disk three times (the file, its name, and the control file). It
-  does not depend on the number of processes and of versions that they hold; `:persistent_term.put/2` scans the heap of every
-  process.
+  `publish/3` writes a file, and with `sync: true` waits for the disk three times (the file, its name, and the control
+  file). The time does not depend on how many processes there are, or how many versions they hold, whereas
+  `:persistent_term.put/2` scans the heap of every process.
 
   Up to 64 VMs can have a snapshot open (on systems other than Linux, one).
   """
@@ -67,7 +69,7 @@ defmodule Emmap.Snapshot do
   @type t :: %__MODULE__{}
   @typedoc "An opened snapshot, or the name that it was started with: see `start_link/1`."
   @type snapshot :: t | atom
-  @typedoc "The number of a version, from 1; 0: nothing was published yet."
+  @typedoc "The number of a version, from 1; 0: nothing has been published yet."
   @type generation :: non_neg_integer
   @typedoc "Why a call failed: see the functions."
   @type failure :: {:error, :closed | :file.posix() | :inet.posix() | term}
@@ -170,7 +172,8 @@ defmodule Emmap.Snapshot do
 
   Errors:
 
-    * `:enoent` – nothing was published yet, or the version was not on the disk when the machine stopped (`sync: false`)
+    * `:enoent` – nothing has been published yet, or the version was not on the disk when the machine stopped (`sync:
+      false`)
     * `{:bad_format, :length}` – the file of the version is shorter or longer than it was when it was published
     * `:closed`, `:estale` – the snapshot is closed; its control file was truncated
     * those of the function `:open`, which is called again by the next call
@@ -278,7 +281,8 @@ defmodule Emmap.Snapshot do
   defp complete(_newer, _generation, _path), do: :ok
 
   @doc """
-  Returns the number of the current version; 0 if nothing was published yet. Raises `Emmap.Error` if the snapshot is closed.
+  Returns the number of the current version; 0 if nothing has been published yet. Raises `Emmap.Error` if the snapshot
+  is closed.
   """
   @doc group: "Reading"
   @spec generation(snapshot) :: generation
@@ -292,7 +296,7 @@ defmodule Emmap.Snapshot do
   end
 
   @doc """
-  Waits until the current version has another number than `generation`, for at most `timeout` milliseconds. Returns
+  Waits until the number of the current version is no longer `generation`, for at most `timeout` milliseconds. Returns
   `{:ok, number}`.
 
   The process uses no CPU time while it waits, as with `Emmap.wait/4`. Errors: `:etimedout`, `:closed`, `:estale`.
@@ -324,7 +328,7 @@ defmodule Emmap.Snapshot do
   @spec subscribe(snapshot) :: {:ok, reference} | failure
   def subscribe(snapshot), do: Native.snapshot_subscribe(snapshot!(snapshot).ref)
 
-  @doc "Ends a subscription, and removes its messages from the mailbox. Returns `:ok`, also if it has ended before."
+  @doc "Ends a subscription, and removes its messages from the mailbox. Returns `:ok`, even if it has already ended."
   @doc group: "Reading"
   @spec unsubscribe(reference) :: :ok
   def unsubscribe(subscription) when is_reference(subscription) do
@@ -360,8 +364,9 @@ defmodule Emmap.Snapshot do
     * `:sync` – as with `open/2`, for this publication
     * `timeout: :infinity` – how many milliseconds to wait for other publishers
 
-  If the function raises, throws or exits, `publish/3` does the same. In this case, and after every error, the previous version
-  stays current, and no file is left. The file of the previous version is removed; readers that have it open keep its data.
+  If the function raises, throws or exits, `publish/3` does the same. In this case, and after every error, the previous
+  version stays current, and no unfinished file is left. After a success, the file of the previous version is removed;
+  readers that have it open keep its data.
 
   Errors: those of `Emmap.Mutex.lock/2`, and of creating, writing, syncing and renaming a file, such as `:enospc`; `:enoent` if
   the function has not created the file; `:enodev` if it is not a regular file.

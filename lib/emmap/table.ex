@@ -26,11 +26,11 @@ defmodule Emmap.Table do
       one step, when it is complete and on the disk. Tables that are open keep the old file until they are closed; open
       the path again to read the new one.
     * A key is a binary of at most 65,535 bytes, or with `format: :term` any term whose external format is that short.
-      Keys are compared as with `===`.
+      Keys are compared by their bytes, so `1` and `1.0` are different keys: see [Terms](#module-terms).
     * A value of more than 64 bytes is a live binary: it is the file's memory, returned in constant time, and keeps the map
       in memory. A shorter one is a copy. With `format: :term`, each lookup decodes a copy of the value.
-    * All records have checksums. A lookup compares the checksum of each value that it copies or decodes. The checksum of
-      a live binary, and whether a key that was not found is missing because of damage, is checked only by `check/1`.
+    * All records have checksums. A lookup compares the checksum of each value that it copies or decodes. Only `check/1`
+      checks the checksums of live binaries, and whether a key was not found because of damage.
     * The file must not be written to while it is open. If it is truncated, lookups raise `Emmap.Error` with the reason
       `:estale`, and live binaries read as zeros past the new end: see [Reliability](reliability.md).
 
@@ -69,14 +69,14 @@ defmodule Emmap.Table do
 
     * `:closed` – the table was closed
     * `{:corrupt, position}` – the file is damaged at this position, in bytes
-    * the reasons of lost pages that `Emmap.reattach/1` lists
+    * the reasons for lost pages that `Emmap.reattach/1` lists
 
   A key that is not a binary, for a table of binary keys, raises `ArgumentError`.
 
   ## Costs
 
-  A lookup takes constant time. It reads one cache line of the index for a key that does not exist, and another one, of
-  the record, for a key that does. The file needs, in addition to the keys and values, about 18 bytes per record.
+  A lookup takes constant time. It reads one cache line of the index and, for a key that exists, those of the record:
+  one or two for a short record. The file needs, in addition to the keys and values, about 18 bytes per record.
   """
 
   import Emmap.Waiting, only: [patient: 1]
@@ -98,9 +98,9 @@ defmodule Emmap.Table do
 
   @typedoc "An opened table, valid in every process of this node. `:path` and `:sorted` may be read."
   @type t :: %__MODULE__{}
-  @typedoc "A key: a binary, or a term if the table was built so."
+  @typedoc "A key: a binary, or a term if the table was built with that `:format`."
   @type key :: term
-  @typedoc "A value: a binary, or a term if the table was built so."
+  @typedoc "A value: a binary, or a term if the table was built with that `:format`."
   @type value :: term
   @typedoc "Why a file is not opened: see `open/2`."
   @type bad_format :: :kind | :version | :length | :checksum
@@ -127,14 +127,15 @@ defmodule Emmap.Table do
   # Building
 
   @doc """
-  Builds a table in a file from an enumerable of `{key, value}`. Returns `{:ok, %{count: n, duplicates: n, size: bytes}}`:
-  the number of records in the table, how many were dropped because of their keys, and the size of the file.
+  Builds a table in a file from an enumerable of `{key, value}`. Returns `{:ok, %{count: n, duplicates: n, size:
+  bytes}}`: the number of records in the table, how many were dropped because another record has the same key, and the
+  size of the file.
 
-  The enumerable is read once, in the calling process. What does not fit in the memory is sorted in temporary files, in the
-  directory of the file. They need about as much space as the new file. The file gets its name when it is complete and on
-  the disk. If the call fails, raises, or its process is killed, the file is not created or replaced, and nothing is left
-  behind. If the VM is killed, a temporary file may stay on systems other than Linux: the next build of the same
-  file removes it.
+  The enumerable is read once, in the calling process. Records that do not fit in `:memory` are sorted in temporary
+  files, in the directory of the file. They need about as much space as the new file. The file gets its name when it is
+  complete and on the disk. If the call fails, raises, or its process is killed, the file is not created or replaced,
+  and nothing is left behind. If the VM is killed, a temporary file may stay on systems other than Linux: the next build
+  of the same file removes it.
 
   Options, with their defaults:
 
@@ -149,9 +150,9 @@ defmodule Emmap.Table do
       and the `:total`, or `nil` while the enumerable is being read. It is called when a phase has begun, and then every
       100 milliseconds. Phases that take a few milliseconds may be left out
     * `memory: 67_108_864` – about how many bytes of native memory the build uses, from 16 MiB to 2 GiB. More memory makes
-      builds that need more than 256 times as much a little faster
-    * `:seed` – of the hash function, an integer of 64 bits. By default, it is random, so that nobody can choose keys
-      with equal hashes. With a given seed, the same records make the same file
+      a build a little faster if its records take more than 256 times as much
+    * `:seed` – the seed of the hash function, a 64-bit integer. By default, it is random, so that nobody can choose
+      keys with equal hashes. With a given seed, the same records make the same file
 
   Errors:
 
@@ -341,8 +342,8 @@ defmodule Emmap.Table do
   def keys(table), do: Reader.stream(table!(table), :keys, nil, :none)
 
   @doc """
-  Returns a stream of `{key, value}` of the keys from `first` to `last`, both included, in the order of the keys. `nil`
-  instead of a key is the start or the end of the table.
+  Returns a stream of `{key, value}` of the keys from `first` to `last`, both included, in the order of the keys. With
+  `nil` as `first`, the stream begins with the first record; with `nil` as `last`, it ends with the last one.
 
   The first record is found in logarithmic time. Raises `ArgumentError` if the table is not sorted.
   """
@@ -356,7 +357,7 @@ defmodule Emmap.Table do
   end
 
   @doc """
-  Returns a stream of `{key, value}` of the keys that begin with `prefix`, in the order of the keys.
+  Returns a stream of the `{key, value}` pairs whose keys begin with `prefix`, in the order of the keys.
 
   The first record is found in logarithmic time. Raises `ArgumentError` if the table is not sorted.
   """
