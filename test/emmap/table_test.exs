@@ -89,7 +89,9 @@ defmodule Emmap.TableTest do
       # What is copied is compared with its checksum, and nothing else.
       assert_raise Emmap.Error, ~r/damaged at position/, fn -> Table.get(table, "64") end
       assert :binary.first(Table.get(table, "65")) == ?A
-      assert {:error, {:corrupt, 4096}} = Table.check(table)
+      # The first damaged block of 64 KiB. The order of the records depends on the seed.
+      damaged = 4096 + div(min(at, at_copy) - 4096, 65_536) * 65_536
+      assert {:error, {:corrupt, ^damaged}} = Table.check(table)
       # They outlive the table.
       assert Table.close(table) == :ok
       assert other == long
