@@ -82,7 +82,7 @@ deny:
 # cargo-fuzz`). What is worth keeping goes to native/fuzz/corpus, which `cargo test` replays.
 FUZZ_SECONDS ?= 60
 fuzz:
-	cd native && for target in options counters dynamic_counters queue blocks table; do \
+	cd native && for target in options counters dynamic_counters queue blocks table snapshot; do \
 	  RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir fuzz $$target -- \
 	    -max_total_time=$(FUZZ_SECONDS) -timeout=20 -max_len=1024 || exit 1; \
 	done

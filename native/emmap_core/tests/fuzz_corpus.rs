@@ -15,6 +15,7 @@ fn the_corpus() {
     replay("queue", fuzz::queue::run);
     replay("blocks", fuzz::blocks::run);
     replay("table", fuzz::table::run);
+    replay("snapshot", fuzz::snapshot::run);
 }
 
 fn replay(target: &str, run: impl Fn(&[u8])) {

@@ -8,6 +8,7 @@
 //! | [`dynamic_counters`] | any bytes in a file of dynamic counters |
 //! | [`queue`] | any bytes as a queue file |
 //! | [`blocks`] | any bytes as a file of blocks |
+//! | [`snapshot`] | any bytes in the control file of a snapshot or a mutex |
 //! | [`table`] | a changed table, and any bytes as one |
 //! | [`bytes`] | numbers and choices out of bytes |
 //! | [`traces`] | what a run must not leave behind |
@@ -18,6 +19,7 @@ pub mod counters;
 pub mod dynamic_counters;
 pub mod options;
 pub mod queue;
+pub mod snapshot;
 pub mod table;
 pub mod traces;
 
