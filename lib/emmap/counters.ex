@@ -122,6 +122,7 @@ defmodule Emmap.Counters do
           | {:other_names, %{asked: [name], file: [String.t()]}}
           | :dynamic
           | :not_dynamic
+          | :eusers
           | :max_names
 
   @options [
@@ -168,12 +169,13 @@ defmodule Emmap.Counters do
       `Emmap.Counters`. Names need not be given: `open(path, dynamic: true)`.
     * `max_names: 100_000` – this program adds no name to a dynamic file that already has this many
 
-  Errors: those of `Emmap.open/2`; `:estale` (the file was truncated while it was read); and the following, which leave
-  the file unchanged:
+  Errors: those of `Emmap.open/2`; `:estale` (the file was truncated while it was read); and the following, which,
+  except for `:max_names`, leave the file unchanged:
 
     * `{:other_names, %{asked: names, file: names}}` – the file has different names, or no names
     * `:not_dynamic` – `dynamic: true` was given, and the file has counters without this option
     * `:dynamic` – a number of counters was given, and the file is dynamic
+    * `:eusers` – the file is dynamic, and 64 programs have it open
     * `:max_names` – the file is dynamic, and would have more names than `max_names:` allows. Some of the given
       names may have been added.
     * `{:bad_format, why}` – not a counter file (`:kind`), of an unknown `:version`, from a machine of the

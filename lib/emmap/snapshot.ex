@@ -172,8 +172,8 @@ defmodule Emmap.Snapshot do
 
   Errors:
 
-    * `:enoent` – nothing has been published yet, or the version was not on the disk when the machine stopped (`sync:
-      false`)
+    * `:enoent` – nothing has been published yet, or the version was published with `sync: false` and the machine has
+      restarted since
     * `{:bad_format, :length}` – the file of the version is shorter or longer than it was when it was published
     * `:closed`, `:estale` – the snapshot is closed; its control file was truncated
     * those of the function `:open`, which is called again by the next call
@@ -413,7 +413,7 @@ defmodule Emmap.Snapshot do
     * `:path` – the directory
     * `:generation`, `:size` – the number of the current version, and the size of its file in bytes
     * `:synced` – whether it was published with `sync: true`
-    * `:lost` – whether it was not on the disk when the machine stopped (`sync: false`)
+    * `:lost` – whether it was published with `sync: false`, and the machine has restarted since
     * `:publishing` – whether a process, of any VM, is publishing
   """
   @doc group: "State and maintenance"
