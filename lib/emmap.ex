@@ -754,7 +754,7 @@ defmodule Emmap do
   @doc """
   Writes `data` (iodata) at `position`.
 
-  If the data extends past the end of a map that can grow (a shared, writable map of a whole file, without `:fixed_size`
+  If the data extends past the end of a map that grows when it is written to (a shared, writable map of a whole file, without `:fixed_size`
   or `:length`), the file and the map grow. On other maps, such a write returns `{:error, :enospc}`. The bytes between
   the old end and `position` are zeros, and their blocks are allocated unless the map is `:sparse`. A program that
   follows the file (`tail -f`) reads the data when it arrives, and never zeros in its place. On a handle opened with
@@ -764,8 +764,8 @@ defmodule Emmap do
   If pages of the map are lost during a write, part of the data may be in the file. Errors:
 
     * `:eacces` – the map is read-only
-    * `:enospc` – the disk is full, or the map cannot grow (it is private, a part of a file, opened with `:fixed_size`
-      or `:length`, or at its `:max_size`)
+    * `:enospc` – the disk is full, or a write cannot make the map grow (it is private, anonymous, a part of a file, opened
+      with `:fixed_size` or `:length`, or at its `:max_size`)
     * `:edquot` – the user's quota is used up
     * `:eperm` – the file can no longer be changed (`chattr +i`), or can no longer be extended (`chattr +a`, a seal)
     * `:erofs` – the file system has become read-only

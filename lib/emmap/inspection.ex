@@ -14,8 +14,8 @@ defmodule Emmap.Inspection do
       iex> Emmap.Inspection.text(report) =~ "counters, version 1, intact"
       true
 
-  Counter files (also those of saleyn/emmap, the earlier library), queues, blocks and tables are recognized by their first
-  bytes, even if one bit of these is wrong. `.npy` and `.safetensors` files are recognized, too. Anything else is a plain file. Others may use the file at the same time.
+  Counter files (also those of saleyn/emmap, the earlier library), queues, blocks, tables, mutexes and the control files of
+  snapshots are recognized by their first bytes, even if one bit of these is wrong. `.npy` and `.safetensors` files are recognized, too. Anything else is a plain file. Others may use the file at the same time.
   """
 
   import Emmap.Handle, only: [handle: 1]
@@ -74,7 +74,8 @@ defmodule Emmap.Inspection do
   What is known about a file, as maps, lists, atoms, strings and integers.
 
     * `:path`, `:title` – its name as it was given, and a description of its format
-    * `:format` – `:counters`, `:dynamic_counters`, `:predecessor_counters`, `:queue`, `:blocks`, `:table`, `:npy`, `:safetensors` or `:plain`
+    * `:format` – `:counters`, `:dynamic_counters`, `:predecessor_counters`, `:queue`, `:blocks`, `:table`, `:mutex`, `:snapshot`,
+      `:npy`, `:safetensors` or `:plain`
     * `:status` – `:damaged` if it has a problem of severity `:damage`, otherwise `:unknown` if it has one of severity
       `:unknown`, otherwise `:intact`
     * `:bad_format` – the reason if `Emmap.Counters.open/3`, `Emmap.Queue.open/2`, `Emmap.Blocks.open/2`, `Emmap.Table.open/2`,
@@ -97,8 +98,7 @@ defmodule Emmap.Inspection do
       `:sorted`, `:records_size` and `:index_size` in bytes, `:blocks_checked`, whether those were all blocks (`:all_checked`), and the first
       `:keys` as `%{at: position, key: key, bytes: length_of_the_value}`. For a `.npy` file: the `:count` of elements, the `:stride` from
       one to the next and the position of the `:first` in bytes, the `:fields` as `%{name: name, type: type}`, and the first `:values` as text. For a
-      `.safetensors` file: the `:count` and the `:bytes` of all tensors, its `:metadata` as `%{key: key, value: value}`, and the first `:tensors`. For a plain file: its `:first_bytes` in hexadecimal
-      For a mutex: `:lock`, `:abandoned`. For the control file of a snapshot also `:generation`, the `:bytes` of its file, and `:synced`
+      `.safetensors` file: the `:count` and the `:bytes` of all tensors, its `:metadata` as `%{key: key, value: value}`, and the first `:tensors`. For a plain file: its `:first_bytes` in hexadecimal. For a mutex: `:lock`, `:abandoned`. For the control file of a snapshot also `:generation`, the `:bytes` of its file, and `:synced`
     * `:problems` – in the order in which they were found
   """
   @type report :: %{
