@@ -43,8 +43,8 @@ defmodule Bench.Groups.Snapshot do
        "#{thousands(amount(@processes))} processes hold the version before, while #{@publishes} versions are published and " <>
          "opened. The data has #{thousands(@entries)} entries: for a snapshot, they are encoded and written to a file; with ETS, they are " <>
          "inserted into a new table, whose identifier is inserted into another table, and the previous table is deleted. With " <>
-         "`:persistent_term`, the data has #{thousands(@few)} entries, and each process that holds the previous value copies it: one " <>
-         "update is made, and its time is shown for #{@publishes}."},
+         "`:persistent_term`, the data has #{thousands(@few)} entries, and each process that holds the previous value copies it: only one " <>
+         "update is made, and the table shows #{@publishes} times its duration."},
       currents,
       {:table, ["#{@publishes} replacements", ">"],
        [
