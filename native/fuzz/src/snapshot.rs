@@ -66,7 +66,10 @@ fn change(path: &Path, is_mutex: bool, bytes: &mut Bytes) {
             1 => VERSION as usize,
             _ => HEADERS[bytes.below(2)] + 8 * bytes.below(length / 8),
         };
-        if let Some(place) = file.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<8>()) {
+        if let Some(place) = file
+            .get_mut(at..)
+            .and_then(|rest| rest.first_chunk_mut::<8>())
+        {
             *place = bytes.altered(u64::from_le_bytes(*place)).to_le_bytes();
         }
     }
@@ -88,7 +91,10 @@ fn look(path: &Path) -> Result<(), control_file::Error> {
     let number = snapshot::number(&region).expect("inside the file");
     assert!(version.number < i64::MAX as u64);
     // The word may be ahead of a damaged file's header, but not behind it.
-    assert!(number as i64 >= version.number as i64, "a reader would miss it");
+    assert!(
+        number as i64 >= version.number as i64,
+        "a reader would miss it"
+    );
     let next = Version {
         number: version.number + 1,
         ..Version::default()
