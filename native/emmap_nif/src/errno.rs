@@ -69,8 +69,11 @@ pub fn name(errno: i32) -> &'static str {
         libc::ENETDOWN => "enetdown",
         libc::ENETUNREACH => "enetunreach",
         libc::ENOBUFS => "enobufs",
+        // FreeBSD does not have this one, nor ETIME.
+        #[cfg(any(target_os = "linux", target_vendor = "apple"))]
         libc::ENODATA => "enodata",
         libc::ESHUTDOWN => "eshutdown",
+        #[cfg(any(target_os = "linux", target_vendor = "apple"))]
         libc::ETIME => "etime",
         _ => linux_name(errno),
     }
