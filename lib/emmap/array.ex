@@ -426,7 +426,7 @@ defmodule Emmap.Array do
 
   @doc """
   Returns the column of a field: an array of its values, which is a view of the same records. Raises `ArgumentError` if
-  there is no such field.
+  the type does not have this field.
   """
   @doc group: "Reading"
   @spec column(t, name) :: t

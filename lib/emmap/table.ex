@@ -104,7 +104,7 @@ defmodule Emmap.Table do
   @type value :: term
   @typedoc "Why a file is not opened: see `open/2`."
   @type bad_format :: :kind | :version | :length | :checksum
-  @typedoc "Why a file is not opened: a POSIX atom, or what is wrong with its contents."
+  @typedoc "Why a file is not opened: a POSIX atom, or why its contents are invalid."
   @type reason :: :file.posix() | {:bad_format, bad_format}
   @typedoc "What keys and values are: see `build/3`."
   @type format :: :binary | :term | {:binary, :term} | {:term, :binary}
@@ -151,8 +151,8 @@ defmodule Emmap.Table do
       100 milliseconds. Phases that take a few milliseconds may be left out
     * `memory: 67_108_864` – about how many bytes of native memory the build uses, from 16 MiB to 2 GiB. More memory makes
       a build a little faster if its records take more than 256 times as much
-    * `:seed` – the seed of the hash function, a 64-bit integer. By default, it is random, so that nobody can choose
-      keys with equal hashes. With a given seed, the same records make the same file
+    * `:seed` – the seed of the hash function, a 64-bit integer. By default, it is random, so that users of
+      your program cannot choose keys with equal hashes. With a given seed, the same records make the same file
 
   Errors:
 

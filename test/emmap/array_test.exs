@@ -693,7 +693,7 @@ defmodule Emmap.ArrayTest do
       assert Array.get_many(array, [{1, 2, 3}, {0, 0, 9}]) == [23, nil]
       assert array[{1, 0, 0}] == 12
       assert_raise ArgumentError, ~r/each dimension/, fn -> Array.at(array, {0, 0}) end
-      # Up to the point where Nx takes over.
+      # Up to the call of Nx.
       assert {:ok, binary} = Array.view(array)
       assert binary == File.read!(path)
       assert Array.nx_type(array) == {:u, 16}

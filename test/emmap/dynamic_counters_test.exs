@@ -149,7 +149,7 @@ defmodule Emmap.DynamicCountersTest do
 
     assert Counters.add(c, "a", 1) == :ok
     assert Counters.open(path, ["d"], dynamic: true, max_names: 3) == {:error, :max_names}
-    # It is a limit of those who add, not of the file.
+    # It is a limit of the programs that add, not of the file.
     more = Counters.open!(path, ["d"], dynamic: true, max_names: 4)
     assert Counters.to_map(more) == %{"a" => 2, "b" => 1, "c" => 1, "d" => 0}
     assert {:ok, %{count: 4, max_names: 3}} = Counters.info(c)

@@ -28,7 +28,7 @@ defmodule Emmap.Array.Folds do
   def max(array), do: fold(array, &Native.array_max/4)
 
   defp fold(%{mem: handle(ref)} = array, native) do
-    # The elements that there are now, so that the steps do not run after those who append.
+    # The elements that there are now, so that the steps end although other processes append.
     array = %{numbers!(array) | fixed: Array.count(array)}
     step(native, ref, column(array), 0, "", array)
   end

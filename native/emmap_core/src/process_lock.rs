@@ -2,7 +2,7 @@
 //! however that ends, and the next holder learns of it.
 //!
 //! Between programs, it is a word of a control file ([`crate::control_file`]), as in [`crate::store::exclusive`]. Inside of a
-//! program, a list has the holder and those who wait. Only one thread of a program waits for other programs: for the word, and
+//! program, a list has the holder and the waiting processes. Only one thread of a program waits for other programs: for the word, and
 //! for the life of the program that has it. Nobody polls.
 //!
 //! `W` is whatever tells a waiter that it has the lock.
@@ -88,7 +88,7 @@ pub struct ProcessLock<W> {
     tell: fn(W, Result<Received>),
 }
 
-/// Who has to be told, by the caller, that it has received the lock.
+/// The process that the caller has to tell that it has received the lock.
 pub type ToTell<W> = Option<(W, Received)>;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -419,7 +419,7 @@ impl<W: Send + 'static> ProcessLock<W> {
         }
     }
 
-    /// A handle was closed: returns those who waited with it, and who is next if it had the lock. The caller tells them.
+    /// A handle was closed: returns the processes that waited with it, and the next holder if it had the lock. The caller tells them.
     pub fn end_session(self: &Arc<Self>, session: usize) -> (Vec<W>, ToTell<W>) {
         let mut state = self.state();
         let (ended, left): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut state.waiting)

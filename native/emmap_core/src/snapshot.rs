@@ -187,14 +187,14 @@ pub fn tidy(region: &Region, directory: &Path) -> std::result::Result<(), Error>
     Ok(())
 }
 
-/// Makes a version current whose file is complete, and wakes everybody who waits for it. The caller has the lock. Blocks on the
+/// Makes a version current whose file is complete, and wakes all threads that wait for it. The caller has the lock. Blocks on the
 /// disk.
 pub fn publish(region: &Region, version: &Version, synced: bool) -> std::result::Result<(), Error> {
     write(&mut region.clone_file()?, version, synced)?;
     Ok(advance(region, version.number)?)
 }
 
-/// Stores the number in the word unless it is there, and wakes everybody who waits for it.
+/// Stores the number in the word unless it is there, and wakes all threads that wait for it.
 fn advance(region: &Region, number: u64) -> Result<()> {
     let number = number as i64;
     let before = region.writing(|| {

@@ -138,7 +138,7 @@ struct All {
 /// The waiters of a program.
 pub struct Waits {
     all: Mutex<Option<All>>,
-    /// How many there are, for those who look whether any do.
+    /// How many there are, for callers that check whether there are any.
     count: AtomicUsize,
     /// Whether one thread can wait for many words.
     many: fn() -> bool,

@@ -186,7 +186,7 @@ fn joined([one, other]: [[u8; 8]; 2]) -> [u8; 16] {
     state
 }
 
-// array_min(handle, column, from, state): a number, `nil` if there is no element, or {next, state} to go on. The first state is
+// array_min(handle, column, from, state): a number, `nil` without elements, or {next, state} to go on. The first state is
 // empty.
 fn least<S: Scheduler>(call: &Call) -> Result<ErlNifTerm, Early> {
     fold_extreme::<S>(call, false)

@@ -167,7 +167,7 @@ impl Session {
         locked(&self.members).remove(&number)
     }
 
-    /// Releases what its members have, and tells those who wait.
+    /// Releases what its members have, and tells the waiting processes.
     pub fn close(&self, env: Env) -> emmap_core::Result<()> {
         let lock = locked(&self.lock).take().ok_or(Errno::CLOSED)?;
         let members = std::mem::take(&mut *locked(&self.members));

@@ -211,7 +211,7 @@ impl State {
     /// The number of the current version.
     #[inline(always)]
     fn number(&self, _inside: &Inside) -> Result<u64, Early> {
-        // SAFETY: a close waits for those who are inside before it releases the map.
+        // SAFETY: a close waits for all readers inside before it releases the map.
         match unsafe { self.region.load(Ordering::SeqCst).as_ref() } {
             Some(region) => Ok(snapshot::number(region)?),
             None => Err(Early::Closed),

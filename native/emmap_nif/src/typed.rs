@@ -152,7 +152,7 @@ fn float(call: &Call) -> Option<f64> {
     infinite(term)
 }
 
-/// An infinity as the atom that stands for it.
+/// An infinity as its atom.
 pub fn infinite(term: ErlNifTerm) -> Option<f64> {
     if term == terms::infinity().as_c_arg() {
         Some(f64::INFINITY)

@@ -2,7 +2,7 @@
 //!
 //! When a thread ends, the kernel walks its list of robust futexes: it sets a bit in those that the thread holds, and wakes a
 //! waiter (get_robust_list(2)). A thread is started that holds one, and does nothing else. Its list has only the entry of a
-//! pending operation, so that nothing but the futex itself must be in the shared memory.
+//! pending operation, so that only the futex itself must be in the shared memory.
 
 use std::sync::atomic::AtomicU32;
 

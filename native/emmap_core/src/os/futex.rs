@@ -162,7 +162,7 @@ pub fn has_futex_wait_any() -> bool {
 }
 
 /// # Safety
-/// None here: there is no such call.
+/// None here: the system does not have this call.
 #[cfg(not(target_os = "linux"))]
 pub unsafe fn futex_wait_any(_words: &[Expected], _timeout: Option<Duration>) -> crate::Result<()> {
     Err(crate::Errno(libc::ENOSYS))

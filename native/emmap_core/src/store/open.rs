@@ -115,7 +115,7 @@ fn open_or_create<S: Structure>(
     }
 }
 
-/// The first bytes of a file, which tell what it contains; `None` if there is no file that has so many.
+/// The first bytes of a file, which tell what it contains; `None` if the file does not exist or is shorter.
 pub fn start_of(path: &Path) -> Option<[u8; 8]> {
     let file = OpenOptions::new()
         .read(true)

@@ -444,7 +444,7 @@ impl<F: Files> Builder<F> {
         self.layout.checksums = self.output.position();
         let target = self.files.target();
         self.layout.checksum_count = self.output.finish(target)?;
-        // No offset of the index is cut off.
+        // All offsets of the index fit.
         if self.layout.file_size() > MOST_VALUE {
             return Err(Errno(libc::EFBIG));
         }

@@ -11,7 +11,7 @@ use super::record::Record;
 pub enum Step {
     Record(Record),
     End,
-    /// There is no record at this offset, where one must be.
+    /// This offset must have a record, and does not.
     Corrupt(u64),
 }
 

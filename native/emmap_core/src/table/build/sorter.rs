@@ -37,7 +37,7 @@ enum State<M> {
         level: usize,
         start: u64,
     },
-    /// The items in memory are taken, in order: there are no runs.
+    /// The items in memory are taken, in order: nothing was written to runs.
     InMemory(usize),
     Merging(Merge<M>),
 }
