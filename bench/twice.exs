@@ -28,7 +28,7 @@ defmodule Bench.Twice do
       end
 
     text =
-      "Of the #{length(differences)} measurements in [Targets](#targets), #{length(same)} differ by 15 % or less between two runs, one after the other"
+      "Of the #{length(differences)} measurements that two runs had, one after the other, #{length(same)} differ by 15 % or less"
 
     rest =
       if rows == [],

@@ -33,7 +33,7 @@ defmodule Bench.Groups.Open do
 
     [
       {:note,
-       "Opening a map costs its system calls, switching to a dirty scheduler and back, and the description of the map and of the guard's range."},
+       "Opening a map costs its system calls, switching to a dirty scheduler and back, and creating the records in memory that describe the map and the addresses that the guard watches."},
       opens,
       for(
         %{name: name} = one <- opens,

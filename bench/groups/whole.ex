@@ -49,7 +49,7 @@ defmodule Bench.Groups.Whole do
 
     [
       {:note,
-       "The file is in the page cache. With a live binary, the time is that of the reader alone: opening takes at most 0.1 ms at any size, and nothing is copied. `File.read!/1` copies the whole file into memory that the system has to clear first. The lower bound of the sums is the time of the sum itself. Summing all bytes takes longer than the copy that a live binary saves, so no way to read the file could be three times as fast."},
+       "The file is in the page cache. With a live binary, the time is that of the reader alone: opening takes about 0.1 ms at any size, and nothing is copied. `File.read!/1` copies the whole file into memory that the system has to clear first. The lower bound of the sums is the time of the sum itself. Summing all bytes takes longer than the copy that a live binary saves, so no way to read the file could be three times as fast."},
       rows,
       all,
       opens,

@@ -52,5 +52,5 @@ defmodule Bench.Outside do
   def missing(what),
     do:
       {:note,
-       "#{what} was not installed for this run, so it is left out (`bench/others/get` installs it)."}
+       "#{what} was not installed when this group was measured, so it is left out (`bench/others/get` installs it)."}
 end

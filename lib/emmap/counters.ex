@@ -276,7 +276,7 @@ defmodule Emmap.Counters do
 
   Its keys are `:path`, `:count`, `:names` (or `nil`), `:write_concurrency`, `:dynamic`, `:size` (of the file, in bytes), and
   `:faults` (how often a lost page of the counters was accessed). Dynamic counters also have `:max_names`, `:recoveries`
-  (how often the names were examined after a reboot, and when the file was created) and `:dropped` (how many incomplete
+  (how often the names were examined: when the file was created, and after each reboot) and `:dropped` (how many incomplete
   names the last of these recoveries found). For dynamic counters, the call reads all names.
   """
   @doc group: "Opening and closing"

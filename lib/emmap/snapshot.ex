@@ -30,8 +30,8 @@ defmodule Emmap.Snapshot do
 
   ## The contract
 
-    * `current/1` returns the version that was the last one, of any VM, when the call began, or one that was published
-      during the call. It takes no lock, and no publisher delays it. The first call after a publication in each VM opens
+    * `current/1` returns the version that had been published last, by any VM, when the call began, or one that was
+      published during the call. It takes no lock, and no publisher delays it. The first call after a publication in each VM opens
       the new file; processes of that VM that call `current/1` at the same time wait for it.
     * What a process got stays as it is, even when newer versions are published: handles and live binaries keep the
       pages of their version. The memory of a version is released with the last process that refers to it. No reader,
