@@ -487,6 +487,8 @@ defmodule Emmap.InspectionTest do
                "bytes of names: must be at most the room for names, 16777216, and the most that this number of counters can have"
     end
 
+    # Creating the files takes longer than inspecting them.
+    @tag timeout: 300_000
     test "many names are compared in linear time", %{path: path} do
       # Counted, not timed: how busy the machine is makes no difference.
       reductions = fn count ->
