@@ -32,7 +32,7 @@ defmodule Bench.Groups.Guard do
     rounds =
       for _ <- 1..if(quick?(), do: 1, else: 4),
           {state, {app, guard}} <- vms,
-          {call, times} <- Bench.VM.call(__MODULE__, :measure, [folder, guard], app),
+          {call, times} <- Bench.VM.call(__MODULE__, :measure, [folder, guard], app: app),
           do: {{call, state}, times}
 
     all = Enum.group_by(rounds, &elem(&1, 0), &elem(&1, 1))

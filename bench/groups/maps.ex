@@ -155,7 +155,10 @@ defmodule Bench.Groups.Maps do
             {"of direct maps that can grow", [:write, :direct]},
             {"of read-only maps with :nolock", [:nolock]}
           ] do
-        {program, vm, files} = Bench.VM.call(__MODULE__, :memory_of, [folder, options])
+        # Without the VM's cache of freed memory: it holds what the heap of the process was before it grew.
+        {program, vm, files} =
+          Bench.VM.call(__MODULE__, :memory_of, [folder, options], flags: "+MMmcs 0")
+
         {label, program, vm, files}
       end
 

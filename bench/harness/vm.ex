@@ -2,12 +2,12 @@ defmodule Bench.VM do
   @moduledoc false
   # A function of a group in a VM of its own.
 
-  @doc "What it returns. `app` is the folder of the application, if it is to be another one than here."
-  def call(module, function, arguments, app \\ Application.app_dir(:emmap)) do
+  @doc "What it returns. Options: `:app` (the folder of the application, if it is to be another one than here), `:flags` of the VM."
+  def call(module, function, arguments, options \\ []) do
     call = {module, function, arguments} |> :erlang.term_to_binary() |> Base.encode64()
 
     {output, 0} =
-      System.cmd("elixir", arguments(app) ++ ["-e", "Bench.VM.serve(#{inspect(call)})"])
+      System.cmd("elixir", arguments(options) ++ ["-e", "Bench.VM.serve(#{inspect(call)})"])
 
     [_, result] = Regex.run(~r/^RESULT (.*)$/m, output)
     result |> Base.decode64!() |> :erlang.binary_to_term()
@@ -21,7 +21,7 @@ defmodule Bench.VM do
       Port.open({:spawn_executable, System.find_executable("elixir")}, [
         :binary,
         :exit_status,
-        args: arguments(Application.app_dir(:emmap)) ++ ["-e", "Bench.VM.serve(#{inspect(call)})"]
+        args: arguments([]) ++ ["-e", "Bench.VM.serve(#{inspect(call)})"]
       ])
 
     {:os_pid, pid} = Port.info(port, :os_pid)
@@ -41,8 +41,10 @@ defmodule Bench.VM do
   end
 
   # Schedulers that wait without spinning, or two VMs would take the cores from each other.
-  defp arguments(app) do
+  defp arguments(options) do
+    app = Keyword.get_lazy(options, :app, fn -> Application.app_dir(:emmap) end)
     folders = [Path.join(app, "ebin"), Path.dirname(:code.which(__MODULE__))]
-    ["--erl", "+sbwt none +sbwtdcpu none +sbwtdio none"] ++ Enum.flat_map(folders, &["-pa", &1])
+    flags = "+sbwt none +sbwtdcpu none +sbwtdio none #{options[:flags]}"
+    ["--erl", flags] ++ Enum.flat_map(folders, &["-pa", &1])
   end
 end
