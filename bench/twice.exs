@@ -28,7 +28,7 @@ defmodule Bench.Twice do
       end
 
     text =
-      "Of the #{length(differences)} measurements that two runs had, one after the other, #{length(same)} differ by 15 % or less"
+      "Two runs were made, one after the other. Of the #{length(differences)} measurements that both have, #{length(same)} differ by 15 % or less"
 
     rest =
       if rows == [],

@@ -21,7 +21,7 @@ defmodule Emmap.Counters do
 
   ## The contract
 
-    * Counters are 64-bit signed integers. They wrap as `:atomics` do, so an add never overflows.
+    * Counters are 64-bit signed integers. They wrap on overflow, as `:atomics` do.
     * Without write concurrency, every change is atomic and sequentially consistent for all processes of this node, other
       VMs, and programs in other languages that use atomic instructions ([Formats](formats.md) describes the file).
     * A change whose call has returned survives the death of the process and of the VM. It survives a power failure
@@ -65,8 +65,8 @@ defmodule Emmap.Counters do
 
     * A counter is identified by its name only. Every function that changes a counter adds it if it does not exist, with
       the value 0 before the change. `get/2` of a name that does not exist raises `ArgumentError`.
-    * A name is found without a lock, in about the time of `add/3` with a fixed name. A new name is added under the lock
-      of the file. Each name exists once, whichever program dies at any moment. Counters cannot be removed.
+    * A name is found without a lock, so a call takes about as long as with fixed names. A new name is added under the
+      lock of the file. Each name exists once, whichever program dies at any moment. Counters cannot be removed.
     * `to_list/1`, `info/1` and the functions of `Enum` return the counters in the order in which they were added. Names
       are strings, except for those that were given to `open/3` as atoms.
     * `sync/1` covers the names that exist when it is called, and their values. After a power failure, a counter that was

@@ -30,7 +30,7 @@ defmodule Emmap.Device do
       process can move the cursor during a request, and closing the device does not close the map for others.
     * It serves one request after the other, so each client's `IO.puts/2` is written as a whole. A client that
       has stopped, or whose node is unreachable, does not delay the others.
-    * A request takes two messages, which cost a few microseconds. The same call on the handle takes far less than one
+    * A request takes two messages, and a few microseconds in total. The same call on the handle takes far less than one
       microsecond. If you have the handle and need only bytes, use the handle.
     * A device ends with its owner, and then closes its handle. Pending and later requests
       return `{:error, :terminated}`, as `:io` returns for a dead process or node.

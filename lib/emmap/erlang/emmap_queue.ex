@@ -15,7 +15,7 @@ defmodule :emmap_queue do
   The predecessor is `emmap_queue` of saleyn/emmap. Its queue is a list of terms in a map of at most 4 GiB, changed by
   one process.
 
-    * This queue is *shared*: any number of processes, VMs and programs can use it at once. Unless it is opened with
+    * This queue is *shared*: any number of processes, in up to 64 VMs and programs, can use it at once. Unless it is opened with
       `shared`, the predecessor's queue is private: nothing reaches the file. The option `private` raises an error
       here.
     * *Files of the predecessor have a different format and cannot be opened*: `{error, {bad_format, predecessor}}`.
