@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use emmap_core::blocks::{layout, Stop};
 
+use crate::environment::crash_images;
 use crate::memory::Memory;
 use crate::program::{content, is_killed, new_file, Omission, Program, Step, Syncing};
 use crate::random::Random;
@@ -341,17 +342,11 @@ fn go_on(program: &Program, history: &mut History) -> Result<(), Wrong> {
     Ok(())
 }
 
-fn wanted_images() -> u64 {
-    let images = std::env::var("EMMAP_CRASH_IMAGES").ok();
-    images
-        .and_then(|images| images.parse().ok())
-        .unwrap_or(3_000)
-}
-
 #[test]
 fn what_was_synced_is_there() {
     let (mut images, mut seed) = (0, 0);
-    while images < wanted_images() {
+    let enough = crash_images(3_000);
+    while images < enough {
         seed += 1;
         if let Err(wrong) = lives(seed, Omission::Nothing, &mut images) {
             panic!("seed {seed}: {wrong}");

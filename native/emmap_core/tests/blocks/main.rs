@@ -2,6 +2,8 @@
 
 mod crash;
 mod damage;
+#[path = "../support/environment.rs"]
+mod environment;
 mod kills;
 #[path = "../support/memory.rs"]
 mod memory;

@@ -14,6 +14,8 @@
 //! | [`table`] | tables: a build |
 
 mod counters;
+#[path = "../support/environment.rs"]
+mod environment;
 mod medium;
 mod number;
 mod real_file;

@@ -2,8 +2,10 @@
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
+use crate::environment::{crash_images, number};
+
 /// In the default run; all tests are run with `EMMAP_CRASH_IMAGES=100000`.
-const IMAGES: usize = 20_000;
+const IMAGES: u64 = 20_000;
 
 /// A small generator of our own: the same numbers from the same seed, everywhere.
 pub struct Random(u64);
@@ -24,7 +26,7 @@ impl Random {
 /// What was seen of the images.
 pub struct Run {
     seed: u64,
-    images: usize,
+    images: u64,
     broken: Vec<String>,
 }
 
@@ -51,12 +53,8 @@ pub type Story = fn(u64, Option<usize>, &mut Run);
 
 /// All images of many stories are sound.
 pub fn all_are_sound(story: Story) {
-    let number = |name: &str| {
-        let value = std::env::var(name).ok();
-        value.map(|value| value.parse::<u64>().expect("a number"))
-    };
     let first = number("EMMAP_SEED").unwrap_or(u64::from(std::process::id()) * 1000);
-    let enough = number("EMMAP_CRASH_IMAGES").map_or(IMAGES, |images| images as usize);
+    let enough = crash_images(IMAGES);
     let mut run = Run::of(first);
     while run.images < enough && run.broken.is_empty() {
         story(run.seed, None, &mut run);

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use emmap_core::counters::dynamic::layout;
 use emmap_core::store::{checksum, Shared};
 
+use crate::environment::crash_images;
 use crate::memory::Memory;
 use crate::program::{is_killed, name, new_file, Program, SALT};
 use crate::random::Random;
@@ -172,17 +173,11 @@ fn believe(program: &Program) {
     memory.sync();
 }
 
-fn wanted_images() -> u64 {
-    let images = std::env::var("EMMAP_CRASH_IMAGES").ok();
-    images
-        .and_then(|images| images.parse().ok())
-        .unwrap_or(3_000)
-}
-
 #[test]
 fn what_was_synced_is_there() {
     let (mut images, mut seed) = (0, 0);
-    while images < wanted_images() {
+    let enough = crash_images(3_000);
+    while images < enough {
         seed += 1;
         if let Err(wrong) = lives(seed, Omission::Nothing, &mut images) {
             panic!("seed {seed}: {wrong}");

@@ -3,6 +3,8 @@
 
 mod crash;
 mod damage;
+#[path = "../support/environment.rs"]
+mod environment;
 mod kills;
 #[path = "../support/memory.rs"]
 mod memory;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use emmap_core::queue::{layout, Receipt, Stop};
 
+use crate::environment::crash_images;
 use crate::memory::Memory;
 use crate::program::{expected, new_file, Omission, Program, Random};
 
@@ -248,17 +249,11 @@ fn drain(program: &Program, cursor: usize, pushed: &Pushed) -> Result<Vec<u64>, 
     }
 }
 
-fn wanted_images() -> u64 {
-    let images = std::env::var("EMMAP_CRASH_IMAGES").ok();
-    images
-        .and_then(|images| images.parse().ok())
-        .unwrap_or(3_000)
-}
-
 #[test]
 fn what_was_synced_is_there() {
     let (mut images, mut seed) = (0, 0);
-    while images < wanted_images() {
+    let enough = crash_images(3_000);
+    while images < enough {
         seed += 1;
         if let Err(wrong) = lives(seed, Omission::Nothing, &mut images) {
             panic!("seed {seed}: {wrong}");
