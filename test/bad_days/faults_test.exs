@@ -36,6 +36,36 @@ defmodule Emmap.BadDays.FaultsTest do
              """)
   end
 
+  test "1: a file that the kernel maps in large pages is truncated", context do
+    {large, results} =
+      child(context, """
+      large = fn ->
+        for line <- File.read!("/proc/self/smaps") |> String.split("\n"), line =~ "FilePmdMapped", do: line |> String.split() |> Enum.at(1) |> String.to_integer()
+      end
+      for options <- [[:direct], [:write, :direct], [:write, :private, :direct], [:direct, offset: 4096]] do
+        # Written in one call, so that the page cache has large pages where the file system supports them.
+        File.write!(path, :binary.copy("0123456789abcdef", 2_097_152))
+        mem = Emmap.open!(path, options)
+        {:ok, size} = Emmap.size(mem)
+        {:ok, live} = Emmap.view(mem, 0, size)
+        whole = :erlang.crc32(live)
+        pages = Enum.sum(large.())
+        if :write in options, do: :ok = Emmap.pwrite(mem, 10_000_000, "0")
+        cut.(path, 5_000_001)
+        lost = Emmap.get(mem, 20_000_000, :u32)
+        same = binary_part(live, 4_900_000, 4) == "0123" and :erlang.crc32(live) != whole
+        again = Emmap.reattach(mem)
+        Emmap.close(mem)
+        {pages, {lost, same, again}}
+      end |> Enum.unzip()
+      """)
+
+    # A map with an offset does not get shorter with its file.
+    lost = {:error, :estale}
+    assert results == List.duplicate({lost, true, :ok}, 3) ++ [{lost, true, lost}]
+    if Enum.sum(large) == 0, do: IO.puts("(no large pages here)")
+  end
+
   test "2: truncated inside a page (no signal is raised)", context do
     assert {[{:error, :estale}, {:error, :estale}, {:error, :estale}, {:error, :estale}], :ok} =
              child(context, """

@@ -1,6 +1,6 @@
 //! A range of addresses that shows the file from its first page.
 
-use super::reservation::{Place, Reservation, Size};
+use super::reservation::{Alignment, Place, Reservation, Size};
 use super::Shape;
 use crate::fault::Fault;
 use crate::guard::{self, Watch};
@@ -38,13 +38,18 @@ impl AddressRange {
         size: Size,
         place: Place,
     ) -> Result<AddressRange> {
-        let reservation = Reservation::of_size(size, shape.page, place)?;
+        let file_offset = shape.offset - shape.delta as u64;
+        let alignment = Alignment {
+            page: shape.page,
+            offset: file_offset,
+        };
+        let reservation = Reservation::of_size(size, alignment, place)?;
         let guarded = guard::GuardedRange {
             start: reservation.start(),
             len: reservation.len(),
             mapped: 0,
             fd: file.map(MappedFile::fd),
-            file_offset: shape.offset - shape.delta as u64,
+            file_offset,
             delta: shape.delta,
             page: shape.page,
             writable: shape.writable,
