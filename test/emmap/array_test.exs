@@ -25,6 +25,27 @@ defmodule Emmap.ArrayTest do
     array
   end
 
+  # `native/emmap_core/tests/array_records.rs` reads and writes the same file.
+  @golden "test/fixtures/formats/array-records.bin"
+  @trade [id: {:u32, :little}, gap: 4, price: {:f64, :little}, symbol: {:bytes, 8}]
+
+  test "records are the bytes that other languages read", %{path: path} do
+    trades =
+      for id <- 0..99 do
+        letter = ?A + rem(id, 26)
+        %{id: id, price: id / 4, symbol: <<letter, letter, letter, 0::40>>}
+      end
+
+    {:ok, array} = Array.open(path, @trade, [:create])
+    {:ok, 0} = Array.append(array, trades)
+    :ok = Array.close(array)
+    assert File.read!(path) == File.read!(@golden)
+
+    {:ok, array} = Array.open(@golden, @trade)
+    assert Enum.to_list(array) == trades
+    assert Array.sum(array, :price) == 99 * 50 / 4
+  end
+
   describe "types" do
     test "each number, in each byte order, as Emmap.get reads it" do
       {:ok, mem} = Emmap.open([:anon, size: 4000])
