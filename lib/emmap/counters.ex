@@ -315,9 +315,7 @@ defmodule Emmap.Counters do
   @doc "Adds `n`."
   @doc group: "Counting"
   @spec add(counters, key, integer) :: :ok
-  def add(%__MODULE__{dynamic: true} = counters, key, n), do: Dynamic.add(counters, key, n)
-
-  def add(%__MODULE__{ref: ref, indices: indices} = counters, key, n) do
+  def add(%__MODULE__{ref: ref, indices: indices, dynamic: false} = counters, key, n) do
     index =
       case indices do
         %{^key => index} -> index
@@ -331,6 +329,7 @@ defmodule Emmap.Counters do
     end
   end
 
+  def add(%__MODULE__{} = counters, key, n), do: Dynamic.add(counters, key, n)
   def add(other, key, n), do: add(counters!(other), key, n)
 
   @doc "Subtracts `n`."
