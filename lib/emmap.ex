@@ -879,8 +879,8 @@ defmodule Emmap do
 
   The integer is signed, in the byte order of the machine. The change is sequentially
   consistent for all processes, and for all programs that map the file and use atomic
-  instructions. It takes no lock, so `:nolock` makes no difference. It costs about twice as much as
-  `:atomics.add/3`, and survives `kill -9`.
+  instructions. It takes no lock, so `:nolock` makes no difference. It takes two to three times
+  as long as `:atomics.add/3`, and survives `kill -9`.
 
   `:add` and `:sub` wrap as `:atomics` does. `position` must be a multiple of 8, and all 8 bytes must be inside the map;
   otherwise the result is `{:error, :einval}`. On a map that is read-only or opened with `:append`, the result is
