@@ -48,7 +48,7 @@ defmodule Bench.Groups.Guard do
 
     [
       {:note,
-       "The guard keeps a truncation from ending the VM. In each call it costs one check of a flag, which takes at most about 1 ns."},
+       "The guard keeps a truncation from ending the VM. In each call it costs one check of a flag, which takes about 1 ns. Larger differences in this table are not there in every run."},
       comparisons,
       headline(
         "hot calls with the guard, compared with #{labels[last]}: the worst",

@@ -102,7 +102,7 @@ defmodule Bench.Groups.Integers do
       ),
       gets,
       {:note,
-       "**All schedulers add to one counter.** If both schedulers are threads of one core, they share its cache. Adding to the same cache line then costs no more than adding to different ones, and `write_concurrency` gains nothing."},
+       "**All schedulers add to one counter.** Adding to the same cache line costs more than adding to different ones, unless both schedulers are threads of one core, which share its cache. In that case, `write_concurrency` gains nothing."},
       all
     ]
   end

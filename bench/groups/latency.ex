@@ -27,7 +27,7 @@ defmodule Bench.Groups.Latency do
         {:at_most, 20}
       ),
       {:note,
-       "**Without busy waiting.** By default, a scheduler of the VM that has nothing to do calls `sched_yield` some dozens of times before it sleeps. If other threads need all CPUs, Linux may run one of them for 4 ms at each of these calls, so up to 150 ms pass before the scheduler looks at its timers again. With the VM flags `+sbwt none +sbwtdcpu none +sbwtdio none`, a scheduler sleeps at once, and Linux runs it as soon as a timer wakes it up. The same measurement with these flags:"},
+       "**Without busy waiting.** By default, a scheduler of the VM that has nothing to do calls `sched_yield` some dozens of times before it sleeps. If other threads need all CPUs, Linux may run one of them for 4 ms at each of these calls, so more than 100 ms can pass before the scheduler looks at its timers again. With the VM flags `+sbwt none +sbwtdcpu none +sbwtdio none`, a scheduler sleeps at once, and Linux runs it as soon as a timer wakes it up. The same measurement with these flags:"},
       table(quiet),
       headline(
         "the same without busy waiting of schedulers, in ms",

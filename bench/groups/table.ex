@@ -115,7 +115,7 @@ defmodule Bench.Groups.Table do
 
     [
       {:note,
-       "**Building** reads the same lines that `sort` sorts, and ends when the file is on the disk. It ran in a VM of its own, which used at most #{div(memory, 1_048_576)} MB of memory in total."},
+       "**Building** reads the same lines that `sort` sorts, and ends when the file is on the disk. It ran in a VM of its own, which used at most #{round(memory / 1.0e6)} MB of memory in total."},
       comparison,
       headline(comparison, :sort, "#{name}, compared with sort", {:at_most, 3}),
       headline(
@@ -332,7 +332,7 @@ defmodule Bench.Groups.Table do
 
     [
       {:note,
-       "**Opening** reads the header alone. An open table, from which 1,000 values were read, took #{bytes(max(round(grown), 0))} of the memory of the VM (`:erlang.memory(:total)`)."},
+       "**Opening** reads the header alone. An open table, from which 1,000 values were read, took #{round(max(grown, 0) / 1000)} KB of the memory of the VM (`:erlang.memory(:total)`)."},
       opens,
       headline(
         "#{name}, compared with 1 ms",

@@ -53,7 +53,7 @@ defmodule Bench.Groups.Writes do
 
     [
       {:note,
-       "A write is a copy into the map. When the call has returned, the data is in the file and survives `kill -9`. It reaches the disk only with a `sync`, which takes as long as the disk needs."},
+       "A write is a copy into the map. When the call has returned, the data is in the file and survives `kill -9`. Only a `sync` ensures that it is on the disk. It takes as long as the disk needs."},
       small,
       {:plot, "writes", Bench.Results.bars("Writes", small ++ large)},
       for(

@@ -144,9 +144,9 @@ defmodule Emmap.Counters do
 
   `count_or_names` is the minimum number of counters, or a list of their names (atoms or strings). A file with fewer
   counters grows in place, even while others have it open. Existing values are kept, and new counters are 0. A new
-  file reserves twice the space that its names need, but at least 1 MiB. The names of a file take at most 16 MiB
-  (16,777,216 bytes, where each name takes its length plus 2: about 1 million names of 14 bytes). Beyond that, the
-  result is `{:error, :enospc}`.
+  file reserves twice the space that its names need, but at least 1 MiB, and names that are added later must fit into it.
+  All names together take at most 16 MiB (16,777,216 bytes, where each name takes its length plus 2: about 1 million names
+  of 14 bytes). If they do not fit, the result is `{:error, :enospc}`.
 
   Names stay in the file, in order. You can add names later, or open the file with fewer names, but the first names
   must be the same. A counter is found by its name as an atom or as a string. Names of the file that were not given

@@ -154,7 +154,9 @@ impl Alignment {
         let page = os::page_size();
         // One page of the table that describes the pages.
         let large = page.saturating_mul(page / size_of::<u64>());
-        let worth = cfg!(target_pointer_width = "64") && self.page == page && len >= large;
+        // It takes up to one large page more of addresses.
+        let plenty = || cfg!(target_pointer_width = "64") && os::address_space_limit().is_none();
+        let worth = self.page == page && len >= large && plenty();
         match worth {
             true => Multiple {
                 of: large,
