@@ -31,7 +31,7 @@ defmodule Bench.Groups.Lines do
 
     [
       {:note,
-       "A live line is a binary of 6 to 10 words that points into the file. A copied line needs 30 to 60 more bytes, which must be written and garbage-collected. The lower bound is to read the memory once, as `wc -l` does. `Enum.count/1` on a stream calls `Emmap.count/2`, which does the same with wider instructions."},
+       "A live line is a binary of 6 to 10 words that points into the file. A copied line also needs its own bytes, which must be written and garbage-collected. The lower bound is to read the memory once, as `wc -l` does. `Enum.count/1` on a stream calls `Emmap.count/2`, which does the same with wider instructions."},
       counted,
       visited,
       headline(

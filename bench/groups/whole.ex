@@ -60,7 +60,7 @@ defmodule Bench.Groups.Whole do
 
     [
       {:note,
-       "The file is in the page cache. With a live binary, the time is that of the reader alone: opening takes about 0.1 ms at any size, and nothing is copied. The page cache holds this file in large pages, so there are few page faults: see [Cost of the parts of a call](#cost-of-the-parts-of-a-call). `File.read!/1` copies the whole file into memory that the system has to clear first. The lower bound of the sums is the time of the sum itself. Summing all bytes takes longer than the copy that a live binary saves, so no way to read the file could be three times as fast. `Emmap.Array.sum/1` adds numbers in native code; the function adds them one by one."},
+       "The file is in the page cache. With a live binary, the time is that of the reader alone: opening takes about 0.1 ms at any size, and nothing is copied. The page cache holds this file in large pages, so there are few page faults: see [Cost of the parts of a call](#cost-of-the-parts-of-a-call). `File.read!/1` copies the whole file into memory that the system has to clear first. The lower bound of the sums is the time of the sum itself. Summing all bytes takes longer than the copy that a live binary saves, so no way to read the file could be three times as fast. `Emmap.Array.sum/1` adds the numbers in native code; the other rows add them one by one in Elixir."},
       rows,
       all,
       numbers,

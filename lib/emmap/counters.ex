@@ -66,7 +66,7 @@ defmodule Emmap.Counters do
     * A counter is identified by its name only. Every function that changes a counter adds it if it does not exist, with
       the value 0 before the change. `get/2` of a name that does not exist raises `ArgumentError`.
     * A name is found without a lock, so a call takes about as long as with fixed names. A new name is added under the
-      lock of the file. Each name exists once, whichever program dies at any moment. Counters cannot be removed.
+      lock of the file. Each name exists only once, no matter which program dies, or when. Counters cannot be removed.
     * `to_list/1`, `info/1` and the functions of `Enum` return the counters in the order in which they were added. Names
       are strings, except for those that were given to `open/3` as atoms.
     * `sync/1` covers the names that exist when it is called, and their values. After a power failure, a counter that was
