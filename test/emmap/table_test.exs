@@ -256,6 +256,22 @@ defmodule Emmap.TableTest do
       assert files(directory) == ["t"]
     end
 
+    test "records and tables of records end at, before and after a multiple of 4 MiB", %{
+      path: path
+    } do
+      # The file is written in pieces of this size, and the records begin at byte 4096.
+      piece = 4_194_304
+
+      for pieces <- [1, 2], difference <- -40..8 do
+        value = :binary.copy(<<pieces>>, pieces * piece - 4096 + difference)
+        table = built(path, [{"k", value}, {"l", "m"}])
+        assert Table.check(table) == :ok
+        assert Table.fetch(table, "k") == {:ok, value}
+        assert Table.fetch(table, "l") == {:ok, "m"}
+        Table.close(table)
+      end
+    end
+
     test "keeps the mode of the file, and a symbolic link to it", %{
       path: path,
       directory: directory
