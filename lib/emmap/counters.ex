@@ -317,10 +317,13 @@ defmodule Emmap.Counters do
   @spec add(counters, key, integer) :: :ok
   def add(%__MODULE__{ref: ref, indices: indices, dynamic: false} = counters, key, n) do
     index =
-      case indices do
-        %{^key => index} -> index
-        _ when is_integer(key) -> key
-        _ -> index!(counters, key)
+      if is_integer(key) do
+        key
+      else
+        case indices do
+          %{^key => index} -> index
+          _ -> index!(counters, key)
+        end
       end
 
     case Native.counter_add(ref, index, n) do
