@@ -96,7 +96,7 @@ defmodule Emmap do
   import Emmap.Handle, only: [handle: 1, handle: 2, alone: 0, none!: 1, ref!: 1]
   require Emmap.Bare, as: Bare
   require Emmap.Typed, as: Typed
-  import Emmap.Waiting, only: [patient: 1]
+  import Emmap.Waiting, only: [patient: 1, patient: 2]
 
   alias Emmap.{
     Collected,
@@ -476,7 +476,7 @@ defmodule Emmap do
 
   def pread(handle(ref), position, count)
       when is_integer(position) and is_integer(count) and count >= 0,
-      do: Bare.data(patient(Native.pread(ref, position, count)))
+      do: patient(Native.pread(ref, position, count), :data)
 
   def pread(handle(ref) = mem, location, count) when is_integer(count) and count >= 0 do
     with {:ok, position} <- Location.position(ref, location), do: pread(mem, position, count)
@@ -580,10 +580,10 @@ defmodule Emmap do
   @spec read(t, non_neg_integer) :: {:ok, binary} | :eof | failure
   def read(handle(ref, root), count)
       when root != nil and is_integer(count) and count > alone(),
-      do: Bare.data(patient(Native.read(ref, root.(), count)))
+      do: patient(Native.read(ref, root.(), count), :data)
 
   def read(handle(ref), count) when is_integer(count) and count >= 0,
-    do: Bare.data(patient(Native.read(ref, nil, count)))
+    do: patient(Native.read(ref, nil, count), :data)
 
   def read(handle(_), _count), do: {:error, :badarg}
   def read(mem, _count), do: none!(mem)
@@ -596,7 +596,7 @@ defmodule Emmap do
   """
   @doc group: "Reading"
   @spec read_line(t) :: {:ok, binary} | :eof | failure
-  def read_line(handle(ref)), do: Bare.data(patient(Native.read_line(ref, nil)))
+  def read_line(handle(ref)), do: patient(Native.read_line(ref, nil), :data)
   def read_line(mem), do: none!(mem)
 
   @doc """
@@ -1065,12 +1065,12 @@ defmodule Emmap do
   @doc group: "Bytes and numbers"
   @spec get(t, position, Typed.t()) :: {:ok, Typed.number_read()} | :eof | failure
   # The types of eight bytes have their own calls, which need not decode a type.
-  def get(handle(ref), position, :u64), do: Bare.integer(patient(Native.get_u64(ref, position)))
-  def get(handle(ref), position, :i64), do: Bare.integer(patient(Native.get_i64(ref, position)))
-  def get(handle(ref), position, :f64), do: Bare.value(patient(Native.get_f64(ref, position)))
+  def get(handle(ref), position, :u64), do: patient(Native.get_u64(ref, position), :integer)
+  def get(handle(ref), position, :i64), do: patient(Native.get_i64(ref, position), :integer)
+  def get(handle(ref), position, :f64), do: patient(Native.get_f64(ref, position), :value)
 
   def get(handle(ref), position, type),
-    do: Bare.value(patient(Native.typed_get(ref, position, Typed.code(type))))
+    do: patient(Native.typed_get(ref, position, Typed.code(type)), :value)
 
   def get(mem, _position, _type), do: none!(mem)
 

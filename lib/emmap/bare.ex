@@ -3,32 +3,33 @@ defmodule Emmap.Bare do
   # The results of the hot native calls are not wrapped. `{:ok, result}` is built here, at a third of the cost
   # in native code.
 
-  defmacro data(call) do
-    quote do
-      case unquote(call) do
-        data when is_binary(data) -> {:ok, data}
-        other -> other
-      end
-    end
-  end
+  @type kind :: :data | :integer | :value
 
-  # A number that was read may be an atom, such as `:nan`.
-  defmacro value(call) do
-    quote do
-      case unquote(call) do
-        {:error, _} = error -> error
-        :eof -> :eof
-        value -> {:ok, value}
-      end
-    end
-  end
+  defmacro data(call), do: wrapped(call, :data)
 
-  defmacro integer(call) do
+  defmacro integer(call), do: wrapped(call, :integer)
+
+  defp wrapped(call, kind) do
     quote do
       case unquote(call) do
-        integer when is_integer(integer) -> {:ok, integer}
+        result when unquote(usual(kind, quote(do: result))) -> {:ok, result}
         error -> error
       end
     end
   end
+
+  @doc "A guard: whether a result is one that is wrapped. For `:value`, it misses `:nan` and the infinities."
+  @spec usual(kind, Macro.t()) :: Macro.t()
+  def usual(:data, result), do: quote(do: is_binary(unquote(result)))
+  def usual(:integer, result), do: quote(do: is_integer(unquote(result)))
+  def usual(:value, result), do: quote(do: is_number(unquote(result)))
+
+  @doc "Wraps any result."
+  @spec wrap(term, kind) :: term
+  def wrap(data, :data) when is_binary(data), do: {:ok, data}
+  def wrap(integer, :integer) when is_integer(integer), do: {:ok, integer}
+  def wrap({:error, _} = error, :value), do: error
+  def wrap(:eof, :value), do: :eof
+  def wrap(value, :value), do: {:ok, value}
+  def wrap(other, _kind), do: other
 end

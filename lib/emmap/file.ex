@@ -20,9 +20,8 @@ defmodule Emmap.File do
   """
 
   import Emmap.Handle, only: [handle: 1, handle: 2, alone: 0]
-  require Emmap.Bare, as: Bare
   require Record
-  import Emmap.Waiting, only: [patient: 1]
+  import Emmap.Waiting, only: [patient: 1, patient: 2]
   alias Emmap.Native
 
   Record.defrecordp(
@@ -49,12 +48,12 @@ defmodule Emmap.File do
   # The common forms of the hot calls, as in `Emmap`, without the detour through it.
   @doc false
   def read(handle(ref, nil), count) when is_integer(count) and count >= 0,
-    do: Bare.data(patient(Native.read(ref, nil, count)))
+    do: patient(Native.read(ref, nil, count), :data)
 
   def read(mem, count), do: Emmap.read(mem, count)
 
   @doc false
-  def read_line(handle(ref)), do: Bare.data(patient(Native.read_line(ref, nil)))
+  def read_line(handle(ref)), do: patient(Native.read_line(ref, nil), :data)
   def read_line(mem), do: Emmap.read_line(mem)
 
   @doc false
@@ -64,7 +63,7 @@ defmodule Emmap.File do
   def pread(handle(ref, root), position, count)
       when is_integer(position) and is_integer(count) and count >= 0 and
              (root == nil or count <= alone()),
-      do: Bare.data(patient(Native.pread(ref, position, count)))
+      do: patient(Native.pread(ref, position, count), :data)
 
   def pread(mem, position, count), do: Emmap.pread(mem, position, count)
 

@@ -7,9 +7,8 @@ defmodule Emmap.Device.Reader do
   # that fails does not move the cursor: see `unmoved/2`.
 
   import Emmap.Handle, only: [handle: 1]
-  require Emmap.Bare, as: Bare
   alias Emmap.Device.Characters
-  import Emmap.Waiting, only: [patient: 1]
+  import Emmap.Waiting, only: [patient: 2]
   alias Emmap.Native
 
   @type source :: %{
@@ -201,7 +200,7 @@ defmodule Emmap.Device.Reader do
 
   # On a direct handle, a read would return the memory itself, which may change while it is translated.
   # So this always copies.
-  defp fetch(source, at, count), do: Bare.data(patient(Native.pread_copy(ref(source), at, count)))
+  defp fetch(source, at, count), do: patient(Native.pread_copy(ref(source), at, count), :data)
 
   defp ref(%{mem: handle(ref)}), do: ref
 end
