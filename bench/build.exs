@@ -11,7 +11,7 @@ defmodule Bench.Build do
     System.at_exit(fn _ -> File.rm_rf!(@folder) end)
     Code.prepend_path(@folder)
     compile("harness/*.ex", mode)
-    apply(Bench.Floor, :load!, [])
+    apply(Bench.Floor, :load!, [@folder])
     compile("{groups,survive}/*.ex", mode)
   end
 

@@ -31,11 +31,11 @@ defmodule Bench.Groups.Array do
     numpy = numpy(path)
 
     items = [
-      one(path, mem),
+      one(path, folder),
       records(folder),
       whole(array, :sum, &Array.sum/1, numpy, 1.3),
       whole(array, :min, &Array.min/1, numpy, 1.5),
-      sorted_column(array, path, numpy),
+      sorted_column(array, path, folder, numpy),
       appends(folder)
     ]
 
@@ -45,38 +45,20 @@ defmodule Bench.Groups.Array do
 
   # Sorted, with the number i * 0.5 at i.
   defp sorted(path, count) do
-    {:ok, file} = :file.open(path, [:write, :raw, :binary])
+    File.touch!(path)
 
-    for from <- 0..(count - 1)//1_000_000 do
-      last = min(from + 1_000_000, count) - 1
-      :ok = :file.write(file, for(i <- from..last, into: <<>>, do: <<i * 0.5::float-native-64>>))
-    end
+    in_parts(count, 1_000_000, fn first..last ->
+      {:ok, file} = :file.open(path, [:read, :write, :raw, :binary])
+      numbers = for i <- (first - 1)..(last - 1), into: <<>>, do: <<i * 0.5::float-native-64>>
+      :ok = :file.pwrite(file, 8 * (first - 1), numbers)
+      :ok = :file.close(file)
+    end)
 
-    :ok = :file.close(file)
     path
   end
 
-  defp one(path, mem) do
-    {:ok, array} = Array.of(mem, :f64)
-    table = :ets.new(:numbers, [:public, read_concurrency: true])
-    :ets.insert(table, for(n <- 0..1000, do: {n, n / 1}))
-    open = fn -> :file.open(path, [:read, :raw, :binary]) |> elem(1) end
-
-    comparison =
-      compare(
-        "a number of an array",
-        [
-          side(:emmap, "Emmap.Array.at :f64", &at(array, &1)),
-          side(:get, "Emmap.get :f64", &get(mem, &1)),
-          side(:ets, ":ets.lookup of a number", &ets(table, &1)),
-          side(:raw, "raw :file.pread and a match", &raw(&1, &2),
-            setup: open,
-            teardown: &:file.close/1
-          )
-        ],
-        empty: &empty(array, &1),
-        seconds: 2
-      )
+  defp one(path, folder) do
+    comparison = Bench.VMs.compare(__MODULE__, :calls, [path], folder)
 
     [
       {:note,
@@ -84,6 +66,30 @@ defmodule Bench.Groups.Array do
       comparison,
       headline(comparison, :get, "Emmap.Array.at, compared with Emmap.get :f64", {:at_most, 1.3})
     ]
+  end
+
+  @doc "Of several VMs."
+  def calls(path, _folder) do
+    mem = Emmap.open!(path)
+    {:ok, array} = Array.of(mem, :f64)
+    table = :ets.new(:numbers, [:public, read_concurrency: true])
+    :ets.insert(table, for(n <- 0..1000, do: {n, n / 1}))
+    open = fn -> :file.open(path, [:read, :raw, :binary]) |> elem(1) end
+
+    compare(
+      "a number of an array",
+      [
+        side(:emmap, "Emmap.Array.at :f64", &at(array, &1)),
+        side(:get, "Emmap.get :f64", &get(mem, &1)),
+        side(:ets, ":ets.lookup of a number", &ets(table, &1)),
+        side(:raw, "raw :file.pread and a match", &raw(&1, &2),
+          setup: open,
+          teardown: &:file.close/1
+        )
+      ],
+      empty: &empty(array, &1),
+      seconds: 2
+    )
   end
 
   defp records(folder) do
@@ -146,52 +152,77 @@ defmodule Bench.Groups.Array do
     end
   end
 
-  defp sorted_column(array, path, numpy) do
-    count = Array.count(array)
-    keys = List.to_tuple(for _ <- 1..@keys, do: :rand.uniform() * count * 0.5)
-    open = fn -> :file.open(path, [:read, :raw, :binary]) |> elem(1) end
-
-    sides =
-      [emmap: "Emmap.Array.binary_search"] ++
-        if(numpy,
-          do: [search: "NumPy, searchsorted of many", one: "NumPy, searchsorted of one"],
-          else: []
-        ) ++ [raw: "the same with raw :file.pread"]
-
-    rounds =
-      for _ <- 1..rounds() do
-        Map.new(sides, fn
-          {:emmap, label} ->
-            {:emmap, Comparison.round(side(:emmap, label, &search(array, keys, &1)), 20_000)}
-
-          {:raw, label} ->
-            options = [setup: open, teardown: &:file.close/1]
-            side = side(:raw, label, &raw_search(&1, count, keys, &2), options)
-            {:raw, Comparison.round(side, 100)}
-
-          {key, _} ->
-            {key, asked(numpy, key)}
-        end)
-      end
-
-    times = for {key, _} <- sides, into: %{}, do: {key, Enum.map(rounds, & &1[key])}
-    comparison = Comparison.of("binary search in #{thousands(count)} :f64", sides, times)
+  defp sorted_column(array, path, folder, numpy) do
+    name = "binary search in #{thousands(Array.count(array))} :f64"
+    [comparison] = Bench.VMs.compare(__MODULE__, :searches, [name, path], folder)
 
     [
       comparison,
       headline(
-        "Emmap.Array.binary_search in #{thousands(count)} :f64, in µs",
-        Comparison.least(comparison, :emmap) / 1000,
+        "Emmap.Array.binary_search in #{thousands(Array.count(array))} :f64, in µs",
+        Comparison.median(comparison, :emmap) / 1000,
         {:at_most, 2.0}
       ),
       headline(
         comparison,
         :raw,
         "a binary search with raw :file.pread, compared with Emmap.Array.binary_search",
-        {:at_least, 20}
+        {:at_least, 20},
+        :median
+      ),
+      if(numpy, do: numpy_searches(array, numpy), else: [])
+    ]
+  end
+
+  @doc "Of several VMs."
+  def searches(name, path, _folder) do
+    array = Array.open!(path, :f64)
+    count = Array.count(array)
+    keys = search_keys(count)
+    open = fn -> :file.open(path, [:read, :raw, :binary]) |> elem(1) end
+
+    [
+      compare(
+        name,
+        [
+          side(:emmap, "Emmap.Array.binary_search", &search(array, keys, &1)),
+          side(:raw, "the same with raw :file.pread", &raw_search(&1, count, keys, &2),
+            setup: open,
+            teardown: &:file.close/1
+          )
+        ],
+        round: 4_000_000,
+        seconds: 6
       )
     ]
   end
+
+  defp numpy_searches(array, numpy) do
+    keys = search_keys(Array.count(array))
+    side = side(:emmap, "", &search(array, keys, &1))
+
+    rounds =
+      for _ <- 1..rounds() do
+        %{
+          emmap: Comparison.round(side, 20_000),
+          search: asked(numpy, :search),
+          one: asked(numpy, :one)
+        }
+      end
+
+    Comparison.of(
+      "the same, NumPy",
+      [
+        emmap: "Emmap.Array.binary_search",
+        search: "NumPy, searchsorted of many",
+        one: "NumPy, searchsorted of one"
+      ],
+      for(key <- [:emmap, :search, :one], into: %{}, do: {key, Enum.map(rounds, & &1[key])})
+    )
+  end
+
+  defp search_keys(count),
+    do: List.to_tuple(for _ <- 1..@keys, do: :rand.uniform() * count * 0.5)
 
   defp raw_bound(_file, _key, from, to) when from >= to, do: from
 
@@ -244,7 +275,7 @@ defmodule Bench.Groups.Array do
     System.monotonic_time(:nanosecond) - begun
   end
 
-  defp rounds, do: if(quick?(), do: 3, else: 25)
+  defp rounds, do: if(quick?(), do: 3, else: 15)
 
   # A program that waits for what to do, or nil.
   defp numpy(path) do

@@ -42,6 +42,40 @@ defmodule Bench.Groups.Blocks do
   def title, do: "Blocks"
 
   def run(folder) do
+    [store, read, others, durable] = Bench.VMs.compare(__MODULE__, :calls, [], folder)
+
+    [
+      {:note,
+       "A block is stored when its bit is set: one store after the data and its checksum. An address is a number, so a read is arithmetic and a copy. " <>
+         "The physical limit is the copy and a checksum."},
+      store,
+      read,
+      others,
+      for(
+        {one, text, wanted} <- [
+          {store, "Blocks.store", 0.5},
+          {read, "Blocks.read", 0.5},
+          {others, "Blocks.free", 0.42}
+        ],
+        do:
+          headline(
+            one,
+            :counter,
+            "#{text}, compared with one :ets.update_counter",
+            {:at_most, wanted}
+          )
+      ),
+      if(store.times[:cub] == nil, do: Bench.Outside.missing("CubDB"), else: []),
+      {:note,
+       "**With a sync of each.** `Blocks.sync/1` syncs twice: first the data, and then the record that the data is valid, because the power can fail in between. CubDB appends and syncs once."},
+      durable,
+      {:note, "**Large blocks, live and copied.**"},
+      sizes(folder)
+    ]
+  end
+
+  @doc "Of several VMs."
+  def calls(folder) do
     blocks = Blocks.open!(Path.join(folder, "blocks"), block_size: 64)
     full = Blocks.open!(Path.join(folder, "full"), block_size: 64)
     {:ok, _} = Blocks.store_many(full, List.duplicate(@data, @calls))
@@ -124,35 +158,7 @@ defmodule Bench.Groups.Blocks do
     :dets.close(dets)
     for table <- [:bench_blocks, counter], do: :ets.delete(table)
     for it <- [blocks, full], do: Blocks.close(it)
-
-    [
-      {:note,
-       "A block is stored when its bit is set: one store after the data and its checksum. An address is a number, so a read is arithmetic and a copy. " <>
-         "The physical limit is the copy and a checksum."},
-      store,
-      read,
-      others,
-      for(
-        {one, text, wanted} <- [
-          {store, "Blocks.store", 0.5},
-          {read, "Blocks.read", 0.5},
-          {others, "Blocks.free", 0.42}
-        ],
-        do:
-          headline(
-            one,
-            :counter,
-            "#{text}, compared with one :ets.update_counter",
-            {:at_most, wanted}
-          )
-      ),
-      if(cub == [], do: Bench.Outside.missing("CubDB"), else: []),
-      {:note,
-       "**With a sync of each.** `Blocks.sync/1` syncs twice: first the data, and then the record that the data is valid, because the power can fail in between. CubDB appends and syncs once."},
-      durable,
-      {:note, "**Large blocks, live and copied.**"},
-      sizes(folder)
-    ]
+    [store, read, others, durable]
   end
 
   defp store_many(blocks), do: {:ok, _} = Blocks.store_many(blocks, List.duplicate(@data, 1000))

@@ -24,6 +24,38 @@ defmodule Bench.Groups.Integers do
   def title, do: "Integers and counters"
 
   def run(folder) do
+    [adds, gets, all] = Bench.VMs.compare(__MODULE__, :calls, [], folder)
+
+    [
+      {:note,
+       "Counters are words of a file: an add survives `kill -9`, and programs in any language can add to the same words. `:atomics`, `:counters` and `:ets` are lost with the VM. The lower bound is one locked instruction (about 5 ns) plus one call of a function built into the VM: `:atomics.add`. A NIF call costs more (see \"a C NIF that does nothing\"); the floor also converts its arguments and result."},
+      adds,
+      headline(adds, :floor, "Counters.add, compared with the floor", {:at_most, 1.0}),
+      headline(
+        of(adds, :patomic),
+        :floor,
+        "Emmap.patomic :add, compared with the floor",
+        {:at_most, 1.0}
+      ),
+      headline(adds, :ets, ":ets.update_counter, compared with Counters.add", {:at_least, 3}),
+      if(adds.times[:mnesia_ram],
+        do: [
+          mnesia_headline(adds, :mnesia_disc, "disc_copies"),
+          mnesia_headline(adds, :mnesia_ram, "ram_copies")
+        ],
+        else:
+          {:note,
+           "Mnesia was not installed for this run, so it is left out (Debian: `apt-get install erlang-mnesia`)."}
+      ),
+      gets,
+      {:note,
+       "**All schedulers add to one counter.** Adding to the same cache line costs more than adding to different ones, unless both schedulers are threads of one core, which share its cache. In that case, `write_concurrency` gains nothing."},
+      all
+    ]
+  end
+
+  @doc "Of several VMs."
+  def calls(folder) do
     file = &Path.join(folder, &1)
     mem = Emmap.open!(file.("map"), [:write, :create, size: 4096])
     plain = Emmap.Counters.open!(file.("plain"), 64)
@@ -37,7 +69,7 @@ defmodule Bench.Groups.Integers do
     :ets.insert(ets, {:key, 0})
     {:ok, dets} = :dets.open_file(:bench_dets, file: String.to_charlist(file.("dets")))
     :dets.insert(dets, {:key, 0})
-    {tables, missing} = mnesia(folder)
+    tables = mnesia(folder)
 
     adds =
       compare(
@@ -79,32 +111,9 @@ defmodule Bench.Groups.Integers do
     :dets.close(dets)
     :ets.delete(ets)
     :persistent_term.erase(:bench_term)
-    if missing == [], do: Application.stop(:mnesia)
+    if tables != [], do: Application.stop(:mnesia)
 
-    [
-      {:note,
-       "Counters are words of a file: an add survives `kill -9`, and programs in any language can add to the same words. `:atomics`, `:counters` and `:ets` are lost with the VM. The lower bound is one locked instruction (about 5 ns) plus one call of a function built into the VM: `:atomics.add`. A NIF call costs more (see \"a C NIF that does nothing\"); the floor also converts its arguments and result."},
-      adds,
-      headline(adds, :floor, "Counters.add, compared with the floor", {:at_most, 1.0}),
-      headline(
-        of(adds, :patomic),
-        :floor,
-        "Emmap.patomic :add, compared with the floor",
-        {:at_most, 1.0}
-      ),
-      headline(adds, :ets, ":ets.update_counter, compared with Counters.add", {:at_least, 3}),
-      if(missing == [],
-        do: [
-          mnesia_headline(adds, :mnesia_disc, "disc_copies"),
-          mnesia_headline(adds, :mnesia_ram, "ram_copies")
-        ],
-        else: missing
-      ),
-      gets,
-      {:note,
-       "**All schedulers add to one counter.** Adding to the same cache line costs more than adding to different ones, unless both schedulers are threads of one core, which share its cache. In that case, `write_concurrency` gains nothing."},
-      all
-    ]
+    [adds, gets, all]
   end
 
   defp of(%{sides: sides} = comparison, first),
@@ -130,19 +139,12 @@ defmodule Bench.Groups.Integers do
       :ok = :mnesia.create_schema([node()])
       :ok = :mnesia.start()
 
-      tables =
-        for {key, copies} <- [mnesia_ram: :ram_copies, mnesia_disc: :disc_copies] do
-          {:atomic, :ok} = :mnesia.create_table(key, [{copies, [node()]}])
-          {key, ":mnesia.dirty_update_counter, #{copies}", key}
-        end
-
-      {tables, []}
+      for {key, copies} <- [mnesia_ram: :ram_copies, mnesia_disc: :disc_copies] do
+        {:atomic, :ok} = :mnesia.create_table(key, [{copies, [node()]}])
+        {key, ":mnesia.dirty_update_counter, #{copies}", key}
+      end
     else
-      {[],
-       [
-         {:note,
-          "Mnesia was not installed for this run, so it is left out (Debian: `apt-get install erlang-mnesia`)."}
-       ]}
+      []
     end
   end
 

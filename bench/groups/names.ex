@@ -22,6 +22,43 @@ defmodule Bench.Groups.Names do
   defp ets_add(table, name), do: :ets.update_counter(table, name, 1, {name, 0})
 
   def run(folder) do
+    [adds, atoms, gets] = Bench.VMs.compare(__MODULE__, :calls, [], folder)
+
+    [
+      {:note,
+       "A dynamic file finds the name in one native call, without a lock: it computes the hash of the name, reads a slot and compares the name. With names given at open, the name is first looked up in an Elixir map in the handle."},
+      adds,
+      headline(
+        adds,
+        :fixed,
+        "dynamic Counters.add, compared with names given at open",
+        {:at_most, 1.5}
+      ),
+      headline(
+        adds,
+        :ets_new,
+        ":ets.update_counter/4 by name, compared with dynamic Counters.add",
+        {:at_least, 1.0}
+      ),
+      atoms,
+      headline(
+        atoms,
+        :fixed,
+        "dynamic Counters.add by an atom, compared with Counters.add by name",
+        {
+          :at_most,
+          1.5
+        }
+      ),
+      gets,
+      {:note,
+       "**New names.** A round adds names that do not exist yet, to a new file or table. It includes the growth of the file and of its table of names."},
+      new(folder)
+    ]
+  end
+
+  @doc "Of several VMs."
+  def calls(folder) do
     file = &Path.join(folder, &1)
     list = for n <- 1..@names, do: "GET /users/#{n}"
     names = List.to_tuple(list)
@@ -70,40 +107,8 @@ defmodule Bench.Groups.Names do
         seconds: 2
       )
 
-    new = new(folder)
     :ets.delete(ets)
-
-    [
-      {:note,
-       "A dynamic file finds the name in one native call, without a lock: it computes the hash of the name, reads a slot and compares the name. With names given at open, the name is first looked up in an Elixir map in the handle."},
-      adds,
-      headline(
-        adds,
-        :fixed,
-        "dynamic Counters.add, compared with names given at open",
-        {:at_most, 1.5}
-      ),
-      headline(
-        adds,
-        :ets_new,
-        ":ets.update_counter/4 by name, compared with dynamic Counters.add",
-        {:at_least, 1.0}
-      ),
-      atoms,
-      headline(
-        atoms,
-        :fixed,
-        "dynamic Counters.add by an atom, compared with Counters.add by name",
-        {
-          :at_most,
-          1.5
-        }
-      ),
-      gets,
-      {:note,
-       "**New names.** A round adds names that do not exist yet, to a new file or table. It includes the growth of the file and of its table of names."},
-      new
-    ]
+    [adds, atoms, gets]
   end
 
   defp new(folder) do

@@ -7,29 +7,7 @@ defmodule Bench.Groups.Open do
   def title, do: "Opening and closing"
 
   def run(folder) do
-    path = Path.join(folder, "small")
-    File.write!(path, :binary.copy("x", 4096))
-    name = String.to_charlist(path)
-
-    opens =
-      for options <- [[], [:write], [:write, :direct], [:write, :create, size: 4096]] do
-        # What waits for another thread is spoiled by every other program: many short rounds.
-        compare(
-          "open and close #{inspect(options)}",
-          [
-            side(:emmap, "Emmap.open, Emmap.close", &open_and_collect(path, options, &1)),
-            side(:floor, "the bare system calls", &floor(name, &1)),
-            side(
-              :on_scheduler,
-              "the same, without switching schedulers",
-              &on_scheduler(name, &1)
-            ),
-            side(:raw, ":file.open raw, :file.close", &raw(path, [:read, :raw, :binary], &1)),
-            side(:process, "File.open, File.close", &raw(path, [:read, :binary], &1))
-          ],
-          seconds: 2
-        )
-      end
+    opens = Bench.VMs.compare(__MODULE__, :calls, [], folder)
 
     [
       {:note,
@@ -40,6 +18,32 @@ defmodule Bench.Groups.Open do
         do: headline(one, :floor, "#{name}, compared with the bare system calls", {:at_most, 1.5})
       )
     ]
+  end
+
+  @doc "Of several VMs."
+  def calls(folder) do
+    path = Path.join(folder, "small")
+    File.write!(path, :binary.copy("x", 4096))
+    name = String.to_charlist(path)
+
+    for options <- [[], [:write], [:write, :direct], [:write, :create, size: 4096]] do
+      # What waits for another thread is spoiled by every other program: many short rounds.
+      compare(
+        "open and close #{inspect(options)}",
+        [
+          side(:emmap, "Emmap.open, Emmap.close", &open_and_collect(path, options, &1)),
+          side(:floor, "the bare system calls", &floor(name, &1)),
+          side(
+            :on_scheduler,
+            "the same, without switching schedulers",
+            &on_scheduler(name, &1)
+          ),
+          side(:raw, ":file.open raw, :file.close", &raw(path, [:read, :raw, :binary], &1)),
+          side(:process, "File.open, File.close", &raw(path, [:read, :binary], &1))
+        ],
+        seconds: 2
+      )
+    end
   end
 
   # What is collected is unmapped, which is a part of the close.

@@ -64,6 +64,56 @@ defmodule Bench.Groups.Queue do
 
   def run(folder) do
     q = Queue.open!(Path.join(folder, "queue"), format: :binary)
+    [both, term] = Bench.VMs.compare(__MODULE__, :calls, [], folder)
+
+    items = [
+      {:note,
+       "When a push has returned, the item is in the file and survives `kill -9`. `:queue` and `:ets` are kept in the memory of the VM; `disk_log` and `dets` buffer their writes. The lower bound is to write the bytes and their checksum once."},
+      both,
+      headline(
+        both,
+        :ets_counter,
+        "push and pop of 75 B, compared with one :ets.update_counter",
+        {:at_most, 1.3}
+      ),
+      headline(both, :log, ":disk_log.log, compared with a push and a pop", {:at_least, 2}),
+      headline(
+        both,
+        :dets,
+        ":dets.insert and delete, compared with a push and a pop",
+        {:at_least, 2}
+      ),
+      term,
+      headline(
+        term,
+        :external,
+        "push and pop of a term, compared with its external format",
+        {:at_most, 1.3}
+      ),
+      if(both.times[:mnesia],
+        do: [],
+        else:
+          {:note,
+           "Mnesia was not installed for this run, so it is left out (Debian: `apt-get install erlang-mnesia`)."}
+      ),
+      if(both.times[:replayq], do: [], else: Bench.Outside.missing("replayq")),
+      {:note,
+       "**Ways to take items, and batches.** Each figure is the total for the number of items in the first column."},
+      taking(q),
+      live(folder),
+      {:note,
+       "**Durable pushes** return once the item is on the disk. Callers that wait at the same time share one sync."},
+      durably(folder),
+      waiting(folder)
+    ]
+
+    Queue.close(q)
+    items
+  end
+
+  @doc "Of several VMs."
+  def calls(folder) do
+    q = Queue.open!(Path.join(folder, "queue"), format: :binary)
     terms = Queue.open!(Path.join(folder, "terms"))
     counter = :ets.new(:counters, [:public, :named_table])
     :ets.insert(counter, {1, 0})
@@ -105,51 +155,10 @@ defmodule Bench.Groups.Queue do
         empty: &empty(q, &1)
       )
 
-    items = [
-      {:note,
-       "When a push has returned, the item is in the file and survives `kill -9`. `:queue` and `:ets` are kept in the memory of the VM; `disk_log` and `dets` buffer their writes. The lower bound is to write the bytes and their checksum once."},
-      both,
-      headline(
-        both,
-        :ets_counter,
-        "push and pop of 75 B, compared with one :ets.update_counter",
-        {:at_most, 1.3}
-      ),
-      headline(both, :log, ":disk_log.log, compared with a push and a pop", {:at_least, 2}),
-      headline(
-        both,
-        :dets,
-        ":dets.insert and delete, compared with a push and a pop",
-        {:at_least, 2}
-      ),
-      term,
-      headline(
-        term,
-        :external,
-        "push and pop of a term, compared with its external format",
-        {:at_most, 1.3}
-      ),
-      if(mnesia?(),
-        do: [],
-        else:
-          {:note,
-           "Mnesia was not installed for this run, so it is left out (Debian: `apt-get install erlang-mnesia`)."}
-      ),
-      if(replayq?(), do: [], else: Bench.Outside.missing("replayq")),
-      {:note,
-       "**Ways to take items, and batches.** Each figure is the total for the number of items in the first column."},
-      taking(q),
-      live(folder),
-      {:note,
-       "**Durable pushes** return once the item is on the disk. Callers that wait at the same time share one sync."},
-      durably(folder),
-      waiting(folder)
-    ]
-
     Enum.each([q, terms], &Queue.close/1)
     :ets.delete(counter)
     if mnesia?(), do: Application.stop(:mnesia)
-    items
+    [both, term]
   end
 
   defp in_process(n), do: in_process(:queue.new(), n)

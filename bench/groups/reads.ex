@@ -25,9 +25,7 @@ defmodule Bench.Groups.Reads do
     live = Emmap.open!(path, [:direct])
     floor = :floor_nif.open(String.to_charlist(path), size)
 
-    small = for count <- @small, do: small(count, path, mem, floor)
-    views = for count <- [8, 4096], do: live(count, path, live, mem, floor)
-    files = for count <- [8, 512, 4096, 65_536], do: through_file(count, mem, live, floor)
+    [small, views, files] = Bench.VMs.compare(__MODULE__, :calls, [path, size], folder)
 
     large =
       for count <- [1_048_576, 67_108_864, @size],
@@ -57,6 +55,19 @@ defmodule Bench.Groups.Reads do
       both,
       beside,
       cold(folder, path, size)
+    ]
+  end
+
+  @doc "Of several VMs."
+  def calls(path, size, _folder) do
+    mem = Emmap.open!(path)
+    live = Emmap.open!(path, [:direct])
+    floor = :floor_nif.open(String.to_charlist(path), size)
+
+    [
+      for(count <- @small, do: small(count, path, mem, floor)),
+      for(count <- [8, 4096], do: live(count, path, live, mem, floor)),
+      for(count <- [8, 512, 4096, 65_536], do: through_file(count, mem, live, floor))
     ]
   end
 

@@ -29,7 +29,7 @@ defmodule Bench.Groups.Search do
             once(:grep, "grep -c", fn -> grep(path, patterns, ["-c"]) end),
             once(:fixed, "grep -cF", fn -> grep(path, patterns, ["-cF"]) end)
           ],
-          seconds: 4
+          seconds: 3
         )
       end
 

@@ -22,18 +22,18 @@ defmodule Bench.Groups.Snapshot do
     :rand.seed(:exsss, {1, 2, 3})
     data = entries(@entries)
     few = entries(@few)
-    currents = currents(folder, few)
+    currents = Bench.VMs.compare(__MODULE__, :currents, [], folder)
 
     ways =
       for {name, count, way, data} <- [
-            {:synced, @publishes, &snapshots(Path.join(folder, "s"), &1, true), data},
-            {:snapshot, @publishes, &snapshots(Path.join(folder, "u"), &1, false), data},
+            {:synced, @publishes, &snapshots(folder, &1, true), data},
+            {:snapshot, @publishes, &snapshots(folder, &1, false), data},
             {:ets, @publishes, &ets_tables/1, data},
-            {:few, @publishes, &snapshots(Path.join(folder, "f"), &1, false), few},
+            {:few, @publishes, &snapshots(folder, &1, false), few},
             {:persistent_term, 1, &persistent_terms/1, few}
           ],
           into: %{},
-          do: {name, replaced(count, way, data)}
+          do: {name, median(count, way, data)}
 
     killed = killed(folder)
     times = fn one, other -> ways[one] / ways[other] end
@@ -76,7 +76,9 @@ defmodule Bench.Groups.Snapshot do
 
   defp entries(count), do: for(n <- 1..count, into: %{}, do: {"key #{n}", n})
 
-  defp currents(folder, data) do
+  @doc "Of several VMs."
+  def currents(folder) do
+    data = entries(@few)
     snapshot = Snapshot.open!(Path.join(folder, "current"))
     {:ok, 1} = Snapshot.publish(snapshot, :erlang.term_to_binary(data))
     opened = Snapshot.open!(Path.join(folder, "current"), open: &{:ok, %{path: &1, size: 1}})
@@ -100,6 +102,13 @@ defmodule Bench.Groups.Snapshot do
     :persistent_term.erase(@key)
     for one <- [snapshot, opened], do: :ok = Snapshot.close(one)
     comparison
+  end
+
+  # The median, because each round has files and processes of its own.
+  defp median(count, way, data) do
+    rounds = if quick?(), do: 1, else: 3
+    times = for _ <- 1..rounds, do: replaced(count, way, data)
+    times |> Enum.sort() |> Enum.at(div(rounds, 2))
   end
 
   # Nanoseconds of 100 replacements. A way has a set-up, which returns what a process does to hold a version, a replacement and an
@@ -130,7 +139,8 @@ defmodule Bench.Groups.Snapshot do
     time * 1000 * @publishes / count
   end
 
-  defp snapshots(directory, data, sync?) do
+  defp snapshots(folder, data, sync?) do
+    directory = Path.join(folder, "published#{System.unique_integer([:positive])}")
     snapshot = Snapshot.open!(directory, sync: sync?)
     {:ok, 1} = Snapshot.publish(snapshot, :erlang.term_to_binary(data))
 

@@ -14,8 +14,12 @@ defmodule Bench.Groups.Table do
 
   @small 200_000
   @large 10_000_000
+  # CubDB takes half a minute to store 200,000.
+  @few 20_000
   # A power of two. Enough that their records are in no cache.
   @keys 1_048_576
+  # Open at once, when their memory is measured.
+  @tables 500
 
   loop(nothing(at, n), do: _ = key(at + n))
   loop(get(table, at, n), do: <<_::binary>> = Table.get(table, key(at + n)))
@@ -24,7 +28,7 @@ defmodule Bench.Groups.Table do
   loop(ets_miss(table, at, n), do: [] = :ets.lookup(table, "-" <> key(at + n)))
   loop(map_get(at, n), do: %{} = map(key(at + n)))
   loop(dets_get(table, at, n), do: [_] = :dets.lookup(table, key(at + n)))
-  loop(cub_get(db, at, n), do: <<_::binary>> = CubDB.get(db, key(at + n)))
+  loop(cub_get(db, at, n), do: <<_::binary>> = CubDB.get(db, record_key(few(at + n))))
   loop(pread_get(file, count, at, n), do: <<_::binary>> = search(file, key(at + n), 0, count))
 
   defp map(key) do
@@ -33,6 +37,9 @@ defmodule Bench.Groups.Table do
   end
 
   defp key(n), do: elem(:persistent_term.get(:bench_table_keys), Bitwise.band(n, @keys - 1))
+
+  # One of the records that CubDB has.
+  defp few(n), do: rem(n * 7919, amount(@few)) + 1
 
   # Different for each record, in no order, and the same in every run.
   defp record_key(n),
@@ -64,8 +71,9 @@ defmodule Bench.Groups.Table do
       {:note,
        "Records of #{@record} bytes: a key of #{@key} and a value of #{@value}. The keys that are looked up are random ones, so at 10 million records most of the time is spent waiting for memory: a lookup in a table reads one cache line of the index and one or two of the record. Everything is in the page cache. One process looks up."},
       building(folder, lines, large),
-      lookups(folder, small, true),
-      lookups(folder, large, false),
+      lookups(small, Bench.VMs.compare(__MODULE__, :look_up, [small], folder, 3)),
+      others(folder, small),
+      lookups(large, look_up(large, folder)),
       opening(folder, large)
     ]
   end
@@ -73,11 +81,14 @@ defmodule Bench.Groups.Table do
   # Text of one record on each line.
   defp lines(folder, count) do
     path = Path.join(folder, "lines")
+    File.touch!(path)
 
-    1..count
-    |> Stream.chunk_every(10_000)
-    |> Stream.map(fn some -> for n <- some, do: [record_key(n), record_value(n), ?\n] end)
-    |> Enum.into(File.stream!(path, [:raw, :delayed_write]))
+    in_parts(count, 10_000, fn first.._ = some ->
+      {:ok, file} = :file.open(path, [:read, :write, :raw, :binary])
+      lines = for n <- some, do: [record_key(n), record_value(n), ?\n]
+      :ok = :file.pwrite(file, (first - 1) * (@record + 1), lines)
+      :ok = :file.close(file)
+    end)
 
     path
   end
@@ -90,17 +101,18 @@ defmodule Bench.Groups.Table do
     rounds = if quick?(), do: 1, else: 2
 
     measured =
-      for _ <- 1..rounds do
+      for round <- 1..rounds do
         sort = timed(fn -> sort(folder, lines, count) end)
         {plain, memory} = VM.call(__MODULE__, :build, [path(folder, count), lines, false])
-        {sorted, _} = VM.call(__MODULE__, :build, [Path.join(folder, "sorted"), lines, true])
+        # It takes long, and no target is for it.
+        sorted = if round == 1, do: sorted(folder, lines)
         %{sort: sort, plain: plain, sorted: sorted, memory: memory}
       end
 
-    File.rm!(Path.join(folder, "sorted"))
-
     times =
-      for key <- [:plain, :sort, :sorted], into: %{}, do: {key, Enum.map(measured, & &1[key])}
+      for key <- [:plain, :sort, :sorted],
+          into: %{},
+          do: {key, for(%{^key => time} when time != nil <- measured, do: time)}
 
     name = "build #{thousands(count)} records from a text file"
 
@@ -124,6 +136,13 @@ defmodule Bench.Groups.Table do
         {:at_most, 1}
       )
     ]
+  end
+
+  defp sorted(folder, lines) do
+    path = Path.join(folder, "sorted")
+    {time, _} = VM.call(__MODULE__, :build, [path, lines, true])
+    File.rm!(path)
+    time
   end
 
   defp sort(folder, lines, count) do
@@ -162,104 +181,157 @@ defmodule Bench.Groups.Table do
 
   # Lookups
 
-  defp lookups(folder, count, all) do
-    :rand.seed(:exsss, {1, 2, 3})
-    keys = for _ <- 1..@keys, do: record_key(:rand.uniform(count))
-    :persistent_term.put(:bench_table_keys, List.to_tuple(keys))
-    path = path(folder, count)
-    records = Stream.map(1..count, &{record_key(&1), record_value(&1)})
-    unless File.exists?(path), do: {:ok, _} = Table.build(path, records)
-    table = Table.open!(path)
-    ets = :ets.new(:bench_table, [:set, :public, read_concurrency: true])
-    Enum.each(records, &:ets.insert(ets, &1))
-    sorted = sorted_file(folder, count, records)
+  defp name(count), do: "look up one of #{thousands(count)} records"
+
+  defp lookups(count, [found, missed]) do
+    [
+      found,
+      headline(
+        found,
+        :ets,
+        "#{name(count)}, compared with :ets.lookup",
+        {:at_most, 1.5},
+        :median
+      ),
+      headline(
+        found,
+        :pread,
+        "#{name(count)}, compared with a binary search by :file.pread",
+        {:at_least, 20},
+        :median
+      ),
+      missed
+    ]
+  end
+
+  @doc "Also of several VMs. In a new folder, it builds the table: how its pages are in memory differs."
+  def look_up(count, folder) do
+    random_keys(count)
+    table = table(folder, count)
+    ets = ets_table(count)
+    sorted = sorted_file(folder, count)
 
     # A raw file belongs to its process.
     opened = fn ->
       {:ok, file} = :file.open(sorted, [:read, :raw, :binary])
-      {file, :rand.uniform(@keys)}
+      {file, random()}
     end
 
-    others = if all, do: others(folder, records), else: []
-    at = fn -> :rand.uniform(@keys) end
-    # The loop of these sides fetches a key.
-    Process.delete(:empty_loop)
-    empty = &nothing(:rand.uniform(@keys), &1)
-
-    sides =
-      [
-        side(:emmap, "Table.get", &get(table, &1, &2), setup: at),
-        side(:ets, ":ets.lookup", &ets_get(ets, &1, &2), setup: at),
-        side(
-          :pread,
-          ":file.pread raw, binary search",
-          fn {file, at}, n -> pread_get(file, count, at, n) end,
-          setup: opened,
-          teardown: fn {file, _} -> :file.close(file) end
-        )
-      ] ++ for({key, label, run} <- others, do: side(key, label, run, setup: at))
-
-    name = "look up one of #{thousands(count)} records"
-    found = compare(name, sides, empty: empty, seconds: 4)
+    found =
+      compare(
+        name(count),
+        [
+          side(:emmap, "Table.get", &get(table, &1, &2), setup: &random/0),
+          side(:ets, ":ets.lookup", &ets_get(ets, &1, &2), setup: &random/0),
+          side(
+            :pread,
+            ":file.pread raw, binary search",
+            fn {file, at}, n -> pread_get(file, count, at, n) end,
+            setup: opened,
+            teardown: fn {file, _} -> :file.close(file) end
+          )
+        ],
+        empty: &nothing(random(), &1),
+        seconds: 6
+      )
 
     missed =
       compare(
         "look up a key that none of #{thousands(count)} records has",
         [
-          side(:emmap, "Table.get", &miss(table, &1, &2), setup: at),
-          side(:ets, ":ets.lookup", &ets_miss(ets, &1, &2), setup: at)
+          side(:emmap, "Table.get", &miss(table, &1, &2), setup: &random/0),
+          side(:ets, ":ets.lookup", &ets_miss(ets, &1, &2), setup: &random/0)
         ],
-        empty: empty,
+        empty: &nothing(random(), &1),
         seconds: 2
       )
 
+    # The loop of these sides fetched a key.
     Process.delete(:empty_loop)
     :ets.delete(ets)
     Table.close(table)
-    if all, do: close_others()
+    [found, missed]
+  end
 
-    [
-      found,
-      headline(found, :ets, "#{name}, compared with :ets.lookup", {:at_most, 1.5}),
-      headline(
-        found,
-        :pread,
-        "#{name}, compared with a binary search by :file.pread",
-        {:at_least, 20}
-      ),
-      missed,
-      if(all, do: [missing_cub(), python(folder, count)], else: [])
-    ]
+  defp random, do: :rand.uniform(@keys)
+
+  defp random_keys(count) do
+    # No other comparison has this loop.
+    Process.delete(:empty_loop)
+    :rand.seed(:exsss, {1, 2, 3})
+    keys = for _ <- 1..@keys, do: record_key(:rand.uniform(count))
+    :persistent_term.put(:bench_table_keys, List.to_tuple(keys))
+  end
+
+  defp records(count), do: Stream.map(1..count, &{record_key(&1), record_value(&1)})
+
+  defp table(folder, count) do
+    path = path(folder, count)
+    unless File.exists?(path), do: {:ok, _} = Table.build(path, records(count))
+    Table.open!(path)
+  end
+
+  defp ets_table(count) do
+    table = :ets.new(:bench_table, [:set, :public, read_concurrency: true])
+
+    in_parts(count, 10_000, fn some ->
+      :ets.insert(table, for(n <- some, do: {record_key(n), record_value(n)}))
+    end)
+
+    table
   end
 
   # Lines of the same length, in order: what sort has left, or the same of fewer records.
-  defp sorted_file(folder, count, records) do
+  defp sorted_file(folder, count) do
     path = sorted_lines(folder, count)
 
     unless File.exists?(path),
-      do:
-        File.write!(
-          path,
-          records |> Enum.sort() |> Enum.map(fn {key, value} -> [key, value, ?\n] end)
-        )
+      do: File.write!(path, for({key, value} <- Enum.sort(records(count)), do: [key, value, ?\n]))
 
     path
   end
 
   defp sorted_lines(folder, count), do: Path.join(folder, "lines#{count}.sorted")
 
-  defp others(folder, records) do
+  # What takes long to fill is filled once.
+  defp others(folder, count) do
+    random_keys(count)
+    table = table(folder, count)
+    records = records(count)
     :persistent_term.put(:bench_table_map, Map.new(records))
     {:ok, dets} = :dets.open_file(:bench_table, file: to_charlist(Path.join(folder, "dets")))
     :ok = :dets.insert(dets, Enum.to_list(records))
+    cub = cub(folder)
 
-    [
-      {:persistent, "a map in :persistent_term", &map_get/2},
-      {:dets, ":dets.lookup", &dets_get(dets, &1, &2)}
-    ] ++ cub(folder, records)
+    comparison =
+      compare(
+        "the same, of other kinds",
+        [
+          side(:emmap, "Table.get", &get(table, &1, &2), setup: &random/0),
+          side(:persistent, "a map in :persistent_term", &map_get/2, setup: &random/0),
+          side(:dets, ":dets.lookup", &dets_get(dets, &1, &2), setup: &random/0)
+        ] ++
+          for(
+            db <- cub,
+            do:
+              side(:cub, "CubDB.get, of #{thousands(amount(@few))}", &cub_get(db, &1, &2),
+                setup: &random/0
+              )
+          ),
+        empty: &nothing(random(), &1),
+        seconds: 2
+      )
+
+    Process.delete(:empty_loop)
+    :persistent_term.erase(:bench_table_map)
+    :dets.close(dets)
+    Enum.each(cub, &GenServer.stop/1)
+    Table.close(table)
+    missing = if cub == [], do: Outside.missing("CubDB"), else: []
+    [comparison, missing, python(folder, count)]
   end
 
-  defp cub(folder, records) do
+  defp cub(folder) do
     if Outside.library?("cubdb", CubDB) do
       {:ok, db} =
         CubDB.start_link(
@@ -268,21 +340,11 @@ defmodule Bench.Groups.Table do
           auto_compact: false
         )
 
-      for some <- Stream.chunk_every(records, 10_000), do: :ok = CubDB.put_multi(db, some)
-      Process.put(:bench_table_cub, db)
-      [{:cub, "CubDB.get", &cub_get(db, &1, &2)}]
+      :ok = CubDB.put_multi(db, Enum.to_list(records(amount(@few))))
+      [db]
     else
       []
     end
-  end
-
-  defp missing_cub,
-    do: if(Outside.library?("cubdb", CubDB), do: [], else: Outside.missing("CubDB"))
-
-  defp close_others do
-    :persistent_term.erase(:bench_table_map)
-    :dets.close(:bench_table)
-    if db = Process.delete(:bench_table_cub), do: GenServer.stop(db)
   end
 
   # LMDB, whose own overhead in Python is less than its lookup.
@@ -315,24 +377,15 @@ defmodule Bench.Groups.Table do
     path = path(folder, count)
     name = "open and close a table of #{thousands(count)} records"
 
-    opens =
-      compare(
-        name,
-        [
-          side(:emmap, "Table.open, Table.close", &open(path, &1)),
-          side(:map, "Emmap.open, Emmap.close", &map(path, &1))
-        ],
-        seconds: 2
-      )
+    [opens] = Bench.VMs.compare(__MODULE__, :opens, [name, path], folder, 3)
 
-    {before, tables} = {memory(), for(_ <- 1..10, do: Table.open!(path))}
-    for table <- tables, n <- 1..1000, do: Table.get(table, record_key(n))
-    grown = (memory() - before) / 10
-    Enum.each(tables, &Table.close/1)
+    # Without the VM's cache of freed memory.
+    memory = fn _ -> VM.call(__MODULE__, :memory_of, [path], flags: "+MMmcs 0") end
+    grown = 1..if(quick?(), do: 1, else: 2) |> Enum.map(memory) |> Enum.min()
 
     [
       {:note,
-       "**Opening** reads the header alone. An open table, from which 1,000 values were read, took #{round(max(grown, 0) / 1000)} KB of the memory of the VM (`:erlang.memory(:total)`)."},
+       "**Opening** reads the header alone. An open table, from which 100 values were read, takes #{digits(grown / 1000)} KB of memory, of #{@tables} tables, not counting pages of the file or what the kernel keeps."},
       opens,
       headline(
         "#{name}, compared with 1 ms",
@@ -341,15 +394,48 @@ defmodule Bench.Groups.Table do
       ),
       headline(
         "memory of the VM for an open table, compared with 1 MB",
-        max(grown, 0) / 1.0e6,
+        grown / 1.0e6,
         {:at_most, 1}
       )
     ]
   end
 
+  @doc "Of several VMs."
+  def opens(name, path, _folder) do
+    [
+      compare(
+        name,
+        [
+          side(:emmap, "Table.open, Table.close", &open(path, &1)),
+          side(:map, "Emmap.open, Emmap.close", &map(path, &1))
+        ],
+        seconds: 2
+      )
+    ]
+  end
+
+  @doc "Bytes of memory, except for the kernel's and for pages of files, of each of many open tables. Runs in a VM of its own."
+  def memory_of(path) do
+    keys = for n <- 1..100, do: record_key(n)
+    warm = opened(path, 10, keys)
+    before = memory()
+    tables = opened(path, @tables, keys)
+    grown = memory() - before
+    true = length(warm) == 10 and length(tables) == @tables
+    max(grown, 0) / @tables
+  end
+
+  defp opened(path, count, keys) do
+    for _ <- 1..count do
+      table = Table.open!(path)
+      for key <- keys, do: Table.get(table, key)
+      table
+    end
+  end
+
   defp memory do
     :erlang.garbage_collect()
-    :erlang.memory(:total)
+    Bench.Groups.Whole.anonymous()
   end
 
   loop open(path, n) do

@@ -24,6 +24,36 @@ defmodule Bench.Groups.Typed do
   def title, do: "Numbers"
 
   def run(folder) do
+    [gets, puts] = Bench.VMs.compare(__MODULE__, :calls, [], folder)
+
+    [
+      {:note,
+       "`Emmap.get/3` and `Emmap.put/4` create no binary. With `:file`, a binary has to be created and matched."},
+      gets,
+      puts,
+      headline(
+        gets,
+        :pread_u64,
+        "pread of 8 B and a match, compared with Emmap.get :u64",
+        {:at_least, 1.0}
+      ),
+      headline(
+        gets,
+        :floor,
+        "Emmap.get :u64, compared with the floor's copy of 8 B",
+        {:at_most, 0.9}
+      ),
+      headline(
+        puts,
+        :floor,
+        "Emmap.put :u64, compared with the floor's copy of 8 B",
+        {:at_most, 1.3}
+      )
+    ]
+  end
+
+  @doc "Of several VMs."
+  def calls(folder) do
     path = random_file(Path.join(folder, "data"), 65_536)
     floor = :floor_nif.open(String.to_charlist(path), 65_536)
     mem = Emmap.open!(path, [:write])
@@ -69,29 +99,6 @@ defmodule Bench.Groups.Typed do
 
     Emmap.close(mem)
 
-    [
-      {:note,
-       "`Emmap.get/3` and `Emmap.put/4` create no binary. With `:file`, a binary has to be created and matched."},
-      gets,
-      puts,
-      headline(
-        gets,
-        :pread_u64,
-        "pread of 8 B and a match, compared with Emmap.get :u64",
-        {:at_least, 1.0}
-      ),
-      headline(
-        gets,
-        :floor,
-        "Emmap.get :u64, compared with the floor's copy of 8 B",
-        {:at_most, 0.9}
-      ),
-      headline(
-        puts,
-        :floor,
-        "Emmap.put :u64, compared with the floor's copy of 8 B",
-        {:at_most, 1.3}
-      )
-    ]
+    [gets, puts]
   end
 end

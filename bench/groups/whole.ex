@@ -40,7 +40,7 @@ defmodule Bench.Groups.Whole do
           once(:emmap, "Emmap.open, Emmap.pread, a function", live.(&numbers/1)),
           once(:read, "File.read!, a function", read.(&numbers/1))
         ],
-        seconds: 8
+        seconds: 10
       )
 
     opens =

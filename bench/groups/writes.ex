@@ -39,8 +39,7 @@ defmodule Bench.Groups.Writes do
     path = random_file(Path.join(folder, "data"), size)
     mem = Emmap.open!(path, [:write])
     floor = :floor_nif.open(String.to_charlist(path), size)
-    small = for count <- [8, 64, 512, 4096, 65_536], do: small(count, path, mem, floor)
-    files = for count <- [8, 512, 4096, 65_536], do: through_file(count, mem, floor)
+    [small, files] = Bench.VMs.compare(__MODULE__, :calls, [path, size], folder)
 
     large =
       for count <- [1_048_576, 67_108_864, @size],
@@ -89,6 +88,17 @@ defmodule Bench.Groups.Writes do
   defp raw(key, label, path, run, modes \\ []) do
     open = fn -> :file.open(path, [:read, :write, :raw, :binary] ++ modes) |> elem(1) end
     side(key, label, run, setup: open, teardown: &:file.close/1)
+  end
+
+  @doc "Of several VMs."
+  def calls(path, size, _folder) do
+    mem = Emmap.open!(path, [:write])
+    floor = :floor_nif.open(String.to_charlist(path), size)
+
+    [
+      for(count <- [8, 64, 512, 4096, 65_536], do: small(count, path, mem, floor)),
+      for(count <- [8, 512, 4096, 65_536], do: through_file(count, mem, floor))
+    ]
   end
 
   defp small(count, path, mem, floor) do

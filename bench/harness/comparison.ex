@@ -23,7 +23,8 @@ defmodule Bench.Comparison do
     round = div(options[:round] || @round, if(Bench.quick?(), do: 2, else: 1))
     empty = if options[:empty], do: empty(options[:empty]), else: 0.0
     sides = Enum.map(sides, &Map.put(&1, :calls, calls(&1, round)))
-    deadline = now() + round(Bench.seconds(options[:seconds] || 1.0) * 1.0e9)
+    seconds = Bench.seconds(options[:seconds] || 1.0) / Process.get(:bench_share, 1)
+    deadline = now() + round(seconds * 1.0e9)
     rounds = rounds(sides, {round, deadline}, 0, [])
 
     times =
@@ -47,11 +48,31 @@ defmodule Bench.Comparison do
   def of(name, sides, times) do
     rounds = times |> Map.values() |> hd() |> length()
     comparison = %__MODULE__{name: name, rounds: rounds, sides: sides, times: times}
-    IO.puts([name, " ", summary(comparison)])
+    report(comparison)
     comparison
   end
 
+  @doc "The comparisons of this VM take one of so many parts of their time: as many VMs make the same ones."
+  def share(vms), do: Process.put(:bench_share, vms)
+
+  @doc "One comparison, of the rounds of all of these."
+  def merge([first | _] = comparisons) do
+    times =
+      for {key, _} <- first.sides,
+          into: %{},
+          do: {key, Enum.flat_map(comparisons, & &1.times[key])}
+
+    rounds = comparisons |> Enum.map(& &1.rounds) |> Enum.sum()
+    %{first | times: times, rounds: rounds}
+  end
+
+  @doc "Shows it, as `run/3` does."
+  def report(comparison), do: IO.puts([comparison.name, " ", summary(comparison)])
+
   def least(%{times: times}, key), do: Enum.min(times[key])
+
+  def median(%{times: times}, key),
+    do: times[key] |> Enum.sort() |> Enum.at(div(length(times[key]), 2))
 
   @doc "How many times as long as the first side it takes, by their least times."
   def ratio(%{sides: [{first, _} | _]} = comparison, key),

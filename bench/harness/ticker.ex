@@ -4,7 +4,7 @@ defmodule Bench.Ticker do
   # were late.
 
   # So long each process goes on, or for one act that takes longer.
-  @goes_on 400_000_000
+  @goes_on 200_000_000
 
   @doc """
   Runs `acts`, each over and over in a process of its own, while a process ticks, in so many rounds: `{worst, p99.9, time of the acts}` in
