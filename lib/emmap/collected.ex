@@ -1,10 +1,14 @@
 defmodule Emmap.Collected do
   @moduledoc false
   # If an open is refused because of handles or live binaries that no process can reach any more, they are collected, and
-  # the open is tried once more. If another program holds a lease on the file, the open is tried until it gives it up.
+  # the open is tried again. If another program holds a lease on the file, the open is tried until it gives it up.
 
   # Descriptors of handles that were never closed; live binaries of a file that would be truncated.
   @reasons [:emfile, :lent]
+
+  # The VM calls destructors some time after the collection, each after the one of the resource that referred to its own,
+  # and the descriptor of a large map is closed on another thread.
+  @pauses [1, 2, 4, 8, 16, 32, 64]
 
   # A lease (fcntl(2), as Samba and NFS servers take them) ends when its holder has finished its work with the file. The
   # refused open has notified it. The kernel breaks the lease after 45 seconds (/proc/sys/fs/lease-break-time).
@@ -34,14 +38,20 @@ defmodule Emmap.Collected do
     end
   end
 
-  defp collect(answer, call) do
-    case answer do
-      {:error, reason} when reason in @reasons ->
-        :erlang.garbage_collect()
-        with {:error, :lent} <- call.(), do: {:error, :ebusy}
-
-      answer ->
-        answer
-    end
+  defp collect({:error, reason}, call) when reason in @reasons do
+    :erlang.garbage_collect()
+    collected(call.(), call, @pauses)
   end
+
+  defp collect(answer, _call), do: answer
+
+  defp collected({:error, reason}, call, [pause | pauses]) when reason in [:eagain | @reasons] do
+    Process.sleep(pause)
+    collected(call.(), call, pauses)
+  end
+
+  defp collected({:error, reason}, _call, []) when reason in [:eagain, :lent],
+    do: {:error, :ebusy}
+
+  defp collected(answer, _call, _pauses), do: answer
 end

@@ -324,20 +324,59 @@ defmodule Emmap.RegressionTest do
     end
   end
 
-  test "an open waits once for another program's lock, and garbage is collected for live binaries only" do
-    tried = fn reason ->
-      answer =
-        Emmap.Collected.retry(fn ->
-          send(self(), reason)
-          {:error, reason}
-        end)
+  # What `Emmap.Collected.retry/1` returns for a call that is refused for these reasons, one after the other, and `:ok` then.
+  defp refused(reasons) do
+    {:ok, left} = Agent.start_link(fn -> reasons end)
 
-      {answer, self() |> Process.info(:messages) |> elem(1) |> Enum.count(&(&1 == reason))}
+    answer =
+      Emmap.Collected.retry(fn ->
+        case Agent.get_and_update(left, &{Enum.take(&1, 1), Enum.drop(&1, 1)}) do
+          [reason] -> {:error, reason}
+          [] -> :ok
+        end
+      end)
+
+    {answer, length(reasons) - length(Agent.get(left, & &1))}
+  end
+
+  defp many(reason), do: List.duplicate(reason, 100)
+
+  test "an open is tried again for what is collected or given up, for a while" do
+    assert refused(many(:ebusy)) == {{:error, :ebusy}, 1}
+
+    for reason <- [:emfile, :lent] do
+      assert refused([reason]) == {:ok, 1}
+      # Destructors run some time after the collection.
+      assert refused(List.duplicate(reason, 5)) == {:ok, 5}
+      assert refused([:eagain, reason, reason, reason]) == {:ok, 4}
+      assert refused([reason, :eagain, reason]) == {:ok, 3}
+      assert refused([reason, reason, :enoent, reason]) == {{:error, :enoent}, 3}
     end
 
-    assert tried.(:ebusy) == {{:error, :ebusy}, 1}
-    assert tried.(:emfile) == {{:error, :emfile}, 2}
-    assert tried.(:lent) == {{:error, :ebusy}, 2}
+    assert {{:error, :emfile}, tries} = refused(many(:emfile))
+    assert tries in 3..20
+    assert {{:error, :ebusy}, ^tries} = refused(many(:lent))
+  end
+
+  test "unused live binaries of a large map do not prevent an open that truncates the file", %{
+    path: path
+  } do
+    size = 64_000_000
+
+    # Unmapping them takes a while, so it is done on another thread.
+    for _ <- 1..10 do
+      {:ok, mem} = Emmap.open(path, [:write, :truncate, :direct, size: size])
+      for position <- 0..(size - 1)//4096, do: :ok = Emmap.pwrite(mem, position, "x")
+      assert {:ok, <<"x", _::binary>>} = Emmap.view(mem, 0, 100)
+      assert {:ok, _} = Emmap.open(path, [:write, :truncate])
+    end
+  end
+
+  test "live binaries that are in use prevent it", %{path: path} do
+    {:ok, mem} = Emmap.open(path, [:write, :direct])
+    {:ok, live} = Emmap.view(mem, 0, 10)
+    assert {:error, :ebusy} = Emmap.open(path, [:write, :truncate])
+    assert live == "0123456789"
   end
 
   test "a private map needs no right to write its file", context do

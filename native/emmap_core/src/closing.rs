@@ -26,6 +26,11 @@ impl Lent {
         first
     }
 
+    /// For the owner of a map that nothing else refers to. Returns whether a live binary was handed out.
+    pub fn take_back(&self) -> bool {
+        self.0.swap(false, Ordering::SeqCst)
+    }
+
     /// To be called after the last handle was closed: see `region::release`.
     pub fn is_lent(&self) -> bool {
         self.0.load(Ordering::SeqCst)

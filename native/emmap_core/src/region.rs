@@ -299,6 +299,8 @@ impl Drop for Region {
         if self.shape.auto_unlink {
             self.file.unlink();
         }
+        // First: unmapping may take long, and another open may wait for a descriptor.
+        drop(self.file.take());
         for range in self.ranges().iter() {
             let (at, mapped) = range.kept();
             // SAFETY: the pages are inside the mapping (1: Alive), which ends here.

@@ -63,7 +63,7 @@ impl FileSlot {
         }
     }
 
-    fn take(&self) -> Option<Arc<MappedFile>> {
+    pub fn take(&self) -> Option<Arc<MappedFile>> {
         self.file().take()
     }
 
@@ -105,8 +105,10 @@ impl Region {
         self.hot.lent.is_lent()
     }
 
-    pub(super) fn take_back_lent(&self) {
-        if self.is_lent() {
+    /// To be called once no live binary exists any more, and the region will be dropped. From then on, the file may be
+    /// truncated by an open.
+    pub fn take_back_lent(&self) {
+        if self.hot.lent.take_back() {
             if let Some(name) = self.file.name() {
                 lent::remove(name.identity());
             }
