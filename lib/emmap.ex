@@ -239,8 +239,8 @@ defmodule Emmap do
   If another program (Samba, an NFS server) holds a lease on the file, the open suspends the calling process until the
   lease is given up, for at most 10 seconds.
 
-  On `:emfile`, and on `:ebusy` because of live binaries, the calling process is garbage-collected, which closes its unused
-  handles and releases its unused live binaries. The open is then tried again for 130 ms.
+  On `:emfile`, `:enfile` and `:enomem`, and on `:ebusy` because of live binaries, the calling process is garbage-collected,
+  which closes its unused handles and releases its unused live binaries. The open is then tried again for 130 ms.
 
   Instead of a path, you can pass a file that is already open: `{:fd, n}`, where `n` is a file descriptor of this VM
   (for example one received from a port, a socket or another library); a handle of `:file.open/2` with `:raw`; or a

@@ -3,11 +3,11 @@ defmodule Emmap.Collected do
   # If an open is refused because of handles or live binaries that no process can reach any more, they are collected, and
   # the open is tried again. If another program holds a lease on the file, the open is tried until it gives it up.
 
-  # Descriptors of handles that were never closed; live binaries of a file that would be truncated.
-  @reasons [:emfile, :lent]
+  # Descriptors and addresses of handles that were never closed; live binaries of a file that would be truncated.
+  @reasons [:emfile, :enfile, :enomem, :lent]
 
   # The VM calls destructors some time after the collection, each after the one of the resource that referred to its own,
-  # and the descriptor of a large map is closed on another thread.
+  # and a large map is released on another thread.
   @pauses [1, 2, 4, 8, 16, 32, 64]
 
   # A lease (fcntl(2), as Samba and NFS servers take them) ends when its holder has finished its work with the file. The

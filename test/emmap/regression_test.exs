@@ -344,7 +344,7 @@ defmodule Emmap.RegressionTest do
   test "an open is tried again for what is collected or given up, for a while" do
     assert refused(many(:ebusy)) == {{:error, :ebusy}, 1}
 
-    for reason <- [:emfile, :lent] do
+    for reason <- [:emfile, :enfile, :enomem, :lent] do
       assert refused([reason]) == {:ok, 1}
       # Destructors run some time after the collection.
       assert refused(List.duplicate(reason, 5)) == {:ok, 5}
@@ -370,6 +370,23 @@ defmodule Emmap.RegressionTest do
       assert {:ok, <<"x", _::binary>>} = Emmap.view(mem, 0, 100)
       assert {:ok, _} = Emmap.open(path, [:write, :truncate])
     end
+  end
+
+  test "maps that are never closed leave descriptors and addresses for new ones", context do
+    opened = """
+    {:ok, _} = Emmap.open(path)
+    [_, kilobytes] = Regex.run(~r/VmSize:\\s+(\\d+) kB/, File.read!("/proc/self/status"))
+    limit = (String.to_integer(kilobytes) + 4_000_000) * 1024
+    {_, 0} = System.cmd("prlimit", ["--pid", System.pid(), "--as=\#{limit}", "--nofile=100"])
+    for options <- [[:anon, size: 1_000_000_000], [:direct, path: path], [:sparse, :write, size: 500_000_000, path: path]] do
+      Enum.frequencies(for _ <- 1..200 do
+        {:ok, mem} = if options[:path], do: Emmap.open(path, List.keydelete(options, :path, 0)), else: Emmap.open(options)
+        elem(Emmap.view(mem, 0, 1), 0)
+      end)
+    end
+    """
+
+    assert {:ok, [%{ok: 200}, %{ok: 200}, %{ok: 200}]} = attempt(context, opened)
   end
 
   test "live binaries that are in use prevent it", %{path: path} do
