@@ -184,6 +184,12 @@ defmodule Emmap.ArrayNpyTest do
             {:type, header("['a']", "(2,)"), data},
             {:type, header("[(1, '<f8')]", "(2,)"), data},
             {:type, header("[('a', '<f8', (0,))]", "(2,)"), data},
+            {:type, header("[('#{String.duplicate("a", 1001)}', '<f8')]", "(2,)"), data},
+            {:type,
+             header(
+               "[('#{String.duplicate("a", 600)}', [('#{String.duplicate("b", 400)}', '<f8')])]",
+               "(2,)"
+             ), data},
             {:type, header("[('a', '<f8', (4294967296,))]", "(2,)"), data},
             {:shape, header("[('a', '<f8', (-1,))]", "(2,)"), data},
             {:header, header("'<f8'", "(2,)") <> "x", data},
@@ -216,6 +222,13 @@ defmodule Emmap.ArrayNpyTest do
 
       assert {:ok, _} = Array.open(write(directory, good, data, <<3, 0>>), :npy)
 
+      longest = String.duplicate("a", 1000)
+
+      assert {:ok, array} =
+               Array.open(write(directory, header("[('#{longest}', '<f8')]", "(2,)"), data), :npy)
+
+      assert array[longest][0] == 0.0
+
       latin1 = header("[('\xE4', '<f8')]", "(2,)")
       assert {:ok, array} = Array.open(write(directory, latin1, data), :npy)
       assert array["ä"][0] == 0.0
@@ -242,6 +255,27 @@ defmodule Emmap.ArrayNpyTest do
         File.write!(path, bytes)
         assert Array.open(path, :npy) == {:error, {:bad_format, why}}, inspect(bytes)
       end
+    end
+
+    test "many fields take linear time" do
+      # Counted, not timed: how busy the machine is makes no difference. Garbage collections are counted, too, so there is
+      # room for what is made in linear time.
+      reductions = fn count ->
+        fields = Enum.map_join(1..count, ",", &"('#{&1}','|u1')")
+        text = header("[('a',[#{fields}]),('b',[#{fields}])]", "(1,)")
+
+        parsed = fn ->
+          assert {:ok, %{type: type}} = Npy.parse(text)
+          assert length(type) == 2 * count and hd(type) == {"a.1", :u8}
+          exit({:reductions, self() |> Process.info(:reductions) |> elem(1)})
+        end
+
+        {_, monitor} = :erlang.spawn_opt(parsed, [:monitor, min_heap_size: 20_000_000])
+        assert_receive {:DOWN, ^monitor, _, _, {:reductions, reductions}}, 60_000
+        reductions
+      end
+
+      assert reductions.(20_000) < 15 * reductions.(2_000)
     end
 
     test "names create no atoms", %{tmp_dir: directory} do

@@ -8,6 +8,7 @@ defmodule Emmap.Array.Npy do
   @magic <<0x93, "NUMPY">>
   # A dict of this length describes thousands of fields. NumPy itself reads at most 10,000 bytes of a file that it does not trust.
   @longest 1_000_000
+  @longest_name 1_000
   @most_dimensions 64
   @largest 0x7FFF_FFFF_FFFF_FFFF
 
@@ -126,7 +127,7 @@ defmodule Emmap.Array.Npy do
   defp type(descr) do
     case descr do
       {:list, [_ | _] = fields} ->
-        with {:ok, fields} <- fields(fields, ""), do: record(fields)
+        with {:ok, reversed} <- fields(fields, "", []), do: reversed |> Enum.reverse() |> record()
 
       text when is_binary(text) ->
         with {:ok, type, nx} <- simple(text), do: {:ok, type, nx}
@@ -144,47 +145,50 @@ defmodule Emmap.Array.Npy do
     ArgumentError -> bad(:type)
   end
 
-  defp fields(fields, prefix) do
-    Enum.reduce_while(fields, {:ok, []}, fn field, {:ok, done} ->
-      case field(field, prefix) do
-        {:ok, more} -> {:cont, {:ok, done ++ more}}
+  # Adds the fields to `done`, which is in reversed order.
+  defp fields(fields, prefix, done) do
+    Enum.reduce_while(fields, {:ok, done}, fn field, {:ok, done} ->
+      case field(field, prefix, done) do
+        {:ok, done} -> {:cont, {:ok, done}}
         error -> {:halt, error}
       end
     end)
   end
 
   # A title, which is another name, comes first.
-  defp field({:tuple, [{:tuple, [title, name]} | rest]}, prefix) when is_binary(title),
-    do: field({:tuple, [name | rest]}, prefix)
+  defp field({:tuple, [{:tuple, [title, name]} | rest]}, prefix, done) when is_binary(title),
+    do: field({:tuple, [name | rest]}, prefix, done)
 
   # Padding has no name.
-  defp field({:tuple, ["", "|V" <> digits]}, _prefix) do
-    case size(digits) do
-      {:ok, n} -> {:ok, [{"", n}]}
-      error -> error
-    end
+  defp field({:tuple, ["", "|V" <> digits]}, _prefix, done) do
+    with {:ok, n} <- size(digits), do: {:ok, [{"", n} | done]}
   end
 
-  defp field({:tuple, [name, {:list, [_ | _] = fields}]}, prefix) when is_binary(name),
-    do: fields(fields, prefix <> name <> ".")
+  # Names of a record and of its fields would otherwise multiply.
+  defp field({:tuple, [name | _]}, prefix, _done)
+       when is_binary(name) and byte_size(prefix) + byte_size(name) > @longest_name,
+       do: bad(:type)
 
-  defp field({:tuple, [name, descr]}, prefix) when is_binary(name) and is_binary(descr) do
-    with {:ok, type, _nx} <- simple(descr), do: {:ok, [{prefix <> name, type}]}
+  defp field({:tuple, [name, {:list, [_ | _] = fields}]}, prefix, done) when is_binary(name),
+    do: fields(fields, prefix <> name <> ".", done)
+
+  defp field({:tuple, [name, descr]}, prefix, done) when is_binary(name) and is_binary(descr) do
+    with {:ok, type, _nx} <- simple(descr), do: {:ok, [{prefix <> name, type} | done]}
   end
 
   # Elements of a field that is itself an array: their bytes.
-  defp field({:tuple, [name, descr, {:tuple, dimensions}]}, prefix) when is_binary(name) do
+  defp field({:tuple, [name, descr, {:tuple, dimensions}]}, prefix, done) when is_binary(name) do
     with {:ok, _shape, count} <- shape(dimensions),
          {:ok, type, _nx} <- type(descr),
          size when size in 1..0x7FFF_FFFF <- count * Form.size(Form.of!(type)) do
-      {:ok, [{prefix <> name, {:bytes, size}}]}
+      {:ok, [{prefix <> name, {:bytes, size}} | done]}
     else
       {:error, _} = error -> error
       _ -> bad(:type)
     end
   end
 
-  defp field(_other, _prefix), do: bad(:type)
+  defp field(_other, _prefix, _done), do: bad(:type)
 
   # Numbers that `Emmap.get/3` does not read are bytes, which Nx may know.
   defp simple(<<order, rest::binary>>) when order in ~c"<>=|", do: simple(order, rest)
