@@ -23,13 +23,4 @@ defmodule Emmap.Bare do
   def usual(:data, result), do: quote(do: is_binary(unquote(result)))
   def usual(:integer, result), do: quote(do: is_integer(unquote(result)))
   def usual(:value, result), do: quote(do: is_number(unquote(result)))
-
-  @doc "Wraps any result."
-  @spec wrap(term, kind) :: term
-  def wrap(data, :data) when is_binary(data), do: {:ok, data}
-  def wrap(integer, :integer) when is_integer(integer), do: {:ok, integer}
-  def wrap({:error, _} = error, :value), do: error
-  def wrap(:eof, :value), do: :eof
-  def wrap(value, :value), do: {:ok, value}
-  def wrap(other, _kind), do: other
 end

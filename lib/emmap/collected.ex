@@ -18,18 +18,18 @@ defmodule Emmap.Collected do
   @spec retry((() -> answer)) :: answer when answer: term
   def retry(call) do
     case call.() do
-      {:error, :eagain} -> wait(call, 1, System.monotonic_time(:millisecond) + @patience)
+      {:error, :eagain} -> wait(call, 1, now() + @patience)
       answer -> collect(answer, call)
     end
   end
 
   # Waits here and not in native code, where it would occupy a thread that other calls need.
   defp wait(call, pause, until) do
-    Process.sleep(pause)
+    sleep(pause)
 
     case call.() do
       {:error, :eagain} ->
-        if System.monotonic_time(:millisecond) < until,
+        if now() < until,
           do: wait(call, min(pause * 2, @longest_pause), until),
           else: {:error, :ebusy}
 
@@ -46,7 +46,7 @@ defmodule Emmap.Collected do
   defp collect(answer, _call), do: answer
 
   defp collected({:error, reason}, call, [pause | pauses]) when reason in [:eagain | @reasons] do
-    Process.sleep(pause)
+    sleep(pause)
     collected(call.(), call, pauses)
   end
 
@@ -54,4 +54,11 @@ defmodule Emmap.Collected do
     do: {:error, :ebusy}
 
   defp collected(answer, _call, _pauses), do: answer
+
+  # Without descriptors, no module can be loaded, not even Elixir's own.
+  defp sleep(milliseconds) do
+    receive after: (milliseconds -> :ok)
+  end
+
+  defp now, do: :erlang.monotonic_time(:millisecond)
 end

@@ -68,7 +68,15 @@ defmodule Emmap.Waiting do
 
   @spec finish(term, atom, [term], Bare.kind()) :: term
   def finish(result, name, arguments, kind),
-    do: result |> finish(name, arguments) |> Bare.wrap(kind)
+    do: result |> finish(name, arguments) |> wrap(kind)
+
+  # Not in `Emmap.Bare`, which need not be loaded at run time: without descriptors, no module can be.
+  defp wrap(data, :data) when is_binary(data), do: {:ok, data}
+  defp wrap(integer, :integer) when is_integer(integer), do: {:ok, integer}
+  defp wrap({:error, _} = error, :value), do: error
+  defp wrap(:eof, :value), do: :eof
+  defp wrap(value, :value), do: {:ok, value}
+  defp wrap(other, _kind), do: other
 
   @spec elsewhere(0..3, atom, [term]) :: term
   def elsewhere(kind, name, [first | _] = arguments) do

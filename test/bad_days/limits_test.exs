@@ -44,7 +44,7 @@ defmodule Emmap.BadDays.LimitsTest do
                Enum.reduce_while(1..1000, [], fn _, kept ->
                  case Emmap.open(path) do
                    {:ok, mem} -> {:cont, [mem | kept]}
-                   error -> for(mem <- kept, do: {:ok, "0123456789"} = Emmap.pread(mem, 0, 10)); {:halt, error}
+                   error -> for(mem <- kept, do: {{:ok, "0123456789"}, :eof} = {Emmap.pread(mem, 0, 10), Emmap.pread(mem, 10, 1)}); {:halt, error}
                  end
                end)
                """,

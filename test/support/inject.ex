@@ -200,8 +200,9 @@ defmodule Emmap.Test.Inject do
 
   defp expected(_scene, clean, call, _which, :eintr) when call in @retried, do: clean.answer
 
-  # What opens files collects garbage and tries once more.
-  defp expected(%{opens: true}, clean, _call, _which, :emfile), do: clean.answer
+  # What opens files collects garbage and tries again.
+  defp expected(%{opens: true}, clean, _call, _which, error) when error in [:emfile, :enomem],
+    do: clean.answer
 
   # The descriptor is closed regardless of the result of close, and previous work is kept.
   defp expected(_scene, clean, :close, _which, _error), do: clean.answer
