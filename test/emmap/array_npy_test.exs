@@ -171,6 +171,7 @@ defmodule Emmap.ArrayNpyTest do
             {:type, header("''", "(2,)"), data},
             {:type, header("'|S0'", "(2,)"), data},
             {:type, header("'|S-3'", "(2,)"), data},
+            {:type, header("'|S#{String.duplicate("0", 21)}1'", "(2,)"), data},
             {:type, header("'|V99999999999'", "(2,)"), data},
             {:type, header("'<M8[s'", "(2,)"), data},
             {:type, header("1", "(2,)"), data},

@@ -226,6 +226,9 @@ defmodule Emmap.Array.Npy do
 
   defp simple(_order, _other), do: bad(:type)
 
+  # A number with more digits is too large, and parsing it takes quadratic time.
+  defp size(digits) when byte_size(digits) > 20, do: bad(:type)
+
   defp size(digits) do
     case Integer.parse(digits) do
       {n, ""} when n in 1..0x0FFF_FFFF -> {:ok, n}
