@@ -389,6 +389,25 @@ defmodule Emmap.RegressionTest do
     assert {:ok, [%{ok: 200}, %{ok: 200}, %{ok: 200}]} = attempt(context, opened)
   end
 
+  for {name, size} <- [{"small", 1_000_000}, {"large", 64_000_000}] do
+    test "a #{name} file whose name is removed with its last live binary is not truncated in its place",
+         %{path: path} do
+      options = [:create, :write, :sparse, size: unquote(size)]
+
+      for _ <- 1..20 do
+        File.rm(path)
+        {:ok, mem} = Emmap.open(path, [:auto_unlink | options])
+        assert {:ok, _} = Emmap.view(mem, 0, 4096)
+        # Collects the live binary. Whatever this opens has the name.
+        {:ok, mem} = Emmap.open(path, [:truncate | options])
+        Process.sleep(10)
+        :ok = Emmap.pwrite(mem, 0, "new")
+        assert {:ok, "new"} = File.open!(path, [:read], &:file.read(&1, 3))
+        :ok = Emmap.close(mem)
+      end
+    end
+  end
+
   test "live binaries that are in use prevent it", %{path: path} do
     {:ok, mem} = Emmap.open(path, [:write, :direct])
     {:ok, live} = Emmap.view(mem, 0, 10)

@@ -61,7 +61,8 @@ impl Watch {
     /// Guards `range`, and records its faults in `fault`.
     ///
     /// # Safety
-    /// The range, its descriptor and `fault` must outlive the returned value.
+    /// The range and `fault` must outlive the returned value, and its descriptor must stay open until
+    /// [`Watch::forget_fd`].
     pub unsafe fn new(range: &GuardedRange, fault: *const Fault) -> Watch {
         let mut changes = CHANGES.lock().unwrap_or_else(PoisonError::into_inner);
         patch::keep_spares();

@@ -16,6 +16,8 @@ pub struct OpenedFile {
     size: u64,
     /// The path that this open created. The given name may be a link to it.
     created: Option<PathBuf>,
+    /// Whether it had a name when it was opened.
+    named: bool,
     writable: bool,
 }
 
@@ -52,6 +54,7 @@ impl OpenedFile {
             size: stat.size,
             file: MappedFile::new(fd, path, &stat, options.sparse)?,
             created: None,
+            named: stat.links > 0,
             writable: options.write,
         })
     }
@@ -92,6 +95,20 @@ impl OpenedFile {
         })
     }
 
+    /// LENT if the file is to be shortened and this process holds live binaries of it, which would then read zeros. Also if
+    /// its name was removed since it was opened, as it is with the last of them (`auto_unlink`): the name may belong to
+    /// another file by now.
+    pub fn refuse_lent(&self, plan: SizePlan) -> Result<()> {
+        let refused = plan.shortens()
+            && (lent::is_lent(self.file.name().identity())
+                || self.named && os::stat(self.file.fd())?.links == 0);
+        if refused {
+            Err(Errno::LENT)
+        } else {
+            Ok(())
+        }
+    }
+
     /// The size that it had when it was opened.
     pub fn size(&self) -> u64 {
         self.size
@@ -130,13 +147,8 @@ impl SizePlan {
         self.truncates || self.after != self.before
     }
 
-    /// LENT if the file is to be shortened and this process holds live binaries of it, which would then read zeros.
-    pub fn refuse_lent(&self, file: &MappedFile) -> Result<()> {
-        let shorter = self.truncates || self.after < self.before;
-        match shorter && lent::is_lent(file.name().identity()) {
-            true => Err(Errno::LENT),
-            false => Ok(()),
-        }
+    fn shortens(&self) -> bool {
+        self.truncates || self.after < self.before
     }
 
     /// Extends the file to at least its planned size, and allocates the blocks that truncating needs later.

@@ -296,12 +296,10 @@ fn clamp(position: u64, count: u64, len: usize) -> Option<(usize, usize)> {
 impl Drop for Region {
     fn drop(&mut self) {
         self.take_back_lent();
-        if self.shape.auto_unlink {
-            self.file.unlink();
-        }
+        let ranges = self.ranges();
         // First: unmapping may take long, and another open may wait for a descriptor.
-        drop(self.file.take());
-        for range in self.ranges().iter() {
+        drop(self.take_file(&ranges));
+        for range in ranges.iter() {
             let (at, mapped) = range.kept();
             // SAFETY: the pages are inside the mapping (1: Alive), which ends here.
             unsafe { os::release_large(at, mapped) };

@@ -541,7 +541,7 @@ unsafe extern "C" fn drop_mapping(_env: *mut ErlNifEnv, object: *mut c_void) {
 fn drop_region(region: Option<Box<Region>>) {
     if let Some(region) = region {
         let large = region.is_large();
-        // Not on the other thread: an open that truncates the file must not depend on when it runs.
+        // Not on the other thread: an open of the file must not depend on when it runs.
         region.take_back_lent();
         drop_elsewhere(region, large);
     }

@@ -55,8 +55,8 @@ impl AddressRange {
             writable: shape.writable,
             only_copy: file.is_none() || (shape.private && shape.writable),
         };
-        // SAFETY: the `Region` drops its ranges before its file and its fault, and an `AddressRange` its
-        // watch before its reservation.
+        // SAFETY: the `Region` drops its ranges before its fault, and an `AddressRange` its watch before its reservation.
+        // Before the `Region` closes its file, the watch forgets the descriptor (`take_file`).
         let watch = unsafe { Watch::new(&guarded, fault) };
         Ok(AddressRange {
             watch,

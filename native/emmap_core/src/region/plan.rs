@@ -57,7 +57,7 @@ pub(super) fn plan_and_map(
         // Others may have changed it before the lock was free.
         size = opened.plan_size(opened.file.size()?, options)?;
     }
-    let mapped = Plan::of_file(&opened.file, size, options)?.carry_out(Some(&mut undo), fault)?;
+    let mapped = Plan::of_file(opened, size, options)?.carry_out(Some(&mut undo), fault)?;
     undo.disarm();
     Ok(mapped)
 }
@@ -67,9 +67,9 @@ impl Plan {
         Plan::new(options, None, os::map_page_size(options.huge))
     }
 
-    fn of_file(file: &MappedFile, size: SizePlan, options: &Options) -> Result<Plan> {
-        size.refuse_lent(file)?;
-        let page = file.page_size(options.huge)?;
+    fn of_file(opened: &OpenedFile, size: SizePlan, options: &Options) -> Result<Plan> {
+        opened.refuse_lent(size)?;
+        let page = opened.file.page_size(options.huge)?;
         if options.append && page != os::page_size() {
             // hugetlbfs does not support writes.
             return Err(Errno::NOTSUP);

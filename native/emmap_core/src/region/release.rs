@@ -63,7 +63,7 @@ impl FileSlot {
         }
     }
 
-    pub fn take(&self) -> Option<Arc<MappedFile>> {
+    fn take(&self) -> Option<Arc<MappedFile>> {
         self.file().take()
     }
 
@@ -105,9 +105,13 @@ impl Region {
         self.hot.lent.is_lent()
     }
 
-    /// To be called once no live binary exists any more, and the region will be dropped. From then on, the file may be
-    /// truncated by an open.
+    /// To be called once no live binary exists any more, and the region will be dropped. Removes the name of the file if it
+    /// is to be removed; from then on, an open may truncate the file.
     pub fn take_back_lent(&self) {
+        if self.shape.auto_unlink {
+            // First, so that no open truncates a file whose name is about to be removed.
+            self.file.unlink();
+        }
         if self.hot.lent.take_back() {
             if let Some(name) = self.file.name() {
                 lent::remove(name.identity());
@@ -140,16 +144,21 @@ impl Region {
     }
 
     fn release_under(&self, ranges: &[AddressRange], keep_pages: bool) {
-        ranges.iter().for_each(AddressRange::forget_fd);
-        // A signal handler that had read the descriptor has finished with it.
-        self.hot.fault.await_losing();
-        let file = self.file.take();
+        let file = self.take_file(ranges);
         let cleared = |range: &AddressRange| range.clear(&self.shape);
         let kept = keep_pages || ranges.iter().filter(|range| !cleared(range)).count() > 0;
         if let (Some(file), true) = (&file, kept) {
             self.file.keep_size(file);
         }
         drop(file);
+    }
+
+    /// The file, which closes its descriptor when it is dropped.
+    pub(super) fn take_file(&self, ranges: &[AddressRange]) -> Option<Arc<MappedFile>> {
+        ranges.iter().for_each(AddressRange::forget_fd);
+        // A signal handler that had read the descriptor has finished with it.
+        self.hot.fault.await_losing();
+        self.file.take()
     }
 
     /// Whether unmapping it, or closing its file, may take long.
