@@ -239,8 +239,9 @@ defmodule Emmap do
   If another program (Samba, an NFS server) holds a lease on the file, the open suspends the calling process until the
   lease is given up, for at most 10 seconds.
 
-  On `:emfile`, `:enfile` and `:enomem`, and on `:ebusy` because of live binaries, the calling process is garbage-collected,
-  which closes its unused handles and releases its unused live binaries. The open is then tried again for 130 ms.
+  On `:emfile`, `:enfile` and `:enomem`, on `:ebusy` because of live binaries and on `:eexist` because of a `:fixed` address,
+  the calling process is garbage-collected, which closes its unused handles and releases its unused live binaries. The open
+  is then tried again for 130 ms.
 
   Instead of a path, you can pass a file that is already open: `{:fd, n}`, where `n` is a file descriptor of this VM
   (for example one received from a port, a socket or another library); a handle of `:file.open/2` with `:raw`; or a
@@ -348,7 +349,10 @@ defmodule Emmap do
   defp do_open(file, options), do: do_open(Options.request!(file, options))
 
   defp do_open(request) do
-    with {:ok, ref, root} <- Collected.retry(fn -> patient(Native.open(request)) end),
+    # The addresses of a closed map are released when its handle is collected.
+    more = if request.fixed, do: [:eexist], else: []
+
+    with {:ok, ref, root} <- Collected.retry(fn -> patient(Native.open(request)) end, more),
          do: {:ok, Handle.new(ref, root)}
   end
 

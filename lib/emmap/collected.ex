@@ -15,45 +15,51 @@ defmodule Emmap.Collected do
   @patience 10_000
   @longest_pause 50
 
-  @spec retry((() -> answer)) :: answer when answer: term
-  def retry(call) do
+  @first %{reasons: @reasons, pauses: nil, until: nil, pause: 1}
+
+  @doc "Returns what `call` returns, once it is not refused for any of the reasons above. `more` are other reasons to collect."
+  @spec retry((() -> answer), [atom]) :: answer when answer: term
+  def retry(call, more \\ []) do
     case call.() do
-      {:error, :eagain} -> wait(call, 1, now() + @patience)
-      answer -> collect(answer, call)
+      {:error, _} = refused -> again(refused, call, %{@first | reasons: more ++ @reasons})
+      answer -> answer
     end
   end
 
   # Waits here and not in native code, where it would occupy a thread that other calls need.
-  defp wait(call, pause, until) do
-    sleep(pause)
+  defp again({:error, :eagain}, call, %{until: until, pause: pause} = state) do
+    until = until || now() + @patience
 
-    case call.() do
-      {:error, :eagain} ->
-        if now() < until,
-          do: wait(call, min(pause * 2, @longest_pause), until),
-          else: {:error, :ebusy}
-
-      answer ->
-        collect(answer, call)
+    if now() < until do
+      sleep(pause)
+      again(call.(), call, %{state | until: until, pause: min(pause * 2, @longest_pause)})
+    else
+      {:error, :ebusy}
     end
   end
 
-  defp collect({:error, reason}, call) when reason in @reasons do
-    :erlang.garbage_collect()
-    collected(call.(), call, @pauses)
+  defp again({:error, reason} = refused, call, %{reasons: reasons, pauses: pauses} = state) do
+    cond do
+      not :lists.member(reason, reasons) ->
+        refused
+
+      pauses == nil ->
+        :erlang.garbage_collect()
+        again(call.(), call, %{state | pauses: @pauses})
+
+      pauses != [] ->
+        sleep(hd(pauses))
+        again(call.(), call, %{state | pauses: tl(pauses)})
+
+      reason == :lent ->
+        {:error, :ebusy}
+
+      true ->
+        refused
+    end
   end
 
-  defp collect(answer, _call), do: answer
-
-  defp collected({:error, reason}, call, [pause | pauses]) when reason in [:eagain | @reasons] do
-    sleep(pause)
-    collected(call.(), call, pauses)
-  end
-
-  defp collected({:error, reason}, _call, []) when reason in [:eagain, :lent],
-    do: {:error, :ebusy}
-
-  defp collected(answer, _call, _pauses), do: answer
+  defp again(answer, _call, _state), do: answer
 
   # Without descriptors, no module can be loaded, not even Elixir's own.
   defp sleep(milliseconds) do

@@ -3,7 +3,7 @@ defmodule Emmap.Descriptor do
   # An open file that is passed instead of a path.
 
   import Emmap.Handle, only: [handle: 1]
-  alias Emmap.Native
+  alias Emmap.{Collected, Native}
 
   @doc "Whether a term is an open file."
   defguard is_descriptor(source)
@@ -17,7 +17,7 @@ defmodule Emmap.Descriptor do
     do: open.(number)
 
   def with_number(handle(ref), open) do
-    with {:ok, descriptor, number} <- Native.descriptor_open(ref) do
+    with {:ok, descriptor, number} <- Collected.retry(fn -> Native.descriptor_open(ref) end) do
       try do
         open.(number)
       after

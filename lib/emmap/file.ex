@@ -209,7 +209,9 @@ defmodule Emmap.File do
 
   # A raw file on the same inode, even if its path has changed. Until the raw file is open, the
   # descriptor keeps its number; the call of `descriptor_close` also keeps the descriptor alive until then.
-  defp open_again(handle(ref)) do
+  defp open_again(handle(ref)), do: Emmap.Collected.retry(fn -> raw_file(ref) end)
+
+  defp raw_file(ref) do
     with {:ok, descriptor, number} <- Native.descriptor_open(ref) do
       try do
         :file.open("#{descriptor_directory()}/#{number}", [:read, :raw, :binary])

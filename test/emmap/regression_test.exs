@@ -353,6 +353,8 @@ defmodule Emmap.RegressionTest do
       assert refused([reason, reason, :enoent, reason]) == {{:error, :enoent}, 3}
     end
 
+    # After a collection, a lease is waited for just as long.
+    assert refused([:emfile | List.duplicate(:eagain, 10)]) == {:ok, 11}
     assert {{:error, :emfile}, tries} = refused(many(:emfile))
     assert tries in 3..20
     assert {{:error, :ebusy}, ^tries} = refused(many(:lent))
@@ -406,6 +408,39 @@ defmodule Emmap.RegressionTest do
         :ok = Emmap.close(mem)
       end
     end
+  end
+
+  test "a fixed address is free again once its map was closed", %{path: path} do
+    for _ <- 1..20 do
+      assert {:ok, mem} = Emmap.open(path, [:fixed, address: 0x3000_0000_0000])
+      assert :ok = Emmap.close(mem)
+    end
+  end
+
+  test "windows, tables and raw files get the descriptors of maps that are collected", context do
+    code = """
+    {:ok, mem} = Emmap.open(path)
+    table = Path.join(Path.dirname(path), "table")
+    calls = [
+      fn -> {:ok, part} = Emmap.window(mem, 0, 5); Emmap.pread(part, 0, 5) end,
+      fn -> elem(Emmap.Table.build(table, [{"key", "value"}]), 0) end,
+      fn -> {:ok, other} = Emmap.open(mem); Emmap.pread(other, 0, 5) end
+    ]
+    # Their modules are loaded.
+    Enum.each(calls, & &1.())
+    fill = fn fill -> with {:ok, _, _} <- Emmap.Native.open(Emmap.Options.request!(path, [])), do: fill.(fill) end
+    run = fn call -> {fill.(fill), call.()} end
+    {_, 0} = System.cmd("prlimit", ["--pid", System.pid(), "--nofile=100"])
+    for call <- calls do
+      # Room for the handles, so that they are not collected before.
+      {_, monitor} = :erlang.spawn_opt(fn -> exit(run.(call)) end, [:monitor, min_heap_size: 1_000_000])
+      receive do: ({:DOWN, ^monitor, _, _, result} -> result)
+    end
+    """
+
+    assert {:ok, results} = attempt(context, code)
+    full = {:error, :emfile}
+    assert results == [{full, {:ok, "01234"}}, {full, :ok}, {full, {:ok, "01234"}}]
   end
 
   test "live binaries that are in use prevent it", %{path: path} do

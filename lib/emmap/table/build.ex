@@ -40,7 +40,7 @@ defmodule Emmap.Table.Build do
     format = Format.of(Map.get(given, :format, :binary))
     wanted = wanted(given, format)
 
-    with {:ok, building} <- Native.table_build(path, wanted) do
+    with {:ok, building} <- Emmap.Collected.retry(fn -> Native.table_build(path, wanted) end) do
       state = %{
         building: building,
         format: format,
