@@ -52,13 +52,18 @@ impl Identity {
         }
     }
 
-    /// Removes the name `path`, unless it now leads to another file.
-    pub fn remove(self, path: &Path) {
+    /// Whether `path` leads to this file.
+    fn is_at(self, path: &Path) -> bool {
         let named = path.metadata().map(|named| Identity {
             device: named.dev(),
             inode: named.ino(),
         });
-        if named.is_ok_and(|named| named == self) {
+        named.is_ok_and(|named| named == self)
+    }
+
+    /// Removes the name `path`, unless it now leads to another file.
+    pub fn remove(self, path: &Path) {
+        if self.is_at(path) {
             let _ = std::fs::remove_file(path);
         }
     }
@@ -71,6 +76,11 @@ impl Name {
 
     pub fn identity(&self) -> Identity {
         self.identity
+    }
+
+    /// Whether it leads to the file now.
+    pub fn leads_to_it(&self) -> bool {
+        self.identity.is_at(&self.path)
     }
 
     /// Removes the name, unless another file has it now. Of a link, it removes the link, not its target.

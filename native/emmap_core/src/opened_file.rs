@@ -16,8 +16,8 @@ pub struct OpenedFile {
     size: u64,
     /// The path that this open created. The given name may be a link to it.
     created: Option<PathBuf>,
-    /// Whether it had a name when it was opened.
-    named: bool,
+    /// Whether it was opened by its path.
+    by_path: bool,
     writable: bool,
 }
 
@@ -30,6 +30,7 @@ impl OpenedFile {
         let (fd, created) = open_fd(path, options, writable)?;
         match OpenedFile::of_fd(fd, path, options) {
             Ok(mut opened) => {
+                opened.by_path = true;
                 opened.writable = writable || created.is_some();
                 match &created {
                     Some(created) => opened.file.is_created_by(created)?,
@@ -54,7 +55,7 @@ impl OpenedFile {
             size: stat.size,
             file: MappedFile::new(fd, path, &stat, options.sparse)?,
             created: None,
-            named: stat.links > 0,
+            by_path: false,
             writable: options.write,
         })
     }
@@ -96,17 +97,23 @@ impl OpenedFile {
     }
 
     /// LENT if the file is to be shortened and this process holds live binaries of it, which would then read zeros. Also if
-    /// its name was removed since it was opened, as it is with the last of them (`auto_unlink`): the name may belong to
-    /// another file by now.
+    /// its name was removed in the meantime, as it is with the last of them (`auto_unlink`): the name may belong to another
+    /// file by now.
     pub fn refuse_lent(&self, plan: SizePlan) -> Result<()> {
-        let refused = plan.shortens()
-            && (lent::is_lent(self.file.name().identity())
-                || self.named && os::stat(self.file.fd())?.links == 0);
-        if refused {
-            Err(Errno::LENT)
-        } else {
-            Ok(())
+        let name = self.file.name();
+        if !plan.shortens() {
+            return Ok(());
         }
+        // In this order: the name is removed first.
+        if lent::is_lent(name.identity()) || self.by_path && self.is_removed()? {
+            return Err(Errno::LENT);
+        }
+        Ok(())
+    }
+
+    fn is_removed(&self) -> Result<bool> {
+        // Some file systems in user space do not count links.
+        Ok(os::stat(self.file.fd())?.links == 0 && !self.file.name().leads_to_it())
     }
 
     /// The size that it had when it was opened.
@@ -393,6 +400,45 @@ mod tests {
         std::fs::write(&path, b"another program's").unwrap();
         drop(undo);
         assert_eq!(std::fs::read(&path).unwrap(), b"another program's");
+    }
+
+    #[test]
+    fn a_file_is_not_shortened_once_its_name_is_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("data");
+        let refused = |path: &Path, truncate, meanwhile: &dyn Fn()| {
+            let options = Options {
+                truncate,
+                ..options(0)
+            };
+            let opened = OpenedFile::open(path, &options).unwrap();
+            meanwhile();
+            opened.refuse_lent(opened.plan_size(opened.size(), &options).unwrap())
+        };
+        let remove = || std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, b"data").unwrap();
+        assert_eq!(refused(&path, true, &|| ()), Ok(()));
+        assert_eq!(refused(&path, false, &remove), Ok(()));
+        std::fs::write(&path, b"data").unwrap();
+        assert_eq!(refused(&path, true, &remove), Err(Errno::LENT));
+        std::fs::write(&path, b"data").unwrap();
+        let replace = || {
+            remove();
+            std::fs::write(&path, b"another file").unwrap();
+        };
+        assert_eq!(refused(&path, true, &replace), Err(Errno::LENT));
+        // With two names, it still has one.
+        let other = directory.path().join("other");
+        std::fs::hard_link(&path, &other).unwrap();
+        assert_eq!(refused(&path, true, &remove), Ok(()));
+        // A path that leads to a file without a name.
+        if cfg!(target_os = "linux") {
+            let file = std::fs::File::options().read(true).write(true).open(&other);
+            let file = file.unwrap();
+            std::fs::remove_file(&other).unwrap();
+            let number = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+            assert_eq!(refused(&number, true, &|| ()), Ok(()));
+        }
     }
 
     #[test]
